@@ -1,0 +1,143 @@
+"""The frozen records that travel between the parts of a search.
+
+Each checks itself once, when it is made; code that holds one may rely on it.
+`to_json` and `from_json` are the one home of their written form (journal, bundle, `--json`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+AxisValue = int | float | str
+"""What an axis can take: an integer count (or a switch, as a bool), a real, or a name."""
+
+V = TypeVar("V", covariant=True)
+
+
+class FrozenMapping(Mapping[str, V]):
+    """A read-only mapping that hashes and compares by content, keeps its order, and pickles."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, V] | None = None) -> None:
+        self._items: dict[str, V] = dict(items or {})
+
+    def __getitem__(self, key: str) -> V:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, V]]]:
+        return (FrozenMapping, (self._items,))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One point of a search space: a family of networks and a value for each of its axes."""
+
+    family: str
+    """Name of the family, such as `drn` or `rcan`; not empty."""
+    axes: Mapping[str, AxisValue]
+    """Axis name to value, in the family's order; copied and frozen at birth."""
+
+    def __post_init__(self) -> None:
+        if not self.family:
+            raise ValueError("an architecture's family must have a name, but got ''")
+        object.__setattr__(self, "axes", FrozenMapping(self.axes))
+
+    def __str__(self) -> str:
+        return f"{self.family}:" + ",".join(f"{name}={value}" for name, value in self.axes.items())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"family": self.family, "axes": dict(self.axes)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Architecture:
+        return cls(document["family"], document["axes"])
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """The training granted to one trial."""
+
+    steps: int
+    """Optimiser steps; at least 1."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"`steps >= 1` must hold, but got steps={self.steps}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that the engine proposes to train, and why."""
+
+    id: str
+    """Unique within a search and stable: `c0000`, `c0001`, … in the order of proposal."""
+    architecture: Architecture
+    fidelity: Fidelity
+    seed: int
+    """Seeds the training (weights, patches); 0 … 2³¹-1."""
+    decision: Mapping[str, Any] = field(default_factory=dict)
+    """Why it was chosen, plain JSON values: at least `phase`, and where they exist `score`
+    (the acquisition's number), `mean` and `stddev` (the posterior's, in units of the objective)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decision", FrozenMapping(self.decision))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the trial of one candidate told."""
+
+    candidate: Candidate
+    value: float | None
+    """The objective, to be maximised (validation PSNR in dB in gpnas' own trials);
+    None exactly when the trial failed."""
+    failure: str | None = None
+    """One line that says why the trial failed; None when it did not."""
+    seconds: float = 0.0
+    """Training and validation time over all attempts; at least 0."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Whatever else was measured, such as `ssim`."""
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.failure is None):
+            raise ValueError(
+                "an observation holds either a value or a failure, "
+                f"but got value={self.value}, failure={self.failure!r}"
+            )
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"an observed value must be finite, but got {self.value}")
+        object.__setattr__(self, "metrics", FrozenMapping(self.metrics))
+
+    @property
+    def failed(self) -> bool:
+        return self.value is None
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """The top heterogeneous architectures: those whose average is best."""
+
+    members: tuple[Candidate, ...]
+    """The chosen candidates, the first chosen first; at least one."""
+    psnr: float
+    """PSNR in dB of the average of the members' outputs on the validation images."""
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("a portfolio must have at least one member, but got none")
