@@ -1,0 +1,50 @@
+"""Layers that the families of networks share.
+
+Shapes: B images, C channels, H×W pixels, F features.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 3×3 convolution that keeps H×W."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class ChannelAttention(nn.Module):
+    """Channel attention (CA): each channel is scaled by a gate that sees every channel's mean.
+
+    Zhang et al., "Image super-resolution using very deep residual channel attention networks",
+    ECCV 2018, Eq. 5-8. The gate's name and order of layers are the official code's.
+    """
+
+    def __init__(self, features: int, reduction: int = 16) -> None:
+        super().__init__()
+        # a narrow network keeps at least one hidden channel
+        hidden = max(1, features // reduction)
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.conv_du = nn.Sequential(
+            nn.Conv2d(features, hidden, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, features, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, F, H, W)
+        return x * self.conv_du(self.avg_pool(x))
+
+
+def upsampler(scale: int, features: int) -> nn.Sequential:
+    """Sub-pixel convolution: conv F→4F and PixelShuffle(2) for each factor of 2, or 9F and 3.
+
+    Shi et al., CVPR 2016; the order of layers is the official RCAN code's.
+    """
+    layers: list[nn.Module] = []
+    if scale == 3:
+        layers += [conv3x3(features, 9 * features), nn.PixelShuffle(3)]
+    else:
+        for _ in range(scale.bit_length() - 1):
+            layers += [conv3x3(features, 4 * features), nn.PixelShuffle(2)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,88 @@
+"""DRN, the deep dense residual network of the paper.
+
+Z. Pan et al., "Real image super resolution via heterogeneous model ensemble using GP-NAS",
+ECCV workshops 2020, section 4.1 and Fig. 1. No code was published; this is the most faithful
+reading. Not to be confused with the dual regression network, also called DRN elsewhere.
+
+Shapes: B images, F features, L stages, h×w LR pixels, s scale.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from gpnas_trainers.blocks import ChannelAttention, conv3x3, upsampler
+
+
+class DenseResidualBlock(nn.Module):
+    """L stages of two convolutions, all concatenated, fused F·L→F, then channel attention.
+
+    Each stage adds its input, and the inter-block skip connection adds the previous block's input.
+    """
+
+    def __init__(self, features: int, stages: int, fuse: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(conv3x3(features, features), nn.ReLU(inplace=True), conv3x3(features, features))
+            for _ in range(stages)
+        )
+        self.fuse = nn.Conv2d(features * stages, features, fuse, padding=fuse // 2)
+        self.attention = ChannelAttention(features)
+
+    def forward(self, h: Tensor, previous: Tensor | None) -> Tensor:  # (B, F, h, w), the same or None
+        s, outputs = h, []
+        for stage in self.stages:
+            if previous is not None:
+                s = s + previous
+            s = stage(s)
+            outputs.append(s)
+        fused: Tensor = self.attention(self.fuse(torch.cat(outputs, dim=1)))
+        return h + fused
+
+
+class DRN(nn.Module):
+    """The paper's network: F features, D blocks of L stages.
+
+    Args:
+        scale: 2, 3 or 4.
+        features: F, at least 1; the paper's search chose 128.
+        blocks: D, at least 1; 18.
+        stages: L, at least 1; 3.
+        fuse: kernel of the convolution F·L→F, 1 or 3. Not stated in the paper; with 1 the size comes
+            close to RCAN's, beside which the paper sets it.
+        global_skip: adds the shallow features to the last block's. Not stated; off.
+        image_skip: adds the bicubically upsampled input to the output (as VDSR, Kim et al., CVPR
+            2016). Not stated; on, since short trainings gain by it.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        features: int,
+        blocks: int,
+        stages: int,
+        *,
+        fuse: int = 1,
+        global_skip: bool = False,
+        image_skip: bool = True,
+    ) -> None:
+        super().__init__()
+        self.scale, self.global_skip, self.image_skip = scale, global_skip, image_skip
+        self.head = conv3x3(3, features)
+        self.blocks = nn.ModuleList(DenseResidualBlock(features, stages, fuse) for _ in range(blocks))
+        self.upsampler = upsampler(scale, features)
+        self.tail = conv3x3(features, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
+        shallow = self.head(x)
+        h, previous = shallow, None
+        for block in self.blocks:
+            h, previous = block(h, previous), h
+        if self.global_skip:
+            h = h + shallow
+        sr: Tensor = self.tail(self.upsampler(h))
+        if self.image_skip:
+            sr = sr + interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        return sr
