@@ -1,0 +1,54 @@
+"""The paper's training loss: L1 and MS-SSIM, mixed (section 5)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import l1_loss
+
+LEVELS = 5
+"""Scales of MS-SSIM: each halves the image."""
+
+
+def ms_ssim_window(side: int) -> int:
+    """The window that MS-SSIM uses for images of this shorter side in pixels.
+
+    At the fifth scale an image is a sixteenth of its size and must still hold the window: the usual
+    11 needs a side above 160. A smaller patch gets the largest odd window that fits, down to 3, and
+    all five scales with their usual weights; so the number is not comparable between sizes.
+
+    Raises:
+        ValueError: not even a window of 3 fits: the side is 32 or less.
+    """
+    window = min(11, (side - 1) // 2 ** (LEVELS - 1) + 1)
+    window -= 1 - window % 2
+    if window < 3:
+        raise ValueError(
+            f"MS-SSIM needs patches with sides above 32 HR pixels, but got {side}; "
+            "take larger patches or a weight of 0"
+        )
+    return window
+
+
+def mixed_loss(sr: Tensor, hr: Tensor, *, l1_weight: float, ms_ssim_weight: float) -> Tensor:
+    """l1_weight·L1 + ms_ssim_weight·(1 - MS-SSIM), a scalar.
+
+    MS-SSIM: Wang, Simoncelli, Bovik, Asilomar 2003, as pytorch-msssim computes it.
+
+    Args:
+        sr, hr: (B, 3, H, W), HR in [0, 1].
+        l1_weight, ms_ssim_weight: the paper does not publish its own.
+
+    Raises:
+        ValueError: patches too small for MS-SSIM.
+    """
+    loss = l1_weight * l1_loss(sr, hr)
+    if ms_ssim_weight:
+        from pytorch_msssim import ms_ssim
+
+        window = ms_ssim_window(min(hr.shape[-2:]))
+        # each channel of each image counts alone, so they may stand side by side as channels of one
+        # image: the same mean, and a third faster on a CPU
+        side_by_side = (image.contiguous().flatten(0, 1)[None] for image in (sr, hr))
+        similarity = ms_ssim(*side_by_side, data_range=1.0, win_size=window)
+        loss = loss + ms_ssim_weight * (1 - similarity)
+    return loss

@@ -1,0 +1,181 @@
+"""Image files: strictly 8-bit RGB in, atomically out.
+
+Nothing is converted silently: an image that is grey, transparent, indexed or deeper than eight bits
+is refused, since a training would learn the conversion along with the camera. Colour profiles are
+not applied.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+"""Names of image files that are read, in lower case."""
+MAX_PIXELS = 178_956_970
+"""Default limit on an image's pixels: what Pillow itself refuses, 512 MiB as RGB."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_WRITERS = {
+    ".png": ("PNG", {}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".tif": ("TIFF", {"compression": "tiff_deflate"}),
+    ".tiff": ("TIFF", {"compression": "tiff_deflate"}),
+    ".bmp": ("BMP", {}),
+}
+_MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with alpha",
+    "La": "grey with alpha",
+    "P": "palette",
+    "PA": "palette with alpha",
+    "RGBA": "RGB with alpha",
+    "RGBa": "RGB with alpha",
+    "I": "grey of 32 bits",
+    "F": "grey of floating point",
+    "CMYK": "CMYK",
+    "LAB": "LAB",
+    "YCbCr": "YCbCr",
+}
+_ORIENTATION = 0x0112
+_BITS_PER_SAMPLE = 0x0102
+
+
+class PairsError(ValueError):
+    """Images or pairs that cannot be used: one line with the file, the rule, the value, what to do."""
+
+
+def read_rgb(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The image as (H, W, 3) uint8, upright (EXIF orientation applied).
+
+    Args:
+        path: a PNG, JPEG, WebP, TIFF or BMP file.
+        max_pixels: an image with more pixels is refused before it is decoded; at most `MAX_PIXELS`.
+
+    Raises:
+        PairsError: the file is missing, not an image, truncated, or not 8-bit RGB.
+    """
+    with _opened(Path(path), max_pixels) as image:
+        _check_rgb(Path(path), image)
+        image.load()
+        # A copy, since what Pillow lends is read-only.
+        return np.array(ImageOps.exif_transpose(image), dtype=np.uint8)
+
+
+def read_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of the upright image, from its header alone; raises as `read_rgb` does."""
+    with _opened(Path(path), max_pixels) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
+def write_rgb(path: str | Path, array: NDArray[np.uint8]) -> None:
+    """Writes (H, W, 3) uint8 in the format that the suffix names; whole or not at all.
+
+    PNG, WebP, TIFF and BMP are lossless; JPEG has quality 95 without chroma subsampling.
+
+    Raises:
+        PairsError: the array is not (H, W, 3) uint8, the suffix is unknown, or the file cannot be
+            written (no such folder, disk full, image too large for the format).
+    """
+    path = Path(path)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise PairsError(
+            f"{path}: an image to write must be (H, W, 3) of uint8, but got {array.shape} of {array.dtype}"
+        )
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise PairsError(
+            f"{path}: an image's name must end in one of {', '.join(SUFFIXES)}, but got {path.suffix!r}"
+        )
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            Image.fromarray(np.ascontiguousarray(array)).save(file, writer[0], **writer[1])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        raise PairsError(f"{path}: the image could not be written ({_reason(error)})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The image, undecoded; whatever Pillow raises inside the block becomes a `PairsError`."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large images, which are judged below, and of odd metadata.
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                pixels = image.width * image.height
+                if pixels > max_pixels:
+                    raise PairsError(_too_large(path, max_pixels, f"{image.width}×{image.height}"))
+                yield image
+    except PairsError:
+        raise
+    except FileNotFoundError:
+        raise PairsError(f"{path}: an image file must exist, but there is none; check the name") from None
+    except UnidentifiedImageError:
+        raise PairsError(
+            f"{path}: an image must be PNG, JPEG, WebP, TIFF or BMP, but this file is not or is damaged"
+        ) from None
+    except Image.DecompressionBombError:
+        raise PairsError(_too_large(path, MAX_PIXELS, "more")) from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged files
+        raise PairsError(
+            f"{path}: an image must decode in full, but it is damaged or truncated "
+            f"({_reason(error)}); copy it again"
+        ) from None
+
+
+def _check_rgb(path: Path, image: Image.Image) -> None:
+    bits = _bits(image)
+    if bits != 8 or image.mode.startswith("I;16"):
+        found = f"{16 if image.mode.startswith('I;16') else bits} bits per channel"
+    elif image.mode != "RGB":
+        found = _MODES.get(image.mode, image.mode)
+    elif "transparency" in image.info:
+        found = "RGB with a transparent colour"
+    elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG and its previews
+        found = f"{getattr(image, 'n_frames', 1)} frames or pages"
+    else:
+        return
+    raise PairsError(f"{path}: an image must be one 8-bit RGB picture, but got {found}; convert it first")
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits per channel in the file: Pillow reduces 16-bit RGB to 8 and does not say so."""
+    if image.format == "PNG" and image.fp is not None:
+        # A PNG's first chunk is its header; the bit depth is the file's byte 24.
+        position = image.fp.tell()
+        image.fp.seek(24)
+        depth = image.fp.read(1)[0]
+        image.fp.seek(position)
+        return depth if image.mode != "P" else 8
+    if image.format == "TIFF":
+        depths = image.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
+        return max(depths) if isinstance(depths, tuple) else int(depths)
+    return 8
+
+
+def _too_large(path: Path, limit: int, value: str) -> str:
+    return f"{path}: an image must have at most {limit} pixels, but got {value}; cut it into parts"
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
