@@ -19,13 +19,16 @@ from torch import Tensor
 
 from gpnas_trainers.pairs.images import PairsError
 
+VARIATION = 0.05
+"""Largest relative deviation of a photograph's blur and noise from its camera's."""
+
 
 @dataclass(frozen=True)
 class Camera:
     """The camera that makes LR out of HR photographs.
 
     One camera serves a whole set, as in a real data set: its blur and noise are drawn once from the
-    ranges; each photograph then deviates a little (focus, exposure).
+    ranges; each photograph then deviates by at most `VARIATION` (focus, exposure).
     """
 
     kernel_sigma: tuple[float, float] = (0.3, 0.5)
@@ -33,8 +36,6 @@ class Camera:
     camera suits every scale); 0 <= low <= high <= 4. The kernel's angle is drawn too."""
     noise_sigma: tuple[float, float] = (0.5, 1.5)
     """Range of the gaussian noise's standard deviation, in 8-bit levels; 0 <= low <= high <= 128."""
-    variation: float = 0.05
-    """Largest relative deviation of a photograph's blur and noise from the camera's; 0 … 1."""
 
     def __post_init__(self) -> None:
         for name, limit in (("kernel_sigma", 4.0), ("noise_sigma", 128.0)):
@@ -43,10 +44,10 @@ class Camera:
             except (TypeError, ValueError):
                 raise PairsError(f"`{name}` must be two numbers, but got {getattr(self, name)!r}") from None
             if not 0 <= low <= high <= limit:
-                raise PairsError(f"`0 <= low <= high <= {limit:g}` must hold for `{name}`, but got {low}, {high}")
+                raise PairsError(
+                    f"`0 <= low <= high <= {limit:g}` must hold for `{name}`, but got {low}, {high}"
+                )
             object.__setattr__(self, name, (low, high))
-        if not 0 <= self.variation <= 1:
-            raise PairsError(f"`0 <= variation <= 1` must hold, but got {self.variation}")
 
 
 def capture(camera: Camera, hr: NDArray[np.uint8], scale: int, *, name: str, seed: int) -> NDArray[np.uint8]:
@@ -64,7 +65,7 @@ def capture(camera: Camera, hr: NDArray[np.uint8], scale: int, *, name: str, see
     angle = of_set.uniform(0, math.pi)
     noise_sigma = of_set.uniform(*camera.noise_sigma)
     generator = np.random.default_rng([seed, 1, zlib.crc32(name.encode())])
-    deviation = 1 + camera.variation * generator.uniform(-1, 1, size=3)
+    deviation = 1 + VARIATION * generator.uniform(-1, 1, size=3)
     kernel = gaussian_kernel(sigmas[0] * deviation[0], sigmas[1] * deviation[1], angle)
     lr = downsample(blur(hr.astype(np.float64), kernel), scale)
     lr += noise_sigma * deviation[2] * generator.standard_normal(lr.shape)

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ MAX_PIXELS = 178_956_970
 """Default limit on an image's pixels: what Pillow itself refuses, 512 MiB as RGB."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-_WRITERS = {
+_WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
@@ -143,7 +144,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def _check_rgb(path: Path, image: Image.Image) -> None:
-    bits = _bits(image)
+    bits = _bits(path, image)
     if bits != 8 or image.mode.startswith("I;16"):
         found = f"{16 if image.mode.startswith('I;16') else bits} bits per channel"
     elif image.mode != "RGB":
@@ -157,15 +158,11 @@ def _check_rgb(path: Path, image: Image.Image) -> None:
     raise PairsError(f"{path}: an image must be one 8-bit RGB picture, but got {found}; convert it first")
 
 
-def _bits(image: Image.Image) -> int:
+def _bits(path: Path, image: Image.Image) -> int:
     """Bits per channel in the file: Pillow reduces 16-bit RGB to 8 and does not say so."""
-    if image.format == "PNG" and image.fp is not None:
-        # A PNG's first chunk is its header; the bit depth is the file's byte 24.
-        position = image.fp.tell()
-        image.fp.seek(24)
-        depth = image.fp.read(1)[0]
-        image.fp.seek(position)
-        return depth if image.mode != "P" else 8
+    if image.format == "PNG" and image.mode != "P":
+        with path.open("rb") as file:  # a PNG begins with its header, which has the depth in byte 24
+            return file.read(25)[24]
     if image.format == "TIFF":
         depths = image.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
         return max(depths) if isinstance(depths, tuple) else int(depths)

@@ -67,7 +67,7 @@ class PairSet:
     """
 
     def __init__(self, folder: Path, scale: int, split: str, entries: Sequence[Entry]) -> None:
-        self._folder = Path(folder)
+        self._folder, self._split = Path(folder), split
         self._entries = tuple(entries)
         self._maps: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
         self.scale = scale
@@ -85,6 +85,15 @@ class PairSet:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": None}  # a map must not travel by value
+
+    @property
+    def smallest_side(self) -> int:
+        """The smallest height or width of an HR image, in pixels; 0 of an empty set."""
+        return self.scale * min((min(shape) for shape in self.shapes), default=0)
+
+    def head(self, count: int | None) -> PairSet:
+        """The first `count` pairs; all of them where there are fewer, or where it is None."""
+        return PairSet(self._folder, self.scale, self._split, self._entries[:count])
 
     def image(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Pair `index` as lr (3, h, w) and hr (3, scale·h, scale·w), uint8: views of the mapped files.
@@ -129,8 +138,8 @@ class PairSet:
         large = [index for index, shape in enumerate(self.shapes) if min(shape) >= side]
         if not large:
             raise PairsError(
-                f"a patch of {hr_patch} HR pixels must fit into some pair, but got {len(self)} pairs "
-                f"of at most {self.scale * max((min(s) for s in self.shapes), default=0)}; use a smaller patch"
+                f"a patch of {hr_patch} HR pixels must fit into some pair, but the {len(self)} pairs are "
+                "smaller; use a smaller patch"
             )
         chosen = generator.integers(len(large), size=batch_size)
         where = generator.random((batch_size, 2))
@@ -155,9 +164,7 @@ class PairSet:
         if self._maps is None:
             try:
                 # Copy-on-write: pages stay shared, and PyTorch does not warn of read-only memory.
-                lr, hr = (
-                    np.asarray(np.memmap(self._folder / name, np.uint8, mode="c")) for name in FILES
-                )
+                lr, hr = (np.asarray(np.memmap(self._folder / name, np.uint8, mode="c")) for name in FILES)
             except (OSError, ValueError) as error:
                 raise PairsError(f"{self._folder}: prepared pairs cannot be opened ({error})") from None
             self._maps = (lr, hr)
@@ -194,7 +201,7 @@ def open_pairs(folder: str | Path, split: Split, *, verify: bool = False) -> Pai
         for entry, lr, hr in _contents(folder, manifest["scale"], entries):
             if (digest(lr), digest(hr)) != (entry.lr_sha256, entry.hr_sha256):
                 raise PairsError(
-                    f"{folder}: the pixels of {entry.name} must have the SHA-256 of the manifest, but do not; "
+                    f"{folder}: the pixels of {entry.name} must have the manifest's SHA-256, but do not; "
                     "delete the folder so that it is prepared again"
                 )
     return PairSet(folder, manifest["scale"], split, [entry for entry in entries if entry.split == split])
@@ -218,19 +225,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise ValueError(f"format {document['format']!r}")
         if document["version"] != VERSION:
             raise PairsError(
-                f"{folder}: prepared pairs must be of version {VERSION}, but got {document['version']}; {again}"
+                f"{folder}: prepared pairs must be of version {VERSION}, but got {document['version']}; "
+                f"{again}"
             )
-        images = []
+        images: list[Entry] = []
+        pixels, area = 0, int(document["scale"]) ** 2
         for fields in document["images"]:
             entry = Entry(**{**fields, "lr_shape": tuple(fields["lr_shape"])})
             height, width = entry.lr_shape
             if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
                 raise ValueError(f"shape {entry.lr_shape} of {entry.name}")
+            if (entry.lr_offset, entry.hr_offset) != (pixels, area * pixels):
+                raise ValueError(f"offsets {entry.lr_offset}, {entry.hr_offset} of {entry.name}")
+            pixels += 3 * height * width
             images.append(entry)
         document["images"] = images
-        pixels = sum(3 * entry.lr_shape[0] * entry.lr_shape[1] for entry in images)
-        expected = (pixels, pixels * int(document["scale"]) ** 2)
-        for name, size in zip(FILES, expected, strict=True):
+        for name, size in zip(FILES, (pixels, area * pixels), strict=True):
             found = (folder / name).stat().st_size
             if found != size:
                 raise ValueError(f"{name} of {found} bytes where {size} are due")
@@ -248,7 +258,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def digest(pixels: NDArray[np.uint8]) -> str:
     """SHA-256 of the pixels, in C order."""
-    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 
 
 class Writer:
@@ -283,10 +293,10 @@ class Writer:
             **document,
             "images": [asdict(entry) for entry in entries],
         }
-        with (self._folder / MANIFEST).open("x", encoding="utf-8") as file:
-            json.dump(document, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
+        with (self._folder / MANIFEST).open("x", encoding="utf-8") as manifest:
+            json.dump(document, manifest, indent=1, ensure_ascii=False)
+            manifest.flush()
+            os.fsync(manifest.fileno())
 
 
 @contextmanager

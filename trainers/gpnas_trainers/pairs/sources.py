@@ -1,227 +1,390 @@
-"""Where pairs come from: a folder of them, or photographs that ordinary packages ship."""
+"""Where pairs come from: photographs that ship inside packages, or a user's folders of LR and HR."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import importlib.util
 import re
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
-from gpnas_trainers.pairs.camera import Camera
-from gpnas_trainers.pairs.errors import PairsError
-from gpnas_trainers.pairs.images import SUFFIXES, read_rgb
-from gpnas_trainers.pairs.prepared import Pair, write_pairs
+from gpnas_trainers.pairs.camera import Camera, capture, downsample
+from gpnas_trainers.pairs.images import SUFFIXES, PairsError, read_rgb, read_size
+from gpnas_trainers.pairs.prepared import Entry, digest, intact, key, preparing
 
-PHOTOGRAPHS = {
-    "train": (
-        "skimage/data/astronaut.png",  # NASA, public domain
-        "skimage/data/coffee.png",  # Rachel Michetti, CC0
-        "skimage/data/hubble_deep_field.jpg",  # NASA, public domain
-        "skimage/data/rocket.jpg",  # SpaceX, CC0
-        "sklearn/datasets/images/flower.jpg",  # dany13, CC-BY 2.0
-    ),
-    "validation": (
-        "skimage/data/chelsea.png",  # Stéfan van der Walt, CC0
-        "sklearn/datasets/images/china.jpg",  # rpanushkin, CC-BY 2.0
-    ),
-}
-"""Photographs inside the wheels of scikit-image and scikit-learn, as they are split."""
+MAX_TRAINING_PIXELS = 89_478_485
+"""Limit on an HR or LR image's pixels: where Pillow begins to suspect a decompression bomb."""
+
+Report = Callable[[str], None]
+Counter = Callable[[int, int], None]
 
 
-def prepare_photographs(cache: Path, scale: int, *, camera: Camera | None = None, seed: int = 0) -> Path:
-    """Pairs of the shipped photographs, their LR images made by a synthetic camera; made once.
+@dataclass(frozen=True)
+class Photograph:
+    """A colour photograph inside an installed package."""
 
-    Split by photograph: china and chelsea validate, no training sees them.
+    name: str
+    package: str
+    path: str
+    """Within the package's folder."""
+    licence: str
+    split: str
+    """`train` or `validation`: fixed, so that all searches are judged by the same photographs."""
+
+
+PHOTOGRAPHS = (
+    Photograph("astronaut", "skimage", "data/astronaut.png", "public domain (NASA)", "train"),
+    Photograph("hubble", "skimage", "data/hubble_deep_field.jpg", "public domain (NASA)", "train"),
+    Photograph("retina", "skimage", "data/retina.jpg", "CC0 1.0 (Mikael Häggström)", "train"),
+    Photograph("rocket", "skimage", "data/rocket.jpg", "public domain (SpaceX)", "train"),
+    Photograph("china", "sklearn", "datasets/images/china.jpg", "CC BY 2.0 (danielbuechele)", "train"),
+    Photograph("flower", "sklearn", "datasets/images/flower.jpg", "CC BY 2.0 (vultilion)", "train"),
+    Photograph("chelsea", "skimage", "data/chelsea.png", "CC0 1.0 (Stefan van der Walt)", "validation"),
+    Photograph("coffee", "skimage", "data/coffee.png", "CC0 1.0 (Rachel Michetti)", "validation"),
+)
+"""What the wheels of scikit-image and scikit-learn hold; nothing is downloaded."""
+
+
+def prepare_photographs(
+    cache: str | Path,
+    scale: int,
+    *,
+    camera: Camera | None = None,
+    seed: int = 0,
+    progress: Counter | None = None,
+) -> Path:
+    """Pairs of `PHOTOGRAPHS`, their LR made by the synthetic camera; made once.
+
+    Each HR photograph is cropped (right, bottom) to a multiple of the scale.
 
     Args:
-        cache: the folder under which prepared sets lie.
-        scale: of the pairs.
-        camera: that makes the LR images; None is the default one.
-        seed: of its kernels and noise.
+        cache: folder in which the set's own folder is made.
+        scale: HR pixels per LR pixel, at least 2.
+        camera: ranges of blur and noise; None is `Camera()`.
+        seed: of the camera; the split is fixed.
+        progress: called with photographs done and all.
 
     Returns:
-        The folder of the prepared set, for `open_pairs`.
+        The folder, to be given to `open_pairs`.
 
     Raises:
-        PairsError: a photograph is missing, or the set cannot be written.
+        PairsError: a photograph is not where its package should have it, or the cache is not writable.
     """
+    _check_scale(scale)
     camera = camera or Camera()
-    provenance = {"source": "photographs", "camera": camera.to_json(), "seed": seed, "scale": scale}
-    folder = cache / f"photographs-x{scale}-{_digest(provenance | {'images': PHOTOGRAPHS})}"
-    if not (folder / "manifest.json").exists():
-        splits = {
-            split: _captured(names, camera, scale, np.random.default_rng((seed, number)))
-            for number, (split, names) in enumerate(PHOTOGRAPHS.items())
-        }
-        write_pairs(folder, scale, splits, provenance)  # type: ignore[arg-type]
-    return folder
-
-
-def _captured(
-    names: tuple[str, ...], camera: Camera, scale: int, generator: np.random.Generator
-) -> Iterator[Pair]:
-    for name in names:
-        package, rest = name.split("/", 1)
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise PairsError(f"{package}: must be installed, since its photographs are used; or give pairs")
-        hr = read_rgb(Path(spec.submodule_search_locations[0]) / rest)
-        height, width = (side - side % scale for side in hr.shape[:2])
-        hr = hr[:height, :width]
-        yield Pair(Path(name).name, camera.capture(hr, scale, generator), hr)
+    paths = [_installed(photograph) for photograph in PHOTOGRAPHS]
+    source = {
+        "kind": "photographs",
+        "scale": scale,
+        "seed": seed,
+        "camera": {**asdict(camera), "model": "LR = D_s(HR * k) + n (Pan et al. 2020, Eq. 1)"},
+        "files": [
+            [photograph.name, photograph.split, hashlib.sha256(path.read_bytes()).hexdigest()]
+            for photograph, path in zip(PHOTOGRAPHS, paths, strict=True)
+        ],
+    }
+    target = Path(cache) / f"photographs-x{scale}-{key(source)}"
+    if intact(target) is not None:
+        return target
+    with preparing(target) as writer:
+        for done, (photograph, path) in enumerate(zip(PHOTOGRAPHS, paths, strict=True), start=1):
+            hr = _planar(read_rgb(path))
+            hr = hr[:, : hr.shape[1] // scale * scale, : hr.shape[2] // scale * scale]
+            writer.append(photograph.name, capture(camera, hr, scale, name=photograph.name, seed=seed), hr)
+            if progress is not None:
+                progress(done, len(PHOTOGRAPHS))
+        entries = [
+            replace(entry, split=photograph.split)
+            for entry, photograph in zip(writer.entries, PHOTOGRAPHS, strict=True)
+        ]
+        licences = {photograph.name: photograph.licence for photograph in PHOTOGRAPHS}
+        writer.finish(
+            {"scale": scale, "seed": seed, "source": source, "licences": licences, "excluded": []}, entries
+        )
+    return target
 
 
 def prepare_folder(
-    source: Path,
-    cache: Path,
+    source: str | Path,
+    cache: str | Path,
     scale: int,
     *,
     seed: int = 0,
     validation_fraction: float = 0.2,
+    max_validation: int | None = 10,
     minimum_side: int = 48,
-    report: Callable[[str], None] = lambda line: None,
+    minimum_ncc: float = 0.0,
+    report: Report | None = None,
+    progress: Counter | None = None,
 ) -> Path:
-    """Pairs of a folder with HR images in `HR/` and LR images in `LRx{scale}/` or `LR/`; made once.
+    """Pairs of a user's folder, checked, split and written once.
 
-    An HR and an LR image belong together when their names agree without suffix and without an `x2`
-    (or `_x2`, `LR`, …) at the end. Split by image, at random; images with equal HR content count as
-    one. What cannot be used is reported, a line each, and left out.
+    The folder holds `HR/` beside `LRx{scale}/` or `LR/` (lower case will do). An LR image belongs to
+    the HR image of the same stem, endings such as `x2`, `_LR2` and `_HR` set aside. Unusable pairs
+    are left out, each with one line; the rest goes on. HR may exceed scale times LR by less than the
+    scale (right, bottom) and is then cropped.
+
+    The split is by image, a function of the seed and of HR pixels alone. Of images with equal HR
+    pixels only the first is kept, so that none is on both sides.
 
     Args:
         source: the folder.
-        cache: the folder under which prepared sets lie.
-        scale: of the pairs.
+        cache: folder in which the set's own folder is made.
+        scale: HR pixels per LR pixel, at least 2.
         seed: of the split.
-        validation_fraction: share of the images that validate; in (0, 1), at least one image.
-        minimum_side: least side of an HR image in pixels, such as that of the patches to come.
-        report: gets a line for each image that is left out.
+        validation_fraction: share of the images held for validation, rounded, but at least one image;
+            0 … 1. With 1 all are, and nothing is left to train on.
+        max_validation: at most so many images are held; None sets no limit.
+        minimum_side: pairs with a smaller HR side, in pixels, are excluded; at least that of the
+            patches to be drawn.
+        minimum_ncc: pairs whose `ncc` is below are excluded, as misaligned; the paper demands 0.99;
+            0 excludes none.
+        report: gets one line per exclusion, also when the set was made before.
+        progress: called with images done and all.
 
     Returns:
-        The folder of the prepared set, for `open_pairs`.
+        The folder, to be given to `open_pairs`. If names, sizes and times of the files are those of
+        an earlier call, that call's folder, at once.
 
     Raises:
-        PairsError: the folder has no such folders, or fewer than two pairs can be used.
+        PairsError: the folder's layout or scale is wrong, nothing usable is left or too little to
+            split, or the cache is not writable.
     """
-    if not 0 < validation_fraction < 1:
-        raise PairsError(f"`0 < validation_fraction < 1` must hold, but got {validation_fraction}")
-    hr_files, lr_files = _images(source, ("HR",)), _images(source, (f"LRx{scale}", f"LR_x{scale}", "LR"))
-    listing = [
-        (str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in (*hr_files.values(), *lr_files.values())
-    ]
-    provenance = {
-        "source": source.name,
-        "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
+    _check_scale(scale)
+    if not 0 < validation_fraction <= 1:
+        raise PairsError(f"`0 < validation_fraction <= 1` must hold, but got {validation_fraction}")
+    source = Path(source).absolute()
+    lr_folder, hr_folder = _layout(source, scale)
+    lr_files, hr_files = _images(lr_folder), _images(hr_folder)
+    description = {
+        "kind": "folder",
         "scale": scale,
         "seed": seed,
-        "validation_fraction": validation_fraction,
-        "minimum_side": minimum_side,
+        "split": [validation_fraction, max_validation],
+        "minimum": [minimum_side, minimum_ncc],
+        "path": str(source),
+        "files": [_stamp(file) for file in (*lr_files, *hr_files)],
     }
-    folder = cache / f"{re.sub('[^A-Za-z0-9]+', '-', source.name) or 'pairs'}-x{scale}-{_digest(provenance)}"
-    exclusions = folder / "excluded.txt"
-    if (folder / "manifest.json").exists():
-        for line in exclusions.read_text().splitlines() if exclusions.exists() else ():
-            report(line)
-        return folder
-    lines: list[str] = []
+    target = Path(cache) / f"{_slug(source.name)}-x{scale}-{key(description)}"
+    excluded: list[str] = []
 
-    def exclude(line: str) -> None:
-        lines.append(line)
-        report(line)
+    def exclude(path: Path, why: str) -> None:
+        excluded.append(f"{path.relative_to(source)}: excluded, {why}")
+        if report is not None:
+            report(excluded[-1])
 
-    usable = _usable(hr_files, lr_files, scale, minimum_side, exclude)
-    if len(usable) < 2:
-        why = lines[-1] if lines else f"{source} holds {len(usable)} pairs"
-        raise PairsError(f"{source}: at least 2 usable pairs are needed, but got {len(usable)}; last: {why}")
-    order = np.random.default_rng(seed).permutation(len(usable))
-    count = max(1, round(validation_fraction * len(usable)))
-    validation = {usable[index] for index in order[:count]}
-    write_pairs(
-        folder,
-        scale,
-        {
-            "train": _read(hr_files, lr_files, [name for name in usable if name not in validation]),
-            "validation": _read(hr_files, lr_files, [name for name in usable if name in validation]),
-        },
-        provenance,
-    )
-    if lines:
-        exclusions.write_text("\n".join(lines) + "\n")
-    return folder
+    manifest = intact(target)
+    if manifest is not None:
+        if report is not None:
+            for line in manifest["excluded"]:
+                report(line)
+        return target
+
+    pairs = _matched(lr_files, hr_files, scale, exclude)
+    misfits: list[tuple[str, tuple[int, int], tuple[int, int]]] = []
+    seen: dict[str, str] = {}
+    with preparing(target) as writer:
+        for done, (name, lr_path, hr_path) in enumerate(pairs, start=1):
+            try:
+                lr_size = read_size(lr_path, max_pixels=MAX_TRAINING_PIXELS)
+                hr_size = read_size(hr_path, max_pixels=MAX_TRAINING_PIXELS)
+                why = _misfit(lr_size, hr_size, scale)
+                if why is not None:
+                    misfits.append((name, lr_size, hr_size))
+                    exclude(lr_path, why)
+                    continue
+                lr = _planar(read_rgb(lr_path, max_pixels=MAX_TRAINING_PIXELS))
+                hr = _planar(read_rgb(hr_path, max_pixels=MAX_TRAINING_PIXELS))
+            except PairsError as error:
+                exclude(lr_path if str(error).startswith(f"{lr_path}:") else hr_path, _after_path(error))
+                continue
+            finally:
+                if progress is not None:
+                    progress(done, len(pairs))
+            hr = hr[:, : scale * lr.shape[1], : scale * lr.shape[2]]
+            if min(hr.shape[1:]) < minimum_side:
+                exclude(
+                    hr_path,
+                    f"HR sides must have at least {minimum_side} pixels, but got {_size(hr.shape[1:])}",
+                )
+                continue
+            if minimum_ncc > 0:
+                found = ncc(lr, hr, scale)
+                if not found >= minimum_ncc:
+                    exclude(
+                        lr_path, f"LR and HR must agree to an NCC of {minimum_ncc:g}, but got {found:.4f}"
+                    )
+                    continue
+            content = digest(hr)
+            if content in seen:
+                exclude(hr_path, f"HR pixels must be in one pair only, but equal those of {seen[content]}")
+                continue
+            seen[content] = name
+            writer.append(name, lr, hr)
+        if not writer.entries:
+            raise PairsError(_nothing_left(source, scale, misfits, excluded))
+        entries = _split(writer.entries, seed, validation_fraction, max_validation, source)
+        writer.finish({"scale": scale, "seed": seed, "source": description, "excluded": excluded}, entries)
+    return target
 
 
-def _images(source: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """The images of the first folder that exists among `names`, by what they are called."""
+def ncc(lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int) -> float:
+    """Normalised cross-correlation of LR with the downsampled HR, -1 … 1, all channels together.
+
+    Measured at LR size: at HR size a sharp pair fails for LR's blur, not for its misalignment.
+    0 where either image is of one colour.
+    """
+    a = lr.astype(np.float64)
+    b = downsample(hr.astype(np.float64), scale)
+    a -= a.mean(axis=(1, 2), keepdims=True)
+    b -= b.mean(axis=(1, 2), keepdims=True)
+    energy = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / energy if energy > 0 else 0.0
+
+
+def _installed(photograph: Photograph) -> Path:
+    spec = importlib.util.find_spec(photograph.package)
+    if spec is None or spec.origin is None:
+        raise PairsError(
+            f"{photograph.name}: the package {photograph.package} must be installed, but is not; "
+            "install scikit-image and scikit-learn, or bring a folder of pairs"
+        )
+    path = Path(spec.origin).parent / photograph.path
+    if not path.is_file():
+        raise PairsError(
+            f"{path}: {photograph.package} must hold this photograph, but does not; "
+            "install another version of it, or bring a folder of pairs"
+        )
+    return path
+
+
+def _layout(source: Path, scale: int) -> tuple[Path, Path]:
+    """The LR and HR folders in a user's folder."""
     if not source.is_dir():
-        raise PairsError(f"{source}: must be a folder with HR and LR images, but there is none")
-    folders = {path.name.lower(): path for path in source.iterdir() if path.is_dir()}
-    for name in names:
-        folder = folders.get(name.lower())
-        if folder is not None:
-            found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-            if not found:
-                raise PairsError(f"{folder}: must hold images ({', '.join(SUFFIXES)}), but holds none")
-            return {_key(path): path for path in found}
-    raise PairsError(f"{source}: must hold a folder {' or '.join(names)}, but holds "
-                     f"{', '.join(sorted(path.name for path in folders.values())) or 'none'}")  # fmt: skip
+        raise PairsError(f"{source}: a folder of pairs must exist, but there is none; check the path")
+    folders = {path.name.lower(): path for path in sorted(source.iterdir()) if path.is_dir()}
+    hr = folders.get("hr")
+    lr = folders.get(f"lrx{scale}") or folders.get("lr")
+    if hr is None or lr is None:
+        found = ", ".join(path.name for path in folders.values()) or "no folders"
+        raise PairsError(
+            f"{source}: a folder of pairs must hold HR and LRx{scale} (or LR), but got {found}; "
+            "rename them, or choose another scale"
+        )
+    return lr, hr
 
 
-def _key(path: Path) -> str:
-    """What a pair's two files have in common: `0001` of `0001x2.png`, `cam_1_HR.png`, `cam_1_LR2.png`."""
-    return re.sub(r"[-_]?(x[2348]|hr|lr[2348]?)$", "", path.stem, flags=re.IGNORECASE) or path.stem
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
-def _usable(
-    hr_files: dict[str, Path],
-    lr_files: dict[str, Path],
-    scale: int,
-    minimum_side: int,
-    exclude: Callable[[str], None],
-) -> list[str]:
-    """Names of the pairs that can be used, after reading each once."""
-    usable, seen = [], {}
-    for name in sorted(hr_files.keys() | lr_files.keys()):
-        if name not in lr_files or name not in hr_files:
-            lone = hr_files.get(name) or lr_files[name]
-            kind = "LR" if name in hr_files else "HR"
-            exclude(f"{lone}: every image must have a partner, but no {kind} image has its name")
-            continue
-        try:
-            hr, lr = read_rgb(hr_files[name]), read_rgb(lr_files[name])
-        except PairsError as error:
-            exclude(str(error))
-            continue
-        (height, width), (lr_height, lr_width) = hr.shape[:2], lr.shape[:2]
-        if (height, width) != (scale * lr_height, scale * lr_width):
-            fits = "" if lr_height == 0 or height % lr_height else f" (a scale of {height // lr_height})"
+def _stamp(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return (f"{path.parent.name}/{path.name}", status.st_size, status.st_mtime_ns)
+
+
+def _matched(
+    lr_files: Iterable[Path], hr_files: Iterable[Path], scale: int, exclude: Callable[[Path, str], None]
+) -> list[tuple[str, Path, Path]]:
+    """(name, LR, HR) of the files that belong together; the others are excluded."""
+    lr_by_stem = _by_stem(lr_files, rf"[_-]?(lr|lr[_-]?x?{scale}|x{scale})", exclude)
+    hr_by_stem = _by_stem(hr_files, r"[_-]?(hr|gt|x1)", exclude)
+    for stem, path in lr_by_stem.items():
+        if stem not in hr_by_stem:
+            exclude(path, f"an LR image must have an HR image of its name, but HR has no {stem}")
+    for stem, path in hr_by_stem.items():
+        if stem not in lr_by_stem:
+            exclude(path, f"an HR image must have an LR image of its name, but LR has no {stem}")
+    return [(stem, lr_by_stem[stem], path) for stem, path in hr_by_stem.items() if stem in lr_by_stem]
+
+
+def _by_stem(files: Iterable[Path], ending: str, exclude: Callable[[Path, str], None]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files:
+        stem = re.sub(rf"(?<=.){ending}$", "", path.stem, flags=re.IGNORECASE)
+        if stem in found:
             exclude(
-                f"{hr_files[name]}: HR must be {scale} times LR, but HR is {width}×{height} and "
-                f"LR {lr_width}×{lr_height}{fits}"
-            )
-        elif min(height, width) < minimum_side:
-            exclude(
-                f"{hr_files[name]}: HR sides must be at least {minimum_side} pixels, but got {width}×{height}"
+                path, f"an image's name must differ from the others', but it is that of {found[stem].name}"
             )
         else:
-            content = hashlib.sha256(hr.tobytes()).hexdigest()
-            if content in seen:
-                exclude(f"{hr_files[name]}: every HR image must differ, but it equals {seen[content]}")
-            else:
-                seen[content] = hr_files[name].name
-                usable.append(name)
-    return usable
+            found[stem] = path
+    return found
 
 
-def _read(hr_files: dict[str, Path], lr_files: dict[str, Path], names: list[str]) -> Iterator[Pair]:
-    for name in names:
-        yield Pair(name, read_rgb(lr_files[name]), read_rgb(hr_files[name]))
+def _misfit(lr: tuple[int, int], hr: tuple[int, int], scale: int) -> str | None:
+    """Why LR and HR of these sizes (height, width) are no pair at this scale; None when they are."""
+    if all(0 <= large - scale * small < scale for small, large in zip(lr, hr, strict=True)):
+        return None
+    return f"HR must be {scale} times as large as LR, but got LR {_size(lr)} and HR {_size(hr)}"
 
 
-def _digest(document: object) -> str:
-    versions = {"pillow": getattr(Image, "__version__", "")}
-    return hashlib.sha256(json.dumps([document, versions], sort_keys=True).encode()).hexdigest()[:12]
+def _nothing_left(
+    source: Path,
+    scale: int,
+    misfits: Sequence[tuple[str, tuple[int, int], tuple[int, int]]],
+    excluded: Sequence[str],
+) -> str:
+    if not misfits or len(misfits) < len(excluded) / 2:
+        why = f"{len(excluded)} files were excluded, the first: {excluded[0]}" if excluded else "got none"
+        return f"{source}: at least one usable pair must be there, but {why}"
+    name, lr, hr = misfits[0]
+    ratios = {Fraction(large, small) for _, a, b in misfits for small, large in zip(a, b, strict=True)}
+    match sorted(ratios):
+        case [one] if one == 1:
+            advice = "LR is as large as HR, as registered captures are; downsample LR by the scale first"
+        case [one] if one.denominator == 1:
+            advice = f"they fit scale {one}: choose that, or bring the LR images of scale {scale}"
+        case _:
+            advice = "they fit no one scale: bring the LR images of this one"
+    return (
+        f"{source}: HR must be {scale} times as large as LR, but in none of {len(misfits)} pairs it is "
+        f"({name}: LR {_size(lr)}, HR {_size(hr)}); {advice}"
+    )
+
+
+def _split(
+    entries: Sequence[Entry], seed: int, fraction: float, limit: int | None, source: Path
+) -> list[Entry]:
+    """The entries with their splits: the images whose seeded hashes are lowest are held for validation."""
+    held = max(1, round(fraction * len(entries)))
+    held = held if limit is None else min(held, limit)
+    if fraction < 1 and held >= len(entries):
+        raise PairsError(
+            f"{source}: training and validation need at least one pair each, but got {len(entries)} "
+            "usable pairs in all; bring more"
+        )
+    order = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}:{entry.hr_sha256}".encode()).digest())
+    validation = {entry.name for entry in order[:held]}
+    return [replace(entry, split="validation" if entry.name in validation else "train") for entry in entries]
+
+
+def _planar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) to (3, H, W)."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def _check_scale(scale: int) -> None:
+    if not isinstance(scale, int) or scale < 2:
+        raise PairsError(f"a scale must be an integer of at least 2, but got {scale!r}")
+
+
+def _after_path(error: PairsError) -> str:
+    return str(error).split(": ", 1)[1]
+
+
+def _size(shape: Sequence[int]) -> str:
+    """As people write sizes: width×height."""
+    return f"{shape[1]}×{shape[0]}"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "folder"
