@@ -1,0 +1,358 @@
+"""The command line: a parser, one call per command, one place that turns errors into exit codes.
+
+Results go to stdout (with `--json` one JSON document), everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gpnas import GpnasError, __version__
+
+if TYPE_CHECKING:
+    from gpnas.dispatch import Cluster, Delivery, Event
+
+log = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, 1 for an error, 128 + signal when interrupted."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(
+        stream=sys.stderr,
+        format="%(levelname)s: %(message)s",
+        level=logging.DEBUG if options.verbose else logging.ERROR,
+    )
+    if not options.verbose:
+        warnings.simplefilter("ignore")  # libraries warn for developers; a user can do nothing about it
+    try:
+        return int(options.run_command(options) or 0)
+    except GpnasError as error:
+        if options.verbose:
+            log.print_exception()
+        log.print(f"[bold red]error[/]: {_plain(error)}")
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        log.print("interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if options.verbose:
+            log.print_exception()
+        where = f"{error.filename}: " if error.filename else ""
+        log.print(f"[bold red]error[/]: {_plain(where)}{_plain(error.strerror or error)}")
+        return 1
+
+
+def _plain(text: object) -> str:
+    """Text as it is: brackets in it are not markup."""
+    return str(text).replace("[", r"\[")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; a test holds its options."""
+    top = argparse.ArgumentParser(
+        prog="gpnas",
+        description="Gaussian-process architecture search and heterogeneous ensembles "
+        "for real image super-resolution.",
+    )
+    top.add_argument("--version", action="version", version=f"gpnas {__version__}")
+    top.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Any:
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(run_command=run)
+        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+        return sub
+
+    search = command("search", _search, "search architectures, choose a portfolio, write its bundle")
+    search.add_argument("--space", required=True, help="a YAML file, or the name of a shipped one")
+    search.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
+    search.add_argument("--scale", type=int, help="super-resolution factor (default: the space file's)")
+    search.add_argument("--trials", type=_positive, help="trainings granted (default: the space file's)")
+    search.add_argument("--concurrent", type=_positive, help="trials side by side")
+    search.add_argument("--strategy", choices=("mi+nei", "published", "random"), help="how it chooses")
+    search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
+    search.add_argument("--run", type=Path, help="run folder (default: runs/SPACE); an existing one goes on")
+    search.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
+    search.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
+
+    status = command("status", _status, "show where a search stands")
+    status.add_argument("search", metavar="RUN", type=Path, help="run folder")
+
+    space = command("space", _space, "show what a space file means")
+    space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
+
+    export = command("export", _export, "write a bundle of a finished search")
+    export.add_argument("search", metavar="RUN", type=Path, help="run folder")
+    export.add_argument("--top", type=_positive, default=3, help="how many networks (default: 3)")
+    export.add_argument("-o", "--output", type=Path, required=True, help="folder, or file with .zip")
+
+    evaluate = command("evaluate", _evaluate, "measure a bundle: every network, every pair, all")
+    evaluate.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
+    evaluate.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
+    _tiles(evaluate)
+
+    upscale = command("upscale", _upscale, "make super-resolved images")
+    upscale.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
+    upscale.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="images, or folders of them")
+    upscale.add_argument("-o", "--output", type=Path, required=True, help="a file, or a folder for several")
+    upscale.add_argument(
+        "--self-ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="average over eight flips and transposes",
+    )
+    _tiles(upscale)
+    return top
+
+
+def _tiles(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--tile", type=_positive, default=120, help="tile side in LR pixels (default: 120)")
+    sub.add_argument("--overlap", type=int, default=60, help="LR pixels shared by tiles (default: 60)")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
+    return number
+
+
+def _emit(document: Any) -> None:
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+class _Watcher:
+    """A search, as the terminal shows it: a line per trial, a bar beneath."""
+
+    def __init__(self) -> None:
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=log,
+            transient=True,
+        )
+        self.task = self.bar.add_task("trials", total=None)
+        self.best = float("-inf")
+
+    def say(self, line: str) -> None:
+        log.print(_plain(line))
+
+    def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
+        self.say(f"run: {run}")
+        if cluster.dashboard:
+            self.say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token_file})")
+        if observed:
+            self.say(f"going on: {observed} of {trials} trials observed")
+        self.bar.update(self.task, total=trials, completed=observed)
+        self.bar.start()
+
+    def event(self, event: Event) -> None:
+        observation = event.observation
+        if observation is None:
+            return
+        candidate = event.candidate
+        if observation.value is None:
+            result = f"[red]failed[/]: {_plain(observation.failure)}"
+        else:
+            self.best = max(self.best, observation.value)
+            result = f"{observation.value:6.2f} dB  {observation.metrics['ssim']:.4f}"
+        phase = candidate.decision.get("phase", "")
+        log.print(
+            f"{candidate.id}  {_plain(candidate.architecture):42s} {result}"
+            f"  {observation.seconds:5.1f} s  {_plain(phase)}"
+        )
+        best = f", best {self.best:.2f} dB" if self.best > float("-inf") else ""
+        self.bar.update(self.task, advance=1, description=f"trials{best}")
+
+
+def _search(options: argparse.Namespace) -> int:
+    from gpnas.dispatch import Request, run_search
+
+    watcher = _Watcher()
+    try:
+        delivery = run_search(
+            Request(
+                space=options.space,
+                run=options.run,
+                data=options.data,
+                scale=options.scale,
+                trials=options.trials,
+                concurrent=options.concurrent,
+                strategy=options.strategy,
+                seed=options.seed,
+                address=options.address,
+                budget_hours=options.budget_hours,
+            ),
+            watcher,
+        )
+    finally:
+        watcher.bar.stop()
+    if options.json:
+        _emit(delivery.to_json())
+    else:
+        _show(delivery)
+    return 0
+
+
+def _show(delivery: Delivery) -> None:
+    table = Table(title="The best architectures, by posterior mean", title_justify="left")
+    for heading in ("", "architecture", "predicted dB", "observed dB", "SSIM", "parameters", "seconds"):
+        table.add_column(heading, justify="left" if heading in ("", "architecture") else "right")
+    chosen = {member.id for member in delivery.portfolio.members}
+    for ranked in delivery.ranking[:10]:
+        table.add_row(
+            "*" if ranked.candidate.id in chosen else "",
+            _plain(ranked.candidate.architecture),
+            f"{ranked.predicted:.2f} ± {ranked.stddev:.2f}",
+            f"{ranked.observed:.2f}",
+            f"{ranked.ssim:.4f}",
+            f"{ranked.parameters:,}",
+            f"{ranked.seconds:.1f}",
+        )
+    out.print(table)
+    out.print("* in the portfolio\n")
+    out.print(
+        f"bicubic {delivery.bicubic:.2f} dB, best network {delivery.best.observed:.2f} dB, "
+        f"portfolio of {len(chosen)} averaged {delivery.portfolio.psnr:.2f} dB"
+    )
+    out.print(
+        f"{delivery.observed} trials ({delivery.failed} failed), {delivery.seconds:.0f} s\n"
+        f"bundle: {_plain(delivery.bundle)}\n\n"
+        f"next: gpnas evaluate {_plain(delivery.bundle)}\n"
+        f"      gpnas upscale {_plain(delivery.bundle)} photo.jpg -o photo_sr.png"
+    )
+
+
+def _status(options: argparse.Namespace) -> None:
+    from gpnas.journal import status
+
+    document = status(options.search)
+    if options.json:
+        _emit(document)
+        return
+    table = Table(title=f"{_plain(document['run'])}: {document['state']}", title_justify="left")
+    for heading in ("candidate", "architecture", "state", "PSNR dB", "seconds", "attempts"):
+        table.add_column(heading, justify="left" if heading in ("candidate", "architecture") else "right")
+    for row in document["candidates"]:
+        axes = ",".join(f"{name}={value}" for name, value in row["architecture"]["axes"].items())
+        table.add_row(
+            row["id"],
+            _plain(f"{row['architecture']['family']}:{axes}"),
+            row["state"],
+            "" if row["psnr"] is None else f"{row['psnr']:.2f}",
+            "" if row["seconds"] is None else f"{row['seconds']:.1f}",
+            str(row["attempts"]),
+        )
+    out.print(table)
+
+
+def _space(options: argparse.Namespace) -> None:
+    from gpnas.dispatch.description import describe
+
+    document = describe(options.space)
+    if options.json:
+        _emit(document)
+        return
+    out.print(f"{_plain(document['file'])}: ×{document['scale']}, {document['feasible']:,} architectures")
+    if document["feasible"] < document["size"]:
+        share = document["feasible"] / document["size"]
+        out.print(f"{share:.1%} of {document['size']:,} are within the limits")
+    for word in ("cheapest", "dearest"):
+        row = document[word]
+        out.print(
+            f"{word}: {_plain(row['name'])}  {row['parameters']:,} parameters, "
+            f"{row['gmacs']:.2f} GMACs at 120×120"
+        )
+    out.print("the first design would train:")
+    for name in document["design"]:
+        out.print(f"  {_plain(name)}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from gpnas.dispatch import export
+
+    document = export(options.search, options.top, options.output)
+    if options.json:
+        _emit(document)
+        return
+    out.print(
+        f"{len(document['portfolio'])} networks, {document['psnr']:.2f} dB: {_plain(document['bundle'])}"
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from gpnas.bundle import read_bundle
+    from gpnas.ensemble import evaluate, evaluation_pairs
+
+    bundle = read_bundle(options.bundle)
+    pairs = evaluation_pairs(bundle, options.data, _Watcher().say)
+    with Progress(console=log, transient=True) as bar:
+        task = bar.add_task("images", total=len(pairs))
+        evaluation = evaluate(
+            bundle,
+            pairs,
+            tile=options.tile,
+            overlap=options.overlap,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    if options.json:
+        _emit(evaluation.to_json())
+        return
+    table = Table(title=f"{evaluation.images} images, RGB, ×{bundle.scale}", title_justify="left")
+    for heading in ("networks", "levels", "PSNR dB", "SSIM"):
+        table.add_column(heading, justify="left" if heading in ("networks", "levels") else "right")
+    table.add_row("bicubic", "", f"{evaluation.bicubic[0]:.2f}", f"{evaluation.bicubic[1]:.4f}")
+    for row in evaluation.rows:
+        members = " + ".join(_plain(member) for member in row.members)
+        levels = ", ".join(level.replace("_", "-") for level in row.levels)
+        table.add_row(members, levels, f"{row.psnr:.2f}", f"{row.ssim:.4f}")
+    out.print(table)
+
+
+def _upscale(options: argparse.Namespace) -> None:
+    from gpnas.bundle import read_bundle
+    from gpnas.ensemble import upscale_files
+
+    bundle = read_bundle(options.bundle)
+    with Progress(console=log, transient=True) as bar:
+        task = bar.add_task("tiles", total=None)
+        written = upscale_files(
+            bundle,
+            options.inputs,
+            options.output,
+            tile=options.tile,
+            overlap=options.overlap,
+            self_ensemble=options.self_ensemble,
+            progress=lambda name, done, total: bar.update(
+                task, description=name, completed=done, total=total
+            ),
+        )
+    if options.json:
+        _emit([{"input": str(source), "output": str(target)} for source, target in written])
+        return
+    for source, target in written:
+        out.print(f"{_plain(source)} -> {_plain(target)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""The conductor: Ray Tune asks it what to run, and tells it what came of it.
+
+It stands between three parties. The engine says what to train next; the journal gets every
+candidate before Tune sees it and every observation before the engine learns of it; Tune runs
+trials. Tune's own state is disposable: a new conductor over the same journal goes on where the last
+one ended, orphans first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from gpnas.engine import Engine
+from gpnas.journal import Journal
+from gpnas.records import Candidate, Observation
+
+MAX_RESTARTS = 3
+"""So often a candidate whose worker died is started again, before it counts as failed."""
+
+stop = threading.Event()
+"""Set to end a search in good order: running trials write a checkpoint, none is started.
+
+Of the module, since Tune copies the objects that it is given.
+"""
+
+
+class StopAll(tune.Stopper):
+    """Ends Tune's session once `stop` is set."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return stop.is_set()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person who watches a search wants to know."""
+
+    kind: str
+    """`started`, `progress`, `observed`."""
+    candidate: Candidate
+    observation: Observation | None = None
+    step: int = 0
+    psnr: float | None = None
+
+
+class Conductor(Searcher):
+    """Feeds Tune from an engine and a journal."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        *,
+        trials: int,
+        trial_config: Callable[[Candidate], dict[str, Any]],
+        listen: Callable[[Event], None],
+    ) -> None:
+        super().__init__(metric="psnr", mode="max")
+        self._engine = engine
+        self._journal = journal
+        self._trials = trials
+        self._trial_config = trial_config
+        self._listen = listen
+        self._orphans = deque(journal.pending())
+        self._proposed = len(journal.candidates())
+        self._running: dict[str, Candidate] = {}
+        self._attempt: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+        # one thread does all of the engine's work, in order, off Tune's event loop
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._suggestion: Future[list[Candidate]] | None = None
+        self._told: list[Future[None]] = []
+        self.abort: str | None = None
+        """Why no trial can run any more; None while they can."""
+
+    # Tune pickles and snapshots its searcher; nothing of this one belongs there.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, checkpoint_path: str) -> None: ...
+
+    def restore(self, checkpoint_path: str) -> None: ...
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """A candidate's trial, None while the engine still thinks, or FINISHED."""
+        if self.abort or stop.is_set():
+            return Searcher.FINISHED
+        for told in self._told:
+            if told.done():
+                told.result()
+        self._told = [told for told in self._told if not told.done()]
+        candidate = self._next()
+        if candidate is None:
+            return None if self._suggestion else Searcher.FINISHED
+        self._running[trial_id] = candidate
+        self._listen(Event("started", candidate))
+        return self._trial_config(candidate)
+
+    def _next(self) -> Candidate | None:
+        if self._orphans:
+            return self._orphans.popleft()
+        if self._suggestion is None:
+            if self._proposed >= self._trials:
+                return None
+            self._suggestion = self._thread.submit(self._engine.suggest, 1)
+        if not self._suggestion.done():
+            return None
+        candidates = self._suggestion.result()
+        self._suggestion = None
+        if not candidates:  # the space is exhausted
+            self._proposed = self._trials
+            return None
+        self._journal.commit_candidates(candidates)
+        self._proposed += 1
+        return candidates[0]
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        candidate = self._running.get(trial_id)
+        if candidate is not None:
+            self._record(candidate, result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        candidate = self._running.pop(trial_id, None)
+        if candidate is None:
+            return
+        result = result or {}
+        if error:
+            failure = f"its worker died {MAX_RESTARTS + 1} times; see Ray's logs for why"
+            self._observe(Observation(candidate, None, failure, self._seconds.get(candidate.id, 0.0)))
+        elif "abort" in result:
+            self.abort = str(result["abort"])
+            self._end_attempt(candidate, "aborted")
+            stop.set()
+        elif "failure" in result:
+            self._note_attempt(candidate, int(result["attempt"]))
+            self._observe(
+                Observation(candidate, None, str(result["failure"]), self._seconds.get(candidate.id, 0.0))
+            )
+        elif result.get("done"):
+            self._record(candidate, result)
+            metrics = {"ssim": float(result["ssim"]), "loss": float(result["loss"])}
+            self._observe(
+                Observation(candidate, float(result["psnr"]), None, float(result["seconds"]), metrics)
+            )
+
+    def _record(self, candidate: Candidate, result: dict[str, Any]) -> None:
+        self._note_attempt(candidate, int(result["attempt"]))
+        self._seconds[candidate.id] = float(result.get("seconds", 0.0))
+        psnr = result.get("psnr")
+        self._journal.record_progress(
+            candidate.id,
+            int(result["attempt"]),
+            step=int(result["step"]),
+            psnr=None if psnr is None else float(psnr),
+            ssim=None if psnr is None else float(result["ssim"]),
+            loss=float(result["loss"]),
+            seconds=float(result["seconds"]),
+        )
+        self._listen(Event("progress", candidate, step=int(result["step"]), psnr=psnr))
+
+    def _note_attempt(self, candidate: Candidate, attempt: int) -> None:
+        """Enters an attempt at its first word; an earlier one that never ended was killed."""
+        if self._attempt.get(candidate.id) != attempt:
+            self._end_attempt(candidate, "killed")
+            self._attempt[candidate.id] = attempt
+            self._journal.start_attempt(candidate.id, attempt)
+
+    def _end_attempt(self, candidate: Candidate, outcome: str) -> None:
+        attempt = self._attempt.pop(candidate.id, None)
+        if attempt is not None:
+            self._journal.end_attempt(candidate.id, attempt, outcome)
+
+    def _observe(self, observation: Observation) -> None:
+        self._journal.commit_observation(observation)
+        self._end_attempt(observation.candidate, "failed" if observation.failed else "observed")
+        self._told.append(self._thread.submit(self._engine.observe, observation))
+        self._listen(Event("observed", observation.candidate, observation))
+
+    def close(self) -> None:
+        """Waits for the engine, so that what it raised is not lost."""
+        self._thread.shutdown(wait=True)
+        for told in self._told:
+            told.result()
+
+
+class Deadline:
+    """Sets `stop` when a search's hours are used up."""
+
+    def __init__(self, hours: float | None) -> None:
+        self._timer = threading.Timer(hours * 3600, stop.set) if hours is not None else None
+
+    def __enter__(self) -> Deadline:
+        self.started = time.monotonic()
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

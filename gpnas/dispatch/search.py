@@ -1,0 +1,319 @@
+"""The main job: from a space file and photographs to a portfolio and its bundle.
+
+`run_search` is start and resume at once: what a run folder's journal already holds is not done
+again. A run folder holds `journal.sqlite`, `candidates/` and, at the end, `bundle/`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from gpnas.config import SpaceFile, find_space, read_space_file
+from gpnas.dispatch.cluster import Cluster, connected, ray, tune
+from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, StopAll, stop
+from gpnas.dispatch.data import opened, prepare
+from gpnas.dispatch.delivery import Delivery, deliver
+from gpnas.dispatch.trial import Trial, trial_config
+from gpnas.engine import Engine
+from gpnas.errors import DataError, SpaceError, TrialError
+from gpnas.journal import Journal
+from gpnas.dispatch.provenance import machine, versions
+from gpnas.records import Architecture
+from gpnas.space import SearchSpace
+from gpnas_trainers import cost
+from gpnas_trainers.pairs import PairSet
+from gpnas_trainers.train import Recipe
+
+TILE = 120
+"""LR pixels: the paper's tile, at which GMACs are counted."""
+ORDERLY_SECONDS = 30.0
+"""So long Tune may take to end in good order; then the process ends without it, losing nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks a search for; None where the space file decides."""
+
+    space: str
+    run: Path | None = None
+    """Run folder; None is `runs/` and the space file's name."""
+    data: Path | None = None
+    """Folder of LR/HR pairs; None is the shipped photographs."""
+    scale: int | None = None
+    trials: int | None = None
+    concurrent: int | None = None
+    strategy: str | None = None
+    seed: int = 0
+    address: str | None = None
+    """Of a running Ray cluster; None starts Ray on this machine."""
+    budget_hours: float | None = None
+
+
+class Listener(Protocol):
+    """Someone who watches a search: the terminal, a test."""
+
+    def say(self, line: str) -> None: ...
+    def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None: ...
+    def event(self, event: Event) -> None: ...
+
+
+class Interrupted(TrialError):
+    """A search that ended in good order before its last trial; the same command goes on."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request, made definite: everything that a search needs, checked."""
+
+    run: Path
+    space: SearchSpace
+    scale: int
+    recipe: Recipe
+    pairs: Path
+    validation_images: int
+    trials: int
+    concurrent: int
+    strategy: str
+    portfolio: int
+    seed: int
+    header: dict[str, Any] = field(repr=False)
+    """What the journal records of it."""
+
+
+def priced(space: SearchSpace, scale: int, limits: dict[str, float] | None = None) -> SearchSpace:
+    """The space with what is known before training: parameters, and GMACs at 120×120 LR pixels.
+
+    Raises:
+        SpaceError: an architecture cannot be built, or the limits leave none.
+    """
+
+    def cost_of(architecture: Architecture) -> dict[str, float]:
+        family, axes = architecture.family, architecture.axes
+        return {
+            "parameters": float(cost.parameters(family, scale, **axes)),
+            "gmacs": cost.gmacs(family, scale, TILE, TILE, **axes),
+        }
+
+    try:
+        return space.with_costs(cost_of, limits or {})
+    except ValueError as error:
+        raise SpaceError(str(error)) from None
+
+
+def plan(request: Request, say: Callable[[str], None]) -> Plan:
+    """Reads and checks everything that a request names, and prepares its pairs.
+
+    Raises:
+        SpaceError, DataError: something in it breaks a rule.
+    """
+    path = find_space(request.space)
+    file = read_space_file(path)
+    scale = request.scale or file.scale
+    recipe = _recipe(path, file)
+    limits = {name: limit for name, limit in file.limits if limit < float("inf")}
+    space = priced(file.search_space(), scale, limits)
+    trials = request.trials or file.search.trials
+    portfolio = file.search.portfolio
+    if trials < 1:
+        raise SpaceError(f"`trials >= 1` must hold, but got trials={trials}")
+    pairs = prepare(request.data, scale, file.camera.given(), recipe.hr_patch, say)
+    training = opened(pairs, "train")
+    _check_patch(training, recipe)
+    strategy = request.strategy or file.search.strategy
+    run = (request.run or Path("runs") / path.stem).absolute()
+    header = {
+        "space": {"fingerprint": space.fingerprint, **space.to_json()},
+        "scale": scale,
+        "recipe": recipe.to_json(),
+        "data": {
+            "fingerprint": training.fingerprint,
+            "source": str(request.data) if request.data else "photographs",
+        },
+        "seed": request.seed,
+        "strategy": strategy,
+        "validation_images": file.search.validation_images,
+        "portfolio": portfolio,
+        "trials": trials,
+        "concurrent": request.concurrent or file.search.concurrent,
+        "versions": versions(),
+        "machine": machine(),
+    }
+    return Plan(
+        run=run,
+        space=space,
+        scale=scale,
+        recipe=recipe,
+        pairs=pairs,
+        validation_images=file.search.validation_images,
+        trials=trials,
+        concurrent=request.concurrent or file.search.concurrent,
+        strategy=strategy,
+        portfolio=portfolio,
+        seed=request.seed,
+        header=header,
+    )
+
+
+def _recipe(path: Path, file: SpaceFile) -> Recipe:
+    try:
+        return Recipe(**file.recipe.given())
+    except ValueError as error:
+        raise SpaceError(f"{path}: `recipe`: {error}") from None
+
+
+def _check_patch(pairs: PairSet, recipe: Recipe) -> None:
+    smallest = pairs.smallest_side
+    if recipe.hr_patch > smallest:
+        raise DataError(
+            f"training patches must fit into the images, but hr_patch={recipe.hr_patch} and the smallest "
+            f"HR side is {smallest} pixels; lower `recipe.hr_patch` in the space file"
+        )
+    if recipe.hr_patch % pairs.scale:
+        raise DataError(
+            f"`hr_patch` must be a multiple of the scale, but got hr_patch={recipe.hr_patch} "
+            f"and scale={pairs.scale}"
+        )
+
+
+def run_search(request: Request, listener: Listener) -> Delivery:
+    """Searches, or goes on with a search, until its trials are observed; then delivers its portfolio.
+
+    Args:
+        request: what is asked for.
+        listener: told of everything that happens.
+
+    Returns:
+        The finished search: ranking, portfolio, bundle.
+
+    Raises:
+        SpaceError, DataError, JournalError, BundleError: something given cannot be used.
+        Interrupted: a signal or the time budget ended the search before its last trial.
+        TrialError: trials cannot run, or none succeeded.
+    """
+    begun = time.monotonic()
+    work = plan(request, listener.say)
+    with Journal.create_or_open(work.run, work.header) as journal:
+        engine = Engine(
+            work.space, seed=work.seed, strategy=work.strategy, trials=work.trials, steps=work.recipe.steps
+        )
+        engine.replay(journal.candidates(), journal.observations())
+        if journal.pending() or len(journal.candidates()) < work.trials:
+            _run_trials(work, request, journal, engine, listener)
+        return deliver(work, journal, engine, begun)
+
+
+def _run_trials(
+    work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener
+) -> None:
+    def config(candidate: Any) -> dict[str, Any]:
+        return trial_config(
+            candidate,
+            run=work.run,
+            pairs=work.pairs,
+            scale=work.scale,
+            recipe=work.recipe,
+            validation_images=work.validation_images,
+        )
+
+    stop.clear()
+    with connected(request.address, work.concurrent) as cluster:
+        conductor = Conductor(
+            engine, journal, trials=work.trials, trial_config=config, listen=listener.event
+        )
+        listener.started(work.run, work.trials, len(journal.observations()), cluster)
+        with Deadline(request.budget_hours), _signals(listener.say) as received:
+            _fit(conductor, work, cluster)
+        conductor.close()
+    if conductor.abort:
+        raise TrialError(conductor.abort)
+    observed = len(journal.observations())
+    if stop.is_set():
+        what = f"{observed} of {work.trials} trials observed in {work.run}; the same command goes on"
+        if received:
+            raise Interrupted(f"interrupted: {what}", 128 + received[0])
+        raise Interrupted(f"the time budget is used up: {what}", 0)
+    left = len(journal.pending())
+    if left:
+        raise TrialError(
+            f"every trial must end, but Ray gave up on {left} of them; the same command goes on with them"
+        )
+
+
+def _fit(conductor: Conductor, work: Plan, cluster: Cluster) -> None:
+    """One session of Tune; its own folder holds nothing that is needed later."""
+    session = work.run / "tune"
+    gpus = min(1.0, cluster.gpus / work.concurrent)
+    tuner = tune.Tuner(
+        tune.with_resources(Trial, {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=conductor,
+            num_samples=-1,
+            max_concurrent_trials=min(work.concurrent, int(cluster.cpus)),
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=f"session-{os.getpid()}",
+            storage_path=str(session),
+            verbose=0,
+            stop=StopAll(),
+            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(session, ignore_errors=True)
+
+
+def _trial_name(trial: Any) -> str:
+    config = trial.config
+    axes = "-".join(f"{name}{value}" for name, value in config["axes"].items())
+    return f"{config['id']}-{config['family']}-{axes}"
+
+
+@contextmanager
+def _signals(say: Callable[[str], None]) -> Iterator[list[int]]:
+    """Turns SIGINT and SIGTERM into an orderly stop; a second one ends the process at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        stop.set()
+        say("stopping: running trials write a checkpoint; once more to end at once")
+        # Ray may wait for ever for a process that the same signal has ended; the journal is complete
+        watchdog = threading.Timer(ORDERLY_SECONDS, os._exit, (128 + number,))
+        watchdog.daemon = True
+        watchdog.start()
+        timers.append(watchdog)
+
+    timers: list[threading.Timer] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # signals are the main thread's business
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,215 @@
+"""One trial, as it runs in a Ray worker: a training that keeps its own checkpoints.
+
+Ray Tune starts, stops and restarts trials; what they earned lies in the run folder, keyed by
+candidate, and does not depend on Tune's own state. A candidate's folder holds
+
+    attempt-1/checkpoint.pt, attempt-2/…   one folder per attempt, never shared, since a worker that
+                                           was cut off may go on writing after its successor started
+    network.safetensors                    the trained weights, once finished
+    residuals.safetensors                  SR - HR of each validation image, float16, once finished
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from gpnas.records import Candidate
+from gpnas_trainers import build
+from gpnas_trainers.pairs import PairSet, open_pairs
+from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
+
+REPORT_SECONDS = 1.0
+"""How long a worker trains between two reports; also how fast it heeds an order to stop."""
+CHECKPOINT_SECONDS = 3.0
+"""Least time between two checkpoints."""
+CHECKPOINT_SHARE = 0.05
+"""Largest share of the time that checkpoints may take."""
+
+NETWORK_FILE = "network.safetensors"
+RESIDUALS_FILE = "residuals.safetensors"
+
+
+def candidate_folder(run: Path, candidate: Candidate) -> Path:
+    """Where a candidate's checkpoints and results lie."""
+    return run / "candidates" / candidate.id
+
+
+def trial_config(
+    candidate: Candidate, *, run: Path, pairs: Path, scale: int, recipe: Recipe, validation_images: int
+) -> dict[str, Any]:
+    """What a worker must know to run a candidate; plain values, since Tune copies and prints it."""
+    return {
+        "id": candidate.id,
+        "family": candidate.architecture.family,
+        "axes": dict(candidate.architecture.axes),
+        "seed": candidate.seed,
+        "folder": str(candidate_folder(run, candidate)),
+        "pairs": str(pairs),
+        "scale": scale,
+        "recipe": recipe.to_json() | {"steps": candidate.fidelity.steps},
+        "validation_images": validation_images,
+    }
+
+
+class Trial(tune.Trainable):
+    """A candidate's training, advanced by about a second per call; its process is reused.
+
+    A result is a plain dictionary with `attempt`, `step`, `loss`, `seconds` and, after an
+    evaluation, `psnr` and `ssim`. The last one has `done`, and where the candidate could not be
+    trained `failure`, or `abort` where no other candidate could be either.
+    """
+
+    _training: Training | None = None
+
+    def setup(self, config: dict[str, Any]) -> None:
+        if not torch.cuda.is_available():
+            torch.set_num_threads(1)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._pause()
+        self._training = None
+        self._config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            if self._training is None:
+                self._start()
+            return self._advance()
+        except TrainingError as error:
+            self._training = None
+            return {"done": True, "attempt": self._attempt, "failure": str(error)}
+        except (MemoryError, torch.OutOfMemoryError):
+            self._training = None
+            return {"done": True, "attempt": self._attempt, "failure": "out of memory; a smaller batch fits"}
+        except OSError as error:
+            self._training = None
+            what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
+            return {
+                "done": True,
+                "attempt": self._attempt,
+                "abort": f"{self._config['folder']}: trials must be able to write here, but {what}; "
+                "mend that and run the same command again",
+            }
+
+    def cleanup(self) -> None:
+        self._pause()
+
+    _attempt = 0
+
+    def _start(self) -> None:
+        config = self._config
+        self._attempt = 0
+        self._folder = Path(config["folder"])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        earlier = sorted(self._folder.glob("attempt-*/checkpoint.pt"), key=os.path.getmtime, reverse=True)
+        self._checkpoint = self._new_attempt() / "checkpoint.pt"
+        pairs = Path(config["pairs"])
+        self._validation = open_pairs(pairs, "validation").head(config["validation_images"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config["seed"])
+            network = build(config["family"], config["scale"], **config["axes"])
+        training = Training(
+            network,
+            open_pairs(pairs, "train"),
+            self._validation,
+            Recipe(**config["recipe"]),
+            seed=config["seed"],
+            device=device,
+        )
+        for path in earlier:
+            try:
+                training.load(path)
+                break
+            except TrainingError:
+                continue  # torn by a crash, or by a worker that was cut off: the one before it serves
+        self._training = training
+        self._saved, self._saving_took = time.monotonic(), 0.0
+
+    def _new_attempt(self) -> Path:
+        while True:
+            self._attempt += 1
+            folder = self._folder / f"attempt-{self._attempt}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+
+    def _advance(self) -> dict[str, Any]:
+        assert self._training is not None
+        progress = self._training.advance(REPORT_SECONDS)
+        idle = max(CHECKPOINT_SECONDS, self._saving_took / CHECKPOINT_SHARE)
+        if progress.done:
+            self._save()
+            self._finish(self._training.network)
+        elif time.monotonic() - self._saved >= idle:
+            self._save()
+        return {"attempt": self._attempt, "done": progress.done, **_numbers(progress)}
+
+    def _save(self) -> None:
+        assert self._training is not None
+        start = time.monotonic()
+        self._training.save(self._checkpoint)
+        self._saved = time.monotonic()
+        self._saving_took = self._saved - start
+
+    def _pause(self) -> None:
+        """Keeps what an unfinished training has earned since its last checkpoint."""
+        training, self._training = self._training, None
+        if training is not None and not training.done:
+            training.save(self._checkpoint)
+
+    def _finish(self, network: nn.Module) -> None:
+        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+        _save_atomic(weights, self._folder / NETWORK_FILE)
+        _save_atomic(residuals(network, self._validation), self._folder / RESIDUALS_FILE)
+
+
+def residuals(network: nn.Module, pairs: PairSet) -> dict[str, Tensor]:
+    """SR - HR of every image, by its number: (3, H, W) float16 in [-1, 1]; SR clamped to [0, 1].
+
+    Half precision moves the mean square by less than 1e-6 of itself: its rounding is unbiased.
+    """
+    device = next(network.parameters()).device
+    outputs = {}
+    network.eval()
+    with torch.inference_mode():
+        for index in range(len(pairs)):
+            lr, hr = (
+                torch.from_numpy(array).to(device).float()[None] / 255 for array in pairs.image(index)
+            )
+            sr = network(lr.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
+            outputs[f"{index:04d}"] = (sr - hr)[0].half().contiguous().cpu()
+    return outputs
+
+
+def _save_atomic(tensors: dict[str, Tensor], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # written by Python, whose OSError tells a full disk from other troubles
+        with open(temporary, "wb") as file:
+            file.write(save(tensors))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _numbers(progress: Progress) -> dict[str, float]:
+    numbers = {"step": progress.step, "loss": progress.loss, "seconds": progress.seconds}
+    if progress.psnr is not None and progress.ssim is not None:
+        numbers |= {"psnr": progress.psnr, "ssim": progress.ssim}
+    return numbers
