@@ -1,0 +1,96 @@
+"""Scores of a posterior: what training an architecture is expected to bring.
+
+Glossary: q candidates, b base points (observed or pending, each once), S samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from botorch.utils.sampling import draw_sobol_normal_samples
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from torch import Tensor
+
+from gpnas.surrogate import Posterior, covariance, prior_variance
+
+SAMPLES = 64
+"""Quasi-random draws over which noisy expected improvement is averaged."""
+
+
+def log_expected_improvement(mean: Tensor, stddev: Tensor, best: Tensor) -> Tensor:
+    """log E[max(f - best, 0)] for f ~ N(mean, stddev²), stable down to any distance.
+
+    S. Ament et al., "Unexpected improvements to expected improvement", NeurIPS 2023, Eq. 9. All
+    arguments broadcast.
+    """
+    u = (mean - best) / stddev
+    log_density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)
+    # φ(u) + uΦ(u): directly where it is safe, else φ(u)·(1 - |u|Φ(u)/φ(u)) in logarithms
+    plain = (log_density.exp() + u * torch.special.ndtr(u)).clamp_min(1e-300).log()
+    far = u.clamp_max(-1.0).abs()
+    mills = math.sqrt(math.pi / 2) * torch.special.erfcx(far / math.sqrt(2))
+    tail = log_density + torch.log1p(-(far * mills).clamp_max(1 - 1e-16))
+    beyond = log_density - 2 * far.log()  # the asymptote φ(u)/u², where 1 - |u|·Mills runs out of digits
+    return torch.where(u > -1, plain, torch.where(u > -1e4, tail, beyond)) + stddev.log()
+
+
+def log_noisy_expected_improvement(
+    posterior: Posterior,
+    x: Tensor,  # (q, d)
+    base: Tensor,  # (b, d)
+    *,
+    seed: int,
+) -> Tensor:  # (q,)
+    """Log expected improvement over the unknown best of what is observed or pending.
+
+    B. Letham et al., "Constrained Bayesian optimization with noisy experiments", Bayesian Analysis
+    14(2), 2019, Eq. 7: the improvement over the best latent value among the base points, averaged
+    over joint quasi-random draws of those values, each draw conditioning the posterior without noise.
+    Pending points are base points without an observation, so their outcome is integrated over.
+
+    Args:
+        posterior: of the observations.
+        x: candidates.
+        base: what is observed or pending, each architecture once; at least one.
+        seed: of the draws.
+    """
+    hyperparameters, columns = posterior.hyperparameters, posterior.columns
+    mean, joint = posterior.joint(base)
+    factor = psd_safe_cholesky(joint / posterior.unit**2)
+    normal = draw_sobol_normal_samples(len(base), SAMPLES, seed=seed, dtype=torch.float64)  # (S, b)
+    draws = (mean - posterior.shift) / posterior.unit + normal @ factor.T  # (S, b)
+    # the draws are latent values: conditioning on them leaves only a numerical nugget
+    nugget = 1e-6 * torch.eye(len(base), dtype=torch.float64)
+    prior = psd_safe_cholesky(covariance(base, base, columns, hyperparameters) + nugget)
+    scores = []
+    for part in x.split(max(1, 20_000_000 // (SAMPLES + len(base)))):  # 160 MB at a time
+        cross = covariance(base, part, columns, hyperparameters)  # (b, q)
+        solved = torch.linalg.solve_triangular(prior, cross, upper=False)
+        variance = prior_variance(part, columns, hyperparameters) - solved.square().sum(dim=0)
+        means = torch.cholesky_solve(draws.T, prior).T @ cross  # (S, q)
+        best = draws.max(dim=1, keepdim=True).values
+        values = log_expected_improvement(means, variance.clamp_min(1e-12).sqrt(), best)
+        scores.append(torch.logsumexp(values, dim=0) - math.log(SAMPLES))
+    return torch.cat(scores) + math.log(posterior.unit)
+
+
+def log_success_probability(x: Tensor, succeeded: Tensor, failed: Tensor) -> Tensor:
+    """Log probability that a training succeeds, from how many near it failed.
+
+    A Nadaraya-Watson estimate with a gaussian kernel of .15 in feature units and one success as
+    prior, so that it is 0 where nothing failed near by.
+
+    Args:
+        x: (q, d) candidates. succeeded, failed: (·, d) features of ended trainings.
+    """
+    if not len(failed):
+        return torch.zeros(len(x), dtype=torch.float64)
+
+    def weight(points: Tensor) -> Tensor:
+        if not len(points):
+            return torch.zeros(len(x), dtype=torch.float64)
+        return torch.exp(-0.5 * (torch.cdist(x, points) / 0.15).square()).sum(dim=1)
+
+    lost = weight(failed)
+    return torch.log1p(-lost / (1 + lost + weight(succeeded)))
