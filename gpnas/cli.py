@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _plain(text: object) -> str:
     """Text as it is: brackets in it are not markup."""
-    return str(text).replace("[", r"\[")
+    return escape(str(text))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -267,7 +268,7 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _space(options: argparse.Namespace) -> None:
-    from gpnas.dispatch.description import describe
+    from gpnas.dispatch import describe
 
     document = describe(options.space)
     if options.json:
@@ -307,7 +308,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     bundle = read_bundle(options.bundle)
     pairs = evaluation_pairs(bundle, options.data, _Watcher().say)
     with Progress(console=log, transient=True) as bar:
-        task = bar.add_task("images", total=len(pairs))
+        task = bar.add_task("images", total=sum(len(each) for each in pairs))
         evaluation = evaluate(
             bundle,
             pairs,
@@ -346,6 +347,7 @@ def _upscale(options: argparse.Namespace) -> None:
             progress=lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total
             ),
+            say=lambda line: log.print(_plain(line)),
         )
     if options.json:
         _emit([{"input": str(source), "output": str(target)} for source, target in written])

@@ -7,9 +7,9 @@ tile's centre, eight flips and transposes of each tile.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,21 @@ from gpnas_trainers import build
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr, ssim
 from gpnas_trainers.pairs import (
+    SUFFIXES,
+    Camera,
     PairsError,
     PairSet,
     bicubic_upscale,
     open_pairs,
-    prepare_folder,
+    prepare,
     read_rgb,
+    to_pixels,
+    to_tensor,
     write_rgb,
 )
 
 LEVELS = (("self_ensemble",), ("tiles", "self_ensemble"))
 """The levels of the ensemble, besides the average of networks, that an evaluation adds in turn."""
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -102,27 +104,39 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def evaluation_pairs(
-    bundle: Bundle, source: Path | None, cache: Path, say: Callable[[str], None]
-) -> list[PairSet]:
+def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], None]) -> list[PairSet]:
     """The pairs to judge a bundle by: never any that it was trained on.
 
     Args:
         bundle: tells what it was trained on.
         source: folder of LR/HR pairs. Where it is what the bundle was trained on, its validation
-            images serve; else all of it does. None takes the shipped photographs likewise.
-        cache: where prepared pairs are kept.
+            images serve, else all of it. None takes the validation photographs.
         say: gets a line for each image that is left out.
 
     Raises:
         DataError: the folder cannot be used.
     """
-    raise NotImplementedError
+    data = bundle.manifest.data
+    camera = Camera(**{name: tuple(value) for name, value in (data.get("camera") or {}).items()})
+    try:
+        folder = prepare(
+            source,
+            bundle.scale,
+            camera=camera,
+            minimum_side=int(bundle.manifest.recipe.get("hr_patch", 48)),
+            report=say,
+        )
+        validation = open_pairs(folder, "validation")
+        if source is None or validation.fingerprint == data.get("fingerprint"):
+            return [validation]
+        return [open_pairs(folder, "train"), validation]
+    except PairsError as error:
+        raise DataError(str(error)) from None
 
 
 def evaluate(
     bundle: Bundle,
-    pairs: Sequence[tuple[Tensor, Tensor]],
+    pairs: Sequence[PairSet],
     *,
     tile: int = 120,
     overlap: int = 60,
@@ -132,7 +146,7 @@ def evaluate(
 
     Args:
         bundle: with its weights.
-        pairs: LR (3, h, w) and HR (3, H, W), float in [0, 1].
+        pairs: of the bundle's scale.
         tile: LR pixels of a tile's side.
         overlap: LR pixels that neighbouring tiles share.
         progress: called with images done and all.
@@ -148,7 +162,10 @@ def evaluate(
     levels: tuple[tuple[str, ...], ...] = ((), *LEVELS)
     sums = {(level, subset): np.zeros(2) for level in levels for subset in subsets}
     bicubic = np.zeros(2)
-    for index, (lr, hr) in enumerate(pairs):
+    count = sum(len(each) for each in pairs)
+    images = (each.image(index) for each in pairs for index in range(len(each)))
+    for done, image in enumerate(images, start=1):
+        lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in image)
         bicubic += _scores(bicubic_upscale(lr, bundle.scale), hr)
         for level in levels:
             outputs = [
@@ -165,17 +182,97 @@ def evaluate(
             for subset in subsets:
                 sums[level, subset] += _scores(_average(outputs, weights, subset), hr)
         if progress is not None:
-            progress(index + 1, len(pairs))
+            progress(done, count)
     rows = tuple(
         Row(
             tuple(members[index] for index in subset),
             (("networks",) if len(subset) > 1 else ()) + level,
-            *(float(value) for value in sums[level, subset] / len(pairs)),
+            *(float(value) for value in sums[level, subset] / count),
         )
         for level in levels
         for subset in subsets
     )
-    return Evaluation(len(pairs), (float(bicubic[0]) / len(pairs), float(bicubic[1]) / len(pairs)), rows)
+    return Evaluation(count, (float(bicubic[0]) / count, float(bicubic[1]) / count), rows)
+
+
+def upscale_files(
+    bundle: Bundle,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    tile: int = 120,
+    overlap: int = 60,
+    self_ensemble: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[tuple[Path, Path]]:
+    """Super-resolves image files with all levels of the ensemble.
+
+    Args:
+        bundle: with its weights.
+        inputs: images, and folders of images.
+        output: a file for a single image, else a folder, which is made; files in it are PNG.
+        tile, overlap, self_ensemble: as `gpnas_trainers.infer.upscale`.
+        progress: called with the image's name, tiles done and all.
+        say: gets a line for each image that cannot be read.
+
+    Returns:
+        Each input file with what was written for it.
+
+    Raises:
+        DataError: no input, two inputs with one output, or an image that cannot be read or written;
+            the other images are written all the same.
+    """
+    pairs = _targets(inputs, output)
+    networks = load_networks(bundle, default_device())
+    weights = [member.weight for member in bundle.members]
+    written = []
+    for source, target in pairs:
+        try:
+            lr = to_tensor(read_rgb(source, convert=True))
+            sr = upscale(
+                networks,
+                lr,
+                bundle.scale,
+                tile=tile,
+                overlap=overlap,
+                self_ensemble=self_ensemble,
+                weights=weights,
+                progress=None if progress is None else partial(progress, source.name),
+            )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_rgb(target, to_pixels(sr))
+        except PairsError as error:
+            if len(pairs) == 1:
+                raise DataError(str(error)) from None
+            say(str(error))
+            continue
+        written.append((source, target))
+    if len(written) < len(pairs):
+        raise DataError(f"every image must be readable, but {len(pairs) - len(written)} of {len(pairs)} were not")
+    return written
+
+
+def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    files = []
+    for path in inputs:
+        if path.is_dir():
+            files += sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        else:
+            files.append(path)
+    if not files:
+        raise DataError(f"{inputs[0]}: must hold images ({', '.join(SUFFIXES)}), but holds none")
+    if len(files) == 1 and not inputs[0].is_dir() and output.suffix and not output.is_dir():
+        return [(files[0], output)]
+    if output.suffix.lower() in SUFFIXES:
+        raise DataError(f"{output}: must be a folder, since there are {len(files)} images")
+    taken: dict[Path, Path] = {}
+    for path in files:
+        target = output / f"{path.stem}.png"
+        if target in taken:
+            raise DataError(f"{target}: every image must have its own name, but {taken[target]} and {path} share it")
+        taken[target] = path
+    return [(path, target) for target, path in taken.items()]
 
 
 def _average(outputs: Sequence[Tensor], weights: Sequence[float], subset: tuple[int, ...]) -> Tensor:

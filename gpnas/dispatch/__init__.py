@@ -7,6 +7,7 @@ from gpnas.dispatch.cluster import Cluster as Cluster  # first: it sets what Ray
 from gpnas.dispatch.conductor import Event as Event
 from gpnas.dispatch.delivery import Delivery as Delivery
 from gpnas.dispatch.delivery import Ranked as Ranked
+from gpnas.dispatch.description import describe as describe
 from gpnas.dispatch.search import Interrupted as Interrupted
 from gpnas.dispatch.search import Listener as Listener
 from gpnas.dispatch.search import Request as Request

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpnas.bundle import Member, write_bundle
-from gpnas.dispatch.data import opened
 from gpnas.dispatch.trial import NETWORK_FILE, RESIDUALS_FILE, candidate_folder
 from gpnas.engine import Engine
 from gpnas.errors import TrialError
@@ -22,7 +21,7 @@ from gpnas.journal import Journal
 from gpnas.portfolio import choose
 from gpnas.records import Architecture, Candidate, Observation, Portfolio
 from gpnas_trainers.metrics import psnr
-from gpnas_trainers.pairs import PairSet, bicubic_upscale
+from gpnas_trainers.pairs import PairSet, bicubic_upscale, open_pairs
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def deliver(work: Any, journal: Journal, engine: Engine, begun: float) -> Delive
     if not ranking:
         reasons = "; ".join(sorted({o.failure or "" for o in observations}))
         raise TrialError(f"at least one trial must succeed, but all {len(observations)} failed: {reasons}")
-    pairs = opened(work.pairs, "validation").head(work.validation_images)
+    pairs = open_pairs(work.pairs, "validation").head(work.validation_images)
     candidates = [ranked.candidate for ranked in ranking]
     files = [candidate_folder(work.run, candidate) / RESIDUALS_FILE for candidate in candidates]
     chosen, ensemble = choose(residual_products(files, len(pairs)), min(work.portfolio, len(candidates)))

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.dispatch.cluster import Cluster, connected, ray, tune
 from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, StopAll, stop
-from gpnas.dispatch.data import opened, prepare
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.trial import Trial, trial_config
 from gpnas.engine import Engine
@@ -31,7 +30,7 @@ from gpnas.dispatch.provenance import machine, versions
 from gpnas.records import Architecture
 from gpnas.space import SearchSpace
 from gpnas_trainers import cost
-from gpnas_trainers.pairs import PairSet
+from gpnas_trainers.pairs import Camera, PairsError, PairSet, open_pairs, prepare
 from gpnas_trainers.train import Recipe
 
 TILE = 120
@@ -130,8 +129,14 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     portfolio = file.search.portfolio
     if trials < 1:
         raise SpaceError(f"`trials >= 1` must hold, but got trials={trials}")
-    pairs = prepare(request.data, scale, file.camera.given(), recipe.hr_patch, say)
-    training = opened(pairs, "train")
+    try:
+        camera = Camera(**file.camera.given())
+        pairs = prepare(request.data, scale, camera=camera, minimum_side=recipe.hr_patch, report=say)
+        training = open_pairs(pairs, "train")
+    except PairsError as error:
+        raise DataError(str(error)) from None
+    except ValueError as error:
+        raise SpaceError(f"{path}: `camera`: {error}") from None
     _check_patch(training, recipe)
     strategy = request.strategy or file.search.strategy
     run = (request.run or Path("runs") / path.stem).absolute()
@@ -141,7 +146,8 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         "recipe": recipe.to_json(),
         "data": {
             "fingerprint": training.fingerprint,
-            "source": str(request.data) if request.data else "photographs",
+            "source": request.data.name if request.data else "photographs",
+            "camera": None if request.data else camera.to_json(),
         },
         "seed": request.seed,
         "strategy": strategy,

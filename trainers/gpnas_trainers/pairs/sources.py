@@ -50,6 +50,38 @@ PHOTOGRAPHS = (
 """What the wheels of scikit-image and scikit-learn hold; nothing is downloaded."""
 
 
+def cache_folder() -> Path:
+    """Where prepared pairs are kept: `$GPNAS_CACHE`, else `gpnas` in the user's cache folder."""
+    chosen = os.environ.get("GPNAS_CACHE")
+    if chosen:
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "gpnas"
+
+
+def prepare(
+    source: Path | None,
+    scale: int,
+    *,
+    camera: Camera | None = None,
+    minimum_side: int = 48,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """The prepared set of a folder of pairs, or, where `source` is None, of the shipped photographs.
+
+    In the user's cache, with seed 0: a split does not depend on a search's seed, so that searches
+    that differ in it can be compared. The arguments are those of `prepare_folder` and
+    `prepare_photographs`.
+
+    Raises:
+        PairsError: no set can be made of it.
+    """
+    if source is None:
+        return prepare_photographs(cache_folder(), scale, camera=camera)
+    return prepare_folder(
+        source.absolute(), cache_folder(), scale, minimum_side=minimum_side, report=report
+    )
+
+
 def prepare_photographs(
     cache: str | Path,
     scale: int,
