@@ -8,6 +8,7 @@ whose line names the file, the line where possible, the rule and the value.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -219,6 +220,15 @@ def _axis(name: str, spec: AxisRange | AxisValues | Switch) -> Axis:
             return CategoricalAxis(name, tuple(spec.choices))
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 2e-4 is a number, as in YAML 1.2 and as people write it."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def find_space(space: str | Path) -> Path:
     """The path of a space file: `space` itself if it exists, else the shipped one of that name.
 
@@ -258,9 +268,9 @@ def read_space_file(space: str | Path) -> SpaceFile:
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path}: a space file must be readable UTF-8 text, but {error}") from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
         lines = dict(_lines(root, ())) if root is not None else {}
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpaceError(f"{path}:{line}: a space file must be valid YAML, but {error.problem}") from None
@@ -308,7 +318,9 @@ def _lines(node: yaml.Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 def _one_line(path: Path, error: ValidationError, lines: dict[tuple[str, ...], int]) -> str:
     """The first mistake that pydantic found, as one line; how many more there are behind it."""
-    first, count = error.errors()[0], error.error_count()
+    # a misspelt key is also a missing one: the misspelling says more
+    mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
+    first, count = mistakes[0], len(mistakes)
     location = tuple(str(part) for part in first["loc"])
     # pydantic's location may go deeper than the file does: the nearest line that exists is named
     known = next((location[:end] for end in range(len(location), -1, -1) if location[:end] in lines), ())
@@ -330,12 +342,12 @@ def _one_line(path: Path, error: ValidationError, lines: dict[tuple[str, ...], i
 
 def _allowed(location: tuple[str, ...]) -> str:
     """The keys that may stand where an unknown one was found."""
-    model: Any = SpaceFile
+    model: type[BaseModel] = SpaceFile
     for part in location[:-1]:
-        field = model.model_fields.get(part) if isinstance(model, type) else None
-        if field is None:
+        if part not in model.model_fields:
             break
-        options = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
         models = [each for each in options if isinstance(each, type) and issubclass(each, BaseModel)]
         if len(models) != 1:
             # an axis: its form depends on what was written

@@ -216,10 +216,10 @@ class Engine:
             candidates=candidates,
         )
         if not picks:  # more than half of the space is taken: nothing tells much about the rest
-            index = int(free[0])
-            return index, self._decision(phase, None, index)
-        index = int(points[picks[0]])
-        return index, self._decision(phase, gains[0], index)
+            first = int(free[0])
+            return first, self._decision(phase, None, first)
+        pick = int(points[picks[0]])
+        return pick, self._decision(phase, gains[0], pick)
 
     def _decision(self, phase: str, score: float | None, index: int) -> dict[str, Any]:
         decision: dict[str, Any] = {"phase": phase}
@@ -236,5 +236,3 @@ class Engine:
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._derived_seed(purpose, number))
-
-

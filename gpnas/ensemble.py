@@ -32,8 +32,6 @@ from gpnas_trainers.pairs import (
     open_pairs,
     prepare,
     read_rgb,
-    to_pixels,
-    to_tensor,
     write_rgb,
 )
 
@@ -95,7 +93,7 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
             raise BundleError(
                 f"{member.architecture}: weights must fit their architecture, but {reason}"
             ) from None
-        networks.append(network.to(device, memory_format=torch.channels_last).eval())
+        networks.append(network.to(device).to(memory_format=torch.channels_last).eval())  # type: ignore[call-overload]
     return networks
 
 
@@ -229,7 +227,7 @@ def upscale_files(
     written = []
     for source, target in pairs:
         try:
-            lr = to_tensor(read_rgb(source, convert=True))
+            lr = torch.from_numpy(read_rgb(source)).permute(2, 0, 1).float() / 255
             sr = upscale(
                 networks,
                 lr,
@@ -241,7 +239,7 @@ def upscale_files(
                 progress=None if progress is None else partial(progress, source.name),
             )
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_rgb(target, to_pixels(sr))
+            write_rgb(target, (sr * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
         except PairsError as error:
             if len(pairs) == 1:
                 raise DataError(str(error)) from None
@@ -249,7 +247,9 @@ def upscale_files(
             continue
         written.append((source, target))
     if len(written) < len(pairs):
-        raise DataError(f"every image must be readable, but {len(pairs) - len(written)} of {len(pairs)} were not")
+        raise DataError(
+            f"every image must be readable, but {len(pairs) - len(written)} of {len(pairs)} were not"
+        )
     return written
 
 
@@ -270,7 +270,9 @@ def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     for path in files:
         target = output / f"{path.stem}.png"
         if target in taken:
-            raise DataError(f"{target}: every image must have its own name, but {taken[target]} and {path} share it")
+            raise DataError(
+                f"{target}: every image must have its own name, but {taken[target]} and {path} share it"
+            )
         taken[target] = path
     return [(path, target) for target, path in taken.items()]
 

@@ -68,7 +68,7 @@ def greedy_design(
     allowed = np.full(n, candidates is None)
     if candidates is not None:
         chosen_from = np.asarray(candidates, dtype=np.int64)
-        if chosen_from.size and not (0 <= chosen_from.min() and chosen_from.max() < n):
+        if chosen_from.size and not (chosen_from.min() >= 0 and chosen_from.max() < n):
             raise ValueError(f"candidates must lie in 0 … {n - 1}")
         allowed[chosen_from] = True
     residuals = [_Residual(oracle) for oracle in _oracles(matrices, noise_variance)]

@@ -132,7 +132,9 @@ class SearchSpace:
             raise SpaceError("a space must have at least one architecture, but its limits exclude all")
         for name, values in self.costs.items():
             if values.shape != (len(self),) or not bool((values > 0).all()):
-                raise SpaceError(f"cost {name}: must be a positive number for each of {len(self)} architectures")
+                raise SpaceError(
+                    f"cost {name}: must be a positive number for each of {len(self)} architectures"
+                )
 
     @property
     def size(self) -> int:
@@ -181,7 +183,7 @@ class SearchSpace:
                 value = architecture.axes.get(axis.name)
                 if value not in axis.values:
                     break
-                full = full * len(axis.values) + axis.values.index(value)  # type: ignore[arg-type]
+                full = full * len(axis.values) + axis.values.index(value)
             else:
                 full += start
                 if self._kept is None:
@@ -279,9 +281,7 @@ class SearchSpace:
             SpaceError: a limit names no cost, or the limits leave nothing.
         """
         rows = [cost(architecture) for architecture in self]
-        costs = {
-            name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]
-        }
+        costs = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
         kept = torch.ones(len(self), dtype=torch.bool)
         for name, limit in (limits or {}).items():
             if name not in costs:

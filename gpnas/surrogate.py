@@ -85,9 +85,7 @@ def covariance(
         else:
             local = local * torch.exp(-(a != b).double() / lengthscale)
     return (
-        CONSTANT_VARIANCE
-        + hyperparameters.linear_variance * linear
-        + hyperparameters.local_variance * local
+        CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance * local
     )
 
 
@@ -95,9 +93,7 @@ def prior_variance(x: Tensor, columns: Sequence[Column], hyperparameters: Hyperp
     """The diagonal of `covariance(x, x)`, (q,)."""
     ordered = [number for number, column in enumerate(columns) if column.kind in ("ordered", "cost")]
     linear = 4 * (x[:, ordered] - 0.5).square().sum(dim=1)
-    return (
-        CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance
-    )
+    return CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance
 
 
 def log_prior(hyperparameters: Hyperparameters) -> Tensor:
@@ -212,7 +208,7 @@ def fit(x: Tensor, y: Tensor, columns: Sequence[Column]) -> Posterior:
     shift, unit = _standard(y)
     z = (y - shift) / unit
 
-    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:  # type: ignore[type-arg]
+    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
         free = torch.from_numpy(theta).requires_grad_()
         hyperparameters = Hyperparameters.unpack(free)
         loss = -(log_evidence(x, z, columns, hyperparameters) + log_prior(hyperparameters))
@@ -228,7 +224,9 @@ def fit(x: Tensor, y: Tensor, columns: Sequence[Column]) -> Posterior:
     bounds = [(math.log(0.05), math.log(50.0))] * d + [(math.log(1e-4), math.log(100.0))] * 2
     bounds.append((math.log(1e-5), math.log(10.0)))
     results = [
-        minimize(objective, each.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100})
+        minimize(
+            objective, each.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 100}
+        )
         for each in starts
     ]
     best = min(results, key=lambda result: float(result.fun))

@@ -23,12 +23,11 @@ os.environ.update(
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000",
     RAY_AIR_NEW_OUTPUT="0",
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
 )
 
-import ray  # noqa: E402
+import ray
 
-from gpnas.errors import TrialError  # noqa: E402
+from gpnas.errors import TrialError
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """What trials exchange is a few numbers; Ray would take 30 % of the machine's memory."""

@@ -19,7 +19,7 @@ from gpnas.engine import Engine
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.portfolio import choose
-from gpnas.records import Architecture, Candidate, Observation, Portfolio
+from gpnas.records import Candidate, Observation, Portfolio
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, bicubic_upscale, open_pairs
 

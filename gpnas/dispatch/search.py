@@ -6,6 +6,7 @@ again. A run folder holds `journal.sqlite`, `candidates/` and, at the end, `bund
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -18,15 +19,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from ray import tune
+
 from gpnas.config import SpaceFile, find_space, read_space_file
-from gpnas.dispatch.cluster import Cluster, connected, ray, tune
+from gpnas.dispatch.cluster import Cluster, connected
 from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, StopAll, stop
 from gpnas.dispatch.delivery import Delivery, deliver
+from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.trial import Trial, trial_config
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
-from gpnas.dispatch.provenance import machine, versions
 from gpnas.records import Architecture
 from gpnas.space import SearchSpace
 from gpnas_trainers import cost
@@ -147,7 +150,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         "data": {
             "fingerprint": training.fingerprint,
             "source": request.data.name if request.data else "photographs",
-            "camera": None if request.data else camera.to_json(),
+            "camera": None if request.data else dataclasses.asdict(camera),
         },
         "seed": request.seed,
         "strategy": strategy,
@@ -222,9 +225,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
         return deliver(work, journal, engine, begun)
 
 
-def _run_trials(
-    work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener
-) -> None:
+def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener) -> None:
     def config(candidate: Any) -> dict[str, Any]:
         return trial_config(
             candidate,
@@ -237,9 +238,7 @@ def _run_trials(
 
     stop.clear()
     with connected(request.address, work.concurrent) as cluster:
-        conductor = Conductor(
-            engine, journal, trials=work.trials, trial_config=config, listen=listener.event
-        )
+        conductor = Conductor(engine, journal, trials=work.trials, trial_config=config, listen=listener.event)
         listener.started(work.run, work.trials, len(journal.observations()), cluster)
         with Deadline(request.budget_hours), _signals(listener.say) as received:
             _fit(conductor, work, cluster)

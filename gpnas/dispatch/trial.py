@@ -187,9 +187,7 @@ def residuals(network: nn.Module, pairs: PairSet) -> dict[str, Tensor]:
     network.eval()
     with torch.inference_mode():
         for index in range(len(pairs)):
-            lr, hr = (
-                torch.from_numpy(array).to(device).float()[None] / 255 for array in pairs.image(index)
-            )
+            lr, hr = (torch.from_numpy(array).to(device).float()[None] / 255 for array in pairs.image(index))
             sr = network(lr.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
             outputs[f"{index:04d}"] = (sr - hr)[0].half().contiguous().cpu()
     return outputs

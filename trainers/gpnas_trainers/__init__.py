@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +15,7 @@ OPTIONS = {"drn": ("fuse", "global_skip", "image_skip"), "rcan": ("reduction", "
 """Families of networks and what may be given besides."""
 
 
-def build(family: str, scale: int, **axes: int | float | str | bool) -> nn.Module:
+def build(family: str, scale: int, **axes: Any) -> nn.Module:
     """A network with fresh weights, drawn from torch's global generator.
 
     It maps (B, 3, h, w) to (B, 3, scale·h, scale·w), RGB in [0, 1].
@@ -39,7 +39,7 @@ def build(family: str, scale: int, **axes: int | float | str | bool) -> nn.Modul
             return RCAN(scale, **axes)
 
 
-def check(family: str, scale: int, **axes: int | float | str | bool) -> None:
+def check(family: str, scale: int, **axes: Any) -> None:
     """Raises the `ValueError` that `build` would, without building anything."""
     if family not in AXES:
         raise ValueError(f"a family must be one of {', '.join(AXES)}, but got {family!r}")

@@ -7,9 +7,10 @@ forward pass, the habit of the field; biases, activations and pooling are left o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 
-def parameters(family: str, scale: int, **axes: int | bool) -> int:
+def parameters(family: str, scale: int, **axes: Any) -> int:
     """Weights and biases of an architecture, exactly as the built network has them.
 
     Args:
@@ -24,7 +25,7 @@ def parameters(family: str, scale: int, **axes: int | bool) -> int:
     return sum(i * o * k * k + o for i, o, k, _ in _convolutions(family, scale, axes))
 
 
-def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: int | bool) -> float:
+def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: Any) -> float:
     """10⁹ multiply-accumulates of one forward pass of one image.
 
     Args:
@@ -47,7 +48,7 @@ def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: int | 
 _Convolution = tuple[int, int, int, int]  # input channels, output channels, kernel, pixels per LR pixel
 
 
-def _convolutions(family: str, scale: int, axes: dict[str, int | bool]) -> Iterator[_Convolution]:
+def _convolutions(family: str, scale: int, axes: dict[str, Any]) -> Iterator[_Convolution]:
     match family:
         case "drn":
             return _drn(scale, **axes)

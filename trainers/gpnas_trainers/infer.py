@@ -1,20 +1,32 @@
-"""The multi-level ensemble: networks averaged, over overlapping tiles and eight transforms.
+"""The multi-level ensemble of Pan et al. 2020, Sec. 4.3: networks, overlapping tiles, flips and turns.
 
-Section 4.3 of Pan et al. 2020. Shapes: B batch, h×w LR pixels, H×W HR pixels, s scale, T tile side.
+With f_k the networks and a_k their weights (sum 1), w_t the blending weights of tile t, and T the
+eight flips and transposes, the SR value of pixel p is
+
+    sr(p) = Σ_t w_t(p) · Σ_k a_k · mean_T [ T⁻¹ clamp(f_k(T tile_t)) ](p)  /  Σ_t w_t(p).
+
+Each output is clamped to [0, 1] before anything is averaged: that brings it closer to any true image,
+and makes the ensemble of networks exactly the average of what each network yields alone.
+
+Blending weights are separable, so their sum over the tiles of a grid is the product of two sums along
+an axis. Each tile is therefore added to the result with weights that are already normalised, and no
+image of weights is ever kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 Blend = Literal["distance", "gaussian", "constant"]
+BLENDS: tuple[Blend, ...] = ("distance", "gaussian", "constant")
 
-PIXELS_AT_ONCE = 120 * 120 * 4
-"""LR pixels that go through a network in one batch: bounds memory, whatever the image's size."""
+GAUSSIAN_WIDTH = 0.25
+"""Standard deviation of the gaussian blending weights, in half tiles: e⁻⁸ at a tile's edge."""
 
 
 def upscale(
@@ -27,120 +39,176 @@ def upscale(
     blend: Blend = "distance",
     self_ensemble: bool = True,
     weights: Sequence[float] | None = None,
+    batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
-) -> Tensor:  # (3, H, W)
-    """The super-resolved image, float in [0, 1], on the CPU.
+) -> Tensor:
+    """The super-resolved image, (3, scale·h, scale·w) in [0, 1], on the device and in the type of `lr`.
 
-    Each tile is flipped and transposed eight ways, each way goes through each network, and the
-    outputs, turned back, clamped to [0, 1] and averaged, are blended where tiles overlap. The image
-    itself stays on the CPU; a network sees a few tiles at a time.
+    Beside the result, memory holds one batch of tiles: `lr` may stay on the CPU while the networks are
+    on a GPU. The defaults are the paper's.
 
     Args:
-        networks: at least one, all of this scale; on one device.
-        lr: RGB in [0, 1].
-        scale: s.
-        tile: T, side of a tile in LR pixels, at least 8; 0 takes the whole image as one.
-        overlap: LR pixels that neighbouring tiles share, 0 … T-1; the paper: 120 and 60.
-        blend: weight of a pixel within its tile, see `tile_weights`.
-        self_ensemble: eight ways, else one.
-        weights: of the networks, positive; None weighs them equally.
-        progress: called with tiles done and all.
+        networks: at least one; each maps (B, 3, y, x) to (B, 3, scale·y, scale·x), on the device and in
+            the type of its own parameters. They are switched to evaluation mode.
+        lr: RGB, floats in [0, 1].
+        scale: HR pixels per LR pixel.
+        tile: side of the tiles in LR pixels; 0 takes the whole image at once. Where the image is
+            smaller than a tile, the tile is as large as the image.
+        overlap: LR pixels that neighbouring tiles share; below `tile`. The last tile is shifted inwards
+            until it fits, so that all tiles have one size.
+        blend: how tiles are weighted, as `tile_weights`.
+        self_ensemble: average over the eight flips and transposes of each tile.
+        weights: a_k, one per network, non-negative; divided by their sum. None: all equal.
+        batch_size: tiles, in any orientation, that pass a network at once; whole images pass one by one.
+        progress: called with forward passes of a tile done and all, after each batch.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument breaks its rule, or a network's output has another size.
     """
-    if not networks:
-        raise ValueError("at least one network must be given, but got none")
-    if lr.dim() != 3 or lr.shape[0] != 3 or 0 in lr.shape:
-        raise ValueError(f"an image must be (3, height, width), but is {tuple(lr.shape)}")
-    if tile and (tile < 8 or not 0 <= overlap < tile):
-        raise ValueError(f"`tile >= 8` and `0 <= overlap < tile` must hold, but got {tile} and {overlap}")
-    shares = torch.tensor(weights if weights is not None else [1.0] * len(networks))
-    if len(shares) != len(networks) or not bool((shares > 0).all()):
-        raise ValueError(f"each of {len(networks)} networks needs a positive weight, but got {weights}")
-    shares = shares / shares.sum()
-    height, width = lr.shape[-2:]
-    tile_height, tile_width = (min(tile, side) if tile else side for side in (height, width))
-    tops, lefts = _starts(height, tile_height, overlap), _starts(width, tile_width, overlap)
-    window = tile_weights(tile_height * scale, tile_width * scale, blend)
-    total = torch.zeros(3, height * scale, width * scale)
-    norm = torch.zeros(height * scale, width * scale)
-    places = [(top, left) for top in tops for left in lefts]
-    ways = range(8) if self_ensemble else range(1)
-    for number, (top, left) in enumerate(places):
-        crop = lr[:, top : top + tile_height, left : left + tile_width]
-        sr = _tile(networks, shares, crop, scale, ways)
-        top, left = top * scale, left * scale
-        rows, columns = slice(top, top + window.shape[0]), slice(left, left + window.shape[1])
-        total[:, rows, columns] += sr * window
-        norm[rows, columns] += window
-        if progress is not None:
-            progress(number + 1, len(places))
-    return total / norm
-
-
-def _starts(side: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along a side; the last is moved inwards, so that all have full size."""
-    if tile >= side:
-        return [0]
-    starts = list(range(0, side - tile, tile - overlap))
-    return [*starts, side - tile]
-
-
-def tile_weights(height: int, width: int, blend: Blend) -> Tensor:  # (height, width)
-    """Weight of each pixel of a tile by its distance from the centre; positive everywhere.
-
-    `distance` falls linearly along each axis from the centre to nearly 0 at the edge, as a tent, and
-    is their product; `gaussian` has a standard deviation of an eighth of the side; `constant` is 1.
-    """
-    if blend == "constant":
-        return torch.ones(height, width)
-    axes = []
-    for side in (height, width):
-        offset = (torch.arange(side) - (side - 1) / 2).abs()
-        if blend == "distance":
-            axes.append(1 - offset / ((side + 1) / 2))
-        else:
-            axes.append(torch.exp(-0.5 * (offset / (side / 8)).square()).clamp_min(1e-6))
-    return axes[0][:, None] * axes[1][None, :]
-
-
-def transform(image: Tensor, way: int) -> Tensor:  # (..., H, W)
-    """One of the eight symmetries of the square: bits 0 and 1 flip, then bit 2 transposes."""
-    if way & 1:
-        image = image.flip(-1)
-    if way & 2:
-        image = image.flip(-2)
-    return image.transpose(-1, -2) if way & 4 else image
-
-
-def untransform(image: Tensor, way: int) -> Tensor:  # (..., H, W)
-    """Undoes `transform`."""
-    if way & 4:
-        image = image.transpose(-1, -2)
-    if way & 2:
-        image = image.flip(-2)
-    return image.flip(-1) if way & 1 else image
-
-
-def _tile(
-    networks: Sequence[nn.Module], shares: Tensor, crop: Tensor, scale: int, ways: range
-) -> Tensor:  # (3, s·h, s·w)
-    height, width = crop.shape[-2:]
-    total = torch.zeros(3, height * scale, width * scale)
-    at_once = max(1, PIXELS_AT_ONCE // (height * width))
-    # ways with and without a transpose have different shapes unless the tile is square
-    groups = [list(ways)] if height == width else [[w for w in ways if w < 4], [w for w in ways if w >= 4]]
-    device = next(networks[0].parameters()).device
+    _check(networks, lr, tile, overlap, blend, batch_size)
+    shares = _shares(networks, weights)
+    height, width = lr.shape[1:]
+    rows, columns = (
+        [(start, share.to(lr)) for start, share in normalised_weights(side, tile, overlap, blend, scale)]
+        for side in (height, width)
+    )
+    tall, wide = (min(side, tile or side) for side in (height, width))
+    sr = lr.new_zeros(3, scale * height, scale * width)
+    transforms = range(8) if self_ensemble else range(1)
+    done, every = 0, len(rows) * len(columns) * len(transforms) * len(networks)
+    for network in networks:
+        network.eval()
     with torch.inference_mode():
-        for group in groups:
-            for start in range(0, len(group), at_once):
-                chunk = group[start : start + at_once]
-                batch = torch.stack([transform(crop, way) for way in chunk])
-                batch = batch.to(device, memory_format=torch.channels_last)
-                outputs = torch.zeros(())
-                for network, share in zip(networks, shares, strict=True):
-                    outputs = outputs.to(device) + share.to(device) * network(batch).clamp(0, 1)
-                for way, output in zip(chunk, outputs.cpu(), strict=True):
-                    total += untransform(output, way)
-    return total / len(ways)
+        for batch in _batches(len(rows), len(columns), transforms, batch_size if tile else 1, tall == wide):
+            tiles = torch.stack(
+                [
+                    dihedral(lr[:, y : y + tall, x : x + wide], transform)
+                    for (y, _), (x, _), transform in (
+                        (rows[row], columns[column], transform) for row, column, transform in batch
+                    )
+                ]
+            )
+            mean = torch.zeros(())
+            for network, share in zip(networks, shares, strict=True):
+                mean = mean + share * _forward(network, tiles, scale)
+                done += len(batch)
+                if progress is not None:
+                    progress(done, every)
+            for (row, column, transform), output in zip(batch, mean, strict=True):
+                (y, down), (x, across) = rows[row], columns[column]
+                area = sr[:, scale * y : scale * (y + tall), scale * x : scale * (x + wide)]
+                window = (down / len(transforms))[:, None] * across
+                area += window * undo_dihedral(output, transform)
+    return sr.clamp_(0, 1)  # rounding alone can leave the range
+
+
+def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin along an axis of `side` pixels: every `tile - overlap`, the last shifted inwards."""
+    if tile == 0 or side <= tile:
+        return [0]
+    return [*range(0, side - tile, tile - overlap), side - tile]
+
+
+def tile_weights(size: int, blend: Blend) -> Tensor:
+    """Blending weights along one axis of a tile, (size,) float64, all positive; both axes multiply.
+
+    With u the distance of a pixel from the tile's centre in half tiles, 0 … 1 - 1/size:
+    `distance` is 1 - u (a tent, which vanishes towards the edge, so that no seam is left where a tile
+    ends), `gaussian` is exp(-u² / (2 · 0.25²)), `constant` is 1.
+    """
+    u = ((2 * torch.arange(size, dtype=torch.float64) + 1) / size - 1).abs()
+    match blend:
+        case "distance":
+            return 1 - u
+        case "gaussian":
+            return torch.exp(-(u**2) / (2 * GAUSSIAN_WIDTH**2))
+        case _:
+            return torch.ones_like(u)
+
+
+def normalised_weights(
+    side: int, tile: int, overlap: int, blend: Blend, scale: int
+) -> list[tuple[int, Tensor]]:
+    """Each tile's start (LR pixels) along an axis and its weights (HR pixels), which sum to 1 per pixel."""
+    starts = tile_starts(side, tile, overlap)
+    size = scale * min(side, tile or side)
+    weights = tile_weights(size, blend)
+    total = torch.zeros(scale * side, dtype=torch.float64)
+    for start in starts:
+        total[scale * start : scale * start + size] += weights
+    return [(start, weights / total[scale * start : scale * start + size]) for start in starts]
+
+
+def dihedral(image: Tensor, transform: int) -> Tensor:
+    """(…, y, x) turned: bit 0 of `transform` flips rows, bit 1 flips columns, bit 2 then transposes."""
+    dims = [dim for bit, dim in ((1, -2), (2, -1)) if transform & bit]
+    image = image.flip(dims) if dims else image
+    return image.transpose(-1, -2) if transform & 4 else image
+
+
+def undo_dihedral(image: Tensor, transform: int) -> Tensor:
+    """The inverse of `dihedral`."""
+    image = image.transpose(-1, -2) if transform & 4 else image
+    dims = [dim for bit, dim in ((1, -2), (2, -1)) if transform & bit]
+    return image.flip(dims) if dims else image
+
+
+def _batches(
+    rows: int, columns: int, transforms: Sequence[int], batch_size: int, square: bool
+) -> Iterator[list[tuple[int, int, int]]]:
+    """All (row, column, transform), in batches of one shape: oblong tiles do not mix with transposed ones."""
+    groups = [transforms] if square else [[t for t in transforms if t < 4], [t for t in transforms if t >= 4]]
+    for group in groups:
+        batch = []
+        for row in range(rows):
+            for column in range(columns):
+                for transform in group:
+                    batch.append((row, column, transform))
+                    if len(batch) == batch_size:
+                        yield batch
+                        batch = []
+        if batch:
+            yield batch
+
+
+def _forward(network: nn.Module, tiles: Tensor, scale: int) -> Tensor:
+    """What the network makes of (B, 3, y, x), clamped, on the device and in the type of `tiles`."""
+    like = next(network.parameters(), tiles)
+    given = tiles.to(like.device, like.dtype).contiguous(memory_format=torch.channels_last)
+    output = network(given)
+    expected = (*tiles.shape[:2], scale * tiles.shape[2], scale * tiles.shape[3])
+    if output.shape != expected:
+        raise ValueError(
+            f"a network of scale {scale} must make {expected} of {tuple(tiles.shape)}, "
+            f"but {type(network).__name__} made {tuple(output.shape)}"
+        )
+    return output.clamp(0, 1).to(tiles)
+
+
+def _shares(networks: Sequence[nn.Module], weights: Sequence[float] | None) -> list[float]:
+    given = [1.0] * len(networks) if weights is None else [float(weight) for weight in weights]
+    fine = len(given) == len(networks) and all(math.isfinite(weight) and weight >= 0 for weight in given)
+    if not fine or sum(given) <= 0:
+        raise ValueError(
+            f"`weights` must be non-negative, not all 0, and one for each of the {len(networks)} networks, "
+            f"but got {given}"
+        )
+    return [weight / sum(given) for weight in given]
+
+
+def _check(
+    networks: Sequence[nn.Module], lr: Tensor, tile: int, overlap: int, blend: str, batch_size: int
+) -> None:
+    if not networks:
+        raise ValueError("there must be at least one network, but got none")
+    if lr.ndim != 3 or lr.shape[0] != 3 or 0 in lr.shape or not lr.is_floating_point():
+        raise ValueError(f"`lr` must be (3, h, w) of floats, but got {tuple(lr.shape)} of {lr.dtype}")
+    if tile < 0 or (tile > 0 and not 0 <= overlap < tile):
+        raise ValueError(
+            f"`0 <= overlap < tile` must hold (or tile=0, the whole image), but got overlap={overlap}, "
+            f"tile={tile}"
+        )
+    if blend not in BLENDS:
+        raise ValueError(f"`blend` must be one of {', '.join(BLENDS)}, but got {blend!r}")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size >= 1` must hold, but got {batch_size}")

@@ -137,7 +137,7 @@ class Training:
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last).train()
+        self.network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.recipe = recipe
         self.step = 0
         self.psnr: float | None = None
@@ -255,7 +255,7 @@ class Training:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with open(temporary, "wb") as file:
-                torch.save(document, _OSErrors(file))
+                torch.save(document, _OSErrors(file))  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -276,7 +276,9 @@ class Training:
             raise TrainingError(f"{path}: a checkpoint must be whole, but {reason}") from None
         for key, value in self._identity().items():
             if identity.get(key) != value:
-                raise TrainingError(f"{path}: a checkpoint must be of the same training, but its {key} differs")
+                raise TrainingError(
+                    f"{path}: a checkpoint must be of the same training, but its {key} differs"
+                )
         self.network.load_state_dict(document["network"])
         self._optimizer.load_state_dict(document["optimizer"])
         self.step = document["step"]

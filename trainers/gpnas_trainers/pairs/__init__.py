@@ -7,21 +7,43 @@ Pairs are prepared once into a folder of flat, memory-mapped files (`prepare_pho
 from __future__ import annotations
 
 from gpnas_trainers.pairs.camera import Camera, bicubic_upscale
-from gpnas_trainers.pairs.images import PairsError, read_rgb, read_size, write_rgb
+from gpnas_trainers.pairs.images import (
+    SUFFIXES,
+    PairsError,
+    read_rgb,
+    read_size,
+    to_pixels,
+    to_tensor,
+    write_rgb,
+)
 from gpnas_trainers.pairs.prepared import PairSet, open_pairs
-from gpnas_trainers.pairs.sources import PHOTOGRAPHS, Photograph, prepare_folder, prepare_photographs
+from gpnas_trainers.pairs.sources import (
+    PHOTOGRAPHS,
+    Photograph,
+    cache_folder,
+    ncc,
+    prepare,
+    prepare_folder,
+    prepare_photographs,
+)
 
 __all__ = [
     "PHOTOGRAPHS",
+    "SUFFIXES",
     "Camera",
     "PairSet",
     "PairsError",
     "Photograph",
     "bicubic_upscale",
+    "cache_folder",
+    "ncc",
     "open_pairs",
+    "prepare",
     "prepare_folder",
     "prepare_photographs",
     "read_rgb",
     "read_size",
+    "to_pixels",
+    "to_tensor",
     "write_rgb",
 ]

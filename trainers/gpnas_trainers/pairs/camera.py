@@ -31,7 +31,7 @@ class Camera:
     ranges; each photograph then deviates by at most `VARIATION` (focus, exposure).
     """
 
-    kernel_sigma: tuple[float, float] = (0.3, 0.5)
+    kernel_sigma: tuple[float, float] = (0.5, 0.7)
     """Range of the gaussian kernel's standard deviations along its two axes, in LR pixels (so one
     camera suits every scale); 0 <= low <= high <= 4. The kernel's angle is drawn too."""
     noise_sigma: tuple[float, float] = (0.5, 1.5)

@@ -1,8 +1,8 @@
 """Image files: strictly 8-bit RGB in, atomically out.
 
-Nothing is converted silently: an image that is grey, transparent, indexed or deeper than eight bits
-is refused, since a training would learn the conversion along with the camera. Colour profiles are
-not applied.
+Nothing is converted unasked: an image that is grey, transparent, indexed or deeper than eight bits is
+refused, since a training would learn the conversion along with the camera. Colour profiles are not
+applied.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Names of image files that are read, in lower case."""
@@ -57,21 +59,41 @@ class PairsError(ValueError):
     """Images or pairs that cannot be used: one line with the file, the rule, the value, what to do."""
 
 
-def read_rgb(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The image as (H, W, 3) uint8, upright (EXIF orientation applied).
 
     Args:
         path: a PNG, JPEG, WebP, TIFF or BMP file.
+        convert: make RGB of grey, palette and CMYK images, and 8 of 16 bits, for an image that is only
+            to be looked at; one with transparent pixels is refused all the same.
         max_pixels: an image with more pixels is refused before it is decoded; at most `MAX_PIXELS`.
 
     Raises:
         PairsError: the file is missing, not an image, truncated, or not 8-bit RGB.
     """
-    with _opened(Path(path), max_pixels) as image:
-        _check_rgb(Path(path), image)
-        image.load()
-        # A copy, since what Pillow lends is read-only.
-        return np.array(ImageOps.exif_transpose(image), dtype=np.uint8)
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        found = _not_rgb(path, image)
+        if found is None:
+            # A copy, since what Pillow lends is read-only.
+            return np.array(ImageOps.exif_transpose(image), dtype=np.uint8)
+        converted = _converted(image) if convert else None
+        if converted is None:
+            raise PairsError(
+                f"{path}: an image must be one 8-bit RGB picture, but got {found}; convert it first"
+            )
+        return np.array(ImageOps.exif_transpose(converted), dtype=np.uint8)
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(torch.float32).div_(255)
+
+
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """(3, H, W) floats to (H, W, 3) uint8, clamped to [0, 1] and rounded to the nearest level."""
+    levels = image.detach().clamp(0, 1).mul(255).round_().to("cpu", torch.uint8)
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 
 
 def read_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -143,19 +165,32 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         ) from None
 
 
-def _check_rgb(path: Path, image: Image.Image) -> None:
-    bits = _bits(path, image)
-    if bits != 8 or image.mode.startswith("I;16"):
-        found = f"{16 if image.mode.startswith('I;16') else bits} bits per channel"
-    elif image.mode != "RGB":
-        found = _MODES.get(image.mode, image.mode)
-    elif "transparency" in image.info:
-        found = "RGB with a transparent colour"
-    elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG and its previews
-        found = f"{getattr(image, 'n_frames', 1)} frames or pages"
-    else:
-        return
-    raise PairsError(f"{path}: an image must be one 8-bit RGB picture, but got {found}; convert it first")
+def _not_rgb(path: Path, image: Image.Image) -> str | None:
+    """What the image is instead of one 8-bit RGB picture; None when it is one."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG and its previews
+        return f"{getattr(image, 'n_frames', 1)} frames or pages"
+    bits = 16 if image.mode.startswith("I;16") else _bits(path, image)
+    if bits > 8 or (bits < 8 and image.mode == "RGB"):
+        return f"{bits} bits per channel"
+    if image.mode != "RGB":
+        return _MODES.get(image.mode, image.mode)
+    return "RGB with a transparent colour" if "transparency" in image.info else None
+
+
+def _converted(image: Image.Image) -> Image.Image | None:
+    """The image as 8-bit RGB; None where that would lose what is to be seen."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO" or image.mode in ("I", "F"):
+        return None
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        converted = Image.fromarray(grey).convert("RGB")
+        orientation = image.getexif().get(_ORIENTATION)
+        if orientation:
+            converted.getexif()[_ORIENTATION] = orientation
+        return converted
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3] != (255, 255):
+        return None
+    return image.convert("RGB")
 
 
 def _bits(path: Path, image: Image.Image) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -39,15 +40,15 @@ class Photograph:
 
 PHOTOGRAPHS = (
     Photograph("astronaut", "skimage", "data/astronaut.png", "public domain (NASA)", "train"),
-    Photograph("hubble", "skimage", "data/hubble_deep_field.jpg", "public domain (NASA)", "train"),
-    Photograph("retina", "skimage", "data/retina.jpg", "CC0 1.0 (Mikael Häggström)", "train"),
-    Photograph("rocket", "skimage", "data/rocket.jpg", "public domain (SpaceX)", "train"),
-    Photograph("china", "sklearn", "datasets/images/china.jpg", "CC BY 2.0 (danielbuechele)", "train"),
+    Photograph("coffee", "skimage", "data/coffee.png", "CC0 1.0 (Rachel Michetti)", "train"),
     Photograph("flower", "sklearn", "datasets/images/flower.jpg", "CC BY 2.0 (vultilion)", "train"),
+    Photograph("hubble", "skimage", "data/hubble_deep_field.jpg", "public domain (NASA)", "train"),
+    Photograph("rocket", "skimage", "data/rocket.jpg", "public domain (SpaceX)", "train"),
     Photograph("chelsea", "skimage", "data/chelsea.png", "CC0 1.0 (Stefan van der Walt)", "validation"),
-    Photograph("coffee", "skimage", "data/coffee.png", "CC0 1.0 (Rachel Michetti)", "validation"),
+    Photograph("china", "sklearn", "datasets/images/china.jpg", "CC BY 2.0 (danielbuechele)", "validation"),
 )
-"""What the wheels of scikit-image and scikit-learn hold; nothing is downloaded."""
+"""What the wheels of scikit-image and scikit-learn hold; nothing is downloaded. The retina is left out:
+it has no detail at its pixels' size (bicubic reaches 47 dB), and trainings without it end higher."""
 
 
 def cache_folder() -> Path:
@@ -59,12 +60,12 @@ def cache_folder() -> Path:
 
 
 def prepare(
-    source: Path | None,
+    source: str | Path | None,
     scale: int,
     *,
     camera: Camera | None = None,
     minimum_side: int = 48,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report | None = None,
 ) -> Path:
     """The prepared set of a folder of pairs, or, where `source` is None, of the shipped photographs.
 
@@ -77,9 +78,7 @@ def prepare(
     """
     if source is None:
         return prepare_photographs(cache_folder(), scale, camera=camera)
-    return prepare_folder(
-        source.absolute(), cache_folder(), scale, minimum_side=minimum_side, report=report
-    )
+    return prepare_folder(source, cache_folder(), scale, minimum_side=minimum_side, report=report)
 
 
 def prepare_photographs(
