@@ -167,8 +167,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 def _not_rgb(path: Path, image: Image.Image) -> str | None:
     """What the image is instead of one 8-bit RGB picture; None when it is one."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a JPEG and its previews
-        return f"{getattr(image, 'n_frames', 1)} frames or pages"
+    if _frames(image) > 1:
+        return f"{_frames(image)} frames or pages"
     bits = 16 if image.mode.startswith("I;16") else _bits(path, image)
     if bits > 8 or (bits < 8 and image.mode == "RGB"):
         return f"{bits} bits per channel"
@@ -179,7 +179,7 @@ def _not_rgb(path: Path, image: Image.Image) -> str | None:
 
 def _converted(image: Image.Image) -> Image.Image | None:
     """The image as 8-bit RGB; None where that would lose what is to be seen."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO" or image.mode in ("I", "F"):
+    if _frames(image) > 1 or image.mode in ("I", "F"):
         return None
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
@@ -188,9 +188,14 @@ def _converted(image: Image.Image) -> Image.Image | None:
         if orientation:
             converted.getexif()[_ORIENTATION] = orientation
         return converted
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3] != (255, 255):
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         return None
     return image.convert("RGB")
+
+
+def _frames(image: Image.Image) -> int:
+    # An MPO is one JPEG with its previews.
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def _bits(path: Path, image: Image.Image) -> int:
