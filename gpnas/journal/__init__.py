@@ -1,0 +1,15 @@
+"""The journal: one SQLite file per search, and the only state that a search has.
+
+A run folder holds
+
+    journal.sqlite          everything: candidates, attempts, progress, observations, results
+    journal.backup.sqlite   a copy, as of the last candidate, observation or result
+    lock                    held by the one driver that may write
+
+Documents in it are JSON, checked on the way in and on the way out; nothing is ever unpickled.
+"""
+
+from gpnas.journal.journal import Attempt as Attempt
+from gpnas.journal.journal import Journal as Journal
+from gpnas.journal.journal import Progress as Progress
+from gpnas.journal.status import status as status

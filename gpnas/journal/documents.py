@@ -1,0 +1,187 @@
+"""What stands in a journal: its tables, and the JSON documents in their rows.
+
+Every document carries a CRC-32, since SQLite notices a torn page but not a changed digit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from gpnas.records import Architecture, Candidate, Fidelity, Observation
+
+VERSION = 1
+"""Version of the tables below, kept in SQLite's `user_version`; raised when they change."""
+APPLICATION = 0x67706E61
+"""SQLite's `application_id` of a journal: "gpna" in ASCII."""
+
+TABLES = {
+    "header": "number INTEGER PRIMARY KEY, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
+    "sessions": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, document TEXT NOT NULL, "
+    "crc32 INTEGER NOT NULL",
+    "candidates": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, id TEXT NOT NULL UNIQUE, "
+    "document TEXT NOT NULL, crc32 INTEGER NOT NULL",
+    "attempts": "candidate TEXT NOT NULL REFERENCES candidates(id), number INTEGER NOT NULL, "
+    "session INTEGER NOT NULL, started TEXT NOT NULL, ended TEXT, outcome TEXT, "
+    "PRIMARY KEY (candidate, number)",
+    "progress": "candidate TEXT NOT NULL REFERENCES candidates(id), attempt INTEGER NOT NULL, "
+    "step INTEGER NOT NULL, psnr REAL, ssim REAL, loss REAL, seconds REAL NOT NULL, "
+    "PRIMARY KEY (candidate, attempt, step)",
+    "observations": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, "
+    "candidate TEXT NOT NULL UNIQUE REFERENCES candidates(id), document TEXT NOT NULL, "
+    "crc32 INTEGER NOT NULL",
+    "results": "key TEXT PRIMARY KEY, time TEXT NOT NULL, session INTEGER NOT NULL, "
+    "document TEXT NOT NULL, crc32 INTEGER NOT NULL",
+    "events": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, session INTEGER NOT NULL, "
+    "kind TEXT NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
+}
+"""Name of each table to its columns. Rows are only added, except that an attempt gets its end, a
+result may be replaced, and progress is thinned out."""
+
+
+class DamageError(Exception):
+    """What was read is not what was written; the message completes "the file is damaged: …"."""
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class CandidateDocument(_Document):
+    """A `Candidate` as it is written."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    """Also the name of a folder, hence the pattern."""
+    family: str = Field(min_length=1)
+    axes: dict[str, bool | int | float | str]
+    steps: int = Field(ge=1)
+    seed: int
+    decision: dict[str, JsonValue]
+
+
+class ObservationDocument(_Document):
+    """An `Observation` as it is written; its candidate's name stands in the same row."""
+
+    value: float | None
+    failure: str | None
+    seconds: float = Field(ge=0)
+    metrics: dict[str, float]
+
+
+_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dict, list, str, int, float, bool or None.
+
+    Numbers that JSON lacks (nan, ±inf) become None; what UTF-8 lacks (lone surrogates, as in the
+    names of odd files) becomes `?`.
+
+    Raises:
+        TypeError: it holds something else, such as a tensor.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "replace").decode()
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {plain(str(key)): plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [plain(entry) for entry in value]
+    raise TypeError(f"a document must hold plain JSON values, but got {type(value).__name__}")
+
+
+def encode(document: Mapping[str, Any]) -> tuple[str, int]:
+    """A document's text and its CRC-32, in the order of the columns; a TypeError as of `plain`."""
+    text = json.dumps(plain(document), allow_nan=False, separators=(",", ":"))
+    return text, zlib.crc32(text.encode())
+
+
+def decode(text: Any, crc32: Any, where: str) -> dict[str, Any]:
+    """The document that a row holds.
+
+    Args:
+        text, crc32: the row's columns.
+        where: names the row, for the error.
+
+    Raises:
+        DamageError: it is not what was written.
+    """
+    try:
+        return dict(_OBJECT.validate_json(_intact(text, crc32, where)))
+    except ValidationError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
+
+
+def encode_candidate(candidate: Candidate) -> tuple[str, int]:
+    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    document = {
+        "id": candidate.id,
+        "family": candidate.architecture.family,
+        "axes": candidate.architecture.axes,
+        "steps": candidate.fidelity.steps,
+        "seed": candidate.seed,
+        "decision": candidate.decision,
+    }
+    return encode(CandidateDocument.model_validate(plain(document)).model_dump())
+
+
+def decode_candidate(name: str, text: Any, crc32: Any) -> Candidate:
+    """The candidate of a row of `candidates`; a DamageError where it is not what was written."""
+    where = f"candidate {name}"
+    try:
+        read = CandidateDocument.model_validate_json(_intact(text, crc32, where))
+        architecture = Architecture(read.family, read.axes)
+        candidate = Candidate(read.id, architecture, Fidelity(read.steps), read.seed, read.decision)
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
+    if candidate.id != name:
+        raise DamageError(f"{where} stands under another's name")
+    return candidate
+
+
+def encode_observation(observation: Observation) -> tuple[str, int]:
+    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    document = {
+        "value": observation.value,
+        "failure": observation.failure,
+        "seconds": observation.seconds,
+        # a measurement that is not finite tells nothing and has no JSON form
+        "metrics": {key: value for key, value in observation.metrics.items() if math.isfinite(value)},
+    }
+    return encode(ObservationDocument.model_validate(plain(document)).model_dump())
+
+
+def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observation:
+    """The observation of a candidate; a DamageError where it is not what was written."""
+    where = f"observation of {candidate.id}"
+    try:
+        read = ObservationDocument.model_validate_json(_intact(text, crc32, where))
+        return Observation(candidate, read.value, read.failure, read.seconds, read.metrics)
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
+
+
+def explain(error: Exception) -> str:
+    """What is wrong with a document, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"])
+        return " ".join(f"`{place}`: {first['msg']}, but got {str(first['input'])[:60]!r}".split())
+    return " ".join(str(error).split())
+
+
+def _intact(text: Any, crc32: Any, where: str) -> str:
+    if not isinstance(text, str) or zlib.crc32(text.encode()) != crc32:
+        raise DamageError(f"the checksum of {where} does not match")
+    return text

@@ -1,0 +1,484 @@
+"""The journal of one search: what was proposed, attempted, observed and delivered."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gpnas.errors import JournalError
+from gpnas.journal import files
+from gpnas.journal.documents import (
+    VERSION,
+    decode,
+    encode,
+    encode_candidate,
+    encode_observation,
+    explain,
+    plain,
+)
+from gpnas.records import Candidate, Observation
+
+MUTABLE = ("trials", "concurrent", "machine", "versions", "gpnas")
+"""Keys of a header that may differ from one session of a run to the next."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a candidate; a candidate whose worker died is tried again."""
+
+    candidate: str
+    number: int
+    """From 1."""
+    started: str
+    """ISO 8601, UTC."""
+    ended: str | None
+    outcome: str | None
+    """Such as `observed`, `failed`, `killed`; None while it runs. An attempt whose driver was killed
+    gets `interrupted` from the next driver."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an attempt told on its way; None where it was not measured, or not finite."""
+
+    attempt: int
+    step: int
+    psnr: float | None
+    """Validation PSNR in dB."""
+    ssim: float | None
+    loss: float | None
+    seconds: float
+    """Training and validation time over all attempts."""
+
+
+class Journal:
+    """One search's journal, open for its one driver or for a reader; a context manager.
+
+    What a method has committed survives the death of the process and of the machine: each commit is
+    synced to the disk before the method returns. Its methods may be called from several threads.
+    All raise `JournalError`, in one line, where the disk is full or fails.
+    """
+
+    def __init__(self, run: Path, connection: sqlite3.Connection, lock: int | None, note: str | None) -> None:
+        """Use `create_or_open` or `read`."""
+        self.run = run
+        """The run folder."""
+        self.note = note
+        """One line for the user where the file was damaged and its backup served, else None."""
+        self._path = run / files.JOURNAL
+        self._connection = connection
+        self._lock = lock
+        self._guard = threading.RLock()
+        self._session = 0
+
+    @classmethod
+    def create_or_open(cls, run: Path, header: Mapping[str, Any]) -> Journal:
+        """The journal of a run folder, made where there is none yet, for the one driver of the run.
+
+        Args:
+            run: the run folder; made where it is missing.
+            header: what the search is: its space, recipe, data, seed, versions, …; plain JSON values.
+                Going on with a run needs an equal one, except for the keys in `MUTABLE`. Of a part
+                that has a `fingerprint`, the fingerprint decides.
+
+        Raises:
+            JournalError: the run belongs to another search (the line names what differs), another
+                process holds it, or its file is damaged beyond its backup.
+        """
+        run = Path(run)
+        lock = None
+        connection = None
+        try:
+            with files.errors(run / files.JOURNAL):
+                run.mkdir(parents=True, exist_ok=True)
+                lock = files.acquire(run)
+                if not (run / files.JOURNAL).exists() and not (run / files.BACKUP).exists():
+                    files.create(run, _checked_header(header))
+                connection, note = files.open_to_write(run)
+            journal = cls(run, connection, lock, note)
+            journal._begin_session(_checked_header(header))
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            if lock is not None:
+                files.release(lock)
+            raise
+        return journal
+
+    @classmethod
+    def read(cls, run: Path) -> Journal:
+        """The journal of a run folder, for reading, also while its driver writes.
+
+        Raises:
+            JournalError: there is none, or it is damaged beyond its backup.
+        """
+        run = Path(run)
+        with files.errors(run / files.JOURNAL):
+            connection, note = files.open_to_read(run)
+        return cls(run, connection, None, note)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file and of the lock."""
+        with self._guard:
+            self._connection.close()
+            if self._lock is not None:
+                files.release(self._lock)
+                self._lock = None
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the search is, with what the newest session changed of it."""
+        with self._reading() as connection:
+            header = _read_header(connection)
+            sessions = self.sessions()
+        return header | (sessions[max(sessions)]["header"] if sessions else {})
+
+    def commit_candidates(self, candidates: Iterable[Candidate]) -> None:
+        """Enters candidates, all or none; to be called before any is trained.
+
+        Raises:
+            JournalError: one has the name of an earlier one, or cannot be written as JSON.
+        """
+        rows = [(candidate.id, *_encoded(encode_candidate, candidate)) for candidate in candidates]
+        with self._writing(keep=True) as connection:
+            for name, text, crc32 in rows:
+                if connection.execute("SELECT 1 FROM candidates WHERE id = ?", (name,)).fetchone():
+                    raise JournalError(
+                        f"{self._path}: a candidate is entered once, but {name} is there already"
+                    )
+                connection.execute(
+                    "INSERT INTO candidates (time, id, document, crc32) VALUES (?, ?, ?, ?)",
+                    (files.now(), name, text, crc32),
+                )
+
+    def start_attempt(self, candidate: str, number: int | None = None) -> int:
+        """Enters the start of an attempt and returns its number.
+
+        Args:
+            candidate: name of a committed candidate.
+            number: of the attempt where the caller counts, else one more than the last.
+        """
+        with self._writing() as connection:
+            self._require(connection, candidate)
+            if number is None:
+                (last,) = connection.execute(
+                    "SELECT max(number) FROM attempts WHERE candidate = ?", (candidate,)
+                ).fetchone()
+                number = (last or 0) + 1
+            connection.execute(
+                "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, NULL, NULL)",
+                (candidate, number, self._session, files.now()),
+            )
+        return number
+
+    def end_attempt(self, candidate: str, number: int, outcome: str) -> None:
+        """Enters how an attempt ended, in one word such as `observed`, `failed`, `killed`."""
+        with self._writing() as connection:
+            found = connection.execute(
+                "UPDATE attempts SET ended = ?, outcome = ? WHERE candidate = ? AND number = ?",
+                (files.now(), plain(outcome), candidate, number),
+            )
+            if found.rowcount != 1:
+                raise JournalError(
+                    f"{self._path}: an attempt must start before it ends, but attempt {number} of "
+                    f"{candidate} has not"
+                )
+
+    def record_progress(
+        self,
+        candidate: str,
+        attempt: int,
+        step: int,
+        psnr: float | None,
+        ssim: float | None,
+        loss: float | None,
+        seconds: float,
+    ) -> None:
+        """Enters what an attempt told on its way.
+
+        Evaluations are kept; of what comes between two of them, only the last. It is not synced by
+        itself, since a training can tell it again; the next commit of another kind syncs it.
+        """
+        with self._writing(durable=False) as connection:
+            self._require(connection, candidate)
+            connection.execute(
+                "DELETE FROM progress WHERE candidate = ?1 AND attempt = ?2 AND psnr IS NULL AND step = "
+                "(SELECT max(step) FROM progress WHERE candidate = ?1 AND attempt = ?2)",
+                (candidate, attempt),
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (candidate, attempt, step, plain(psnr), plain(ssim), plain(loss), plain(seconds) or 0.0),
+            )
+
+    def commit_observation(self, observation: Observation) -> bool:
+        """Enters what a candidate's trial told.
+
+        Returns:
+            False where the candidate has been observed before: the first observation stays.
+
+        Raises:
+            JournalError: the candidate was never committed.
+        """
+        text, crc32 = _encoded(encode_observation, observation)
+        name = observation.candidate.id
+        with self._writing(keep=True) as connection:
+            self._require(connection, name)
+            found = connection.execute(
+                "INSERT OR IGNORE INTO observations (time, candidate, document, crc32) VALUES (?, ?, ?, ?)",
+                (files.now(), name, text, crc32),
+            )
+            return found.rowcount == 1
+
+    def set_result(self, key: str, document: Mapping[str, Any]) -> None:
+        """Keeps a result of the search under a name; an earlier one of that name is replaced."""
+        text, crc32 = _encoded(encode, document)
+        with self._writing(keep=True) as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
+                (key, files.now(), self._session, text, crc32),
+            )
+
+    def log(self, kind: str, **details: Any) -> None:
+        """Enters an event that is worth knowing later, such as a lost node."""
+        text, crc32 = _encoded(encode, details)
+        with self._writing() as connection:
+            self._enter_event(connection, kind, text, crc32)
+
+    def candidates(self) -> list[Candidate]:
+        """Every candidate, in the order of proposal."""
+        with self._reading() as connection:
+            return list(files.read_candidates(connection).values())
+
+    def observations(self) -> list[Observation]:
+        """Every observation, in the order they were committed."""
+        with self._reading() as connection:
+            return files.read_observations(connection, files.read_candidates(connection))
+
+    def pending(self) -> list[Candidate]:
+        """The candidates without an observation, in the order of proposal."""
+        with self._reading() as connection:
+            observed = {name for (name,) in connection.execute("SELECT candidate FROM observations")}
+            candidates = files.read_candidates(connection)
+        return [candidate for name, candidate in candidates.items() if name not in observed]
+
+    def attempts(self, candidate: str | None = None) -> list[Attempt]:
+        """The attempts at one candidate, or at all, by candidate and number."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT candidate, number, started, ended, outcome FROM attempts "
+                "WHERE ?1 IS NULL OR candidate = ?1 ORDER BY candidate, number",
+                (candidate,),
+            )
+            return [Attempt(*row) for row in rows]
+
+    def progress(self, candidate: str) -> list[Progress]:
+        """What a candidate's attempts told on their way, by attempt and step."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT attempt, step, psnr, ssim, loss, seconds FROM progress WHERE candidate = ? "
+                "ORDER BY attempt, step",
+                (candidate,),
+            )
+            return [Progress(*plain(row)) for row in rows]
+
+    def result(self, key: str) -> dict[str, Any] | None:
+        """What `set_result` kept under this name, None where nothing is."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT document, crc32 FROM results WHERE key = ?", (key,))
+            return next((decode(text, crc32, f"result {key}") for text, crc32 in rows), None)
+
+    def result_session(self, key: str) -> int | None:
+        """The number of the session that set a result, None where none did."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT session FROM results WHERE key = ?", (key,)).fetchone()
+            return int(row[0]) if row else None
+
+    def sessions(self) -> dict[int, dict[str, Any]]:
+        """Each opening by a driver, by number: `pid`, and in `header` the keys of `MUTABLE`."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT number, document, crc32 FROM sessions ORDER BY number")
+            return {number: decode(text, crc32, f"session {number}") for number, text, crc32 in rows}
+
+    def events(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Time, kind and details of what `log` entered, in order."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT time, kind, document, crc32 FROM events ORDER BY number")
+            return [(time, kind, decode(text, crc32, kind)) for time, kind, text, crc32 in rows]
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """What is read within this context belongs to one moment, though the driver goes on writing."""
+        with self._reading():
+            yield
+
+    def export(self) -> dict[str, Any]:
+        """Everything, as one JSON document."""
+        with self._reading() as connection:
+
+            def documents(table: str, columns: str, order: str) -> list[dict[str, Any]]:
+                names = columns.split(", ")
+                rows = connection.execute(f"SELECT {columns}, document, crc32 FROM {table} ORDER BY {order}")
+                return [
+                    dict(zip(names, rest, strict=True)) | {"document": decode(text, crc32, table)}
+                    for *rest, text, crc32 in rows
+                ]
+
+            candidates = documents("candidates", "time, id", "number")
+            return {
+                "format": "gpnas journal",
+                "version": VERSION,
+                "header": _read_header(connection),
+                "sessions": documents("sessions", "number, time", "number"),
+                "candidates": candidates,
+                "attempts": [asdict(attempt) for attempt in self.attempts()],
+                "progress": {
+                    entry["id"]: [asdict(row) for row in self.progress(entry["id"])] for entry in candidates
+                },
+                "observations": documents("observations", "time, candidate", "number"),
+                "results": documents("results", "key, time, session", "key"),
+                "events": documents("events", "time, session, kind", "number"),
+            }
+
+    def excerpt(self, candidates: Iterable[str]) -> dict[str, Any]:
+        """What a bundle tells of the search that it came from.
+
+        Args:
+            candidates: names of those whose decision, training and observation are told.
+        """
+        wanted = set(candidates)
+        document = self.export()
+        return {
+            "candidates": len(document["candidates"]),
+            "observations": len(document["observations"]),
+            "chosen": [entry for entry in document["candidates"] if entry["id"] in wanted],
+            "observed": [entry for entry in document["observations"] if entry["candidate"] in wanted],
+        }
+
+    def _begin_session(self, header: dict[str, Any]) -> None:
+        with self._reading() as connection:
+            before = _read_header(connection)
+        differences = list(_differences(_identity(before), _identity(header)))
+        if differences:
+            name, old, new = differences[0]
+            more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+            raise JournalError(
+                f"{self.run}: a run goes on only as it was begun, but `{name}` was {_short(old)} and is now "
+                f"{_short(new)}{more}; choose another folder with --run, or go back to what it was begun with"
+            )
+        with self._writing(keep=True) as connection:
+            changed = {key: header[key] for key in MUTABLE if key in header}
+            entered = connection.execute(
+                "INSERT INTO sessions (time, document, crc32) VALUES (?, ?, ?)",
+                (files.now(), *encode({"pid": os.getpid(), "header": changed})),
+            )
+            self._session = int(entered.lastrowid or 0)
+            # the lock is ours, so whoever began these is gone
+            connection.execute(
+                "UPDATE attempts SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (files.now(),)
+            )
+            if self.note:
+                self._enter_event(connection, "recovered", *encode({"note": self.note}))
+
+    def _enter_event(self, connection: sqlite3.Connection, kind: str, text: str, crc32: int) -> None:
+        connection.execute(
+            "INSERT INTO events (time, session, kind, document, crc32) VALUES (?, ?, ?, ?, ?)",
+            (files.now(), self._session, kind, text, crc32),
+        )
+
+    def _require(self, connection: sqlite3.Connection, candidate: str) -> None:
+        if not connection.execute("SELECT 1 FROM candidates WHERE id = ?", (candidate,)).fetchone():
+            raise JournalError(
+                f"{self._path}: a candidate must be committed before its trial, but {candidate} is not there"
+            )
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._guard, files.errors(self._path):
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            with files.snapshot(self._connection):
+                yield self._connection
+
+    @contextmanager
+    def _writing(self, *, durable: bool = True, keep: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is committed, or nothing.
+
+        Args:
+            durable: wait until it is on the disk.
+            keep: renew the backup.
+        """
+        with self._guard, files.errors(self._path):
+            if self._lock is None:
+                raise JournalError(
+                    f"{self._path}: only a run's driver may write, but this journal is not its"
+                )
+            connection = self._connection
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            if keep:
+                files.back_up(connection, self.run)
+
+
+def _encoded(encoder: Any, value: Any) -> tuple[str, int]:
+    try:
+        text, crc32 = encoder(value)
+    except (TypeError, ValueError) as error:
+        raise JournalError(f"a journal holds checked JSON documents, but {explain(error)}") from None
+    return text, crc32
+
+
+def _checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
+    text, crc32 = _encoded(encode, header)
+    return decode(text, crc32, "header")
+
+
+def _read_header(connection: sqlite3.Connection) -> dict[str, Any]:
+    ((text, crc32),) = connection.execute("SELECT document, crc32 FROM header")
+    return decode(text, crc32, "header")
+
+
+def _identity(header: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in header.items() if key not in MUTABLE}
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two documents differ: path, old value, new value; what a person understands comes first."""
+    if old == new:
+        return
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        yield name, old, new
+        return
+    if "fingerprint" in old and old.get("fingerprint") == new.get("fingerprint"):
+        return
+    keys = dict.fromkeys([*old, *new])
+    for key in sorted(keys, key=lambda key: key == "fingerprint"):
+        if key not in old or key not in new:
+            yield f"{name}.{key}".lstrip("."), old.get(key, "absent"), new.get(key, "absent")
+        else:
+            yield from _differences(old[key], new[key], f"{name}.{key}".lstrip("."))
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,70 @@
+"""Where a search stands, from its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gpnas.journal import files
+from gpnas.journal.journal import Journal
+
+DELIVERY = "delivery"
+"""Name of the result that a search keeps when it has delivered its portfolio."""
+
+
+def status(run: Path) -> dict[str, Any]:
+    """Where a search stands.
+
+    Returns:
+        A JSON document. `run`; `state`: `running` (a driver holds the lock), `finished` (the newest
+        session's trials are observed and delivered) or `interrupted`; `candidates`, in the order of
+        proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`, `failed`),
+        `psnr` in dB (the last evaluation's while none is observed; None before the first), `seconds`
+        of training and validation, number of `attempts`. `note` where the file was damaged.
+
+    Raises:
+        JournalError: the run folder has no journal that can be read.
+    """
+    run = Path(run)
+    # asked first: a search that ends in between is called running, never interrupted
+    driven = files.held(run)
+    with Journal.read(run) as journal, journal.moment():
+        observations = {observation.candidate.id: observation for observation in journal.observations()}
+        rows = []
+        for candidate in journal.candidates():
+            attempts = journal.attempts(candidate.id)
+            observation = observations.get(candidate.id)
+            if observation is not None:
+                state = "failed" if observation.failed else "observed"
+                psnr, seconds = observation.value, observation.seconds
+            else:
+                is_running = driven and any(attempt.ended is None for attempt in attempts)
+                state = "running" if is_running else "pending"
+                told = journal.progress(candidate.id)
+                psnr = next((row.psnr for row in reversed(told) if row.psnr is not None), None)
+                seconds = max((row.seconds for row in told), default=0.0)
+            rows.append(
+                {
+                    "id": candidate.id,
+                    "architecture": candidate.architecture.to_json(),
+                    "state": state,
+                    "psnr": psnr,
+                    "seconds": seconds,
+                    "attempts": len(attempts),
+                }
+            )
+        if driven:
+            state = "running"
+        else:
+            state = "finished" if len(observations) == len(rows) and _delivered(journal) else "interrupted"
+        note = {"note": journal.note} if journal.note else {}
+        return {"run": str(run), "state": state, "candidates": rows, **note}
+
+
+def _delivered(journal: Journal) -> bool:
+    """Whether the portfolio was delivered after as many trials as the newest session is granted."""
+    number, sessions = journal.result_session(DELIVERY), journal.sessions()
+    if number not in sessions:
+        return False
+    newest = sessions[max(sessions)]
+    return bool(sessions[number]["header"].get("trials") == newest["header"].get("trials"))
