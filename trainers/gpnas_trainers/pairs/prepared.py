@@ -62,6 +62,7 @@ class PairSet:
         scale: HR pixels per LR pixel.
         names: of the pairs, unique.
         shapes: (h, w) of each LR image.
+        smallest_side: the smallest height or width of an HR image, in pixels; 0 of an empty set.
         hr_sha256: SHA-256 of each HR image's pixels, which tells the same photograph in another set.
         fingerprint: SHA-256 of scale, split, names and pixels: two sets that agree in it are equal.
     """
@@ -73,6 +74,7 @@ class PairSet:
         self.scale = scale
         self.names = tuple(entry.name for entry in entries)
         self.shapes = tuple(entry.lr_shape for entry in entries)
+        self.smallest_side = scale * min((min(shape) for shape in self.shapes), default=0)
         self.hr_sha256 = tuple(entry.hr_sha256 for entry in entries)
         contents = [[entry.name, entry.lr_shape, entry.lr_sha256, entry.hr_sha256] for entry in entries]
         self.fingerprint = hashlib.sha256(_canonical([FORMAT, scale, split, contents])).hexdigest()
@@ -85,11 +87,6 @@ class PairSet:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": None}  # a map must not travel by value
-
-    @property
-    def smallest_side(self) -> int:
-        """The smallest height or width of an HR image, in pixels; 0 of an empty set."""
-        return self.scale * min((min(shape) for shape in self.shapes), default=0)
 
     def head(self, count: int | None) -> PairSet:
         """The first `count` pairs; all of them where there are fewer, or where it is None."""
@@ -135,7 +132,9 @@ class PairSet:
                 f"`hr_patch` must be a positive multiple of the scale {self.scale}, but got {hr_patch}"
             )
         side = hr_patch // self.scale
-        large = [index for index, shape in enumerate(self.shapes) if min(shape) >= side]
+        large: Sequence[int] = range(len(self))
+        if self.smallest_side < hr_patch:
+            large = [index for index in large if min(self.shapes[index]) >= side]
         if not large:
             raise PairsError(
                 f"a patch of {hr_patch} HR pixels must fit into some pair, but the {len(self)} pairs are "
