@@ -23,7 +23,9 @@ from rich.table import Table
 from gpnas import GpnasError, __version__
 
 if TYPE_CHECKING:
-    from gpnas.dispatch import Cluster, Delivery, Event
+    from gpnas.dispatch.cluster import Cluster
+    from gpnas.dispatch.conductor import Event
+    from gpnas.dispatch.delivery import Delivery
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -187,7 +189,7 @@ class _Watcher:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from gpnas.dispatch import Request, run_search
+    from gpnas.dispatch.search import Request, run_search
 
     watcher = _Watcher()
     try:
@@ -268,7 +270,7 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _space(options: argparse.Namespace) -> None:
-    from gpnas.dispatch import describe
+    from gpnas.dispatch.description import describe
 
     document = describe(options.space)
     if options.json:
@@ -290,7 +292,7 @@ def _space(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from gpnas.dispatch import export
+    from gpnas.dispatch.search import export
 
     document = export(options.search, options.top, options.output)
     if options.json:

@@ -270,7 +270,7 @@ def read_space_file(space: str | Path) -> SpaceFile:
     try:
         root = yaml.compose(text, Loader=_Loader)
         lines = dict(_lines(root, ())) if root is not None else {}
-        document = yaml.load(text, Loader=_Loader)
+        document = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpaceError(f"{path}:{line}: a space file must be valid YAML, but {error.problem}") from None

@@ -1,15 +1,21 @@
 """Where Ray meets the search: candidates become trials, results become observations.
 
-The only part of gpnas that knows Ray, and one of the two that know networks.
+The only part of gpnas that knows Ray, and one of the two that know networks. Importing the package
+itself loads nothing, since every Ray worker does it: `gpnas.dispatch.search` runs searches, and
+`gpnas.dispatch.trial` is what a worker needs.
 """
 
-from gpnas.dispatch.cluster import Cluster as Cluster  # first: it sets what Ray reads when imported
-from gpnas.dispatch.conductor import Event as Event
-from gpnas.dispatch.delivery import Delivery as Delivery
-from gpnas.dispatch.delivery import Ranked as Ranked
-from gpnas.dispatch.description import describe as describe
-from gpnas.dispatch.search import Interrupted as Interrupted
-from gpnas.dispatch.search import Listener as Listener
-from gpnas.dispatch.search import Request as Request
-from gpnas.dispatch.search import priced as priced
-from gpnas.dispatch.search import run_search as run_search
+import os
+
+# Ray reads these when it is imported or started, so they are set before anything of it is.
+os.environ.update(
+    RAY_AUTH_MODE="token",  # a given address does not turn it on by itself
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_CHDIR_TO_TRIAL_DIR="0",
+    # gpnas has its own record and its own view of a search; Tune's take memory and disk
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_DISABLE_SIGINT_HANDLER="1",
+    TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # most reports come between two validations
+    TUNE_GLOBAL_CHECKPOINT_S="1000000",
+    RAY_AIR_NEW_OUTPUT="0",
+)

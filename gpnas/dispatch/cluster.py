@@ -1,8 +1,4 @@
-"""Ray, started the safe way: loopback, a token, no telemetry, a small object store.
-
-Ray's switches are environment variables that it reads when it is imported or started, so this
-module sets them before anything of Ray is.
-"""
+"""Ray, started the safe way: loopback, a token, a small object store."""
 
 from __future__ import annotations
 
@@ -13,17 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-os.environ.update(
-    RAY_AUTH_MODE="token",  # a given address does not turn it on by itself
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_CHDIR_TO_TRIAL_DIR="0",
-    # gpnas has its own record and its own view of a search; Tune's take memory and disk
-    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-    TUNE_DISABLE_SIGINT_HANDLER="1",
-    TUNE_GLOBAL_CHECKPOINT_S="1000000",
-    RAY_AIR_NEW_OUTPUT="0",
-)
 
 import ray
 
@@ -80,6 +65,10 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
         TrialError: Ray cannot be started or reached, or is too small for a single trial.
     """
     token = token_file()
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        # what goes wrong in a trial is in its observation; Ray's own words fill screens
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+    level = logging.getLogger("ray").level
     try:
         if address is None:
             context = ray.init(
@@ -90,10 +79,10 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
                 log_to_driver=False,
-                logging_level=logging.ERROR,
+                logging_level=level,
             )
         else:
-            context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            context = ray.init(address=address, log_to_driver=False, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = "on this machine" if address is None else f"at {address}"

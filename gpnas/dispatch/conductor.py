@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 from ray import tune
 from ray.tune.search import Searcher
 
 from gpnas.engine import Engine
+from gpnas.errors import GpnasError
 from gpnas.journal import Journal
 from gpnas.records import Candidate, Observation
 
@@ -55,6 +57,23 @@ class Event:
     psnr: float | None = None
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _kept(method: F) -> F:
+    """Keeps the error that a method raises in `error`, on its way through Tune."""
+
+    @wraps(method)
+    def keeping(self: Conductor, *arguments: Any, **options: Any) -> Any:
+        try:
+            return method(self, *arguments, **options)
+        except GpnasError as error:
+            self.error = self.error or error
+            raise
+
+    return keeping  # type: ignore[return-value]
+
+
 class Conductor(Searcher):
     """Feeds Tune from an engine and a journal."""
 
@@ -82,6 +101,8 @@ class Conductor(Searcher):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._suggestion: Future[list[Candidate]] | None = None
         self._told: list[Future[None]] = []
+        self.error: GpnasError | None = None
+        """What ended the session, which Tune would wrap in a traceback; None while nothing did."""
         self.abort: str | None = None
         """Why no trial can run any more; None while they can."""
 
@@ -95,6 +116,7 @@ class Conductor(Searcher):
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None: ...
 
+    @_kept
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A candidate's trial, None while the engine still thinks, or FINISHED."""
         if self.abort or stop.is_set():
@@ -128,11 +150,13 @@ class Conductor(Searcher):
         self._proposed += 1
         return candidates[0]
 
+    @_kept
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         candidate = self._running.get(trial_id)
         if candidate is not None:
             self._record(candidate, result)
 
+    @_kept
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.error import TuneError
 
 from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.dispatch.cluster import Cluster, connected
@@ -283,6 +284,11 @@ def _fit(conductor: Conductor, work: Plan, cluster: Cluster) -> None:
     )
     try:
         tuner.fit()
+    except TuneError as error:
+        if conductor.error is not None:
+            raise conductor.error from None
+        last = str(error).strip().splitlines()[-1]
+        raise TrialError(f"Ray Tune must run the trials, but {last}; the same command goes on") from error
     finally:
         shutil.rmtree(session, ignore_errors=True)
 

@@ -12,6 +12,7 @@ candidate, and does not depend on Tune's own state. A candidate's folder holds
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from pathlib import Path
@@ -26,6 +27,8 @@ from gpnas.records import Candidate
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairSet, open_pairs
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
+
+logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0
 """How long a worker trains between two reports; also how fast it heeds an order to stop."""
@@ -100,6 +103,14 @@ class Trial(tune.Trainable):
                 "attempt": self._attempt,
                 "abort": f"{self._config['folder']}: trials must be able to write here, but {what}; "
                 "mend that and run the same command again",
+            }
+        except Exception as error:  # whatever it is, one candidate must not end the others
+            logger.exception("candidate %s", self._config["id"])
+            self._training = None
+            return {
+                "done": True,
+                "attempt": self._attempt,
+                "failure": f"{type(error).__name__}: {' '.join(str(error).split())}",
             }
 
     def cleanup(self) -> None:
