@@ -7,6 +7,7 @@ Pairs are prepared once into a folder of flat, memory-mapped files (`prepare_pho
 from __future__ import annotations
 
 from gpnas_trainers.pairs.camera import Camera, bicubic_upscale
+from gpnas_trainers.pairs.folder import ncc, prepare_folder
 from gpnas_trainers.pairs.images import (
     SUFFIXES,
     PairsError,
@@ -16,16 +17,9 @@ from gpnas_trainers.pairs.images import (
     to_tensor,
     write_rgb,
 )
+from gpnas_trainers.pairs.photographs import PHOTOGRAPHS, Photograph, prepare_photographs
 from gpnas_trainers.pairs.prepared import PairSet, open_pairs
-from gpnas_trainers.pairs.sources import (
-    PHOTOGRAPHS,
-    Photograph,
-    cache_folder,
-    ncc,
-    prepare,
-    prepare_folder,
-    prepare_photographs,
-)
+from gpnas_trainers.pairs.sources import cache_folder, prepare
 
 __all__ = [
     "PHOTOGRAPHS",
