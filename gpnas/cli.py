@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from gpnas.dispatch.delivery import Delivery
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True)
+# a pipe has no width of its own: wide enough that no table is cut
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -219,12 +220,15 @@ def _search(options: argparse.Namespace) -> int:
 
 def _show(delivery: Delivery) -> None:
     table = Table(title="The best architectures, by posterior mean", title_justify="left")
-    for heading in ("", "architecture", "predicted dB", "observed dB", "SSIM", "parameters", "seconds"):
-        table.add_column(heading, justify="left" if heading in ("", "architecture") else "right")
-    chosen = {member.id for member in delivery.portfolio.members}
-    for ranked in delivery.ranking[:10]:
+    for heading in ("share", "architecture", "predicted dB", "observed dB", "SSIM", "parameters", "seconds"):
+        table.add_column(heading, justify="left" if heading == "architecture" else "right")
+    shares = zip(delivery.portfolio.members, delivery.portfolio.weights, strict=True)
+    chosen = {member.id: f"{weight:.0%}" for member, weight in shares}
+    for place, ranked in enumerate(delivery.ranking):
+        if place >= 10 and ranked.candidate.id not in chosen:
+            continue
         table.add_row(
-            "*" if ranked.candidate.id in chosen else "",
+            chosen.get(ranked.candidate.id, ""),
             _plain(ranked.candidate.architecture),
             f"{ranked.predicted:.2f} ± {ranked.stddev:.2f}",
             f"{ranked.observed:.2f}",
@@ -233,9 +237,8 @@ def _show(delivery: Delivery) -> None:
             f"{ranked.seconds:.1f}",
         )
     out.print(table)
-    out.print("* in the portfolio\n")
     out.print(
-        f"bicubic {delivery.bicubic:.2f} dB, best network {delivery.best.observed:.2f} dB, "
+        f"\nbicubic {delivery.bicubic:.2f} dB, best network {delivery.best.observed:.2f} dB, "
         f"portfolio of {len(chosen)} averaged {delivery.portfolio.psnr:.2f} dB"
     )
     out.print(
@@ -292,7 +295,7 @@ def _space(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from gpnas.dispatch.search import export
+    from gpnas.dispatch.delivery import export
 
     document = export(options.search, options.top, options.output)
     if options.json:

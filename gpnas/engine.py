@@ -166,8 +166,8 @@ class Engine:
         """An index among the free ones, and why."""
         number = len(self._suggested)
         if self.strategy == "random":
-            place = torch.randint(len(free), (1,), generator=self._generator("choice", number))
-            return int(free[place]), {"phase": "random"}
+            drawn = torch.randint(len(free), (1,), generator=self._generator("choice", number))
+            return int(free[drawn]), {"phase": "random"}
         if number < self.design:
             return self._by_information(free, number)
         posterior = self._fitted()

@@ -114,18 +114,19 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
     Raises:
         DataError: the folder cannot be used.
     """
-    data = bundle.manifest.data
-    camera = Camera(**{name: tuple(value) for name, value in (data.get("camera") or {}).items()})
+    data: dict[str, Any] = bundle.manifest.data
+    recipe: dict[str, Any] = bundle.manifest.recipe
+    settings = {name: tuple(value) for name, value in (data.get("camera") or {}).items()}
     try:
         folder = prepare(
             source,
             bundle.scale,
-            camera=camera,
-            minimum_side=int(bundle.manifest.recipe.get("hr_patch", 48)),
+            camera=Camera(**settings),
+            minimum_side=recipe.get("hr_patch", 48),
             report=say,
         )
         validation = open_pairs(folder, "validation")
-        if source is None or validation.fingerprint == data.get("fingerprint"):
+        if source is None or validation.fingerprint == data.get("validation"):
             return [validation]
         return [open_pairs(folder, "train"), validation]
     except PairsError as error:

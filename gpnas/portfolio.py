@@ -4,48 +4,65 @@ The average of networks with weights w has the residual Σ wᵢ rᵢ, so its mea
 image is wᵀGw, where G holds the mean products of the networks' residuals on that image. What two
 networks' errors have in common decides, as section 5.1 of the paper observes; here it is counted.
 
-Glossary: I images, n networks, k members.
+Glossary: I images, n networks, k members, m subsets.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-EXHAUSTIVE = 200_000
+EXHAUSTIVE = 50_000
 """Up to so many subsets are all tried; beyond, a greedy choice is improved by swaps."""
+ROUNDS = 300
+"""Multiplicative updates of convex weights; the objective is then flat to about 1e-5 dB."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A subset of networks, the weights of its average, and what that reaches."""
+
+    members: tuple[int, ...]
+    """Indices of the networks, the heaviest first, equal ones by index."""
+    weights: tuple[float, ...]
+    """Of the members, non-negative, sum 1."""
+    psnr: float
+    """Of the weighted average in dB, mean over images."""
 
 
 def ensemble_psnr(
     gram: Tensor,  # (I, n, n)
     subsets: Tensor,  # (m, k)
+    weights: Tensor | None = None,  # (m, k)
 ) -> Tensor:  # (m,)
-    """PSNR in dB of the plain average of each subset's outputs, mean over images.
+    """PSNR in dB of the average of each subset's outputs, mean over images.
 
     Args:
         gram: mean products of residuals in [-1, 1], per image.
         subsets: indices of the members of each subset.
+        weights: of the members; None is the plain average.
     """
-    pairs = gram[:, subsets[:, :, None], subsets[:, None, :]]  # (I, m, k, k)
-    mse = pairs.mean(dim=(2, 3))
-    return (-10 * torch.log10(mse.clamp_min(1e-30))).mean(dim=0)
+    if weights is None:
+        weights = torch.full(subsets.shape, 1 / subsets.shape[1], dtype=gram.dtype)
+    return _psnr(_products(gram, subsets), weights)
 
 
-def choose(gram: Tensor, k: int) -> tuple[list[int], float]:
-    """The k networks whose plain average has the best mean PSNR.
+def choose(gram: Tensor, k: int, *, convex: bool = False) -> Choice:
+    """The k networks whose average has the best mean PSNR.
 
-    All subsets are compared where there are at most 200,000; else networks are added greedily and
+    All subsets are compared where there are at most 50,000; else networks are added greedily and
     swapped as long as a swap helps. Ties go to the lowest indices.
 
     Args:
         gram: (I, n, n) mean products of residuals, symmetric, n at least 1.
         k: 1 … n.
-
-    Returns:
-        Indices, the best alone of the members first, and the PSNR of their average in dB.
+        convex: weighs the members by what is best for these images, instead of equally. The average
+            is then never worse than its best member on them.
 
     Raises:
         ValueError: a shape or k is wrong.
@@ -56,47 +73,93 @@ def choose(gram: Tensor, k: int) -> tuple[list[int], float]:
     if not 1 <= k <= n:
         raise ValueError(f"`1 <= k <= {n}` must hold, but got k={k}")
     gram = gram.double()
-    if math.comb(n, k) <= EXHAUSTIVE:
-        members, best = _exhaustive(gram, k)
+    choice = _exhaustive(gram, k, convex) if math.comb(n, k) <= EXHAUSTIVE else _greedy(gram, k, convex)
+    order = sorted(range(k), key=lambda place: (-choice.weights[place], choice.members[place]))
+    return Choice(
+        tuple(choice.members[place] for place in order),
+        tuple(choice.weights[place] for place in order),
+        choice.psnr,
+    )
+
+
+def _products(gram: Tensor, subsets: Tensor) -> Tensor:  # (I, m, k, k)
+    return gram[:, subsets[:, :, None], subsets[:, None, :]]
+
+
+def _psnr(products: Tensor, weights: Tensor) -> Tensor:  # (I, m, k, k), (m, k) -> (m,)
+    mse = torch.einsum("mj,imjl,ml->im", weights, products, weights)
+    return (-10 * torch.log10(mse.clamp_min(1e-30))).mean(dim=0)
+
+
+def _convex_weights(products: Tensor) -> Tensor:  # (I, m, k, k) -> (m, k)
+    """Weights of least mean log mean-square error, by exponentiated gradient from equal weights.
+
+    J. Kivinen, M. K. Warmuth, Information and Computation 132(1), 1997, Eq. 3.5: the iterates stay in
+    the simplex; the objective is smooth and every subset moves at once.
+    """
+    _, m, k, _ = products.shape
+    weights = torch.full((m, k), 1 / k, dtype=products.dtype)
+    best, best_psnr = weights, _psnr(products, weights)
+    for round_ in range(ROUNDS):
+        slopes = torch.einsum("imjl,ml->imj", products, weights)  # half the gradient of each mse
+        mse = (slopes * weights).sum(dim=2, keepdim=True).clamp_min(1e-30)
+        gradient = (slopes / mse).mean(dim=0)  # of half the mean log mse
+        step = 2.0 / (1 + round_ / 50)
+        weights = torch.softmax(weights.clamp_min(1e-12).log() - step * gradient, dim=1)
+        psnr = _psnr(products, weights)
+        better = psnr > best_psnr
+        best = torch.where(better[:, None], weights, best)
+        best_psnr = torch.maximum(psnr, best_psnr)
+    # a corner is approached, not reached: one network alone is tried as it is
+    corners = torch.eye(k, dtype=products.dtype)
+    for corner in corners:
+        alone = corner.expand(m, k)
+        psnr = _psnr(products, alone)
+        best = torch.where((psnr > best_psnr)[:, None], alone, best)
+        best_psnr = torch.maximum(psnr, best_psnr)
+    return best
+
+
+def _best(gram: Tensor, subsets: Tensor, convex: bool) -> Choice:
+    """The best of some subsets."""
+    products = _products(gram, subsets)
+    if convex:
+        weights = _convex_weights(products)
     else:
-        members, best = _greedy(gram, k)
-    alone = ensemble_psnr(gram, torch.arange(n)[:, None])
-    return sorted(members, key=lambda index: (-float(alone[index]), index)), best
+        weights = torch.full(subsets.shape, 1 / subsets.shape[1], dtype=gram.dtype)
+    values = _psnr(products, weights)
+    place = int(values.argmax())
+    return Choice(tuple(subsets[place].tolist()), tuple(weights[place].tolist()), float(values[place]))
 
 
-def _exhaustive(gram: Tensor, k: int) -> tuple[list[int], float]:
+def _exhaustive(gram: Tensor, k: int, convex: bool) -> Choice:
     combinations = itertools.combinations(range(gram.shape[1]), k)
     rows = max(1, 4_000_000 // (gram.shape[0] * k * k))  # 32 MB at a time
-    members: list[int] = []
-    best = -math.inf
+    best: Choice | None = None
     while chunk := list(itertools.islice(combinations, rows)):
-        subsets = torch.tensor(chunk)
-        values = ensemble_psnr(gram, subsets)
-        place = int(values.argmax())
-        if float(values[place]) > best:
-            members, best = subsets[place].tolist(), float(values[place])
-    return members, best
+        found = _best(gram, torch.tensor(chunk), convex)
+        if best is None or found.psnr > best.psnr:
+            best = found
+    assert best is not None
+    return best
 
 
-def _greedy(gram: Tensor, k: int) -> tuple[list[int], float]:
-    members: list[int] = []
-    best = -math.inf
-    while len(members) < k:
-        members, best = _best_change(gram, members, [])
+def _greedy(gram: Tensor, k: int, convex: bool) -> Choice:
+    best = _extended(gram, (), (), convex)
+    while len(best.members) < k:
+        best = _extended(gram, best.members, (), convex)
     while True:
         for place in range(k):
-            swapped, value = _best_change(gram, members[:place] + members[place + 1 :], [members[place]])
-            if value > best + 1e-12:
-                members, best = swapped, value
+            kept = best.members[:place] + best.members[place + 1 :]
+            swapped = _extended(gram, kept, (best.members[place],), convex)
+            if swapped.psnr > best.psnr + 1e-12:
+                best = swapped
                 break
         else:
-            return members, best
+            return best
 
 
-def _best_change(gram: Tensor, kept: list[int], barred: list[int]) -> tuple[list[int], float]:
-    """The best subset of `kept` and one more."""
+def _extended(gram: Tensor, kept: Sequence[int], barred: Sequence[int], convex: bool) -> Choice:
+    """The best subset of `kept` and one more network that is not barred."""
     others = [index for index in range(gram.shape[1]) if index not in kept and index not in barred]
-    subsets = torch.tensor([[*kept, other] for other in others])
-    values = ensemble_psnr(gram, subsets)
-    place = int(values.argmax())
-    return subsets[place].tolist(), float(values[place])
+    return _best(gram, torch.tensor([sorted([*kept, other]) for other in others]), convex)

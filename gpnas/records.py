@@ -134,10 +134,15 @@ class Portfolio:
     """The top heterogeneous architectures: those whose average is best."""
 
     members: tuple[Candidate, ...]
-    """The chosen candidates, the first chosen first; at least one."""
+    """The chosen candidates, the heaviest first; at least one."""
+    weights: tuple[float, ...]
+    """Of each member in the average; non-negative, sum 1."""
     psnr: float
     """PSNR in dB of the average of the members' outputs on the validation images."""
 
     def __post_init__(self) -> None:
-        if not self.members:
-            raise ValueError("a portfolio must have at least one member, but got none")
+        if not self.members or len(self.members) != len(self.weights):
+            raise ValueError(
+                "a portfolio must have at least one member and a weight for each, "
+                f"but got {len(self.members)} and {len(self.weights)}"
+            )

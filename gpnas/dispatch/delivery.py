@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gpnas.journal import Journal
 from gpnas.portfolio import choose
 from gpnas.records import Candidate, Observation, Portfolio
 from gpnas_trainers.metrics import psnr
-from gpnas_trainers.pairs import PairSet, bicubic_upscale, open_pairs
+from gpnas_trainers.pairs import PairSet, bicubic_upscale
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Delivery:
             "trials": {"observed": self.observed, "failed": self.failed},
             "best": {"architecture": self.best.candidate.architecture.to_json(), "psnr": self.best.observed},
             "portfolio": [member.architecture.to_json() for member in self.portfolio.members],
+            "weights": list(self.portfolio.weights),
             "psnr": {
                 "bicubic": self.bicubic,
                 "best": self.best.observed,
@@ -90,42 +92,137 @@ class Delivery:
         }
 
 
-def deliver(work: Any, journal: Journal, engine: Engine, begun: float) -> Delivery:
+def deliver(
+    run: Path, journal: Journal, engine: Engine, validation: PairSet, size: int, begun: float
+) -> Delivery:
     """Ranks what was trained, chooses the portfolio by its average, and writes its bundle.
 
     Args:
-        work: the search's `Plan`.
+        run: the run folder.
         journal: with every observation.
         engine: that has seen them.
+        validation: the pairs that the trials were judged by.
+        size: how many members the portfolio shall have.
         begun: `time.monotonic()` when the command began.
 
     Raises:
-        TrialError: no trial succeeded.
+        TrialError: no trial succeeded, or what one left behind is damaged.
         BundleError: the bundle cannot be written.
     """
     observations = journal.observations()
     ranking = rank(engine, observations)
     if not ranking:
-        reasons = "; ".join(sorted({o.failure or "" for o in observations}))
+        reasons = "; ".join(sorted({observation.failure or "" for observation in observations}))
         raise TrialError(f"at least one trial must succeed, but all {len(observations)} failed: {reasons}")
-    pairs = open_pairs(work.pairs, "validation").head(work.validation_images)
-    candidates = [ranked.candidate for ranked in ranking]
-    files = [candidate_folder(work.run, candidate) / RESIDUALS_FILE for candidate in candidates]
-    chosen, ensemble = choose(residual_products(files, len(pairs)), min(work.portfolio, len(candidates)))
-    portfolio = Portfolio(tuple(candidates[index] for index in chosen), ensemble)
     delivery = Delivery(
-        run=work.run,
+        run=run,
         seconds=time.monotonic() - begun,
         observed=len(observations),
         failed=sum(observation.failed for observation in observations),
         ranking=tuple(ranking),
-        portfolio=portfolio,
-        bicubic=bicubic_psnr(pairs),
-        bundle=work.run / "bundle",
+        portfolio=choose_portfolio(run, [ranked.candidate for ranked in ranking], size),
+        bicubic=bicubic_psnr(validation),
+        bundle=run / "bundle",
     )
-    _write(work, journal, delivery, pairs)
+    write_portfolio(run, journal, delivery.portfolio, delivery.to_json(), delivery.bundle)
     journal.set_result("delivery", delivery.to_json())
     return delivery
+
+
+def export(run: Path, top: int, output: Path) -> dict[str, Any]:
+    """Writes a bundle of the best portfolio of a finished search.
+
+    Args:
+        run: its run folder.
+        top: how many networks.
+        output: a folder, or a file that ends in .zip.
+
+    Returns:
+        A JSON document: the portfolio's architectures, weights and PSNR in dB, the bundle.
+
+    Raises:
+        JournalError: there is no such run.
+        TrialError: the search has not finished.
+        BundleError: the bundle cannot be written.
+    """
+    run = run.absolute()
+    with Journal.read(run) as journal:
+        delivery = journal.result("delivery")
+        if delivery is None:
+            raise TrialError(f"{run}: a search must be finished before its export; run `gpnas search` again")
+        trained = {row["id"] for row in delivery["ranking"]}
+        candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]
+        portfolio = choose_portfolio(run, candidates, top)
+        write_portfolio(run, journal, portfolio, delivery, output)
+    return {
+        "portfolio": [member.architecture.to_json() for member in portfolio.members],
+        "weights": list(portfolio.weights),
+        "psnr": portfolio.psnr,
+        "bundle": str(output),
+    }
+
+
+def choose_portfolio(run: Path, candidates: Sequence[Candidate], size: int) -> Portfolio:
+    """The best average of `size` trained candidates, or of all if there are fewer.
+
+    Raises:
+        TrialError: the residuals of one are missing or damaged.
+    """
+    files = [candidate_folder(run, candidate) / RESIDUALS_FILE for candidate in candidates]
+    choice = choose(residual_products(files), min(size, len(candidates)), convex=True)
+    return Portfolio(tuple(candidates[index] for index in choice.members), choice.weights, choice.psnr)
+
+
+def write_portfolio(
+    run: Path, journal: Journal, portfolio: Portfolio, delivery: Mapping[str, Any], output: Path
+) -> None:
+    """Writes a portfolio's bundle, with what the journal tells of it.
+
+    Args:
+        run: the run folder, where the weights lie.
+        journal: of the run.
+        portfolio: to write.
+        delivery: the search's, as JSON.
+        output: the bundle's folder or zip file.
+
+    Raises:
+        TrialError: a network's weights are missing or damaged.
+        BundleError: the bundle cannot be written.
+    """
+    rows = {row["id"]: row for row in delivery["ranking"]}
+    header = journal.header
+    members = []
+    for candidate, weight in zip(portfolio.members, portfolio.weights, strict=True):
+        path = candidate_folder(run, candidate) / NETWORK_FILE
+        try:
+            state = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise TrialError(f"{path}: a trained network's weights must be readable, but {error}") from None
+        members.append(
+            Member(
+                architecture=candidate.architecture,
+                state=state,
+                weight=weight,
+                metrics={name: rows[candidate.id][name] for name in ("psnr", "ssim")},
+                candidate=candidate.id,
+            )
+        )
+    write_bundle(
+        output,
+        members,
+        scale=header["scale"],
+        recipe=header["recipe"],
+        data=header["data"],
+        metrics={
+            "bicubic": delivery["psnr"]["bicubic"],
+            "best": delivery["psnr"]["best"],
+            "ensemble": portfolio.psnr,
+        },
+        seed=header["seed"],
+        versions=header["versions"],
+        machine=header["machine"],
+        journal=journal.excerpt(member.id for member in portfolio.members),
+    )
 
 
 def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
@@ -157,36 +254,33 @@ def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
     return sorted(ranking, key=lambda ranked: (-ranked.predicted, ranked.candidate.id))
 
 
-def residual_products(files: Sequence[Path], images: int) -> Tensor:
+def residual_products(files: Sequence[Path]) -> Tensor:
     """Mean products of the networks' residuals, one Gram matrix per image.
 
     With it the mean square error of an average with weights w is wᵀGw, exactly.
 
     Args:
-        files: residuals of each network, as `dispatch.trial.residuals` keeps them.
-        images: how many images they hold.
+        files: residuals of each network, as `dispatch.trial.residuals` makes them.
 
     Returns:
-        (images, n, n) float64, n the number of files.
+        (I, n, n) float64 for I images and n files.
 
     Raises:
         TrialError: a file is missing or damaged.
     """
-    products = torch.empty(images, len(files), len(files), dtype=torch.float64)
-    for image in range(images):
-        rows = []
-        for path in files:
-            try:
-                with safe_open(path, "pt") as file:  # one image at a time: memory stays small
-                    rows.append(file.get_tensor(f"{image:04d}").float().flatten())
-            except (OSError, SafetensorError) as error:
-                raise TrialError(
-                    f"{path}: a trained network's residuals must be readable, but {error}; remove the run "
-                    "folder's candidate and start another run"
-                ) from None
-        stacked = torch.stack(rows)  # (n, pixels)
-        products[image] = (stacked @ stacked.T).double() / stacked.shape[1]
-    return products
+    with ExitStack() as stack:
+        try:
+            opened = [stack.enter_context(safe_open(path, "pt")) for path in files]
+            products = []
+            for image in sorted(opened[0].keys()):  # one image at a time, so that memory stays small
+                rows = torch.stack([file.get_tensor(image).float().flatten() for file in opened])
+                products.append((rows @ rows.T).double() / rows.shape[1])
+        except (OSError, SafetensorError) as error:
+            raise TrialError(
+                f"{Path(files[0]).parents[1]}: every trained network's residuals must be readable, but "
+                f"{error}; start another run"
+            ) from None
+    return torch.stack(products)
 
 
 def bicubic_psnr(pairs: PairSet) -> float:
@@ -196,30 +290,3 @@ def bicubic_psnr(pairs: PairSet) -> float:
         lr, hr = (torch.from_numpy(array).float() / 255 for array in pairs.image(index))
         values.append(psnr(bicubic_upscale(lr, pairs.scale), hr))
     return sum(values) / len(values)
-
-
-def _write(work: Any, journal: Journal, delivery: Delivery, pairs: PairSet) -> None:
-    by_id = {ranked.candidate.id: ranked for ranked in delivery.ranking}
-    members = []
-    for candidate in delivery.portfolio.members:
-        ranked = by_id[candidate.id]
-        members.append(
-            Member(
-                architecture=candidate.architecture,
-                state=load_file(candidate_folder(work.run, candidate) / NETWORK_FILE),
-                weight=1 / len(delivery.portfolio.members),
-                metrics={"psnr": ranked.observed, "ssim": ranked.ssim},
-                candidate=candidate.id,
-            )
-        )
-    write_bundle(
-        delivery.bundle,
-        members,
-        scale=work.scale,
-        recipe=work.recipe.to_json(),
-        data=work.header["data"],
-        metrics=delivery.to_json()["psnr"],
-        seed=work.seed,
-        versions=work.header["versions"],
-        machine=work.header["machine"],
-    )

@@ -136,7 +136,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     try:
         camera = Camera(**file.camera.given())
         pairs = prepare(request.data, scale, camera=camera, minimum_side=recipe.hr_patch, report=say)
-        training = open_pairs(pairs, "train")
+        training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
     except PairsError as error:
         raise DataError(str(error)) from None
     except ValueError as error:
@@ -150,6 +150,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         "recipe": recipe.to_json(),
         "data": {
             "fingerprint": training.fingerprint,
+            "validation": validation.fingerprint,
             "source": request.data.name if request.data else "photographs",
             "camera": None if request.data else dataclasses.asdict(camera),
         },
@@ -223,7 +224,8 @@ def run_search(request: Request, listener: Listener) -> Delivery:
         engine.replay(journal.candidates(), journal.observations())
         if journal.pending() or len(journal.candidates()) < work.trials:
             _run_trials(work, request, journal, engine, listener)
-        return deliver(work, journal, engine, begun)
+        validation = open_pairs(work.pairs, "validation").head(work.validation_images)
+        return deliver(work.run, journal, engine, validation, work.portfolio, begun)
 
 
 def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener) -> None:

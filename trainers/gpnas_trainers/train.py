@@ -39,7 +39,7 @@ class Recipe:
     """Optimiser steps; at least 1."""
     batch_size: int = 8
     """Patches of a step; at least 1."""
-    hr_patch: int = 64
+    hr_patch: int = 60
     """Side of a training patch in HR pixels; a multiple of the scale."""
     learning_rate: float = 2e-3
     """Adam's, after warm-up; falls to 1 % of it along a cosine."""
