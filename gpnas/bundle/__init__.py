@@ -1,0 +1,18 @@
+"""A bundle: a portfolio's networks with everything that is needed to use and to judge them.
+
+A folder, or a .zip file, that holds at its top and nowhere else
+
+    network-1.safetensors   the weights of each network of the average
+    README.md               the model card, for people
+    manifest.json           for programs: architectures, checksums, provenance
+    SHA256SUMS              of all of the above, as `sha256sum --check` reads it
+
+Nothing in it is ever unpickled, extracted or run.
+"""
+
+from gpnas.bundle.manifest import Manifest as Manifest
+from gpnas.bundle.manifest import manifest_schema as manifest_schema
+from gpnas.bundle.member import Bundle as Bundle
+from gpnas.bundle.member import Member as Member
+from gpnas.bundle.reading import read_bundle as read_bundle
+from gpnas.bundle.writing import write_bundle as write_bundle

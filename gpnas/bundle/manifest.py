@@ -1,0 +1,185 @@
+"""The schema of a bundle's manifest."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from gpnas.errors import BundleError
+
+VERSION = 1
+"""Version of the format; raised when a reader of an older one could not use or verify the new."""
+
+MANIFEST = "manifest.json"
+README = "README.md"
+SUMS = "SHA256SUMS"
+
+MAX_MEMBERS = 64
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ModelCard(_Strict):
+    """The file for people, as it must be found."""
+
+    file: Literal["README.md"]
+    sha256: Digest
+    bytes: int = Field(ge=0)
+
+
+class MemberArchitecture(_Strict):
+    """An architecture as it is written."""
+
+    family: str = Field(min_length=1)
+    axes: dict[str, bool | int | float | str]
+
+
+class MemberFile(_Strict):
+    """One network of the average, and its file as it must be found."""
+
+    # a plain name: no folder, no drive, nothing hidden, and no suffix but this one
+    file: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\.safetensors$")]
+    sha256: Digest
+    bytes: int = Field(ge=0)
+    architecture: MemberArchitecture
+    parameters: int = Field(ge=1)
+    """Numbers in its state dictionary."""
+    weight: float = Field(ge=0, le=1)
+    """Its share of the average."""
+    metrics: dict[str, float]
+    """What it reached alone on the validation images."""
+    candidate: str | None
+    """Name of the candidate of the search whose trial trained it."""
+
+
+class Metrics(_Strict):
+    """PSNR in dB (RGB) on the validation images of the search."""
+
+    bicubic: float
+    best: float
+    """Of the best network alone."""
+    ensemble: float
+    """Of the weighted average of the members."""
+
+
+class Manifest(_Strict):
+    """Everything about a bundle that a program may want to know; `manifest.json`."""
+
+    format: Literal["gpnas bundle"]
+    version: int = Field(ge=1, le=VERSION)
+    """Version of this format."""
+    gpnas: str
+    """Version of gpnas that wrote it."""
+    created: str
+    """ISO 8601, UTC."""
+    licence: str | None
+    """Under which the weights may be used, an SPDX identifier where there is one; None: not stated."""
+    scale: int = Field(ge=1, le=64)
+    """Super-resolution factor."""
+    metrics: Metrics
+    members: tuple[MemberFile, ...] = Field(min_length=1, max_length=MAX_MEMBERS)
+    recipe: dict[str, JsonValue]
+    """How the networks were trained."""
+    data: dict[str, JsonValue]
+    """What they were trained on: at least its `fingerprint`."""
+    seed: int
+    """Of the search."""
+    versions: dict[str, str]
+    """Of Python and of the packages that the results depend on."""
+    machine: dict[str, JsonValue]
+    """What the search ran on."""
+    journal: dict[str, JsonValue] | None
+    """What the search's journal says of the members; None where there was no search."""
+    model_card: ModelCard
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Manifest:
+        names = [member.file for member in self.members]
+        if len(set(names)) < len(names):
+            raise ValueError(f"members must have files of their own, but got {names}")
+        total = math.fsum(member.weight for member in self.members)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the members' weights must sum to 1, but sum to {total}")
+        if not isinstance(self.data.get("fingerprint"), str):
+            raise ValueError("`data` must have a `fingerprint`, but has none")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """As it is written."""
+        text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The manifest's JSON schema, for programs that read bundles without gpnas."""
+    return Manifest.model_json_schema()
+
+
+class _Version(BaseModel):
+    format: JsonValue = None
+    version: JsonValue = None
+
+
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """A manifest that has been checked.
+
+    Args:
+        text: of the file.
+        where: names the bundle, for the error.
+
+    Raises:
+        BundleError: it breaks the schema, or a newer gpnas wrote it.
+    """
+    try:
+        head = _Version.model_validate_json(text)
+        if head.format != "gpnas bundle":
+            raise BundleError(
+                f"{where}: `format` in {MANIFEST} must be 'gpnas bundle', but got {str(head.format)[:60]!r}; "
+                "name a bundle that `gpnas search` or `gpnas export` wrote"
+            )
+        if isinstance(head.version, int) and head.version > VERSION:
+            raise BundleError(
+                f"{where}: this gpnas reads bundles up to version {VERSION}, but got version {head.version}; "
+                "a newer gpnas wrote it, so install that"
+            )
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(
+            f"{where}: {MANIFEST} must follow its schema, but {explain(error)}; "
+            "fetch or export the bundle again"
+        ) from None
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong with a document, in one line."""
+    first = error.errors()[0]
+    place = ".".join(str(step) for step in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")
+    if not place:
+        return " ".join(reason.split())
+    return " ".join(f"`{place}`: {reason}, but got {str(first['input'])[:60]!r}".split())
+
+
+def sums(digests: Iterable[tuple[str, str]]) -> bytes:
+    """The text of SHA256SUMS.
+
+    Args:
+        digests: name and SHA-256 of each file.
+    """
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests)).encode()

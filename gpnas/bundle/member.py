@@ -1,0 +1,39 @@
+"""A bundle in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from gpnas.bundle.manifest import Manifest
+from gpnas.records import Architecture
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One trained network of an average."""
+
+    architecture: Architecture
+    state: Mapping[str, Tensor]
+    """The network's state dictionary; finite values."""
+    weight: float
+    """Its share of the average, in [0, 1]; the members' weights sum to 1."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What it reached alone, such as `psnr` in dB and `ssim`."""
+    candidate: str | None = None
+    """Name of the candidate whose trial trained it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle that has been read and verified to the last byte."""
+
+    manifest: Manifest
+    members: tuple[Member, ...]
+
+    @property
+    def scale(self) -> int:
+        """The super-resolution factor."""
+        return self.manifest.scale

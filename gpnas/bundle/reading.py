@@ -1,0 +1,248 @@
+"""Reading a bundle: nothing in it is believed before it is verified.
+
+A bundle may come from anyone. Its files are read into memory, never extracted; names are compared
+with those that the manifest must have, never joined to a path; weights are safetensors, never pickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from gpnas.bundle.manifest import (
+    MANIFEST,
+    MAX_MEMBERS,
+    SUMS,
+    Manifest,
+    MemberFile,
+    ModelCard,
+    parse_manifest,
+    sums,
+)
+from gpnas.bundle.member import Bundle, Member
+from gpnas.errors import BundleError
+from gpnas.records import Architecture
+
+MAX_MANIFEST = 16 * 2**20
+"""Largest manifest and list of checksums that are read, in bytes."""
+MAX_RATIO = 20
+"""Largest ratio of an archive's content to its size; weights reach little more than 1."""
+PICKLES = (".bin", ".ckpt", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
+"""Suffixes of files that run code when they are loaded, or may."""
+
+Read = Callable[[int], bytes]
+"""Reads a file: as many bytes as asked for, one more where there are more."""
+
+
+def read_bundle(path: Path) -> Bundle:
+    """A bundle whose every byte is as it was written.
+
+    Args:
+        path: the folder or the .zip file.
+
+    Raises:
+        BundleError: it is missing; a file is missing, changed, surplus or no plain file; its manifest
+            breaks the schema or is newer than this gpnas; an archive holds a name twice, is encrypted,
+            or would grow beyond reason.
+    """
+    path = Path(path)
+    with _opened(path) as files:
+        manifest, text = _manifest(path, files)
+        _check_names(path, files, manifest)
+        entries: tuple[ModelCard | MemberFile, ...] = (manifest.model_card, *manifest.members)
+        digests = [(entry.file, entry.sha256) for entry in entries]
+        digests.append((MANIFEST, hashlib.sha256(text).hexdigest()))
+        if files[SUMS](MAX_MANIFEST) != sums(digests):
+            raise BundleError(f"{path}: {MANIFEST} and {SUMS} must agree, but one has changed; {_AGAIN}")
+        _verified(path, files, manifest.model_card)
+        members = tuple(_member(path, files, entry) for entry in manifest.members)
+    return Bundle(manifest, members)
+
+
+def _member(path: Path, files: Mapping[str, Read], entry: MemberFile) -> Member:
+    state = _weights(path, entry.file, _verified(path, files, entry))
+    count = sum(tensor.numel() for tensor in state.values())
+    if count != entry.parameters:
+        raise BundleError(
+            f"{path}: {entry.file} must hold {entry.parameters} parameters, but holds {count}; {_AGAIN}"
+        )
+    architecture = Architecture(entry.architecture.family, entry.architecture.axes)
+    return Member(architecture, state, entry.weight, entry.metrics, entry.candidate)
+
+
+_AGAIN = "fetch or export the bundle again"
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a bundle of this name is a file."""
+    return path.suffix.lower() == ".zip"
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether what lies there is a bundle with nothing else in it, or empty, so that it may be replaced."""
+    if is_zip(path):
+        if not path.is_file():
+            return False
+        if path.stat().st_size == 0:
+            return True
+    elif not path.is_dir():
+        return False
+    elif not any(path.iterdir()):
+        return True
+    try:
+        with _opened(path) as files:
+            manifest, _ = _manifest(path, files)
+            return files.keys() <= _names(manifest)
+    except BundleError:
+        return False
+
+
+def _names(manifest: Manifest) -> set[str]:
+    return {MANIFEST, SUMS, manifest.model_card.file, *(member.file for member in manifest.members)}
+
+
+def _manifest(path: Path, files: Mapping[str, Read]) -> tuple[Manifest, bytes]:
+    if MANIFEST not in files:
+        raise BundleError(
+            f"{path}: a bundle must hold {MANIFEST}, but this does not; "
+            "name a bundle that `gpnas search` or `gpnas export` wrote"
+        )
+    text = files[MANIFEST](MAX_MANIFEST)
+    if len(text) > MAX_MANIFEST:
+        raise BundleError(f"{path}: {MANIFEST} must be smaller than {MAX_MANIFEST} bytes, but is not")
+    return parse_manifest(text, str(path)), text
+
+
+def _check_names(path: Path, files: Mapping[str, Read], manifest: Manifest) -> None:
+    expected = _names(manifest)
+    for name in sorted(files.keys() - expected):
+        why = " (a pickle, which can run code when it is loaded)" if name.lower().endswith(PICKLES) else ""
+        raise BundleError(
+            f"{path}: a bundle holds the files of its manifest alone, but also {name!r}{why}; "
+            "remove that file"
+        )
+    for name in sorted(expected - files.keys()):
+        raise BundleError(f"{path}: a bundle must hold {name}, but it is missing; {_AGAIN}")
+
+
+def _verified(path: Path, files: Mapping[str, Read], entry: ModelCard | MemberFile) -> bytes:
+    content = files[entry.file](entry.bytes)
+    if len(content) != entry.bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(
+            f"{path}: files must be as they were written, but {entry.file} has changed; {_AGAIN}"
+        )
+    return content
+
+
+def _weights(path: Path, name: str, content: bytes) -> dict[str, torch.Tensor]:
+    try:
+        state = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{path}: {name} must be a safetensors file, but {reason}; {_AGAIN}") from None
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise BundleError(f"{path}: weights must be finite, but `{key}` of {name} is not; export another")
+    return state
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, Read]]:
+    """The files of a bundle by name, none of them read yet."""
+    try:
+        if path.is_dir():
+            yield _folder(path)
+            return
+        if not path.exists():
+            raise BundleError(f"{path}: a bundle must be a folder or a .zip file, but there is nothing")
+        with zipfile.ZipFile(path) as archive:
+            yield _archive(path, archive)
+    # whatever zipfile raises for what is no archive, is damaged, or is beyond it
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        struct.error,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{path}: a bundle must be a folder or a whole .zip file, but {reason}; {_AGAIN}"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise BundleError(f"{path}: a bundle must be readable, but {reason}") from None
+
+
+def _folder(path: Path) -> dict[str, Read]:
+    files: dict[str, Read] = {}
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if not entry.is_file(follow_symlinks=False):
+                kind = "a link" if entry.is_symlink() else "a folder" if entry.is_dir() else "no file"
+                raise BundleError(
+                    f"{path}: a bundle holds plain files alone, but {entry.name!r} is {kind}; remove it"
+                )
+            files[entry.name] = _reader(path / entry.name)
+    return files
+
+
+def _reader(path: Path) -> Read:
+    def read(limit: int) -> bytes:
+        # the flags again, since what lies there may have been exchanged meanwhile
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(f"{path.name} is no plain file")
+            return file.read(limit + 1)
+
+    return read
+
+
+def _archive(path: Path, archive: zipfile.ZipFile) -> dict[str, Read]:
+    entries = archive.infolist()
+    if len(entries) > MAX_MEMBERS + 3:
+        raise BundleError(
+            f"{path}: a bundle holds at most {MAX_MEMBERS + 3} files, but this archive holds {len(entries)}"
+        )
+    content, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if content > MAX_RATIO * size + 2**20:
+        raise BundleError(
+            f"{path}: an archive's content must be at most {MAX_RATIO} times its size, but {size} bytes "
+            f"would become {content}"
+        )
+    files: dict[str, Read] = {}
+    for entry in entries:
+        name = entry.orig_filename
+        if name in files:
+            raise BundleError(f"{path}: a bundle holds each file once, but {name!r} twice; {_AGAIN}")
+        mode = entry.external_attr >> 16
+        is_plain = stat.S_IFMT(mode) in (0, stat.S_IFREG) and not name.endswith("/")
+        if not is_plain or name in ("", ".", "..") or any(letter in name for letter in "/\\:\0"):
+            raise BundleError(
+                f"{path}: a bundle holds plain files at its top alone, but has {name!r}; {_AGAIN}"
+            )
+        files[name] = _entry_reader(archive, entry)
+    return files
+
+
+def _entry_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Read:
+    def read(limit: int) -> bytes:
+        if entry.flag_bits & 0x1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise NotImplementedError(f"{entry.filename} is encrypted or compressed in a rare way")
+        with archive.open(entry) as file:
+            return file.read(limit + 1)
+
+    return read

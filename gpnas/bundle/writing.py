@@ -1,0 +1,229 @@
+"""Writing a bundle: whole, under its final name, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import save
+
+from gpnas.bundle.card import model_card
+from gpnas.bundle.manifest import MANIFEST, README, SUMS, VERSION, Manifest, explain, sums
+from gpnas.bundle.member import Member
+from gpnas.bundle.reading import is_bundle, is_zip
+from gpnas.errors import BundleError
+
+
+def write_bundle(
+    path: Path,
+    members: Sequence[Member],
+    *,
+    scale: int,
+    recipe: Mapping[str, Any],
+    data: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    seed: int,
+    versions: Mapping[str, str],
+    machine: Mapping[str, Any],
+    licence: str | None = None,
+    journal: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a bundle; an earlier bundle of that name is replaced, nothing else ever is.
+
+    Args:
+        path: a file where it ends in .zip, else a folder; the folder that it lies in must exist.
+        members: the networks of the average, at least one; their weights sum to 1.
+        scale: super-resolution factor.
+        recipe: how they were trained, as JSON.
+        data: what on, as JSON; at least its `fingerprint`.
+        metrics: PSNR in dB of `bicubic`, `best` (network alone) and `ensemble`.
+        seed: of the search.
+        versions: of packages.
+        machine: what it was, as JSON.
+        licence: of the weights, an SPDX identifier where there is one.
+        journal: what the search's journal says of the members, as JSON.
+
+    Raises:
+        BundleError: something given breaks a rule, what lies there is not a bundle, or the disk is
+            full. Then nothing is left behind, and what was there before still is.
+    """
+    path = Path(path).resolve()
+    description = {
+        "format": "gpnas bundle",
+        "version": VERSION,
+        "gpnas": versions.get("gpnas") or _version(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "licence": licence,
+        "scale": scale,
+        "metrics": dict(metrics),
+        "recipe": dict(recipe),
+        "data": dict(data),
+        "seed": seed,
+        "versions": dict(versions),
+        "machine": dict(machine),
+        "journal": None if journal is None else dict(journal),
+    }
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        if not path.parent.is_dir():
+            raise BundleError(f"{path.parent}: the folder that a bundle goes into must exist, but does not")
+        _check_replaceable(path)
+        if is_zip(path):
+            _write_zip(temporary, _contents(path, members, description))
+            os.replace(temporary, path)
+        else:
+            _write_folder(temporary, _contents(path, members, description))
+            _replace_folder(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise BundleError(
+            f"{path}: a bundle must be written as a whole, but {reason}; nothing was"
+        ) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _version() -> str:
+    try:
+        return version("gpnas")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _contents(
+    path: Path, members: Sequence[Member], description: Mapping[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file, one at a time, so that one network's copy is in memory."""
+    digests: list[tuple[str, str]] = []
+    entries = []
+    for number, member in enumerate(members, 1):
+        name = f"network-{number}.safetensors"
+        content = _weights(path, member)
+        digests.append((name, hashlib.sha256(content).hexdigest()))
+        entries.append(
+            {
+                "file": name,
+                "sha256": digests[-1][1],
+                "bytes": len(content),
+                "architecture": member.architecture.to_json(),
+                "parameters": sum(tensor.numel() for tensor in member.state.values()),
+                "weight": float(member.weight),
+                "metrics": {key: float(value) for key, value in member.metrics.items()},
+                "candidate": member.candidate,
+            }
+        )
+        yield name, content
+    document = {**description, "members": entries}
+    placeholder = {"file": README, "sha256": "0" * 64, "bytes": 0}
+    _checked(path, {**document, "model_card": placeholder})  # before the card relies on it
+    card = model_card(document).encode()
+    digests.append((README, hashlib.sha256(card).hexdigest()))
+    yield README, card
+    manifest = _checked(
+        path, {**document, "model_card": {"file": README, "sha256": digests[-1][1], "bytes": len(card)}}
+    ).to_bytes()
+    digests.append((MANIFEST, hashlib.sha256(manifest).hexdigest()))
+    yield MANIFEST, manifest
+    yield SUMS, sums(digests)
+
+
+def _checked(path: Path, document: Mapping[str, Any]) -> Manifest:
+    try:
+        return Manifest.model_validate_json(json.dumps(document, allow_nan=False))
+    except ValidationError as error:
+        raise BundleError(f"{path}: a manifest must follow its schema, but {explain(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"{path}: a manifest must hold plain JSON values, but {error}") from None
+
+
+def _weights(path: Path, member: Member) -> bytes:
+    state = {}
+    for name, tensor in member.state.items():
+        if not torch.isfinite(tensor).all():
+            raise BundleError(
+                f"{path}: weights must be finite, but `{name}` of {member.architecture} holds NaN or "
+                "infinity; leave this network out"
+            )
+        # tensors that share memory, or lie in another order, have no written form
+        state[name] = tensor.detach().cpu().contiguous().clone()
+    try:
+        return bytes(save(state))
+    except (SafetensorError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{path}: weights must have a safetensors form, but {member.architecture}: {reason}"
+        ) from None
+
+
+def _check_replaceable(path: Path) -> None:
+    if os.path.lexists(path) and not is_bundle(path):
+        raise BundleError(
+            f"{path}: only a bundle may be replaced, but this is something else; "
+            "remove it or choose another name"
+        )
+
+
+def _write_folder(folder: Path, contents: Iterator[tuple[str, bytes]]) -> None:
+    folder.mkdir()
+    for name, content in contents:
+        with open(folder / name, "xb") as file:
+            file.write(content)
+            _sync_file(file)
+    _sync(folder)
+
+
+def _write_zip(archive: Path, contents: Iterator[tuple[str, bytes]]) -> None:
+    with open(archive, "xb") as file:
+        # stored: weights hardly shrink. One fixed date: the same content gives the same archive.
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as written:
+            for name, content in contents:
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                entry.external_attr = 0o100644 << 16
+                written.writestr(entry, content)
+        _sync_file(file)
+
+
+def _replace_folder(temporary: Path, path: Path) -> None:
+    if not path.exists():
+        os.rename(temporary, path)
+        return
+    # a folder that is not empty cannot be replaced in one step; the earlier one returns on failure
+    earlier = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    os.rename(path, earlier)
+    try:
+        os.rename(temporary, path)
+    except BaseException:
+        os.rename(earlier, path)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _sync_file(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
