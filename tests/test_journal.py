@@ -4,12 +4,10 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -87,7 +85,7 @@ def exactly(value: Any) -> str:
     return repr(value)
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(candidates, outcomes, st.floats(0, 1e12), st.dictionaries(texts, finite, max_size=3)),
@@ -263,54 +261,66 @@ def test_a_missing_journal_is_named(tmp_path: Path) -> None:
 # -- processes that die, and several at once
 
 WRITER = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from test_journal import HEADER, Journal, candidate, observation
-with Journal.create_or_open(Path(sys.argv[2]), HEADER) as journal:
-    print("open", flush=True)
-    for pending in journal.pending():
-        journal.commit_observation(observation(pending.seed))
-        print(pending.seed, flush=True)
-    for number in range(len(journal.candidates()), int(sys.argv[3])):
-        journal.commit_candidates([candidate(number)])
-        journal.start_attempt(f"c{number:04d}")
-        journal.record_progress(f"c{number:04d}", 1, 10, 30.0, 0.9, 0.1, 1.0)
-        journal.commit_observation(observation(number))
-        print(number, flush=True)
+def write(run, numbers, say):
+    with Journal.create_or_open(run, HEADER) as journal:
+        say("open")
+        for pending in journal.pending():
+            journal.commit_observation(observation(pending.seed))
+            say(pending.seed)
+        for number in range(len(journal.candidates()), numbers):
+            journal.commit_candidates([candidate(number)])
+            journal.start_attempt(f"c{number:04d}")
+            journal.record_progress(f"c{number:04d}", 1, 10, 30.0, 0.9, 0.1, 1.0)
+            journal.commit_observation(observation(number))
+            say(number)
+"""
+
+KILLER = """
+import random, signal, time
+moments = random.Random(0)
+acknowledged = []
+for round in range(10):
+    inlet, outlet = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            write(run, 10**6, lambda word: os.write(outlet, f"{word}\\n".encode()))
+        finally:
+            os._exit(1)
+    os.close(outlet)
+    with os.fdopen(inlet) as told:
+        assert told.readline() == "open\\n"
+        if round == 0:
+            with pytest.raises(JournalError, match=f"process {child} holds it"):
+                Journal.create_or_open(run, HEADER)
+        assert status(run)["state"] == "running"
+        time.sleep(moments.uniform(0, 0.2))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        acknowledged += [int(line) for line in told if line.endswith("\\n")]
+    assert status(run)["state"] == "interrupted"
+print(acknowledged)
 """
 
 
-def writer(run: Path, numbers: int, before: Any = None) -> subprocess.Popen[str]:
+def run_script(script: str, run: Path, before: Any = None) -> subprocess.CompletedProcess[str]:
+    """Runs a script in a process of its own, with this module's names, `write` and `run`."""
+    head = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_journal import *\n"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(Path(__file__).parent), str(run), str(numbers)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+    return subprocess.run(
+        [sys.executable, "-c", f"{head}run = Path({str(run)!r})\n{WRITER}\n{script}"],
+        capture_output=True,
         text=True,
         env=environment,
         preexec_fn=before,
+        check=False,
     )
 
 
 def test_nothing_committed_is_lost_when_the_driver_is_killed(tmp_path: Path) -> None:
-    random_moments = random.Random(0)
-    acknowledged: list[int] = []
-    for _ in range(3):
-        process = writer(tmp_path, 10**6)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "open\n"
-        with pytest.raises(JournalError, match=f"process {process.pid} holds it"):
-            Journal.create_or_open(tmp_path, HEADER)
-        assert status(tmp_path)["state"] == "running"
-        time.sleep(random_moments.uniform(0.02, 0.5))
-        process.send_signal(signal.SIGKILL)
-        acknowledged += [int(line) for line in process.stdout if line.endswith("\n")]
-        process.stdout.close()
-        process.stderr.close()
-        process.wait()
-        assert status(tmp_path)["state"] == "interrupted"
+    process = run_script(KILLER, tmp_path)
+    assert process.returncode == 0, process.stderr
+    acknowledged = json.loads(process.stdout)
     with Journal.create_or_open(tmp_path, HEADER) as journal:
         assert journal.note is None
         observed = [told.candidate.seed for told in journal.observations()]
@@ -624,13 +634,12 @@ def _small_files() -> None:
 
 
 def test_a_file_size_limit_loses_nothing_committed(tmp_path: Path) -> None:
-    process = writer(tmp_path, 10**5, before=_small_files)
-    out, err = process.communicate()
+    process = run_script("write(run, 10**5, print)", tmp_path, before=_small_files)
     assert process.returncode != 0
-    last = err.strip().splitlines()[-1]
+    last = process.stderr.strip().splitlines()[-1]
     assert last.startswith("gpnas.errors.JournalError: ")
     assert "what was committed is safe" in last
-    acknowledged = [int(line) for line in out.splitlines()[1:]]
+    acknowledged = [int(line) for line in process.stdout.splitlines()[1:]]
     assert len(acknowledged) > 3
     with Journal.create_or_open(tmp_path, HEADER) as journal:
         assert journal.note is None

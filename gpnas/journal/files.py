@@ -234,7 +234,7 @@ def open_to_read(run: Path) -> tuple[sqlite3.Connection, str | None]:
         return connect(path, "mode=ro"), None
     if backup.exists() and _damage(backup) is None:
         note = f"{JOURNAL} cannot be read ({damage}); what follows is from {BACKUP}"
-        return connect(backup, "immutable=1"), note
+        return connect(backup, "mode=ro&immutable=1"), note
     raise DamageError(damage)
 
 
@@ -251,15 +251,28 @@ def _damage(path: Path, *, or_unreadable: bool = False) -> str | None:
         JournalError: a newer gpnas wrote it.
         sqlite3.Error: the file cannot be judged, as when the disk fails.
     """
+    # the backup before the journal itself, which only grows: a driver may be at work
+    kept = None if path.name == BACKUP else _judge(path.with_name(BACKUP), or_unreadable=True)
+    counts = _judge(path, or_unreadable)
+    if isinstance(counts, str):
+        return counts
+    if isinstance(kept, tuple) and any(more > less for more, less in zip(kept, counts, strict=True)):
+        return (
+            f"it holds {counts[1]} candidates and {counts[2]} observations, its backup "
+            f"{kept[1]} and {kept[2]}"
+        )
+    return None
+
+
+def _judge(path: Path, or_unreadable: bool) -> tuple[int, int, int] | str:
+    """What `examine` counts, or what is wrong with the file alone; raises as `_damage`."""
     if not path.exists():
         return "it is missing"
-    is_backup = path.name == BACKUP
-    kept = (0, 0, 0)
-    if not is_backup and _damage(path.with_name(BACKUP)) is None:
-        # before the journal itself, which only grows: a driver may be at work
-        kept = _counts(path.with_name(BACKUP))
+    # a backup is replaced and never changed, so it needs no lock and no log beside it
+    options = "mode=ro&immutable=1" if path.name == BACKUP else "mode=ro"
     try:
-        counts = _counts(path)
+        with closing(connect(path, options)) as connection:
+            return examine(connection, path)
     except (DamageError, UnicodeError) as error:
         return " ".join(str(error).split())
     except sqlite3.DatabaseError as error:
@@ -269,18 +282,6 @@ def _damage(path: Path, *, or_unreadable: bool = False) -> str | None:
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_IOERR")):
             raise
         return str(error)
-    if any(more > less for more, less in zip(kept, counts, strict=True)):
-        return (
-            f"it holds {counts[1]} candidates and {counts[2]} observations, its backup "
-            f"{kept[1]} and {kept[2]}"
-        )
-    return None
-
-
-def _counts(path: Path) -> tuple[int, int, int]:
-    # a backup is replaced and never changed, so it needs no lock and no log beside it
-    with closing(connect(path, "immutable=1" if path.name == BACKUP else "mode=ro")) as connection:
-        return examine(connection, path)
 
 
 def examine(connection: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
