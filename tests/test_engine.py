@@ -1,0 +1,165 @@
+"""The engine: deterministic, resumable, never repeating, and better than chance."""
+
+import math
+
+import pytest
+import torch
+
+from gpnas import Architecture, Engine, Observation, SearchSpace
+from gpnas.engine import STRATEGIES
+from gpnas.records import Candidate
+from gpnas.space import Family, IntegerAxis
+
+SPACE = SearchSpace(
+    [
+        Family(
+            "net",
+            (
+                IntegerAxis("features", tuple(range(8, 72, 8))),
+                IntegerAxis("blocks", tuple(range(1, 7))),
+                IntegerAxis("stages", (1, 2, 3)),
+            ),
+        )
+    ]
+).with_costs(lambda a: {"parameters": float(a.axes["features"]) ** 2 * float(a.axes["blocks"])})
+
+
+def objective(architecture: Architecture) -> float:
+    """Best inside the space: more features help, too much depth hurts."""
+    features, blocks, stages = (float(architecture.axes[name]) for name in ("features", "blocks", "stages"))
+    return 30 + math.log(features) - 0.1 * (blocks - 3) ** 2 - 0.05 * (stages - 2) ** 2
+
+
+def run(engine: Engine, trials: int, workers: int = 1) -> list[Candidate]:
+    asked: list[Candidate] = []
+    waiting: list[Candidate] = []
+    while len(asked) < trials:
+        new = engine.suggest(min(workers - len(waiting), trials - len(asked)))
+        asked += new
+        waiting += new
+        if not waiting:
+            break
+        done = waiting.pop(0)
+        engine.observe(Observation(done, objective(done.architecture)))
+    return asked
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_history_gives_the_same_suggestions(strategy: str) -> None:
+    first, second = (run(Engine(SPACE, seed=3, strategy=strategy, trials=10), 10) for _ in range(2))
+    assert [(c.id, c.architecture, c.seed) for c in first] == [(c.id, c.architecture, c.seed) for c in second]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_resumed_engine_goes_on_as_the_uninterrupted_one(strategy: str) -> None:
+    whole = Engine(SPACE, seed=1, strategy=strategy, trials=12)
+    asked = run(whole, 12, workers=2)
+    for cut in (1, 4, 9):
+        resumed = Engine(SPACE, seed=1, strategy=strategy, trials=12)
+        # with two workers, observation i arrives before suggestion i + 2
+        observed = asked[: cut - 1]
+        resumed.replay(asked[:cut], [Observation(c, objective(c.architecture)) for c in observed])
+        assert resumed.suggest(1)[0].architecture == asked[cut].architecture
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_architecture_is_suggested_twice_and_an_exhausted_space_ends(strategy: str) -> None:
+    space = SearchSpace([Family("f", (IntegerAxis("a", (1, 2, 3)), IntegerAxis("b", (1, 2))))])
+    engine = Engine(space, strategy=strategy, trials=20)
+    asked = engine.suggest(4)
+    for candidate in asked:
+        engine.observe(Observation(candidate, float(candidate.architecture.axes["a"])))
+    asked += engine.suggest(10)
+    assert len({candidate.architecture for candidate in asked}) == len(asked) == len(space)
+    assert engine.suggest(1) == []
+
+
+def test_the_search_finds_the_best_where_chance_does_not() -> None:
+    best = max(objective(architecture) for architecture in SPACE)
+
+    def regret(strategy: str) -> float:
+        losses = []
+        for seed in range(3):
+            asked = run(Engine(SPACE, seed=seed, strategy=strategy, trials=20), 20)
+            losses.append(best - max(objective(candidate.architecture) for candidate in asked))
+        return sorted(losses)[1]
+
+    assert regret("mi+nei") < 0.01 < regret("random")
+
+
+def test_the_design_is_the_greedy_mutual_information_of_the_prior() -> None:
+    from gpnas.mutual_information import greedy_design
+    from gpnas.surrogate import Hyperparameters, covariance
+
+    engine = Engine(SPACE, trials=20)
+    asked = engine.suggest(engine.design)
+    hyperparameters = Hyperparameters.default(SPACE.columns)
+    whole = covariance(SPACE.features, SPACE.features, SPACE.columns, hyperparameters)
+    expected, gains = greedy_design([whole], float(hyperparameters.noise_variance), engine.design)
+    assert [SPACE.index(candidate.architecture) for candidate in asked] == expected
+    assert [candidate.decision["score"] for candidate in asked] == pytest.approx(gains)
+    assert {candidate.decision["phase"] for candidate in asked} == {"mutual information"}
+
+
+def test_failures_are_never_suggested_again_and_their_kind_is_avoided() -> None:
+    def fails(architecture: Architecture) -> bool:
+        return float(architecture.axes["features"]) >= 48
+
+    engine = Engine(SPACE, trials=30)
+    late = []
+    for number in range(30):
+        (candidate,) = engine.suggest(1)
+        if fails(candidate.architecture):
+            engine.observe(Observation(candidate, None, "out of memory"))
+        else:
+            engine.observe(Observation(candidate, objective(candidate.architecture)))
+        if number >= 15:
+            late.append(fails(candidate.architecture))
+    share = sum(fails(architecture) for architecture in SPACE) / len(SPACE)
+    assert sum(late) / len(late) < share
+
+
+def test_everything_failing_does_not_stop_the_engine() -> None:
+    engine = Engine(SPACE, trials=8)
+    for _ in range(8):
+        (candidate,) = engine.suggest(1)
+        engine.observe(Observation(candidate, None, "diverged"))
+    assert engine.recommend() == []
+
+
+def test_recommendations_rank_by_posterior_mean() -> None:
+    engine = Engine(SPACE, trials=12)
+    run(engine, 12)
+    mean, stddev = engine.posterior()
+    ranked = [float(mean[SPACE.index(c.architecture)]) for c in engine.recommend()]
+    assert ranked == sorted(ranked, reverse=True)
+    assert bool((stddev > 0).all())
+    assert mean.dtype == torch.float64
+
+
+def test_a_space_of_one_architecture_is_a_space() -> None:
+    space = SearchSpace([Family("f", (IntegerAxis("a", (4,)),))])
+    engine = Engine(space)
+    (candidate,) = engine.suggest(3)
+    engine.observe(Observation(candidate, 30.0))
+    assert engine.suggest(1) == []
+    assert engine.recommend() == [candidate]
+
+
+def test_large_spaces_get_a_design_too() -> None:
+    axes = tuple(IntegerAxis(name, tuple(range(1, 23))) for name in "abc")
+    engine = Engine(SearchSpace([Family("f", axes)]), trials=16)
+    asked = engine.suggest(4)
+    assert len({candidate.architecture for candidate in asked}) == 4
+
+
+def test_what_breaks_a_rule_is_named() -> None:
+    with pytest.raises(ValueError, match="a strategy must be one of mi"):
+        Engine(SPACE, strategy="best")
+    with pytest.raises(ValueError, match="`trials >= 1` must hold, but got 0"):
+        Engine(SPACE, trials=0)
+    engine = Engine(SPACE)
+    (candidate,) = engine.suggest(1)
+    engine.observe(Observation(candidate, 1.0))
+    with pytest.raises(ValueError, match="observed once"):
+        engine.observe(Observation(candidate, 1.0))
