@@ -7,6 +7,7 @@ process, and draws suggestion number i from a generator of its own, so resuming 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ mutual information, then the best posterior mean (Li et al., CVPR 2020). `random
 
 DESIGN_SHARE = {"mi+nei": 0.25, "published": 0.5, "random": 0.0}
 """Share of the trials that mutual information chooses."""
+LEAST_SUCCESS = math.log(0.25)
+"""Log probability of success below which nothing is trained while there is anything else."""
 DESIGN_POINTS = 2_000
 """Largest number of architectures among which a design weighs mutual information; of a larger space
 a random part stands for all."""
@@ -177,7 +180,11 @@ class Engine:
             self._features[free],
             self._features[self._indices(failed=False)],
             self._features[self._indices(failed=True)],
+            self._columns,
         )
+        # a great promise must not outweigh a near-certain failure for ever
+        hopeless = success < LEAST_SUCCESS
+        success = torch.where(hopeless & ~hopeless.all(), float("-inf"), success)
         if self.strategy == "published":
             scores = posterior.mean_and_variance(self._features[free])[0] + success
             phase = "posterior mean"

@@ -21,6 +21,7 @@ from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
 from gpnas.records import Architecture
 from gpnas_trainers import build
+from gpnas_trainers.cost import parameters
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr, ssim
 from gpnas_trainers.pairs import (
@@ -86,9 +87,14 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
     networks = []
     for member in bundle.members:
         try:
+            # before anything is built: a crafted manifest may name sizes that exhaust the memory
+            due = parameters(member.architecture.family, bundle.scale, **member.architecture.axes)
+            given = sum(tensor.numel() for tensor in member.state.values())
+            if due != given:
+                raise ValueError(f"{due} numbers are due and {given} given")
             network = build(member.architecture.family, bundle.scale, **member.architecture.axes)
             network.load_state_dict(dict(member.state), strict=True)
-        except (ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise BundleError(
                 f"{member.architecture}: weights must fit their architecture, but {reason}"

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from gpytorch.priors import GammaPrior, LogNormalPrior, NormalPrior
 from linear_operator.utils.cholesky import psd_safe_cholesky
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -66,6 +66,41 @@ class Hyperparameters:
         return torch.cat([self.lengthscales, rest]).log()
 
 
+@dataclass(frozen=True)
+class Differences:
+    """What the covariance of two sets of points needs of their features, whatever the hyperparameters."""
+
+    distance: Tensor  # (d, n, q); 0 in unordered columns
+    mismatch: Tensor  # (d, n, q); 0 in ordered columns
+    linear: Tensor  # (n, q), product of centred ordered features
+
+    @classmethod
+    def of(cls, x1: Tensor, x2: Tensor, columns: Sequence[Column]) -> Differences:  # (n, d), (q, d)
+        ordered = _ordered(columns)
+        gap = x1.T[:, :, None] - x2.T[:, None, :]
+        a, b = 2 * x1[:, ordered] - 1, 2 * x2[:, ordered] - 1
+        return cls(
+            math.sqrt(5) * gap.abs() * ordered[:, None, None],
+            (gap != 0).double() * ~ordered[:, None, None],
+            a @ b.T,
+        )
+
+    def covariance(self, hyperparameters: Hyperparameters) -> Tensor:  # (n, q)
+        inverse = 1 / hyperparameters.lengthscales[:, None, None]
+        scaled = self.distance * inverse
+        polynomial = (1 + scaled + scaled.square() / 3).prod(dim=0)
+        local = polynomial * torch.exp(-(scaled + self.mismatch * inverse).sum(dim=0))
+        return (
+            CONSTANT_VARIANCE
+            + hyperparameters.linear_variance * self.linear
+            + hyperparameters.local_variance * local
+        )
+
+
+def _ordered(columns: Sequence[Column]) -> Tensor:  # (d,)
+    return torch.tensor([column.kind in ("ordered", "cost") for column in columns])
+
+
 def covariance(
     x1: Tensor,  # (n, d)
     x2: Tensor,  # (q, d)
@@ -73,59 +108,46 @@ def covariance(
     hyperparameters: Hyperparameters,
 ) -> Tensor:  # (n, q)
     """Prior covariance of latent values, noise left out."""
-    local = torch.ones(len(x1), len(x2), dtype=torch.float64)
-    linear = torch.zeros_like(local)
-    for number, column in enumerate(columns):
-        a, b = x1[:, number, None], x2[None, :, number]
-        lengthscale = hyperparameters.lengthscales[number]
-        if column.kind in ("ordered", "cost"):
-            scaled = (a - b).abs() * (math.sqrt(5) / lengthscale)
-            local = local * (1 + scaled + scaled.square() / 3) * torch.exp(-scaled)
-            linear = linear + 4 * (a - 0.5) * (b - 0.5)
-        else:
-            local = local * torch.exp(-(a != b).double() / lengthscale)
-    return (
-        CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance * local
-    )
+    return Differences.of(x1, x2, columns).covariance(hyperparameters)
 
 
 def prior_variance(x: Tensor, columns: Sequence[Column], hyperparameters: Hyperparameters) -> Tensor:
     """The diagonal of `covariance(x, x)`, (q,)."""
-    ordered = [number for number, column in enumerate(columns) if column.kind in ("ordered", "cost")]
-    linear = 4 * (x[:, ordered] - 0.5).square().sum(dim=1)
+    linear = (2 * x[:, _ordered(columns)] - 1).square().sum(dim=1)
     return CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance
 
 
 def log_prior(hyperparameters: Hyperparameters) -> Tensor:
-    """Log density of the priors over the hyperparameters' logarithms, up to a constant."""
+    """Log density of the priors over the hyperparameters' logarithms, up to a constant.
+
+    Lengthscales and noise are log-normal, the two variances gamma (shape 1.5, rate 1.5).
+    """
     d = len(hyperparameters.lengthscales)
-    lengthscale = LogNormalPrior(math.log(0.5) + 0.5 * math.log(d) + 0.5, 1.0)
-    variance = GammaPrior(1.5, 1.5)
-    noise = NormalPrior(math.log(0.05), 1.5)
-    total: Tensor = (
-        lengthscale.log_prob(hyperparameters.lengthscales).sum()
-        + hyperparameters.lengthscales.log().sum()
-        + variance.log_prob(hyperparameters.local_variance)
-        + hyperparameters.local_variance.log()
-        + variance.log_prob(hyperparameters.linear_variance)
-        + hyperparameters.linear_variance.log()
-        + noise.log_prob(hyperparameters.noise_variance.log())
+    centre = math.log(0.5) + 0.5 * math.log(d) + 0.5
+    variances = torch.stack([hyperparameters.local_variance, hyperparameters.linear_variance])
+    noise = (hyperparameters.noise_variance.log() - math.log(0.1)) / 1.0
+    return (
+        -0.5 * (hyperparameters.lengthscales.log() - centre).square().sum()
+        + (1.5 * variances.log() - 1.5 * variances).sum()
+        - 0.5 * noise.square()
     )
-    return total
 
 
 def log_evidence(x: Tensor, y: Tensor, columns: Sequence[Column], hyperparameters: Hyperparameters) -> Tensor:
     """Log marginal likelihood of standardised values, Rasmussen & Williams Eq. 2.30."""
-    factor = _factor(x, columns, hyperparameters)
-    alpha = torch.cholesky_solve(y[:, None], factor)[:, 0]
-    return (
-        -0.5 * y @ alpha - factor.diagonal().log().sum() - 0.5 * len(y) * math.log(2 * math.pi)
-    )  # fmt: skip
+    return _log_evidence(Differences.of(x, x, columns), y, hyperparameters)
 
 
-def _factor(x: Tensor, columns: Sequence[Column], hyperparameters: Hyperparameters) -> Tensor:
-    prior = covariance(x, x, columns, hyperparameters)
-    noisy = prior + hyperparameters.noise_variance * torch.eye(len(x), dtype=torch.float64)
+def _log_evidence(differences: Differences, y: Tensor, hyperparameters: Hyperparameters) -> Tensor:
+    factor = _factor(differences, hyperparameters)
+    solved = torch.linalg.solve_triangular(factor, y[:, None], upper=False)
+    constant = 0.5 * len(y) * math.log(2 * math.pi)
+    return -0.5 * solved.square().sum() - factor.diagonal().log().sum() - constant
+
+
+def _factor(differences: Differences, hyperparameters: Hyperparameters) -> Tensor:
+    prior = differences.covariance(hyperparameters)
+    noisy = prior + hyperparameters.noise_variance * torch.eye(len(prior), dtype=torch.float64)
     return psd_safe_cholesky(noisy)  # adds jitter where duplicates ask for it
 
 
@@ -146,19 +168,22 @@ class Posterior:
         self.shift, self.unit = _standard(y)
         self._z = (y - self.shift) / self.unit
         if len(x):
-            self._factor = _factor(x, columns, hyperparameters)
+            self._factor = _factor(Differences.of(x, x, columns), hyperparameters)
             self._alpha = torch.cholesky_solve(self._z[:, None], self._factor)[:, 0]
 
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the latent values at (q, d) points, in the values' own unit."""
-        mean = torch.zeros(len(x), dtype=torch.float64)
         variance = prior_variance(x, self.columns, self.hyperparameters)
-        if len(self.x):
-            cross = covariance(self.x, x, self.columns, self.hyperparameters)
-            mean = cross.T @ self._alpha
+        if not len(self.x):
+            return torch.full_like(variance, self.shift), self.unit**2 * variance
+        means, reductions = [], []
+        for part in x.split(max(1, 4_000_000 // self.x.numel())):  # 32 MB at a time
+            cross = covariance(self.x, part, self.columns, self.hyperparameters)
             solved = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-            variance = variance - solved.square().sum(dim=0)
-        return self.shift + self.unit * mean, self.unit**2 * variance.clamp_min(1e-12)
+            means.append(cross.T @ self._alpha)
+            reductions.append(solved.square().sum(dim=0))
+        variance = (variance - torch.cat(reductions)).clamp_min(1e-12)
+        return self.shift + self.unit * torch.cat(means), self.unit**2 * variance
 
     def joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (q,) and covariance (q, q) of the latent values, in the values' own unit."""
@@ -208,12 +233,14 @@ def fit(x: Tensor, y: Tensor, columns: Sequence[Column]) -> Posterior:
     shift, unit = _standard(y)
     z = (y - shift) / unit
 
-    def objective(theta: np.ndarray) -> tuple[float, np.ndarray]:
+    differences = Differences.of(x, x, columns)
+
+    def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         free = torch.from_numpy(theta).requires_grad_()
         hyperparameters = Hyperparameters.unpack(free)
-        loss = -(log_evidence(x, z, columns, hyperparameters) + log_prior(hyperparameters))
+        loss = -(_log_evidence(differences, z, hyperparameters) + log_prior(hyperparameters))
         (gradient,) = torch.autograd.grad(loss, free)
-        return float(loss), gradient.numpy()
+        return float(loss.detach()), gradient.numpy()
 
     start = default.pack()
     starts = [start, start.clone(), start.clone()][:STARTS]

@@ -89,10 +89,20 @@ def test_scores_do_not_depend_on_the_unit() -> None:
 
 def test_success_is_certain_until_something_fails_and_then_falls_around_it() -> None:
     nothing = torch.empty(0, 2, dtype=torch.float64)
-    query = tensor(0.5, 0.5)[None]
-    assert float(log_success_probability(query, nothing, nothing)) == 0
+    query = tensor(0.9, 0.9)[None]
+    assert float(log_success_probability(query, nothing, nothing, COLUMNS)) == 0
     near, far = (
-        float(log_success_probability(query, nothing, query + shift).exp()) for shift in (0.0, 1.0)
+        float(log_success_probability(query, nothing, tensor(*at)[None], COLUMNS).exp())
+        for at in ((0.9, 0.9), (0.1, 0.1))
     )
-    assert near == pytest.approx(0.5)  # one failure here, one success as prior
-    assert far > 0.999
+    assert near < 0.3 < 0.5 < far
+
+
+def test_success_is_learned_along_an_axis() -> None:
+    """Where the dear half fails, dear ones that were never tried are expected to fail too."""
+    x = torch.rand(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fails = x[:, 0] > 0.5
+    query = torch.rand(100, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    chance = log_success_probability(query, x[~fails], x[fails], COLUMNS).exp()
+    right = (chance < 0.5) == (query[:, 0] > 0.5)
+    assert float(right.double().mean()) > 0.9

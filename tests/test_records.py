@@ -55,5 +55,7 @@ def test_a_worker_loads_neither_the_engine_nor_gpytorch() -> None:
         "import sys, gpnas.dispatch.trial;"
         "print([m for m in ('gpnas.engine', 'gpytorch', 'botorch', 'sqlite3') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -80,7 +80,9 @@ def test_the_evidence_equals_gpytorchs() -> None:
     model.train()
     mll = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
     expected = mll(model(x), y) * len(y)
-    torch.testing.assert_close(log_evidence(x, y, COLUMNS, HYPERPARAMETERS), expected.detach(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        log_evidence(x, y, COLUMNS, HYPERPARAMETERS), expected.detach(), atol=1e-6, rtol=0
+    )
 
 
 def test_the_posterior_equals_gpytorchs() -> None:
@@ -123,10 +125,10 @@ def test_leave_one_out_equals_leaving_one_out() -> None:
         k = covariance(x, x, COLUMNS, HYPERPARAMETERS) + HYPERPARAMETERS.noise_variance * torch.eye(10)
         solved = torch.linalg.solve(k[rest][:, rest], k[rest, left])
         assert float(mean[left]) == pytest.approx(
-            posterior.shift + posterior.unit * float(solved @ z[rest]), abs=1e-9
+            posterior.shift + posterior.unit * float(solved @ z[rest]), abs=1e-7
         )
         expected = posterior.unit**2 * float(k[left, left] - k[left, rest] @ solved)
-        assert float(variance[left]) == pytest.approx(expected, abs=1e-9)
+        assert float(variance[left]) == pytest.approx(expected, abs=1e-7)
 
 
 def test_a_fit_predicts_better_than_the_mean_and_covers() -> None:

@@ -221,6 +221,8 @@ def run_search(request: Request, listener: Listener) -> Delivery:
         engine = Engine(
             work.space, seed=work.seed, strategy=work.strategy, trials=work.trials, steps=work.recipe.steps
         )
+        if journal.note:
+            listener.say(journal.note)
         engine.replay(journal.candidates(), journal.observations())
         if journal.pending() or len(journal.candidates()) < work.trials:
             _run_trials(work, request, journal, engine, listener)

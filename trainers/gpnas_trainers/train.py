@@ -39,7 +39,7 @@ class Recipe:
     """Optimiser steps; at least 1."""
     batch_size: int = 8
     """Patches of a step; at least 1."""
-    hr_patch: int = 60
+    hr_patch: int = 48
     """Side of a training patch in HR pixels; a multiple of the scale."""
     learning_rate: float = 2e-3
     """Adam's, after warm-up; falls to 1 % of it along a cosine."""
@@ -53,7 +53,7 @@ class Recipe:
     """Weight of the mean absolute error."""
     ms_ssim_weight: float = 0.1
     """Weight of 1 - MS-SSIM."""
-    evaluate_every: int = 100
+    evaluate_every: int = 150
     """Steps between two validations; the last step always validates."""
 
     def __post_init__(self) -> None:
