@@ -49,9 +49,9 @@ def grid(regular: bool, seed: int = 0) -> list[Array]:
 
 
 def kron(factors: Sequence[Array]) -> Array:
-    product = np.ones((1, 1))
+    product: Array = np.ones((1, 1))
     for factor in factors:
-        product = np.kron(product, factor)
+        product = np.asarray(np.kron(product, factor))
     return product
 
 

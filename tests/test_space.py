@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpnas import Architecture, SearchSpace, SpaceError
+from gpnas.records import AxisValue
 from gpnas.space import Axis, CategoricalAxis, Family, IntegerAxis
 
 integer_axes = st.builds(
@@ -23,7 +24,7 @@ def families(draw: st.DrawFn) -> list[Family]:
     for number in range(draw(st.integers(1, 3))):
         axes: list[Axis] = []
         for place, (values, spacing) in enumerate(draw(st.lists(integer_axes, min_size=1, max_size=3))):
-            axes.append(IntegerAxis(f"a{place}", values, spacing))  # type: ignore[arg-type]
+            axes.append(IntegerAxis(f"a{place}", values, spacing))
         if draw(st.booleans()):
             axes.append(CategoricalAxis("kind", ("x", "y", "z")))
         built.append(Family(f"f{number}", tuple(axes)))
@@ -85,7 +86,10 @@ def test_a_million_architectures_are_not_listed_as_objects() -> None:
 
 
 def test_tables_collapse_equal_rows_and_keep_costs_beside_them() -> None:
-    rows = [{"w": 2, "kind": "a", "flops": 4.0}, {"w": 1, "kind": "b", "flops": 3.0}] * 2
+    rows: list[dict[str, AxisValue]] = [
+        {"w": 2, "kind": "a", "flops": 4.0},
+        {"w": 1, "kind": "b", "flops": 3.0},
+    ] * 2
     space = SearchSpace.from_table(rows, costs=["flops"])
     assert [dict(a.axes) for a in space] == [{"w": 1, "kind": "b"}, {"w": 2, "kind": "a"}]
     assert space.costs["flops"].tolist() == [3.0, 4.0]

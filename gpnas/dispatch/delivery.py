@@ -21,6 +21,8 @@ from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.portfolio import choose
 from gpnas.records import Candidate, Observation, Portfolio
+from gpnas_trainers import build
+from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
 
@@ -55,6 +57,9 @@ class Delivery:
     portfolio: Portfolio
     bicubic: float
     """PSNR in dB of bicubic upsampling on the same images."""
+    ensemble: float
+    """PSNR in dB of the portfolio on the same images with both the average of its networks and that
+    of eight flips and transposes."""
     bundle: Path
 
     @property
@@ -73,7 +78,8 @@ class Delivery:
             "psnr": {
                 "bicubic": self.bicubic,
                 "best": self.best.observed,
-                "ensemble": self.portfolio.psnr,
+                "average": self.portfolio.psnr,
+                "ensemble": self.ensemble,
             },
             "bundle": str(self.bundle),
             "ranking": [
@@ -114,19 +120,58 @@ def deliver(
     if not ranking:
         reasons = "; ".join(sorted({observation.failure or "" for observation in observations}))
         raise TrialError(f"at least one trial must succeed, but all {len(observations)} failed: {reasons}")
+    portfolio = choose_portfolio(run, [ranked.candidate for ranked in ranking], size)
     delivery = Delivery(
         run=run,
         seconds=time.monotonic() - begun,
         observed=len(observations),
         failed=sum(observation.failed for observation in observations),
         ranking=tuple(ranking),
-        portfolio=choose_portfolio(run, [ranked.candidate for ranked in ranking], size),
+        portfolio=portfolio,
         bicubic=bicubic_psnr(validation),
+        ensemble=ensemble_psnr(run, journal, portfolio, validation),
         bundle=run / "bundle",
     )
     write_portfolio(run, journal, delivery.portfolio, delivery.to_json(), delivery.bundle)
     journal.set_result("delivery", delivery.to_json())
     return delivery
+
+
+def ensemble_psnr(run: Path, journal: Journal, portfolio: Portfolio, pairs: PairSet) -> float:
+    """Mean PSNR in dB of a portfolio's networks, averaged with each other and over eight transforms.
+
+    Kept in the journal, so that a finished search does not compute it again.
+    """
+    key = [[member.id, weight] for member, weight in zip(portfolio.members, portfolio.weights, strict=True)]
+    kept = journal.result("ensemble")
+    if kept is not None and kept["portfolio"] == key:
+        return float(kept["psnr"])
+    networks = []
+    for member in portfolio.members:
+        network = build(member.architecture.family, pairs.scale, **member.architecture.axes)
+        network.load_state_dict(trained_weights(run, member))
+        networks.append(network)
+    values = []
+    for index in range(len(pairs)):
+        lr, hr = (torch.from_numpy(array).float() / 255 for array in pairs.image(index))
+        values.append(psnr(upscale(networks, lr, pairs.scale, tile=0, weights=portfolio.weights), hr))
+    mean = sum(values) / len(values)
+    journal.set_result("ensemble", {"portfolio": key, "psnr": mean})
+    return mean
+
+
+def trained_weights(run: Path, candidate: Candidate) -> dict[str, Tensor]:
+    """The state dictionary that a candidate's trial left behind.
+
+    Raises:
+        TrialError: it is missing or damaged.
+    """
+    path = candidate_folder(run, candidate) / NETWORK_FILE
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrialError(f"{path}: a trained network's weights must be readable, but {error}") from None
+    return state
 
 
 def export(run: Path, top: int, output: Path) -> dict[str, Any]:
@@ -193,15 +238,10 @@ def write_portfolio(
     header = journal.header
     members = []
     for candidate, weight in zip(portfolio.members, portfolio.weights, strict=True):
-        path = candidate_folder(run, candidate) / NETWORK_FILE
-        try:
-            state = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise TrialError(f"{path}: a trained network's weights must be readable, but {error}") from None
         members.append(
             Member(
                 architecture=candidate.architecture,
-                state=state,
+                state=trained_weights(run, candidate),
                 weight=weight,
                 metrics={name: rows[candidate.id][name] for name in ("psnr", "ssim")},
                 candidate=candidate.id,

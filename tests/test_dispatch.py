@@ -1,0 +1,236 @@
+"""The main job on real Ray, with real photographs: started, killed, resumed, finished."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpnas.bundle import read_bundle
+from gpnas.dispatch.delivery import residual_products
+from gpnas.ensemble import evaluate, evaluation_pairs, load_networks
+from gpnas.journal import Journal, status
+from gpnas_trainers.train import evaluate as evaluate_network
+
+SPACE = """\
+scale: 2
+families:
+  drn:
+    features: [4, 6, 8]
+    blocks: [1, 2]
+    stages: 1
+search: {trials: 5, concurrent: 2, validation_images: 1}
+recipe: {steps: 40, batch_size: 4, hr_patch: 48, evaluate_every: 20, warmup_steps: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("home")
+    before = os.environ.get("GPNAS_CACHE")
+    os.environ["GPNAS_CACHE"] = str(folder / "cache")
+    (folder / "space.yaml").write_text(SPACE)
+    yield folder
+    if before is None:
+        del os.environ["GPNAS_CACHE"]
+    else:
+        os.environ["GPNAS_CACHE"] = before
+
+
+def command(home: Path, run: str, *options: str) -> list[str]:
+    space = str(home / "space.yaml")
+    search = ["search", "--space", space, "--run", str(home / run), "--json"]
+    return [sys.executable, "-m", "gpnas.cli", *search, *options]
+
+
+def finished(arguments: list[str]) -> dict[str, Any]:
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def wait_for(run: Path, observed: int, process: subprocess.Popen[str]) -> None:
+    """Until so many candidates are observed and one more is being trained."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if (run / "journal.sqlite").exists():
+            states = [row["state"] for row in status(run)["candidates"]]
+            if states.count("observed") >= observed and "running" in states:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the search did not come so far in 2 minutes")
+
+
+@pytest.fixture(scope="module")
+def killed(home: Path) -> dict[str, Any]:
+    """A search whose driver is killed twice, once without mercy, and that is then finished."""
+    run = home / "killed"
+    before: list[Any] = []
+    for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        process = subprocess.Popen(
+            command(home, "killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(run, number + 1, process)
+        process.send_signal(sign)
+        out, err = process.communicate(timeout=60)
+        assert out == ""
+        if sign == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            assert "the same command goes on" in err
+        assert status(run)["state"] == "interrupted"
+        with Journal.read(run) as journal:
+            observations = journal.observations()
+            assert observations[: len(before)] == before
+            before = observations
+    return finished(command(home, "killed"))
+
+
+def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dict[str, Any]) -> None:
+    """Nothing earned is lost or repeated: one observation per candidate, no step trained twice over."""
+    run = home / "killed"
+    assert killed["trials"] == {"observed": 5, "failed": 0}
+    report = status(run)
+    assert report["state"] == "finished"
+    assert [row["state"] for row in report["candidates"]] == ["observed"] * 5
+    architectures = [json.dumps(row["architecture"]) for row in report["candidates"]]
+    assert len(set(architectures)) == 5
+    with Journal.read(run) as journal:
+        for candidate in journal.candidates():
+            attempts = journal.attempts(candidate.id)
+            assert [attempt.number for attempt in attempts] == sorted({a.number for a in attempts})
+            assert attempts[-1].outcome == "observed"
+
+
+def test_the_portfolios_numbers_are_those_of_its_networks(home: Path, killed: dict[str, Any]) -> None:
+    """What the residuals' products promise is what the bundle's networks, run anew, reach."""
+    bundle = read_bundle(Path(killed["bundle"]))
+    pairs = [each.head(1) for each in evaluation_pairs(bundle, None, print)]
+    networks = load_networks(bundle)
+    lr, hr = (torch.from_numpy(image).float()[None] / 255 for image in pairs[0].image(0))
+    with torch.no_grad():
+        outputs = [network(lr).clamp(0, 1) for network in networks]
+    average = sum(m.weight * output for m, output in zip(bundle.members, outputs, strict=True))
+    assert isinstance(average, torch.Tensor)
+    psnr = float(-10 * (average - hr).double().square().mean().log10())
+    assert psnr == pytest.approx(killed["psnr"]["average"], abs=1e-3)
+    for member, network in zip(bundle.members, networks, strict=True):
+        assert evaluate_network(network, pairs[0])[0] == pytest.approx(member.metrics["psnr"], abs=1e-4)
+    assert killed["psnr"]["average"] >= killed["psnr"]["best"] - 1e-3
+    evaluation = evaluate(bundle, pairs)
+    whole = next(row for row in evaluation.rows if len(row.members) == 3 and row.levels == ("networks",))
+    assert whole.psnr == pytest.approx(psnr, abs=1e-4)
+    last = [row for row in evaluation.rows if row.levels == ("networks", "self_ensemble")][-1]
+    assert last.psnr == pytest.approx(killed["psnr"]["ensemble"], abs=1e-4)
+    assert evaluation.bicubic[0] == pytest.approx(killed["psnr"]["bicubic"], abs=1e-9)
+    assert len(evaluation.rows) == 3 * 7  # three levels; three networks, three pairs, all
+
+
+def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, killed: dict[str, Any]) -> None:
+    begun = time.monotonic()
+    again = finished(command(home, "killed"))
+    assert time.monotonic() - begun < 60
+    assert again["ranking"] == killed["ranking"]
+    assert again["portfolio"] == killed["portfolio"]
+    extended = finished(command(home, "killed", "--trials", "20"))
+    assert extended["trials"]["observed"] == 6  # the whole space: then the search ends in good order
+    exported = subprocess.run(
+        [sys.executable, "-m", "gpnas.cli", "export", str(home / "killed"), "--top", "2", "-o",
+         str(home / "two.zip"), "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert len(json.loads(exported.stdout)["portfolio"]) == len(read_bundle(home / "two.zip").members) == 2
+
+
+def test_another_space_is_refused_in_a_run_folder(home: Path, killed: dict[str, Any]) -> None:
+    done = subprocess.run(command(home, "killed", "--seed", "7"), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "`seed` was 0 and is now 7" in done.stderr
+
+
+def test_two_drivers_do_not_share_a_run(home: Path, killed: dict[str, Any]) -> None:
+    with Journal.read(home / "killed") as journal:
+        header = journal.header
+    with Journal.create_or_open(home / "killed", header):
+        done = subprocess.run(command(home, "killed"), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert str(os.getpid()) in done.stderr
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint(home: Path) -> None:
+    """And one worker with one seed chooses and trains the same whether or not it was killed."""
+    process = subprocess.Popen(
+        command(home, "one", "--concurrent", "1", "--trials", "3"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(home / "one", 1, process)
+    victims = subprocess.run(
+        ["pgrep", "-P", _raylet_of(process.pid), "-f", "ray::"], capture_output=True, text=True
+    ).stdout.split()
+    trials = [pid for pid in victims if "Trainable" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert trials
+    for pid in trials:
+        os.kill(int(pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    first = json.loads(out)
+    second = finished(command(home, "two", "--concurrent", "1", "--trials", "3"))
+    for key in ("id", "architecture", "psnr", "ssim"):
+        assert [row[key] for row in first["ranking"]] == [row[key] for row in second["ranking"]]
+    with Journal.read(home / "one") as journal:
+        assert max(len(journal.attempts(c.id)) for c in journal.candidates()) == 2
+
+
+def _raylet_of(pid: int) -> str:
+    for line in subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+    ).stdout.splitlines():
+        number, arguments = line.strip().split(maxsplit=1)
+        if "raylet/raylet" in arguments:
+            return number
+    raise AssertionError("no raylet")
+
+
+def test_trainings_that_diverge_are_failed_observations(home: Path) -> None:
+    (home / "wild.yaml").write_text(
+        SPACE.replace("steps: 40", "learning_rate: 1e9, clip_norm: 0, steps: 40").replace(
+            "trials: 5", "trials: 2"
+        )
+    )
+    arguments = command(home, "wild")
+    arguments[arguments.index(str(home / "space.yaml"))] = str(home / "wild.yaml")
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "at least one trial must succeed, but all 2 failed" in done.stderr.strip().splitlines()[-1]
+    assert [row["state"] for row in status(home / "wild")["candidates"]] == ["failed", "failed"]
+
+
+def test_residual_products_are_those_of_the_residuals(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+    images = {f"{i:04d}": (3, 10 + i, 8) for i in range(2)}
+    residuals = [
+        {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in images.items()}
+        for _ in range(3)
+    ]
+    files = []
+    for number, each in enumerate(residuals):
+        files.append(tmp_path / f"{number}.safetensors")
+        save_file({name: value.half() for name, value in each.items()}, files[-1])
+    products = residual_products(files)
+    for place, name in enumerate(images):
+        for i in range(3):
+            for j in range(3):
+                expected = (residuals[i][name].double() * residuals[j][name].double()).mean()
+                assert float(products[place, i, j]) == pytest.approx(float(expected), abs=2e-6)

@@ -1,0 +1,130 @@
+"""Networks have the published sizes and names, and compute what the text says."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pixel_shuffle
+from torch.utils.flop_counter import FlopCounterMode
+
+import gpnas_trainers
+from gpnas_trainers import build, cost
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("family", "axes", "expected"),
+    [
+        ("drn", {"features": 128, "blocks": 18, "stages": 3}, (17_462_803, 18_200_723, 18_053_139)),
+        ("rcan", {"features": 64, "groups": 10, "blocks": 20}, (15_444_667, 15_629_307, 15_592_379)),
+        ("rcan", {"features": 128, "groups": 5, "blocks": 10}, (16_350_507, 17_088_427, 16_940_843)),
+    ],
+)
+def test_sizes_are_the_published_ones(family: str, axes: dict[str, int], expected: tuple[int, ...]) -> None:
+    for scale, number in zip((2, 3, 4), expected, strict=True):
+        assert cost.parameters(family, scale, **axes) == number
+        with torch.device("meta"):
+            assert count(build(family, scale, **axes)) == number
+
+
+drn_axes = st.fixed_dictionaries(
+    {"features": st.integers(1, 24), "blocks": st.integers(1, 3), "stages": st.integers(1, 3)},
+    optional={"fuse": st.sampled_from([1, 3]), "global_skip": st.booleans(), "image_skip": st.booleans()},
+)
+rcan_axes = st.fixed_dictionaries(
+    {"features": st.integers(1, 24), "groups": st.integers(1, 3), "blocks": st.integers(1, 3)},
+    optional={"reduction": st.integers(1, 20), "image_skip": st.booleans()},
+)
+architectures = st.one_of(st.tuples(st.just("drn"), drn_axes), st.tuples(st.just("rcan"), rcan_axes))
+
+
+@given(architectures, st.sampled_from([2, 3, 4]))
+@settings(max_examples=25, deadline=None)
+def test_costs_equal_what_is_built_and_run(architecture: tuple[str, dict[str, int]], scale: int) -> None:
+    family, axes = architecture
+    network = build(family, scale, **axes)
+    assert cost.parameters(family, scale, **axes) == count(network)
+    image = torch.rand(1, 3, 5, 7)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert network(image).shape == (1, 3, 5 * scale, 7 * scale)
+    assert 2e9 * cost.gmacs(family, scale, 5, 7, **axes) == pytest.approx(counter.get_total_flops())
+
+
+def test_official_names_of_rcan() -> None:
+    names = set(build("rcan", 4, features=16, groups=2, blocks=3).state_dict())
+    expected = {
+        "sub_mean.weight", "add_mean.bias", "head.0.weight", "body.0.body.0.body.0.weight",
+        "body.1.body.2.body.2.bias", "body.0.body.1.body.3.conv_du.0.weight",
+        "body.0.body.1.body.3.conv_du.2.bias", "body.0.body.3.weight", "body.2.weight",
+        "tail.0.0.weight", "tail.0.2.weight", "tail.1.weight",
+    }  # fmt: skip
+    assert expected <= names
+
+
+def test_drn_equals_its_equations() -> None:
+    """The facts' pseudo-code, written out with the network's own weights."""
+    torch.manual_seed(0)
+    network = build("drn", 2, features=6, blocks=3, stages=2, global_skip=True).double()
+    weights = network.state_dict()
+    x = torch.rand(2, 3, 9, 8, dtype=torch.float64)
+
+    def conv(name: str, value: Tensor) -> Tensor:
+        weight = weights[f"{name}.weight"]
+        padding = weight.shape[-1] // 2
+        return nn.functional.conv2d(value, weight, weights[f"{name}.bias"], padding=padding)
+
+    shallow = conv("head", x)
+    h, p = shallow, None
+    for i in range(3):
+        s, outs = h, []
+        for stage in range(2):
+            if p is not None:
+                s = s + p
+            s = conv(f"blocks.{i}.stages.{stage}.2", conv(f"blocks.{i}.stages.{stage}.0", s).relu())
+            outs.append(s)
+        y = conv(f"blocks.{i}.fuse", torch.cat(outs, dim=1))
+        gate = conv(f"blocks.{i}.attention.conv_du.0", y.mean(dim=(2, 3), keepdim=True)).relu()
+        y = y * conv(f"blocks.{i}.attention.conv_du.2", gate).sigmoid()
+        h, p = h + y, h
+    out = conv("tail", pixel_shuffle(conv("upsampler.0", h + shallow), 2))
+    expected = out + interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_a_fresh_rcan_keeps_the_mean_colour() -> None:
+    """With all weights of its tail at zero, only the added mean colour is left."""
+    network = build("rcan", 2, features=8, groups=1, blocks=1)
+    nn.init.zeros_(network.tail[1].weight)  # type: ignore[index, union-attr]
+    nn.init.zeros_(network.tail[1].bias)  # type: ignore[index, union-attr]
+    colour = network(torch.rand(1, 3, 4, 4)).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(colour, torch.tensor([0.4488, 0.4371, 0.4040]))
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "axes", "message"),
+    [
+        ("unet", 2, {}, "a family must be one of drn, rcan, but got 'unet'"),
+        ("drn", 5, {"features": 8, "blocks": 1, "stages": 1}, "a scale must be one of 2, 3, 4, but got 5"),
+        ("drn", 2, {"features": 8, "blocks": 1}, "stages is missing"),
+        ("drn", 2, {"features": 8, "blocks": 1, "stages": 1, "groups": 1}, "but got 'groups'"),
+        ("drn", 2, {"features": 0, "blocks": 1, "stages": 1}, "`features` must be an integer of at least 1"),
+        ("drn", 2, {"features": 8, "blocks": 1, "stages": 1, "fuse": 2}, "`fuse` must be 1 or 3, but got 2"),
+        ("rcan", 2, {"features": 8, "groups": 1, "blocks": 1, "image_skip": 1}, "must be true or false"),
+    ],
+)
+def test_what_cannot_be_built_is_named(family: str, scale: int, axes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gpnas_trainers.check(family, scale, **axes)
+    with pytest.raises(ValueError, match=message):
+        build(family, scale, **axes)
+
+
+def test_gmacs_of_the_paper_at_its_tile() -> None:
+    gmacs = cost.gmacs("drn", 2, 120, 120, features=128, blocks=18, stages=3)
+    assert math.isclose(gmacs, 251, abs_tol=0.5)
