@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.verbose:
         warnings.simplefilter("ignore")  # libraries warn for developers; a user can do nothing about it
     try:
-        return int(options.run_command(options) or 0)
+        # what libraries print goes to stderr: stdout belongs to the document
+        with redirect_stdout(sys.stderr) if options.json else nullcontext():
+            document = options.run_command(options)
+        if options.json:
+            print(json.dumps(document, indent=2, allow_nan=False))
+        return 0
     except GpnasError as error:
         if options.verbose:
             log.print_exception()
@@ -79,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> Any:
+    def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> Any:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(run_command=run)
         sub.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -139,10 +145,6 @@ def _positive(text: str) -> int:
     return number
 
 
-def _emit(document: Any) -> None:
-    print(json.dumps(document, indent=2, allow_nan=False))
-
-
 class _Watcher:
     """A search, as the terminal shows it: a line per trial, a bar beneath."""
 
@@ -189,7 +191,7 @@ class _Watcher:
         self.bar.update(self.task, advance=1, description=f"trials{best}")
 
 
-def _search(options: argparse.Namespace) -> int:
+def _search(options: argparse.Namespace) -> Any:
     from gpnas.dispatch.search import Request, run_search
 
     watcher = _Watcher()
@@ -211,11 +213,9 @@ def _search(options: argparse.Namespace) -> int:
         )
     finally:
         watcher.bar.stop()
-    if options.json:
-        _emit(delivery.to_json())
-    else:
+    if not options.json:
         _show(delivery)
-    return 0
+    return delivery.to_json()
 
 
 def _show(delivery: Delivery) -> None:
@@ -250,13 +250,12 @@ def _show(delivery: Delivery) -> None:
     )
 
 
-def _status(options: argparse.Namespace) -> None:
+def _status(options: argparse.Namespace) -> Any:
     from gpnas.journal import status
 
     document = status(options.search)
     if options.json:
-        _emit(document)
-        return
+        return document
     table = Table(title=f"{_plain(document['run'])}: {document['state']}", title_justify="left")
     for heading in ("candidate", "architecture", "state", "PSNR dB", "seconds", "attempts"):
         table.add_column(heading, justify="left" if heading in ("candidate", "architecture") else "right")
@@ -271,15 +270,15 @@ def _status(options: argparse.Namespace) -> None:
             str(row["attempts"]),
         )
     out.print(table)
+    return None
 
 
-def _space(options: argparse.Namespace) -> None:
+def _space(options: argparse.Namespace) -> Any:
     from gpnas.dispatch.description import describe
 
     document = describe(options.space)
     if options.json:
-        _emit(document)
-        return
+        return document
     out.print(f"{_plain(document['file'])}: ×{document['scale']}, {document['feasible']:,} architectures")
     if document["feasible"] < document["size"]:
         share = document["feasible"] / document["size"]
@@ -293,21 +292,22 @@ def _space(options: argparse.Namespace) -> None:
     out.print("the first design would train:")
     for name in document["design"]:
         out.print(f"  {_plain(name)}")
+    return None
 
 
-def _export(options: argparse.Namespace) -> None:
+def _export(options: argparse.Namespace) -> Any:
     from gpnas.dispatch.delivery import export
 
     document = export(options.search, options.top, options.output)
     if options.json:
-        _emit(document)
-        return
+        return document
     out.print(
         f"{len(document['portfolio'])} networks, {document['psnr']:.2f} dB: {_plain(document['bundle'])}"
     )
+    return None
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: argparse.Namespace) -> Any:
     from gpnas.bundle import read_bundle
     from gpnas.ensemble import evaluate, evaluation_pairs
 
@@ -323,8 +323,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             progress=lambda done, _: bar.update(task, completed=done),
         )
     if options.json:
-        _emit(evaluation.to_json())
-        return
+        return evaluation.to_json()
     table = Table(title=f"{evaluation.images} images, RGB, ×{bundle.scale}", title_justify="left")
     for heading in ("networks", "levels", "PSNR dB", "SSIM"):
         table.add_column(heading, justify="left" if heading in ("networks", "levels") else "right")
@@ -334,9 +333,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         levels = ", ".join(level.replace("_", "-") for level in row.levels)
         table.add_row(members, levels, f"{row.psnr:.2f}", f"{row.ssim:.4f}")
     out.print(table)
+    return None
 
 
-def _upscale(options: argparse.Namespace) -> None:
+def _upscale(options: argparse.Namespace) -> Any:
     from gpnas.bundle import read_bundle
     from gpnas.ensemble import upscale_files
 
@@ -356,10 +356,10 @@ def _upscale(options: argparse.Namespace) -> None:
             say=lambda line: log.print(_plain(line)),
         )
     if options.json:
-        _emit([{"input": str(source), "output": str(target)} for source, target in written])
-        return
+        return [{"input": str(source), "output": str(target)} for source, target in written]
     for source, target in written:
         out.print(f"{_plain(source)} -> {_plain(target)}")
+    return None
 
 
 if __name__ == "__main__":
