@@ -38,14 +38,16 @@ def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: Any) -
         ValueError: the family is unknown.
     """
     pixels = lr_height * lr_width
-    # resolution: how many times the input's pixels, 0 for the one pixel that channel attention sees
-    return sum(
-        i * o * k * k * (pixels * resolution or 1)
-        for i, o, k, resolution in _convolutions(family, scale, axes)
-    ) / 1e9  # fmt: skip
+    macs = 0
+    for inputs, outputs, kernel, resolution in _convolutions(family, scale, axes):
+        if resolution is not None:
+            macs += inputs * outputs * kernel * kernel * (pixels * resolution or 1)
+    return macs / 1e9
 
 
-_Convolution = tuple[int, int, int, int]  # input channels, output channels, kernel, pixels per LR pixel
+_Convolution = tuple[int, int, int, int | None]
+"""Input channels, output channels, kernel, and how many times the input's pixels it works on: 0 is the
+one pixel that channel attention sees, None a layer that is kept for its name and does not run."""
 
 
 def _convolutions(family: str, scale: int, axes: dict[str, Any]) -> Iterator[_Convolution]:
@@ -95,7 +97,7 @@ def _rcan(
     scale: int, *, features: int, groups: int, blocks: int, reduction: int = 16, image_skip: bool = False
 ) -> Iterator[_Convolution]:
     yield 3, 3, 1, 1
-    yield 3, 3, 1, scale * scale
+    yield 3, 3, 1, None if image_skip else scale * scale
     yield 3, features, 3, 1
     for _ in range(groups):
         for _ in range(blocks):
