@@ -285,8 +285,10 @@ def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
 
 
 def _average(outputs: Sequence[Tensor], weights: Sequence[float], subset: tuple[int, ...]) -> Tensor:
-    total = sum(weights[index] for index in subset)
-    return torch.stack([outputs[index] * (weights[index] / total) for index in subset]).sum(0)
+    """Weighed as in the bundle; members without weight among themselves count equally."""
+    given = torch.tensor([weights[index] for index in subset])
+    shares = given / given.sum() if given.sum() > 0 else torch.full_like(given, 1 / len(subset))
+    return torch.einsum("n,nchw->chw", shares, torch.stack([outputs[index] for index in subset]))
 
 
 def _scores(sr: Tensor, hr: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:

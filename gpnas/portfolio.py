@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def ensemble_psnr(
     return _psnr(_products(gram, subsets), weights)
 
 
-def choose(gram: Tensor, k: int, *, convex: bool = False) -> Choice:
+def choose(gram: Tensor, k: int, *, convex: bool = False, least: float = 0.0) -> Choice:
     """The k networks whose average has the best mean PSNR.
 
     All subsets are compared where there are at most 50,000; else networks are added greedily and
@@ -61,19 +62,27 @@ def choose(gram: Tensor, k: int, *, convex: bool = False) -> Choice:
     Args:
         gram: (I, n, n) mean products of residuals, symmetric, n at least 1.
         k: 1 … n.
-        convex: weighs the members by what is best for these images, instead of equally. The average
-            is then never worse than its best member on them.
+        convex: weighs the members by what is best for these images, instead of equally. With
+            `least=0` the average is then never worse than its best member on them.
+        least: of convex weights, 0 … 1/k. Weights fitted to few images are uncertain, and a network
+            without any is carried for nothing.
 
     Raises:
-        ValueError: a shape or k is wrong.
+        ValueError: a shape, k or `least` is wrong.
     """
     if gram.dim() != 3 or gram.shape[1] != gram.shape[2] or not gram.numel():
         raise ValueError(f"residual products must be (images, n, n), but are {tuple(gram.shape)}")
     n = gram.shape[1]
     if not 1 <= k <= n:
         raise ValueError(f"`1 <= k <= {n}` must hold, but got k={k}")
+    if not 0 <= least * k <= 1:
+        raise ValueError(f"`0 <= least <= 1/k` must hold, but got least={least}, k={k}")
     gram = gram.double()
-    choice = _exhaustive(gram, k, convex) if math.comb(n, k) <= EXHAUSTIVE else _greedy(gram, k, convex)
+    best_of = partial(_best, gram, least=least if convex else None)
+    if math.comb(n, k) <= EXHAUSTIVE:
+        choice = _exhaustive(best_of, n, k, rows=max(1, 4_000_000 // (gram.shape[0] * k * k)))  # 32 MB
+    else:
+        choice = _greedy(best_of, n, k)
     order = sorted(range(k), key=lambda place: (-choice.weights[place], choice.members[place]))
     return Choice(
         tuple(choice.members[place] for place in order),
@@ -120,46 +129,47 @@ def _convex_weights(products: Tensor) -> Tensor:  # (I, m, k, k) -> (m, k)
     return best
 
 
-def _best(gram: Tensor, subsets: Tensor, convex: bool) -> Choice:
-    """The best of some subsets."""
+def _best(gram: Tensor, subsets: Tensor, *, least: float | None) -> Choice:  # (m, j)
+    """The best of some subsets, weights being at least `least`; without it, equal."""
     products = _products(gram, subsets)
-    if convex:
-        weights = _convex_weights(products)
-    else:
-        weights = torch.full(subsets.shape, 1 / subsets.shape[1], dtype=gram.dtype)
+    k = subsets.shape[1]
+    weights = torch.full(subsets.shape, 1 / k, dtype=gram.dtype)
+    if least is not None:
+        # w = (free I + least 11ᵀ) u with u in the simplex: the members are such mixtures
+        free = 1 - k * least
+        mixtures = free * torch.eye(k, dtype=gram.dtype) + least
+        weights = _convex_weights(mixtures @ products @ mixtures) @ mixtures
     values = _psnr(products, weights)
     place = int(values.argmax())
     return Choice(tuple(subsets[place].tolist()), tuple(weights[place].tolist()), float(values[place]))
 
 
-def _exhaustive(gram: Tensor, k: int, convex: bool) -> Choice:
-    combinations = itertools.combinations(range(gram.shape[1]), k)
-    rows = max(1, 4_000_000 // (gram.shape[0] * k * k))  # 32 MB at a time
+def _exhaustive(best_of: Callable[[Tensor], Choice], n: int, k: int, rows: int) -> Choice:
+    combinations = itertools.combinations(range(n), k)
     best: Choice | None = None
     while chunk := list(itertools.islice(combinations, rows)):
-        found = _best(gram, torch.tensor(chunk), convex)
+        found = best_of(torch.tensor(chunk))
         if best is None or found.psnr > best.psnr:
             best = found
     assert best is not None
     return best
 
 
-def _greedy(gram: Tensor, k: int, convex: bool) -> Choice:
-    best = _extended(gram, (), (), convex)
+def _greedy(best_of: Callable[[Tensor], Choice], n: int, k: int) -> Choice:
+    def extended(kept: tuple[int, ...], barred: tuple[int, ...] = ()) -> Choice:
+        """The best subset of `kept` and one more network that is not barred."""
+        others = [index for index in range(n) if index not in kept and index not in barred]
+        return best_of(torch.tensor([sorted([*kept, other]) for other in others]))
+
+    best = extended(())
     while len(best.members) < k:
-        best = _extended(gram, best.members, (), convex)
+        best = extended(best.members)
     while True:
         for place in range(k):
             kept = best.members[:place] + best.members[place + 1 :]
-            swapped = _extended(gram, kept, (best.members[place],), convex)
+            swapped = extended(kept, (best.members[place],))
             if swapped.psnr > best.psnr + 1e-12:
                 best = swapped
                 break
         else:
             return best
-
-
-def _extended(gram: Tensor, kept: Sequence[int], barred: Sequence[int], convex: bool) -> Choice:
-    """The best subset of `kept` and one more network that is not barred."""
-    others = [index for index in range(gram.shape[1]) if index not in kept and index not in barred]
-    return _best(gram, torch.tensor([sorted([*kept, other]) for other in others]), convex)

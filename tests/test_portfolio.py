@@ -66,6 +66,26 @@ def test_a_weighted_average_is_never_worse_than_its_best_member() -> None:
         assert choose(gram, 3, convex=True).psnr >= choose(gram, 1).psnr - 1e-12
 
 
+def test_every_member_keeps_its_least_weight() -> None:
+    """A network far worse than another would get no weight; with a least weight the rest is optimal."""
+    gram = products(residual_images() * torch.linspace(0.3, 3, 7)[:, None])
+    choice = choose(gram, 3, convex=True, least=0.1)
+    assert min(choice.weights) == pytest.approx(0.1, abs=1e-6)
+    members = gram[:, list(choice.members)][:, :, list(choice.members)].numpy()
+    solved = minimize(
+        lambda w: np.mean([np.log(w @ product @ w) for product in members]),
+        np.full(3, 1 / 3),
+        bounds=[(0.1, 1)] * 3,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-14},
+    )
+    np.testing.assert_allclose(choice.weights, solved.x, atol=1e-4)
+    equal = choose(gram, 3, convex=True, least=1 / 3)
+    assert equal.psnr == pytest.approx(choose(gram, 3).psnr, abs=1e-12)
+    with pytest.raises(ValueError, match="`0 <= least <= 1/k` must hold"):
+        choose(gram, 3, convex=True, least=0.5)
+
+
 def test_swaps_find_what_enumeration_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     found = 0
     for seed in range(20):

@@ -26,6 +26,9 @@ from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
 
+LEAST_SHARE = 1 / 3
+"""Least weight of a portfolio's member, relative to an equal share."""
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -214,7 +217,8 @@ def choose_portfolio(run: Path, candidates: Sequence[Candidate], size: int) -> P
         TrialError: the residuals of one are missing or damaged.
     """
     files = [candidate_folder(run, candidate) / RESIDUALS_FILE for candidate in candidates]
-    choice = choose(residual_products(files), min(size, len(candidates)), convex=True)
+    size = min(size, len(candidates))
+    choice = choose(residual_products(files), size, convex=True, least=LEAST_SHARE / size)
     return Portfolio(tuple(candidates[index] for index in choice.members), choice.weights, choice.psnr)
 
 
