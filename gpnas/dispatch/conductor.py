@@ -9,7 +9,6 @@ one ended, orphans first.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -230,7 +229,6 @@ class Deadline:
         self._timer = threading.Timer(hours * 3600, stop.set) if hours is not None else None
 
     def __enter__(self) -> Deadline:
-        self.started = time.monotonic()
         if self._timer is not None:
             self._timer.daemon = True
             self._timer.start()

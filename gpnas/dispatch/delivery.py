@@ -26,7 +26,7 @@ from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
 
-LEAST_SHARE = 1 / 3
+LEAST_SHARE = 0.1
 """Least weight of a portfolio's member, relative to an equal share."""
 
 
