@@ -139,7 +139,8 @@ def test_one_unreadable_image_does_not_keep_the_others(tmp_path: Path, pairs: Pa
             bundle(tmp_path), [pairs / "LRx2"], tmp_path / "out", self_ensemble=False, say=said.append
         )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png", "3.png", "4.png"]
-    assert len(said) == 1 and "1.png" in said[0]
+    assert len(said) == 1
+    assert "1.png" in said[0]
 
 
 def test_outputs_never_overwrite_each_other(tmp_path: Path, pairs: Path) -> None:
