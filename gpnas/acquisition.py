@@ -1,6 +1,7 @@
 """Scores of a posterior: what training an architecture is expected to bring.
 
-Glossary: q candidates, b base points (observed or pending, each once), S samples.
+Glossary: q candidates, b base points (observed or pending, each once), S draws, M members of the
+posterior's mixture.
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ import math
 from collections.abc import Sequence
 
 import torch
-from botorch.utils.sampling import draw_sobol_normal_samples
-from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from gpnas.space import Column
-from gpnas.surrogate import Hyperparameters, Posterior, covariance, prior_variance
+from gpnas.surrogate import Hyperparameters, Member, Posterior, cholesky, covariance, prior_variance
 
+DRAWS = 16
+"""Quasi-random draws of the base points' values per member of the mixture."""
 LABEL_NOISE = 0.25
 """Variance of a success or failure that says nothing of its architecture, such as bad luck."""
-SAMPLES = 64
-"""Quasi-random draws over which noisy expected improvement is averaged."""
+NUGGET = 1e-6
+"""Variance that keeps a condition on exact latent values well posed, in standardised units."""
+SCORES = 4_000_000
+"""Numbers in one block of draws by candidates (32 MB)."""
 
 
-def log_expected_improvement(mean: Tensor, stddev: Tensor, best: Tensor) -> Tensor:
+def log_expected_improvement(mean: Tensor, stddev: Tensor, best: Tensor | float) -> Tensor:
     """log E[max(f - best, 0)] for f ~ N(mean, stddev²), stable down to any distance.
 
     S. Ament et al., "Unexpected improvements to expected improvement", NeurIPS 2023, Eq. 9. All
@@ -45,38 +48,52 @@ def log_noisy_expected_improvement(
     base: Tensor,  # (b, d)
     *,
     seed: int,
+    draws: int = DRAWS,
 ) -> Tensor:  # (q,)
     """Log expected improvement over the unknown best of what is observed or pending.
 
     B. Letham et al., "Constrained Bayesian optimization with noisy experiments", Bayesian Analysis
     14(2), 2019, Eq. 7: the improvement over the best latent value among the base points, averaged
     over joint quasi-random draws of those values, each draw conditioning the posterior without noise.
-    Pending points are base points without an observation, so their outcome is integrated over.
+    Pending points are base points without an observation, so their outcome is integrated over, as are
+    the hyperparameters.
 
     Args:
         posterior: of the observations.
         x: candidates.
         base: what is observed or pending, each architecture once; at least one.
         seed: of the draws.
+        draws: per member of the posterior's mixture.
     """
-    hyperparameters, columns = posterior.hyperparameters, posterior.columns
-    mean, joint = posterior.joint(base)
-    factor = psd_safe_cholesky(joint / posterior.unit**2)
-    normal = draw_sobol_normal_samples(len(base), SAMPLES, seed=seed, dtype=torch.float64)  # (S, b)
-    draws = (mean - posterior.shift) / posterior.unit + normal @ factor.T  # (S, b)
-    # the draws are latent values: conditioning on them leaves only a numerical nugget
-    nugget = 1e-6 * torch.eye(len(base), dtype=torch.float64)
-    prior = psd_safe_cholesky(covariance(base, base, columns, hyperparameters) + nugget)
+    count = len(posterior.members)
+    sobol = torch.quasirandom.SobolEngine(len(base), scramble=True, seed=seed)
+    uniform = sobol.draw(count * draws, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+    normal = torch.special.ndtri(uniform)  # (M·S, b); every M-th to one member
+    scores = [
+        _log_improvement(member, x, base, normal[number::count])
+        for number, member in enumerate(posterior.members)
+    ]
+    return torch.logsumexp(torch.stack(scores), dim=0) - math.log(count) + math.log(posterior.unit)
+
+
+def _log_improvement(member: Member, x: Tensor, base: Tensor, normal: Tensor) -> Tensor:  # (q,)
+    columns, hyperparameters = member.columns, member.hyperparameters
+    mean, joint = member.joint(base)
+    values = mean + normal @ cholesky(joint).T  # (S, b)
+    best = values.max(dim=1, keepdim=True).values
+    nugget = NUGGET * torch.eye(len(base), dtype=torch.float64)
+    factor = cholesky(covariance(base, base, columns, hyperparameters) + nugget)
+    weights = torch.cholesky_solve(values.T, factor)  # (b, S)
     scores = []
-    for part in x.split(max(1, 4_000_000 // (SAMPLES + base.numel()))):  # 32 MB at a time
+    for part in x.split(max(1, SCORES // (len(normal) + len(base)))):
         cross = covariance(base, part, columns, hyperparameters)  # (b, q)
-        solved = torch.linalg.solve_triangular(prior, cross, upper=False)
+        solved = torch.linalg.solve_triangular(factor, cross, upper=False)
         variance = prior_variance(part, columns, hyperparameters) - solved.square().sum(dim=0)
-        means = torch.cholesky_solve(draws.T, prior).T @ cross  # (S, q)
-        best = draws.max(dim=1, keepdim=True).values
-        values = log_expected_improvement(means, variance.clamp_min(1e-12).sqrt(), best)
-        scores.append(torch.logsumexp(values, dim=0) - math.log(SAMPLES))
-    return torch.cat(scores) + math.log(posterior.unit)
+        improvement = log_expected_improvement(
+            weights.T @ cross, variance.clamp_min(1e-12).sqrt(), best
+        )  # (S, q)
+        scores.append(torch.logsumexp(improvement, dim=0) - math.log(len(normal)))
+    return torch.cat(scores)
 
 
 def log_success_probability(
@@ -104,10 +121,8 @@ def log_success_probability(
     ended = torch.cat([succeeded, failed])
     below = torch.cat([torch.zeros(len(succeeded)), torch.full((len(failed),), -2.0)]).double()
     prior = Hyperparameters.default(columns)
-    noisy = covariance(ended, ended, columns, prior) + LABEL_NOISE * torch.eye(
-        len(ended), dtype=torch.float64
-    )
-    factor = psd_safe_cholesky(noisy)
+    noise = LABEL_NOISE * torch.eye(len(ended), dtype=torch.float64)
+    factor = cholesky(covariance(ended, ended, columns, prior) + noise)
     cross = covariance(ended, x, columns, prior)
     solved = torch.linalg.solve_triangular(factor, cross, upper=False)
     mean = 1 + cross.T @ torch.cholesky_solve(below[:, None], factor)[:, 0]

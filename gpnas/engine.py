@@ -26,11 +26,19 @@ mutual information, then the best posterior mean (Li et al., CVPR 2020). `random
 
 DESIGN_SHARE = {"mi+nei": 0.25, "published": 0.5, "random": 0.0}
 """Share of the trials that mutual information chooses."""
+TRIALS = 40
+"""Trials counted on where nobody says how many there will be."""
 LEAST_SUCCESS = math.log(0.25)
 """Log probability of success below which nothing is trained while there is anything else."""
-DESIGN_POINTS = 2_000
-"""Largest number of architectures among which a design weighs mutual information; of a larger space
-a random part stands for all."""
+DESIGN_POINTS = 1_000
+"""Largest number of architectures among which a dense design weighs mutual information; of more, a
+random part stands for all, unless they are one whole grid without costs."""
+ROUND = 3
+"""Observations after which a design follows the fitted hyperparameters rather than the prior ones."""
+OPTIMISM = 1.0
+"""Standard deviations by which an architecture may beat the best for the design to ask about it."""
+SCORED = 20_000
+"""Largest number of architectures that are scored; of more, a random part and the leaders' likes."""
 
 
 class Engine:
@@ -42,6 +50,7 @@ class Engine:
         strategy: one of `STRATEGIES`.
         trials: the whole allowance, from which the size of the design derives; None counts on 40.
         steps: optimiser steps granted to each candidate.
+        design: how many candidates mutual information chooses; None derives it from `trials`.
 
     Raises:
         ValueError: an unknown strategy, or a number out of range.
@@ -55,6 +64,7 @@ class Engine:
         *,
         trials: int | None = None,
         steps: int = 1,
+        design: int | None = None,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
@@ -62,8 +72,15 @@ class Engine:
             raise ValueError(f"`0 <= seed < 2**31` must hold, but got {seed}")
         if trials is not None and trials < 1:
             raise ValueError(f"`trials >= 1` must hold, but got {trials}")
+        if design is not None and design < 0:
+            raise ValueError(f"`design >= 0` must hold, but got {design}")
         self.space, self.seed, self.strategy = space, seed, strategy
-        self.design = max(3, round(DESIGN_SHARE[strategy] * (trials or 40))) if strategy != "random" else 0
+        if strategy == "random":
+            self.design = 0
+        else:
+            self.design = (
+                max(3, round(DESIGN_SHARE[strategy] * (trials or TRIALS))) if design is None else design
+            )
         self._fidelity = Fidelity(steps)
         self._suggested: dict[str, int] = {}  # candidate id -> index
         self._observed: dict[str, Observation] = {}
@@ -81,13 +98,15 @@ class Engine:
             n candidates with architectures that were never suggested before; fewer, or none, when
             the space is exhausted.
         """
+        if n < 0:
+            raise ValueError(f"`n >= 0` must hold, but got {n}")
         candidates = []
         for _ in range(n):
             free = (~self._taken).nonzero()[:, 0]
             if not len(free):
                 break
-            index, decision = self._choose(free)
             number = len(self._suggested)
+            index, decision = self._choose(free, number)
             candidate = Candidate(
                 id=f"c{number:04d}",
                 architecture=self.space[index],
@@ -95,7 +114,7 @@ class Engine:
                 seed=self._derived_seed("training", number),
                 decision=decision,
             )
-            self._note(candidate, index)
+            self._note(candidate)
             candidates.append(candidate)
         return candidates
 
@@ -110,7 +129,7 @@ class Engine:
         if candidate.id in self._observed:
             raise ValueError(f"a candidate is observed once, but {candidate.id} was already")
         if candidate.id not in self._suggested:
-            self._note(candidate, self.space.index(candidate.architecture))
+            self._note(candidate)
         self._observed[candidate.id] = observation
         self._posterior = None
 
@@ -119,15 +138,16 @@ class Engine:
 
         Raises:
             SpaceError: a candidate's architecture is not of this space.
+            ValueError: an observation comes twice.
         """
         for candidate in candidates:
-            self._note(candidate, self.space.index(candidate.architecture))
+            self._note(candidate)
         for observation in observations:
             self.observe(observation)
 
     def posterior(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every architecture's objective, (n,) each, in its unit."""
-        mean, variance = self._fitted().mean_and_variance(self._features)
+        mean, variance = self._fitted().mean_and_variance(self.space.features)
         return mean, variance.sqrt()
 
     def recommend(self) -> list[Candidate]:
@@ -135,105 +155,123 @@ class Engine:
 
         Ranked by posterior mean: a noisy observation's luck is no merit of its architecture.
         """
-        succeeded = [each for each in self._observed.values() if not each.failed]
+        succeeded = self._succeeded()
         if not succeeded:
             return []
-        mean, _ = self.posterior()
-        order = sorted(
-            succeeded, key=lambda each: (-float(mean[self._suggested[each.candidate.id]]), each.candidate.id)
-        )
-        return [observation.candidate for observation in order]
+        indices = [self._suggested[each.candidate.id] for each in succeeded]
+        mean, _ = self._fitted().mean_and_variance(self.space.features[indices])
+        order = sorted(range(len(succeeded)), key=lambda place: (-float(mean[place]), place))
+        return [succeeded[place].candidate for place in order]
 
-    def _note(self, candidate: Candidate, index: int) -> None:
+    def _note(self, candidate: Candidate) -> None:
+        index = self.space.index(candidate.architecture)
         self._suggested[candidate.id] = index
         self._taken[index] = True
 
-    @property
-    def _features(self) -> Tensor:
-        return self.space.features
+    def _succeeded(self) -> list[Observation]:
+        """In the order of suggestion, so that the order of arrival changes nothing."""
+        observations = (self._observed.get(identity) for identity in self._suggested)
+        return [each for each in observations if each is not None and not each.failed]
 
-    def _indices(self, failed: bool) -> list[int]:
-        return [
-            self._suggested[each.candidate.id] for each in self._observed.values() if each.failed is failed
-        ]
+    def _failed(self) -> list[int]:
+        return [self._suggested[each.candidate.id] for each in self._observed.values() if each.failed]
 
     def _fitted(self) -> Posterior:
         if self._posterior is None:
-            indices = self._indices(failed=False)
-            values = [each.value for each in self._observed.values() if each.value is not None]
-            y = torch.tensor(values, dtype=torch.float64)
-            self._posterior = fit(self._features[indices], y, self._columns)
+            succeeded = self._succeeded()
+            indices = [self._suggested[each.candidate.id] for each in succeeded]
+            y = torch.tensor([each.value for each in succeeded], dtype=torch.float64)
+            self._posterior = fit(self.space.features[indices], y, self._columns)
         return self._posterior
 
-    def _choose(self, free: Tensor) -> tuple[int, dict[str, Any]]:
+    def _choose(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
         """An index among the free ones, and why."""
-        number = len(self._suggested)
         if self.strategy == "random":
-            drawn = torch.randint(len(free), (1,), generator=self._generator("choice", number))
-            return int(free[drawn]), {"phase": "random"}
-        if number < self.design:
+            place = torch.randint(len(free), (1,), generator=self._generator("choice", number))
+            return int(free[place]), {"phase": "random"}
+        if number < self.design or not self._succeeded():  # all so far failed or is still under way
             return self._by_information(free, number)
-        posterior = self._fitted()
-        if not len(posterior.x):  # everything so far failed or is still under way
-            return self._by_information(free, number)
-        success = log_success_probability(
-            self._features[free],
-            self._features[self._indices(failed=False)],
-            self._features[self._indices(failed=True)],
-            self._columns,
-        )
-        # a great promise must not outweigh a near-certain failure for ever
-        hopeless = success < LEAST_SUCCESS
-        success = torch.where(hopeless & ~hopeless.all(), float("-inf"), success)
+        return self._by_score(free, number)
+
+    def _by_score(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
+        posterior, features = self._fitted(), self.space.features
+        if len(free) > SCORED:
+            free = self._shortlist(free, number)
+        x = features[free]
+        success = self._success(free)
         if self.strategy == "published":
-            scores = posterior.mean_and_variance(self._features[free])[0] + success
             phase = "posterior mean"
+            mean, _ = posterior.mean_and_variance(x)
+            scores = mean + posterior.unit * success
         else:
-            failed = set(self._indices(failed=True))
-            base = sorted(set(self._suggested.values()) - failed)
-            scores = success + log_noisy_expected_improvement(
-                posterior, self._features[free], self._features[base], seed=self._derived_seed("nei", number)
-            )
             phase = "noisy expected improvement"
+            base = sorted(set(self._suggested.values()) - set(self._failed()))
+            seed = self._derived_seed("improvement", number)
+            scores = success + log_noisy_expected_improvement(posterior, x, features[base], seed=seed)
         place = int((scores >= scores.max() - 1e-9).nonzero()[0])
         return int(free[place]), self._decision(phase, float(scores[place]), int(free[place]))
 
+    def _success(self, indices: Tensor) -> Tensor:
+        """Log probability that the training of an architecture succeeds; -inf where it is hopeless."""
+        features = self.space.features
+        succeeded = [self._suggested[each.candidate.id] for each in self._succeeded()]
+        success = log_success_probability(
+            features[indices], features[succeeded], features[self._failed()], self._columns
+        )
+        # a great promise must not outweigh a near-certain failure for ever
+        hopeless = success < LEAST_SUCCESS
+        return torch.where(hopeless & ~hopeless.all(), float("-inf"), success)
+
+    def _shortlist(self, free: Tensor, number: int) -> Tensor:
+        """A random part of the free architectures, and those most like the best that were trained."""
+        part = free[torch.randperm(len(free), generator=self._generator("part", number))[: SCORED // 2]]
+        leaders = [self.space.index(each.architecture) for each in self.recommend()[:5]]
+        features = self.space.features
+        near = [
+            free[(features[free] - features[leader]).abs().sum(dim=1).argsort(stable=True)[: SCORED // 10]]
+            for leader in leaders
+        ]
+        return torch.cat([part, *near]).unique()
+
     def _by_information(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
-        """The architecture that tells most about all others, given what is observed or pending."""
+        """The architecture that tells most about the others, given what is observed or pending."""
         phase = "mutual information"
-        observations = sum(not each.failed for each in self._observed.values())
-        if observations >= 5:
-            hyperparameters = self._fitted().hyperparameters
-        else:
-            hyperparameters = Hyperparameters.default(self._columns)
         forced = sorted(set(self._suggested.values()))
-        points = torch.arange(len(self.space))
-        if len(points) > DESIGN_POINTS:
-            shuffled = torch.randperm(len(points), generator=self._generator("design", 0))
-            part = shuffled[: DESIGN_POINTS - len(forced)]
-            points = torch.cat([part, torch.tensor(forced, dtype=part.dtype)]).unique()
+        hyperparameters = Hyperparameters.default(self._columns)
+        if len(self._succeeded()) >= ROUND:
+            hyperparameters = self._fitted().members[0].hyperparameters
+        points = self._subject(free, number)
+        points = torch.cat([points, torch.tensor(forced, dtype=points.dtype)]).unique()
         position = {int(index): place for place, index in enumerate(points)}
-        candidates = [position[int(index)] for index in free if int(index) in position]
-        x = self._features[points]
+        x = self.space.features[points]
         picks, gains = greedy_design(
             [covariance(x, x, self._columns, hyperparameters).numpy()],
-            float(hyperparameters.noise_variance),
+            hyperparameters.noise_variance,
             1,
             [position[index] for index in forced],
-            candidates=candidates,
         )
         if not picks:  # more than half of the space is taken: nothing tells much about the rest
-            first = int(free[0])
-            return first, self._decision(phase, None, first)
-        pick = int(points[picks[0]])
-        return pick, self._decision(phase, gains[0], pick)
+            return int(free[0]), self._decision(phase, None, int(free[0]))
+        return int(points[picks[0]]), self._decision(phase, gains[0], int(points[picks[0]]))
+
+    def _subject(self, free: Tensor, number: int) -> Tensor:
+        """The architectures that a design asks about."""
+        if self.strategy != "published" and len(self._succeeded()) >= ROUND:
+            mean, stddev = self.posterior()
+            floor = (mean - OPTIMISM * stddev).max()
+            hopeful = (mean + OPTIMISM * stddev >= floor) & ~self._taken
+            if int(hopeful.sum()) >= 10:
+                free = hopeful.nonzero()[:, 0]
+        if len(free) <= DESIGN_POINTS:
+            return free
+        return free[torch.randperm(len(free), generator=self._generator("design", 0))[:DESIGN_POINTS]]
 
     def _decision(self, phase: str, score: float | None, index: int) -> dict[str, Any]:
         decision: dict[str, Any] = {"phase": phase}
         if score is not None:
             decision["score"] = score
-        if any(not each.failed for each in self._observed.values()):
-            mean, variance = self._fitted().mean_and_variance(self._features[[index]])
+        if self._succeeded():
+            mean, variance = self._fitted().mean_and_variance(self.space.features[[index]])
             decision |= {"mean": float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision
 

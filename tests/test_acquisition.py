@@ -1,10 +1,15 @@
-"""Scores equal their definitions: closed forms, numerical integrals and BoTorch's."""
+"""Scores against numerical integration, BoTorch and plain Monte Carlo."""
+
+from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from botorch.acquisition.analytic import _log_ei_helper
+from scipy.integrate import quad
+from torch import Tensor
 
 from gpnas.acquisition import (
     log_expected_improvement,
@@ -12,36 +17,16 @@ from gpnas.acquisition import (
     log_success_probability,
 )
 from gpnas.space import Column
-from gpnas.surrogate import fit
+from gpnas.surrogate import Hyperparameters, Posterior, fit
 
-COLUMNS = (Column("a", "ordered"), Column("b", "ordered"))
+COLUMNS = (Column("features", "ordered"), Column("fuse", "categorical"), Column("parameters", "cost"))
+
+
+PLAIN = (Column("a", "ordered"), Column("b", "ordered"))
 
 
 def tensor(*numbers: float) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
-
-
-def test_log_expected_improvement_equals_botorchs() -> None:
-    u = torch.linspace(-30, 10, 401, dtype=torch.float64)
-    torch.testing.assert_close(
-        log_expected_improvement(u, tensor(1.0), tensor(0.0)), _log_ei_helper(u), rtol=1e-9, atol=1e-9
-    )
-
-
-def test_log_expected_improvement_equals_its_integral() -> None:
-    mean, stddev, best = 1.2, 0.7, 1.5
-    f = torch.linspace(best, mean + 12 * stddev, 400_001, dtype=torch.float64)
-    density = torch.exp(-0.5 * ((f - mean) / stddev) ** 2) / (stddev * math.sqrt(2 * math.pi))
-    integral = torch.trapezoid((f - best) * density, f)
-    value = log_expected_improvement(tensor(mean), tensor(stddev), tensor(best)).exp()
-    assert float(value) == pytest.approx(float(integral), rel=1e-8)
-
-
-def test_it_stays_finite_and_monotone_however_far() -> None:
-    u = -torch.logspace(0, 6, 300, dtype=torch.float64)
-    values = log_expected_improvement(u, tensor(1.0), tensor(0.0))
-    assert bool(values.isfinite().all())
-    assert bool((values.diff() < 0).all())
 
 
 def observed() -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,30 +36,84 @@ def observed() -> tuple[torch.Tensor, torch.Tensor]:
     return x, y
 
 
-def test_noisy_expected_improvement_equals_plain_monte_carlo() -> None:
-    """E over joint draws of candidate and base values, from the joint posterior itself."""
-    x, y = observed()
-    posterior = fit(x, y, COLUMNS)
-    pending = tensor(0.9, 0.9)[None]
-    base = torch.cat([x, pending])
-    query = torch.rand(5, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    scores = log_noisy_expected_improvement(posterior, query, base, seed=0).exp()
-    mean, joint = posterior.joint(torch.cat([base, query]))
-    factor = torch.linalg.cholesky(joint + 1e-9 * torch.eye(len(mean)))
-    normal = torch.randn(400_000, len(mean), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    draws = mean + normal @ factor.T
-    best = draws[:, : len(base)].max(dim=1, keepdim=True).values
-    expected = (draws[:, len(base) :] - best).clamp_min(0).mean(dim=0)
-    torch.testing.assert_close(scores, expected, rtol=0.12, atol=2e-3)
+def points(n: int, seed: int) -> Tensor:
+    generator = np.random.default_rng(seed)
+    x = generator.uniform(size=(n, 3))
+    x[:, 1] = generator.integers(0, 2, n)
+    return torch.from_numpy(x)
 
 
-def test_a_pending_point_lowers_the_score_around_it() -> None:
-    x, y = observed()
-    posterior = fit(x, y, COLUMNS)
-    query = tensor(0.95, 0.95)[None]
-    without = log_noisy_expected_improvement(posterior, query, x, seed=0)
-    with_pending = log_noisy_expected_improvement(posterior, query, torch.cat([x, query + 0.01]), seed=0)
-    assert float(with_pending) < float(without) - 0.5
+@pytest.mark.parametrize(
+    ("mean", "stddev", "best"), [(0.0, 1.0, 0.0), (2.0, 0.5, 1.0), (-1.0, 2.0, 1.5), (3.0, 1.0, -4.0)]
+)
+def test_expected_improvement_is_its_integral(mean: float, stddev: float, best: float) -> None:
+    def integrand(f: float) -> float:
+        density = math.exp(-0.5 * ((f - mean) / stddev) ** 2) / (stddev * math.sqrt(2 * math.pi))
+        return (f - best) * density
+
+    expected, _ = quad(integrand, best, max(best, mean) + 12 * stddev)
+    score = log_expected_improvement(torch.tensor(mean).double(), torch.tensor(stddev).double(), best)
+    assert float(score.exp()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_expected_improvement_is_stable_as_botorch_s_far_below_the_best() -> None:
+    u = torch.cat([torch.linspace(-60, 8, 500), -torch.logspace(0, 7, 100)]).double()
+    own = log_expected_improvement(u, torch.ones_like(u), 0.0)
+    torch.testing.assert_close(own, _log_ei_helper(u), rtol=1e-6, atol=1e-9)
+    assert bool((own.diff()[:499] > 0).all())
+
+
+def mixture(noise: float) -> Posterior:
+    x = points(5, 0)
+    y = torch.tensor([29.0, 31.0, 30.2, 30.9, 28.0], dtype=torch.float64)
+    generator = np.random.default_rng(1)
+    draws = [
+        Hyperparameters.unpack(np.append(generator.normal(-0.5, 0.5, 5), math.log(noise))) for _ in range(3)
+    ]
+    return Posterior(x, y, COLUMNS, draws)
+
+
+def test_noisy_expected_improvement_is_plain_monte_carlo_over_all_that_is_unknown() -> None:
+    posterior = mixture(noise=0.2)
+    pending, candidates = points(2, 2), points(6, 3)
+    base = torch.cat([posterior.x, pending])
+    generator = torch.Generator().manual_seed(4)
+    improvements = torch.zeros(6, dtype=torch.float64)
+    everything = torch.cat([base, candidates])
+    for member in posterior.members:
+        mean, joint = member.joint(everything)
+        factor = torch.linalg.cholesky(joint + 1e-9 * torch.eye(13))
+        normal = torch.randn(400_000, 13, generator=generator, dtype=torch.float64)
+        values = mean + normal @ factor.T
+        best = values[:, :7].max(dim=1, keepdim=True).values
+        improvements += (values[:, 7:] - best).clamp_min(0).mean(dim=0) / 3
+    own = log_noisy_expected_improvement(posterior, candidates, base, seed=5, draws=1024).exp()
+    torch.testing.assert_close(own, posterior.unit * improvements, rtol=0.03, atol=1e-4)
+
+
+def test_without_noise_it_is_expected_improvement_over_the_best_observation() -> None:
+    posterior = mixture(noise=1e-5)
+    candidates = points(6, 6)
+    expected = torch.zeros(6, dtype=torch.float64)
+    for member in posterior.members:
+        mean, variance = member.mean_and_variance(candidates)
+        expected += log_expected_improvement(mean, variance.sqrt(), member.z.max()).exp() / 3
+    own = log_noisy_expected_improvement(posterior, candidates, posterior.x, seed=7).exp()
+    torch.testing.assert_close(own, posterior.unit * expected, rtol=0.05, atol=1e-3)
+
+
+def test_a_pending_architecture_leaves_little_to_gain_at_its_place() -> None:
+    x = torch.linspace(0, 1, 41).double()[:, None].repeat(1, 3)
+    x[:, 1] = 0
+    observed = torch.tensor([0, 10, 30, 40])
+    y = torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    posterior = fit(x[observed], y, COLUMNS)
+    alone = log_noisy_expected_improvement(posterior, x, x[observed], seed=8)
+    best = int(alone.argmax())
+    base = torch.cat([x[observed], x[[best]]])
+    beside = log_noisy_expected_improvement(posterior, x, base, seed=8)
+    assert float(beside[best]) < float(alone[best]) - 3
+    assert int(beside.argmax()) != best
 
 
 def test_scores_do_not_depend_on_the_unit() -> None:
@@ -82,7 +121,7 @@ def test_scores_do_not_depend_on_the_unit() -> None:
     x, y = observed()
     query = torch.rand(6, 2, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     plain, scaled = (
-        log_noisy_expected_improvement(fit(x, unit * y + 30, COLUMNS), query, x, seed=0) for unit in (1, 100)
+        log_noisy_expected_improvement(fit(x, unit * y + 30, PLAIN), query, x, seed=0) for unit in (1, 100)
     )
     torch.testing.assert_close(scaled - plain, torch.full_like(plain, math.log(100)), atol=1e-4, rtol=0)
 
@@ -90,9 +129,9 @@ def test_scores_do_not_depend_on_the_unit() -> None:
 def test_success_is_certain_until_something_fails_and_then_falls_around_it() -> None:
     nothing = torch.empty(0, 2, dtype=torch.float64)
     query = tensor(0.9, 0.9)[None]
-    assert float(log_success_probability(query, nothing, nothing, COLUMNS)) == 0
+    assert float(log_success_probability(query, nothing, nothing, PLAIN)) == 0
     near, far = (
-        float(log_success_probability(query, nothing, tensor(*at)[None], COLUMNS).exp())
+        float(log_success_probability(query, nothing, tensor(*at)[None], PLAIN).exp())
         for at in ((0.9, 0.9), (0.1, 0.1))
     )
     assert near < 0.3 < 0.5 < far
@@ -103,6 +142,6 @@ def test_success_is_learned_along_an_axis() -> None:
     x = torch.rand(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     fails = x[:, 0] > 0.5
     query = torch.rand(100, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    chance = log_success_probability(query, x[~fails], x[fails], COLUMNS).exp()
+    chance = log_success_probability(query, x[~fails], x[fails], PLAIN).exp()
     right = (chance < 0.5) == (query[:, 0] > 0.5)
     assert float(right.double().mean()) > 0.9

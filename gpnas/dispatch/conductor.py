@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
+import torch
 from ray import tune
 from ray.tune.search import Searcher
+from threadpoolctl import threadpool_limits
 
 from gpnas.engine import Engine
 from gpnas.errors import GpnasError
@@ -97,7 +99,7 @@ class Conductor(Searcher):
         self._attempt: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
         # one thread does all of the engine's work, in order, off Tune's event loop
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=_use_one_core)
         self._suggestion: Future[list[Candidate]] | None = None
         self._told: list[Future[None]] = []
         self.error: GpnasError | None = None
@@ -220,6 +222,12 @@ class Conductor(Searcher):
         self._thread.shutdown(wait=True)
         for told in self._told:
             told.result()
+
+
+def _use_one_core() -> None:
+    """Leaves the cores to the trials: threads of a matrix product that wait for a busy core spin."""
+    torch.set_num_threads(1)
+    threadpool_limits(limits=1)
 
 
 class Deadline:
