@@ -279,20 +279,48 @@ def _space(options: argparse.Namespace) -> Any:
     document = describe(options.space)
     if options.json:
         return document
-    out.print(f"{_plain(document['file'])}: ×{document['scale']}, {document['feasible']:,} architectures")
-    if document["feasible"] < document["size"]:
-        share = document["feasible"] / document["size"]
-        out.print(f"{share:.1%} of {document['size']:,} are within the limits")
+    out.print(
+        f"{_plain(document['file'])}: ×{document['scale']}, {document['feasible']:,} architectures"
+        + (f", {document['share']:.1%} of {document['size']:,}" if document["limits"] else "")
+    )
+    if document["limits"]:
+        table = Table(
+            "limit", title="What each limit excludes of what those above leave", title_justify="left"
+        )
+        for heading in ("excludes", "leaves"):
+            table.add_column(heading, justify="right")
+        for row in document["limits"]:
+            table.add_row(_plain(row["limit"]), f"{row['excludes']:,}", f"{row['leaves']:,}")
+        out.print(table)
+    table = Table("family", "axis", "kind", "values", title="Axes", title_justify="left")
+    for name, family in document["families"].items():
+        label = f"{name}: {family['architectures']:,}"
+        for axis in family["axes"]:
+            table.add_row(
+                _plain(label), _plain(axis["name"]), axis["kind"], _plain(_in_short(axis["values"]))
+            )
+            label = ""
+    out.print(table)
     for word in ("cheapest", "dearest"):
         row = document[word]
         out.print(
             f"{word}: {_plain(row['name'])}  {row['parameters']:,} parameters, "
             f"{row['gmacs']:.2f} GMACs at 120×120"
         )
-    out.print("the first design would train:")
+    if document["design"]:
+        out.print("the first design would train:")
     for name in document["design"]:
         out.print(f"  {_plain(name)}")
     return None
+
+
+def _in_short(values: Sequence[Any]) -> str:
+    """Values in a line; the middle of many is left out."""
+    shown = [str(value) for value in values]
+    if len(shown) > 10:
+        shown = [*shown[:4], "…", *shown[-2:]]
+        return f"{', '.join(shown)} ({len(values)} values)"
+    return ", ".join(shown)
 
 
 def _export(options: argparse.Namespace) -> Any:

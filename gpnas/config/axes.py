@@ -1,0 +1,198 @@
+"""The forms in which a space file writes an axis."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from gpnas.config.mistakes import Strict
+from gpnas.records import AxisValue
+from gpnas.space import Axis, CategoricalAxis, IntegerAxis
+
+VALUES = 10_000
+"""Most values of one axis."""
+AXIS = "an axis is an integer, a list of integers or {low, high}"
+OWN_AXIS = "an axis is an integer, a name, a list of either, {low, high} or {choices}"
+
+
+class AxisRange(Strict):
+    """An ordered integer axis: `low`, `low + step` or `low · factor`, … up to `high`."""
+
+    low: int
+    high: int
+    step: int = Field(default=1, ge=1)
+    factor: int | None = Field(default=None, ge=2)
+    spacing: Literal["linear", "log"] | None = None
+    """How the surrogate measures distance along the axis; None is log with a factor, else linear."""
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> AxisRange:
+        if self.low > self.high:
+            raise ValueError(f"`low <= high` must hold, but got (low={self.low}, high={self.high})")
+        if self.factor is not None:
+            if "step" in self.model_fields_set:
+                raise ValueError(
+                    f"an axis takes a step or a factor, but got (step={self.step}, factor={self.factor})"
+                )
+            if self.low < 1:
+                raise ValueError(f"`low >= 1` must hold with a factor, but got low={self.low}")
+        elif (count := (self.high - self.low) // self.step + 1) > VALUES:
+            raise ValueError(f"an axis must have at most {VALUES} values, but got {count}")
+        return _spaced(self, self.low)
+
+    def axis(self, name: str) -> Axis:
+        if self.factor is None:
+            values = list(range(self.low, self.high + 1, self.step))
+        else:
+            values = [self.low]
+            while values[-1] * self.factor <= self.high:
+                values.append(values[-1] * self.factor)
+        return IntegerAxis(name, tuple(values), self.spacing or ("log" if self.factor else "linear"))
+
+
+class AxisValues(Strict):
+    """An ordered integer axis with its values listed."""
+
+    values: list[int] = Field(max_length=VALUES)
+    spacing: Literal["linear", "log"] = "linear"
+
+    @model_validator(mode="after")
+    def _has_values(self) -> AxisValues:
+        if not self.values:
+            raise ValueError("an axis must have at least one value, but got []")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"axis values must differ from each other, but got {self.values}")
+        return _spaced(self, min(self.values))
+
+    def axis(self, name: str) -> Axis:
+        return IntegerAxis(name, tuple(sorted(self.values)), self.spacing)
+
+
+class AxisChoices(Strict):
+    """An axis without order."""
+
+    choices: list[Any] = Field(max_length=VALUES)
+
+    @model_validator(mode="after")
+    def _has_choices(self) -> AxisChoices:
+        if not self.choices:
+            raise ValueError("an axis must have at least one choice, but got []")
+        for choice in self.choices:
+            if not isinstance(choice, int | float | str) or (
+                isinstance(choice, float) and not math.isfinite(choice)
+            ):
+                raise ValueError(f"a choice must be a finite number, a name or a switch, but got {choice!r}")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"choices must differ from each other, but got {self.choices}")
+        return self
+
+    def axis(self, name: str) -> Axis:
+        return CategoricalAxis(name, tuple(self.choices))
+
+
+AnyAxis = AxisRange | AxisValues | AxisChoices
+
+
+A = TypeVar("A", AxisRange, AxisValues)
+
+
+def _spaced(axis: A, least: int) -> A:
+    if axis.spacing == "log" and least < 1:
+        raise ValueError(f"log spacing needs positive values, but got {least}")
+    return axis
+
+
+def only_value(axis: AnyAxis) -> AxisValue:
+    """The value of a fixed axis.
+
+    Raises:
+        ValueError: it has several.
+    """
+    values = axis.axis("").values
+    if len(values) != 1:
+        raise ValueError(f"a listed architecture must have one value for each axis, but got {list(values)}")
+    return values[0]
+
+
+def _written_out(value: dict[str, Any]) -> AnyAxis:
+    # chosen here, not by a union, so that a mistake is reported against the form that was meant
+    form: type[AnyAxis] = AxisRange
+    if "values" in value:
+        form = AxisValues
+    elif "choices" in value:
+        form = AxisChoices
+    return form.model_validate(value)
+
+
+def _count_form(value: Any) -> AnyAxis:
+    """Reads the short forms of a count: a number is a fixed axis, a list its values."""
+    match value:
+        case AxisRange() | AxisValues() | AxisChoices():
+            axis: AnyAxis = value
+        case int() if not isinstance(value, bool):
+            axis = AxisRange(low=value, high=value)
+        case list():
+            axis = AxisValues.model_validate({"values": value})
+        case dict():
+            axis = _written_out(value)
+        case _:
+            raise ValueError(f"{AXIS}, but got {value!r}")
+    return axis
+
+
+def _at_least_one(axis: AnyAxis) -> AnyAxis:
+    match axis:
+        case AxisRange():
+            if axis.low < 1:
+                raise ValueError(f"`low >= 1` must hold, but got low={axis.low}")
+        case AxisValues():
+            if min(axis.values) < 1:
+                raise ValueError(f"axis values must be at least 1, but got {min(axis.values)}")
+        case AxisChoices():
+            for choice in axis.choices:
+                if not isinstance(choice, int) or isinstance(choice, bool) or choice < 1:
+                    raise ValueError(f"choices must be integers of at least 1, but got {choice!r}")
+    return axis
+
+
+def _switch_form(value: Any) -> AxisChoices:
+    match value:
+        case AxisChoices():
+            switch = value
+        case bool():
+            switch = AxisChoices(choices=[value])
+        case list():
+            switch = AxisChoices.model_validate({"choices": value})
+        case _:
+            raise ValueError(f"a switch is true, false or a list of both, but got {value!r}")
+    for choice in switch.choices:
+        if not isinstance(choice, bool):
+            raise ValueError(f"a switch is true, false or a list of both, but got {choice!r}")
+    return switch
+
+
+def _own_form(value: Any) -> AnyAxis:
+    """Reads the short forms of an axis of a user's own family."""
+    match value:
+        case bool() | str() | float():
+            return AxisChoices(choices=[value])
+        case list() if value and all(isinstance(each, bool | str) for each in value):
+            return AxisChoices.model_validate({"choices": value})
+        case list() if any(isinstance(each, float | bool | str) for each in value):
+            raise ValueError(
+                "a list must hold integers (ordered), or names or switches (without order); "
+                f"anything else is written {{choices: [...]}}, but got {value!r}"
+            )
+        case int() | list() | dict() | AxisRange() | AxisValues() | AxisChoices():
+            return _count_form(value)
+    raise ValueError(f"{OWN_AXIS}, but got {value!r}")
+
+
+CountAxis = Annotated[AnyAxis, BeforeValidator(_count_form), AfterValidator(_at_least_one)]
+"""An axis of integers of at least 1."""
+SwitchAxis = Annotated[AxisChoices, BeforeValidator(_switch_form)]
+"""An axis of true, false or both."""
+OwnAxis = Annotated[AnyAxis, BeforeValidator(_own_form)]
+"""An axis of a family that only its user knows."""

@@ -1,0 +1,214 @@
+"""The families of a space file: axes that span a product, or architectures that are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+from gpnas.config.axes import AnyAxis, CountAxis, OwnAxis, SwitchAxis, only_value
+from gpnas.config.mistakes import Strict, in_words, moved, refuse_unknown
+from gpnas.config.tables import read_rows
+from gpnas.errors import SpaceError
+from gpnas.records import AxisValue
+from gpnas.space import Family, SearchSpace
+
+KNOWN = ("drn", "rcan")
+"""Families that the trainers build."""
+ARCHITECTURES = 10_000_000
+"""Most architectures that the families of a file may span."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What validation needs to know of the file that is read."""
+
+    file: Path | None = None
+    """Tables are looked for beside it; None allows none."""
+    own_families: bool = False
+    """Whether families that the trainers do not know are allowed."""
+
+
+class DrnAxes(Strict):
+    """Axes of the paper's dense residual network: F, D and L, and its documented options."""
+
+    features: CountAxis
+    blocks: CountAxis
+    stages: CountAxis
+    fuse: CountAxis | None = None
+    global_skip: SwitchAxis | None = None
+    image_skip: SwitchAxis | None = None
+
+
+class RcanAxes(Strict):
+    """Axes of the residual channel attention network, and its documented options."""
+
+    features: CountAxis
+    groups: CountAxis
+    blocks: CountAxis
+    reduction: CountAxis | None = None
+    image_skip: SwitchAxis | None = None
+
+
+class OwnAxes(BaseModel):
+    """Axes of a user's own family, of any name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, OwnAxis]
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> OwnAxes:
+        if not self.__pydantic_extra__:
+            raise ValueError("a family must have at least one axis, but got none")
+        return self
+
+
+AnyAxes = DrnAxes | RcanAxes | OwnAxes
+
+
+class ListingForm(Strict):
+    """How a family lists its architectures: in a CSV file, or in place."""
+
+    table: str | None = None
+    architectures: list[dict[str, Any]] | None = Field(default=None, min_length=1)
+    canonical: str | None = None
+    """Column that is no axis but tells which rows are equivalent: of those, the first stands for all."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> ListingForm:
+        if (self.table is None) == (self.architectures is None):
+            raise ValueError("a family must have a `table` or `architectures`, not both")
+        return self
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The architectures of a family, one by one."""
+
+    rows: tuple[Mapping[str, AxisValue], ...]
+    """The same names in each."""
+    canonical: str | None
+
+
+def _listing(value: dict[str, Any], model: type[AnyAxes], reading: Reading) -> Listing:
+    form = ListingForm.model_validate(value)
+    rows: list[dict[str, AxisValue]] = []
+    if form.architectures is not None:
+        for number, row in enumerate(form.architectures):
+            try:
+                rows.append(_row(row, model, form.canonical, rows[0] if rows else None))
+            except ValidationError as error:
+                raise moved(error, ("architectures", number)) from None
+    else:
+        assert form.table is not None
+        if reading.file is None:
+            raise ValueError(f"a table must be named in a file, but got {form.table!r}")
+        path, header, listed = read_rows(reading.file, form.table)
+        for line, row in listed:
+            try:
+                rows.append(_row(row, model, form.canonical, None))
+            except ValidationError as error:
+                columns = {each["type"] for each in error.errors()} & {"unknown_key", "missing"}
+                raise SpaceError(f"{path}:{header if columns else line}: {in_words(error)[1]}") from None
+    return Listing(tuple(rows), form.canonical)
+
+
+def _row(
+    row: dict[str, Any], model: type[AnyAxes], canonical: str | None, first: Mapping[str, Any] | None
+) -> dict[str, AxisValue]:
+    """A listed architecture, checked against its family's axes and against the first of the list."""
+    axes = {name: value for name, value in row.items() if name != canonical}
+    checked = {name: _only(name, axis, model) for name, axis in axes_of(model.model_validate(axes))}
+    if canonical is not None:
+        key = row.get(canonical)
+        if not isinstance(key, int | float | str):
+            raise _mistake(model, canonical, f"a canonical key must be a number or a name, but got {key!r}")
+        checked[canonical] = key
+    if first is not None and set(first) != set(checked):
+        names = ", ".join(first)
+        raise _mistake(
+            model, None, f"must name {names}, as the first one does, but names {', '.join(checked)}"
+        )
+    return checked
+
+
+def _only(name: str, axis: AnyAxis, model: type[AnyAxes]) -> AxisValue:
+    try:
+        return only_value(axis)
+    except ValueError as error:
+        raise _mistake(model, name, str(error)) from None
+
+
+def _mistake(model: type[AnyAxes], key: str | None, what: str) -> ValidationError:
+    detail = InitErrorDetails(
+        type="value_error", loc=(key,) if key else (), input=None, ctx={"error": ValueError(what)}
+    )
+    return ValidationError.from_exception_data(model.__name__, [detail])
+
+
+def axes_of(axes: AnyAxes) -> Iterator[tuple[str, AnyAxis]]:
+    """The axes that are given, in the order of their family."""
+    return ((name, axis) for name, axis in axes if axis is not None)
+
+
+def _form(model: type[AnyAxes]) -> BeforeValidator:
+    def form(value: Any, info: ValidationInfo) -> AnyAxes | Listing:
+        if isinstance(value, dict) and value.keys() & {"table", "architectures"}:
+            return _listing(value, model, info.context or Reading())
+        return value if isinstance(value, Listing) else model.model_validate(value)
+
+    return BeforeValidator(form)
+
+
+class Families(BaseModel):
+    """The families of networks that compete in one search."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, arbitrary_types_allowed=True)
+    __pydantic_extra__: dict[str, Annotated[OwnAxes | Listing, _form(OwnAxes)]]
+
+    drn: Annotated[DrnAxes | Listing, _form(DrnAxes)] | None = None
+    rcan: Annotated[RcanAxes | Listing, _form(RcanAxes)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _knows_its_families(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict) and not (info.context or Reading()).own_families:
+            hint = "; a family of your own is searched from Python: load_space(..., own_families=True)"
+            refuse_unknown(cls.__name__, value, KNOWN, hint)
+        return value
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Families:
+        if not any(axes is not None for _, axes in self):
+            raise ValueError("a space must name at least one family (drn, rcan), but got none")
+        return self
+
+    def space(self) -> SearchSpace:
+        """All that the families span or list.
+
+        Raises:
+            SpaceError: they span too many.
+        """
+        spaces = [_space(name, axes) for name, axes in self if axes is not None]
+        count = sum(len(space) for space in spaces)
+        if count > ARCHITECTURES:
+            raise SpaceError(f"axes must span at most {ARCHITECTURES} architectures, but span {count}")
+        return SearchSpace.joined(spaces)
+
+
+def _space(name: str, axes: AnyAxes | Listing) -> SearchSpace:
+    if isinstance(axes, Listing):
+        return SearchSpace.from_table(axes.rows, family=name, canonical=axes.canonical)
+    return SearchSpace([Family(name, tuple(axis.axis(key) for key, axis in axes_of(axes)))])

@@ -1,0 +1,129 @@
+"""The schema of a space file."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gpnas.config.families import Families
+from gpnas.config.mistakes import Strict, located
+from gpnas.space import SearchSpace
+
+Scale = Literal[2, 3, 4]
+"""Super-resolution factors for which networks exist; a test holds it against the trainers'."""
+
+
+class Limits(Strict):
+    """The largest costs allowed; checked before anything is trained."""
+
+    parameters: float = Field(default=math.inf, gt=0)
+    """Trainable and fixed parameters of the network."""
+    gmacs: float = Field(default=math.inf, gt=0)
+    """10⁹ multiply-accumulates of one forward pass at 120×120 LR pixels, the paper's tile."""
+    memory: float = Field(default=math.inf, gt=0)
+    """Memory of a training step, where the trainers tell it."""
+
+    def given(self) -> dict[str, float]:
+        """The limits that the file sets."""
+        return {name: limit for name, limit in self if limit < math.inf}
+
+
+class SearchSettings(Strict):
+    """How much is granted to the search, and how it chooses."""
+
+    trials: int = Field(default=16, ge=1)
+    concurrent: int = Field(default=2, ge=1)
+    strategy: Literal["mi+nei", "published", "random"] = "mi+nei"
+    portfolio: int = Field(default=3, ge=1)
+    validation_images: int = Field(default=10, ge=1)
+    """At most so many validation images score a trial."""
+
+
+class RecipeSettings(Strict):
+    """How every architecture of the search is trained; what is left out takes the trainers' default.
+
+    A test holds the names against `gpnas_trainers.Recipe`, which checks the values.
+    """
+
+    steps: int | None = None
+    batch_size: int | None = None
+    hr_patch: int | None = None
+    learning_rate: float | None = None
+    warmup_steps: int | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = None
+    l1_weight: float | None = None
+    ms_ssim_weight: float | None = None
+    evaluate_every: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The settings that the file names."""
+        return self.model_dump(exclude_none=True)
+
+
+class CameraSettings(Strict):
+    """The synthetic camera (Eq. 1 of the paper) that makes LR images of photographs without pairs.
+
+    What is left out takes the trainers' default; a test holds the names against `gpnas_trainers`.
+    """
+
+    kernel_sigma: tuple[float, float] | None = Field(default=None, strict=False)
+    noise_sigma: tuple[float, float] | None = Field(default=None, strict=False)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that the file names."""
+        return self.model_dump(exclude_none=True)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class SpaceFile(Strict):
+    """A whole space file."""
+
+    scale: Scale
+    families: Families
+    where: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], max_length=50)
+    """Conditions on axes that every architecture fulfils, such as `features * blocks <= 512`."""
+    equivalent: dict[str, str] = Field(default={}, max_length=50)
+    """What an axis is to a training, as an expression: where these and all other axes agree, one
+    architecture stands for all."""
+    limits: Limits = Limits()
+    search: SearchSettings = SearchSettings()
+    recipe: RecipeSettings = RecipeSettings()
+    camera: CameraSettings = CameraSettings()
+
+    def search_space(self) -> SearchSpace:
+        """The search space that the file describes, without costs (those need the networks).
+
+        Raises:
+            SpaceError: a condition or an equivalence is none, or excludes everything.
+        """
+        return self.narrowed[-1][1]
+
+    @cached_property
+    def narrowed(self) -> list[tuple[str, SearchSpace]]:
+        """The space as families span it, then what each condition leaves, and what merging leaves.
+
+        Beside each is the condition; it is empty for the first, `equivalent` for the last where there
+        are equivalences.
+        """
+        with located("families"):
+            space = self.families.space()
+        found = [("", space)]
+        for number, condition in enumerate(self.where):
+            with located("where", number):
+                space = space.where(condition)
+            found.append((condition, space))
+        for axis, matters in self.equivalent.items():
+            # each alone first, so that a mistake is told where it is
+            with located("equivalent", axis):
+                space.with_equivalent({axis: matters})
+        if self.equivalent:
+            space = space.with_equivalent(self.equivalent)
+            found.append(("equivalent", space))
+        return found

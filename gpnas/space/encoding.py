@@ -1,0 +1,84 @@
+"""Architectures as numbers: their places on axes, and the features that a kernel sees.
+
+Glossary: n architectures, d feature columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from gpnas.space.axes import Axis, Column, Family, IntegerAxis
+
+NEUTRAL = 0.5
+"""What a column holds for architectures of a family that has no such axis."""
+
+
+def digits(
+    families: Sequence[Family],
+    full: Tensor,  # (n,)
+) -> tuple[Tensor, Tensor]:
+    """Family number (n,) and place on each of the family's axes (n, most axes), -1 beyond them."""
+    sizes = torch.tensor([family.size for family in families])
+    ends = sizes.cumsum(0)
+    number = torch.searchsorted(ends, full, right=True)
+    places = torch.full((len(full), max(len(family.axes) for family in families)), -1)
+    for f, family in enumerate(families):
+        rows = number == f
+        rest = full[rows] - (ends[f] - sizes[f])
+        for place in reversed(range(len(family.axes))):
+            count = len(family.axes[place].values)
+            places[rows, place] = rest % count
+            rest = rest // count
+    return number, places
+
+
+def columns(families: Sequence[Family], costs: Mapping[str, Tensor]) -> tuple[Column, ...]:
+    """What each column of `features` means; axes with a single value have none."""
+    found = [Column("family", "family")] if len(families) > 1 else []
+    for f, family in enumerate(families):
+        for axis in family.axes:
+            if len(axis.values) > 1:
+                owner = f if len(families) > 1 else None
+                ordered = isinstance(axis, IntegerAxis)
+                found.append(Column(axis.name, "ordered" if ordered else "categorical", owner))
+    for name, values in costs.items():
+        if float(values.max()) > float(values.min()):
+            found.append(Column(name, "cost"))
+    return tuple(found)
+
+
+def features(
+    families: Sequence[Family],
+    number: Tensor,  # (n,)
+    places: Tensor,  # (n, most axes)
+    costs: Mapping[str, Tensor],  # (n,) each
+) -> Tensor:
+    """(n, d) float64: ordered axes and log costs scaled to [0, 1], categories as codes."""
+    found = [number.double()] if len(families) > 1 else []
+    for f, family in enumerate(families):
+        rows = number == f
+        for place, axis in enumerate(family.axes):
+            if len(axis.values) > 1:
+                column = torch.full((len(number),), NEUTRAL, dtype=torch.float64)
+                column[rows] = _levels(axis)[places[rows, place]]
+                found.append(column)
+    for values in costs.values():
+        log = values.double().log()
+        if float(log.max()) > float(log.min()):
+            found.append((log - log.min()) / (log.max() - log.min()))
+    if not found:
+        return torch.zeros(len(number), 1, dtype=torch.float64)
+    return torch.stack(found, dim=1)
+
+
+def _levels(axis: Axis) -> Tensor:
+    """(values,) where each value of an axis lies."""
+    if not isinstance(axis, IntegerAxis):
+        return torch.arange(len(axis.values), dtype=torch.float64)
+    levels = torch.tensor(axis.values, dtype=torch.float64)
+    if axis.spacing == "log":
+        levels = levels.log()
+    return (levels - levels[0]) / (levels[-1] - levels[0])

@@ -1,0 +1,390 @@
+"""The search space: all architectures that a search may choose from, by index.
+
+Glossary: n architectures, d feature columns. An architecture's index is its place in the
+enumeration: families in order, each a product of its axes in C order (the last axis runs fastest),
+without what the limits exclude and without all but the first of those that are equivalent. A place
+in the full enumeration, limits aside, is called `full`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpnas.errors import SpaceError
+from gpnas.records import Architecture
+from gpnas.space import encoding, merging
+from gpnas.space.axes import Column, Family, IntegerAxis
+from gpnas.space.expressions import Expression, Values, cut, evaluate, parse
+from gpnas.space.scope import families_of, levels
+from gpnas.space.tables import Row, read_table
+
+LARGEST = 2**62
+"""The axes must span fewer architectures than this, so that each has a 64-bit number."""
+
+
+class SearchSpace:
+    """All architectures that a search may choose from.
+
+    Args:
+        families: at least one, differently named.
+        costs: what is known of each architecture before training, by name, one number per
+            architecture in the order of enumeration; given by `with_costs`.
+        kept: which of the enumerated architectures are feasible; None keeps all.
+        representatives: full places of architectures that were merged with an equivalent one,
+            increasing, and the full places of those.
+
+    Raises:
+        SpaceError: a rule is broken.
+    """
+
+    def __init__(
+        self,
+        families: Sequence[Family],
+        *,
+        costs: Mapping[str, Tensor] | None = None,
+        kept: Tensor | None = None,
+        representatives: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        if not families:
+            raise SpaceError("a space must have at least one family, but got none")
+        names = [family.name for family in families]
+        if len(set(names)) < len(names):
+            raise SpaceError(f"families must have different names, but got {names}")
+        self.families = tuple(families)
+        self._starts = [0]
+        for family in self.families:
+            self._starts.append(self._starts[-1] + family.size)
+        if self.size >= LARGEST:
+            raise SpaceError(f"axes must span fewer than 2**62 architectures, but span {self.size}")
+        self._kept = kept  # (n,) full places, increasing
+        self._representatives = representatives  # (m,), (m,)
+        self.costs: dict[str, Tensor] = dict(costs or {})
+        if len(self) == 0:
+            raise SpaceError("a space must have at least one architecture, but its limits exclude all")
+        for name, values in self.costs.items():
+            if values.shape != (len(self),) or not bool((values > 0).all()):
+                raise SpaceError(
+                    f"cost {name}: must be a positive number for each of {len(self)} architectures"
+                )
+
+    @property
+    def size(self) -> int:
+        """How many architectures the axes span, limits aside."""
+        return self._starts[-1]
+
+    def __len__(self) -> int:
+        return self.size if self._kept is None else len(self._kept)
+
+    def __getitem__(self, index: int) -> Architecture:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"`0 <= index < {len(self)}` must hold, but got {index}")
+        index %= len(self)
+        full = index if self._kept is None else int(self._kept[index])
+        number = next(i for i in range(len(self.families)) if full < self._starts[i + 1])
+        family, rest = self.families[number], full - self._starts[number]
+        values = []
+        for axis in reversed(family.axes):
+            rest, digit = divmod(rest, len(axis.values))
+            values.append((axis.name, axis.values[digit]))
+        return Architecture(family.name, dict(reversed(values)))
+
+    def __iter__(self) -> Iterator[Architecture]:
+        return (self[index] for index in range(len(self)))
+
+    def __contains__(self, architecture: object) -> bool:
+        if not isinstance(architecture, Architecture):
+            return False
+        try:
+            self.index(architecture)
+        except SpaceError:
+            return False
+        return True
+
+    def index(self, architecture: Architecture) -> int:
+        """The place of an architecture, or of the equivalent one that stands for it.
+
+        Raises:
+            SpaceError: the space does not contain it.
+        """
+        for family, start in zip(self.families, self._starts, strict=False):
+            if family.name != architecture.family or len(family.axes) != len(architecture.axes):
+                continue
+            full = 0
+            for axis in family.axes:
+                value = architecture.axes.get(axis.name)
+                if value not in axis.values:
+                    break
+                full = full * len(axis.values) + axis.values.index(value)
+            else:
+                full += start
+                if self._representatives is not None:
+                    merged, first = self._representatives
+                    place = _place(merged, full)
+                    full = full if place is None else int(first[place])
+                if self._kept is None:
+                    return full
+                place = _place(self._kept, full)
+                if place is not None:
+                    return place
+        raise SpaceError(f"{architecture}: must be an architecture of the space, but is not")
+
+    @property
+    def grid(self) -> tuple[int, ...] | None:
+        """Values per axis where the space is one whole product grid, else None."""
+        if self._kept is not None or len(self.families) > 1:
+            return None
+        return tuple(len(axis.values) for axis in self.families[0].axes)
+
+    @cached_property
+    def digits(self) -> tuple[Tensor, Tensor]:
+        """Family number (n,) and place on each of the family's axes (n, most axes), -1 beyond them."""
+        return encoding.digits(self.families, self._full)
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """What each column of `features` means; axes with a single value have none."""
+        return encoding.columns(self.families, self.costs)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """(n, d) float64: ordered axes and log costs scaled to [0, 1], categories as codes.
+
+        A column of another family's axis holds .5, so that it adds no distance within a family.
+        """
+        return encoding.features(self.families, *self.digits, self.costs)
+
+    def with_costs(
+        self,
+        cost: Callable[[Architecture], Mapping[str, float]],
+        limits: Mapping[str, float] | None = None,
+    ) -> SearchSpace:
+        """The space with what is known of each architecture before training, and within limits.
+
+        Args:
+            cost: the costs of an architecture, by name; positive.
+            limits: the largest cost allowed, by name.
+
+        Raises:
+            SpaceError: a limit names no cost, or the limits leave nothing.
+        """
+        rows = [cost(architecture) for architecture in self]
+        costs = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
+        priced = SearchSpace(
+            self.families,
+            costs=self.costs | costs,
+            kept=self._kept,
+            representatives=self._representatives,
+        )
+        return priced.within(limits or {})
+
+    def within(self, limits: Mapping[str, float]) -> SearchSpace:
+        """The part of the space whose known costs are within limits.
+
+        Args:
+            limits: the largest cost allowed, by name.
+
+        Raises:
+            SpaceError: a limit names no cost, or the limits leave nothing.
+        """
+        kept = torch.ones(len(self), dtype=torch.bool)
+        for name, limit in limits.items():
+            if name not in self.costs:
+                raise SpaceError(f"a limit must name a cost ({', '.join(self.costs)}), but got {name!r}")
+            if not bool((kept & (self.costs[name] <= limit)).any()):
+                others = "" if bool(kept.all()) else " of those within the other limits"
+                raise SpaceError(
+                    f"at least one architecture must be within the limits, but {name}{others} is at least "
+                    f"{float(self.costs[name][kept].min()):g} and the limit {limit:g}"
+                )
+            kept &= self.costs[name] <= limit
+        return self._part(kept)
+
+    def where(self, *conditions: str) -> SearchSpace:
+        """The part of the space that fulfils conditions on its axes.
+
+        Args:
+            conditions: expressions such as `features * blocks <= 512` or `drn.stages < 3 or
+                features >= 16`. One says nothing of families that lack an axis that it names.
+
+        Raises:
+            SpaceError: a condition is none, names no axis of the space, or excludes everything.
+        """
+        space = self
+        for condition in conditions:
+            expression = parse(condition)
+            kept = torch.ones(len(space), dtype=torch.bool)
+            for family in families_of(expression.names, self.families):
+                rows, values = space._evaluated(expression, family)
+                if values.dtype != bool:
+                    raise SpaceError(f"a condition must be true or false, but got the value {cut(condition)}")
+                kept[rows] = torch.from_numpy(values.copy())
+            if not bool(kept.any()):
+                raise SpaceError(
+                    f"a condition must leave at least one architecture, but {cut(condition)} excludes "
+                    f"all {len(space)}"
+                )
+            space = space._part(kept)
+        return space
+
+    def with_equivalent(self, matters: Mapping[str, str]) -> SearchSpace:
+        """The space with one architecture for all that are equivalent, the first of them.
+
+        Args:
+            matters: what an axis is to a training, as an expression. Two architectures of a family
+                are equivalent where these and all other axes agree: `{"rcan.reduction": "max(1,
+                features // reduction)"}` merges reductions that leave attention equally wide.
+
+        Raises:
+            SpaceError: an expression is none, or names no axis of the space.
+        """
+        number, digits = self.digits
+        keys = digits.clone()
+        for name, text in matters.items():
+            expression = parse(text)
+            for family in families_of([name, *expression.names], self.families):
+                rows, values = self._evaluated(expression, family)
+                axes = [axis.name for axis in self.families[family].axes]
+                keys[rows, axes.index(name.rpartition(".")[2])] = merging.codes(values)
+        return self._merged(merging.combined(number, keys))
+
+    def with_canonical(self, canonical: Callable[[Architecture], Hashable]) -> SearchSpace:
+        """The space with one architecture for all that have the same canonical form, the first of them.
+
+        Args:
+            canonical: what decides the outcome of an architecture's training, such as the graph
+                that it stands for or its hash; architectures are equivalent where it is equal.
+        """
+        numbers: dict[Hashable, int] = {}
+        return self._merged(
+            torch.tensor([numbers.setdefault(canonical(each), len(numbers)) for each in self])
+        )
+
+    def _evaluated(self, expression: Expression, family: int) -> tuple[Tensor, Values]:
+        """The indices of a family's architectures, and what an expression is for each."""
+        number, digits = self.digits
+        rows = (number == family).nonzero()[:, 0]
+        places = digits[rows].numpy()
+        values = {
+            name: level[places[:, axis]]
+            for name, (axis, level) in levels(expression, self.families[family]).items()
+        }
+        return rows, evaluate(expression, values, len(rows))
+
+    def _merged(self, key: Tensor) -> SearchSpace:
+        """The space with the first architecture for each key; key: (n,)."""
+        kept, representatives = merging.merged(key, self._full, self._representatives)
+        return self._part(kept, representatives)
+
+    @property
+    def _full(self) -> Tensor:
+        """(n,) the full place of each architecture."""
+        return torch.arange(self.size) if self._kept is None else self._kept
+
+    def _part(self, kept: Tensor, representatives: tuple[Tensor, Tensor] | None = None) -> SearchSpace:
+        """The architectures chosen by kept: (n,) of bool."""
+        return SearchSpace(
+            self.families,
+            costs={name: values[kept] for name, values in self.costs.items()},
+            kept=None if self._kept is None and bool(kept.all()) else self._full[kept],
+            representatives=representatives or self._representatives,
+        )
+
+    @classmethod
+    def from_table(
+        cls,
+        rows: Iterable[Row],
+        *,
+        family: str = "table",
+        costs: Sequence[str] = (),
+        canonical: str | None = None,
+    ) -> SearchSpace:
+        """An explicit list of configurations.
+
+        Args:
+            rows: axis name to value, the same names in each; equal rows collapse. An axis of integers
+                is ordered, any other categorical.
+            family: its name.
+            costs: names in the rows that are not axes but known costs, positive numbers.
+            canonical: name in the rows that is not an axis but tells which are equivalent: of those
+                where it is equal, the first in the order of enumeration stands for all.
+
+        Raises:
+            SpaceError: no rows, different names, or one configuration with two costs.
+        """
+        table = read_table(rows, family, costs, canonical)
+        whole = len(table.rows) == table.family.size
+        merged = sorted(table.representatives.items())
+        return cls(
+            [table.family],
+            costs={
+                name: torch.tensor([float(row[name]) for row in table.rows.values()], dtype=torch.float64)
+                for name in costs
+            },
+            kept=None if whole else torch.tensor(list(table.rows)),
+            representatives=(
+                (torch.tensor([each for each, _ in merged]), torch.tensor([first for _, first in merged]))
+                if merged
+                else None
+            ),
+        )
+
+    @classmethod
+    def joined(cls, spaces: Sequence[SearchSpace]) -> SearchSpace:
+        """One space of several without costs, their families one after the other.
+
+        Raises:
+            SpaceError: two of them have a family of the same name, or one has costs.
+        """
+        if any(space.costs for space in spaces):
+            raise SpaceError("spaces must be joined before their costs are known, but one has costs")
+        whole = all(space._kept is None for space in spaces)
+        kept, merged, into, start = [], [], [], 0
+        for space in spaces:
+            if not whole:
+                kept.append(space._full + start)
+            if space._representatives is not None:
+                merged.append(space._representatives[0] + start)
+                into.append(space._representatives[1] + start)
+            start += space.size
+        return cls(
+            [family for space in spaces for family in space.families],
+            kept=None if whole else torch.cat(kept),
+            representatives=(torch.cat(merged), torch.cat(into)) if merged else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as plain JSON; what the limits excluded is in the fingerprint alone."""
+        return {
+            "families": {
+                family.name: {
+                    axis.name: {"values": list(axis.values)}
+                    | ({"spacing": axis.spacing} if isinstance(axis, IntegerAxis) else {})
+                    for axis in family.axes
+                }
+                for family in self.families
+            },
+            "architectures": len(self),
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the space is: axes, feasible architectures, costs."""
+        digest = hashlib.sha256(json.dumps(self.to_json()).encode())
+        if self._kept is not None:
+            digest.update(self._kept.numpy().tobytes())
+        for name, values in self.costs.items():
+            digest.update(name.encode() + values.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _place(listed: Tensor, number: int) -> int | None:
+    """Where a number is in an increasing tensor; None where it is not."""
+    place = int(torch.searchsorted(listed, number))
+    return place if place < len(listed) and int(listed[place]) == number else None
