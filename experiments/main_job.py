@@ -1,11 +1,12 @@
 """The main job, measured: wall time, busy share of the workers, memory, and what it delivers.
 
-    python experiments/main_job.py [--trials 16] [--data DIR]
+    python experiments/main_job.py [--trials 16] [--data DIR] [--picture FILE]
 
 Runs `gpnas search --space drn.yaml` in a temporary run folder and prints a Markdown table. The busy
 share is the sum of the trials' training and validation seconds over workers × wall time, from the
 first trial's start to the last trial's end, as the journal has them. Memory is the sum of
-proportional set sizes over the driver, Ray and the trials, twice a second.
+proportional set sizes over the driver, Ray and the trials, twice a second. The picture shows a
+validation photograph: LR, bicubic, the delivered ensemble, HR.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ import time
 from datetime import date, datetime
 from pathlib import Path
 
+import torch
+
+from gpnas.bundle import read_bundle
+from gpnas.ensemble import evaluation_pairs, load_networks
 from gpnas.journal import Journal
+from gpnas_trainers.infer import upscale
+from gpnas_trainers.pairs import bicubic_upscale, write_rgb
 
 
 def memory_of_session(session: int) -> float:
@@ -48,10 +55,26 @@ def busy_share(run: Path) -> tuple[float, float]:
         return min(1.0, seconds / (journal.header["concurrent"] * wall)), wall
 
 
+def picture(path: Path, target: Path, *, side: int = 48, zoom: int = 2) -> None:
+    """Writes crops of the first validation photograph side by side."""
+    bundle = read_bundle(path)
+    (pairs,) = evaluation_pairs(bundle, None, print)
+    lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in pairs.image(0))
+    weights = [member.weight for member in bundle.members]
+    sr = upscale(load_networks(bundle), lr, bundle.scale, weights=weights)
+    enlarged = lr.repeat_interleave(bundle.scale, dim=1).repeat_interleave(bundle.scale, dim=2)
+    y, x = (bundle.scale * (length - side) // 2 for length in lr.shape[1:])
+    views = [enlarged, bicubic_upscale(lr, bundle.scale), sr, hr]
+    row = torch.cat([view[:, y : y + 2 * side, x : x + 2 * side] for view in views], dim=2)
+    row = row.repeat_interleave(zoom, dim=1).repeat_interleave(zoom, dim=2)
+    write_rgb(target, (row * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--trials", type=int, default=16)
     options.add_argument("--data", type=Path)
+    options.add_argument("--picture", type=Path, help="PNG to write")
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -68,6 +91,8 @@ def main() -> None:
         assert process.stdout is not None
         result = json.loads(process.stdout.read())
         share, trials_wall = busy_share(run)
+        if arguments.picture is not None:
+            picture(run / "bundle", arguments.picture)
     psnr = result["psnr"]
     print(f"{platform.processor() or platform.machine()}, {date.today()}\n")
     print("| what | measured |\n|---|---|")
