@@ -28,12 +28,23 @@ from gpnas import Candidate, Engine, Observation
 Array = NDArray[np.float64]
 
 
+NORMAL_90 = 1.6449
+"""So many standard deviations to either side hold nine tenths of a normal distribution."""
+
+
 class Prediction(NamedTuple):
     """What a search believes of every architecture of the table, in the objective's unit."""
 
     mean: Array  # (n,)
-    variance: Array  # (n,)
-    """Of one training: that of the latent value and the noise."""
+    low: Array  # (n,)
+    high: Array  # (n,)
+    """Bounds that should hold one more training in nine cases of ten."""
+
+    @classmethod
+    def normal(cls, mean: Array, variance: Array) -> Prediction:
+        """Of values that are normal; the variance is that of the latent value and the noise."""
+        half = NORMAL_90 * np.sqrt(variance)
+        return cls(mean, mean - half, mean + half)
 
 
 class Peer(ABC):
@@ -84,26 +95,26 @@ class Gpnas(Peer):
     def __init__(self, table: Table, seed: int, trials: int, *, strategy: str) -> None:
         super().__init__(table, seed, trials)
         self._engine = Engine(table.space, seed, strategy, trials=trials)
-        self._pending: dict[int, Candidate] = {}
+        self._pending: dict[int, list[Candidate]] = defaultdict(list)
 
     def ask(self) -> int:
         (candidate,) = self._engine.suggest(1)
         index = self.table.space.index(candidate.architecture)
-        self._pending[index] = candidate
+        self._pending[index].append(candidate)
         return index
 
     def tell(self, index: int, value: float) -> None:
         super().tell(index, value)
-        self._engine.observe(Observation(self._pending.pop(index), value))
+        self._engine.observe(Observation(self._pending[index].pop(0), value))
 
     def recommend(self) -> dict[str, int]:
         best = self._engine.recommend()[0]
         return {"posterior": self.table.space.index(best.architecture)} | super().recommend()
 
     def predict(self) -> Prediction:
-        mean, stddev = self._engine.posterior()
-        noise = float(self._engine._fitted().noise_variance)
-        return Prediction(mean.numpy(), stddev.numpy() ** 2 + noise)
+        mean, _ = self._engine.posterior()
+        low, high = self._engine.interval(0.9)
+        return Prediction(mean.numpy(), low.numpy(), high.numpy())
 
 
 class BoTorch(Peer):
@@ -156,7 +167,7 @@ class BoTorch(Peer):
                 posterior = model.posterior(part[:, None], observation_noise=True)
                 means.append(posterior.mean[:, 0, 0])
                 variances.append(posterior.variance[:, 0, 0])
-        return Prediction(torch.cat(means).numpy(), torch.cat(variances).numpy())
+        return Prediction.normal(torch.cat(means).numpy(), torch.cat(variances).numpy())
 
     def _fitted(self) -> Any:
         from botorch import fit_gpytorch_mll
@@ -289,7 +300,8 @@ class Ax(_OnCodes):
 
 
 PEERS: dict[str, Callable[[Table, int, int], Peer]] = {
-    "gpnas": lambda *known: Gpnas(*known, strategy="mi+nei"),
+    "gpnas": lambda *known: Gpnas(*known, strategy="mi+kg"),
+    "gpnas-nei": lambda *known: Gpnas(*known, strategy="mi+nei"),
     "gpnas-published": lambda *known: Gpnas(*known, strategy="published"),
     "gpnas-random": lambda *known: Gpnas(*known, strategy="random"),
     "random": Random,

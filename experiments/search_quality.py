@@ -49,7 +49,6 @@ RANKS = (12, 24, 40)
 """Trials after which the ranking of the whole table is judged."""
 COVERED = 24
 """Trials after which predictive intervals are judged."""
-NORMAL_90 = 1.6449
 
 KEY = ["table", "peer", "seed", "workers", "budget"]
 COLUMNS = [
@@ -124,8 +123,8 @@ def _measure(table: Table, peer: Peer, measured: dict[str, Row]) -> None:
     if trials in RANKS:
         measured[""][f"tau_{trials}"] = f"{kendalltau(prediction.mean, mean).statistic:.4f}"
     if trials == COVERED:
-        off = np.abs(table.runs - prediction.mean[:, None])
-        inside = off <= NORMAL_90 * np.sqrt(prediction.variance)[:, None]
+        low, high = prediction.low[:, None], prediction.high[:, None]
+        inside = (low <= table.runs) & (table.runs <= high)
         measured[""][f"coverage_{COVERED}"] = f"{inside.mean():.4f}"
 
 

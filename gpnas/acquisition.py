@@ -1,7 +1,7 @@
 """Scores of a posterior: what training an architecture is expected to bring.
 
-Glossary: q candidates, b base points (observed or pending, each once), S draws, M members of the
-posterior's mixture.
+Glossary: q candidates, b base points (observed or pending, each once), t trained points, S draws,
+M members of the posterior's mixture.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from gpnas.space import Column
-from gpnas.surrogate import Hyperparameters, Member, Posterior, cholesky, covariance, prior_variance
+from gpnas.surrogate import Member, Posterior, cholesky, covariance, likeliest, prior_variance
 
 DRAWS = 16
 """Quasi-random draws of the base points' values per member of the mixture."""
-LABEL_NOISE = 0.25
-"""Variance of a success or failure that says nothing of its architecture, such as bad luck."""
+OUTCOMES = 24
+"""Outcomes of a training over which the knowledge gradient is averaged."""
 NUGGET = 1e-6
 """Variance that keeps a condition on exact latent values well posed, in standardised units."""
 SCORES = 4_000_000
@@ -73,12 +73,12 @@ def log_noisy_expected_improvement(
         _log_improvement(member, x, base, normal[number::count])
         for number, member in enumerate(posterior.members)
     ]
-    return torch.logsumexp(torch.stack(scores), dim=0) - math.log(count) + math.log(posterior.unit)
+    return torch.logsumexp(torch.stack(scores), dim=0) - math.log(count)
 
 
 def _log_improvement(member: Member, x: Tensor, base: Tensor, normal: Tensor) -> Tensor:  # (q,)
     columns, hyperparameters = member.columns, member.hyperparameters
-    mean, joint = member.joint(base)
+    mean, _, joint = member.joint(base, base)
     values = mean + normal @ cholesky(joint).T  # (S, b)
     best = values.max(dim=1, keepdim=True).values
     nugget = NUGGET * torch.eye(len(base), dtype=torch.float64)
@@ -96,6 +96,39 @@ def _log_improvement(member: Member, x: Tensor, base: Tensor, normal: Tensor) ->
     return torch.cat(scores)
 
 
+def log_knowledge_gradient(
+    posterior: Posterior,
+    x: Tensor,  # (q, d)
+    trained: Tensor,  # (t, d)
+) -> Tensor:  # (q,)
+    """Log of what one more training is expected to add to the value of what would be recommended.
+
+    P. Frazier, W. Powell, S. Dayanik, "The knowledge-gradient policy for correlated normal beliefs",
+    INFORMS Journal on Computing 21(4), 2009, Eq. 12: recommended is the best posterior mean among
+    what is trained, the new one included. Unlike improvement over the best value it counts what an
+    observation tells of the others, so that a replicate of a leader has its price, and a lucky
+    observation none. The outcome is integrated over by the midpoints of equal shares.
+
+    Args:
+        posterior: of the observations; what pends is believed (`Posterior.believing`).
+        x: candidates, trained ones among them for replicates.
+        trained: what may be recommended, pending ones included, each once; at least one.
+
+    Returns:
+        On the posterior's latent scale; -inf where nothing can be added.
+    """
+    mean, variance = posterior.latent(x)
+    own, _ = posterior.latent(trained)
+    outcome = (variance + posterior.noise).sqrt()  # standard deviation of one more observation
+    slope = posterior.latent_covariance(trained, x) / outcome  # (t, q), by which means then move
+    shares = (torch.arange(OUTCOMES, dtype=torch.float64) + 0.5) / OUTCOMES
+    added = torch.zeros_like(mean)
+    for normal in torch.special.ndtri(shares):
+        best = (own[:, None] + slope * normal).max(dim=0).values
+        added += torch.maximum(best, mean + variance / outcome * normal) / OUTCOMES
+    return (added - own.max()).clamp_min(0).log()
+
+
 def log_success_probability(
     x: Tensor,  # (q, d)
     succeeded: Tensor,  # (·, d)
@@ -105,8 +138,9 @@ def log_success_probability(
     """Log probability that a training succeeds, learned from those that ended.
 
     Least-squares classification (Rasmussen & Williams, section 6.5): a Gaussian process with the
-    surrogate's prior covariance over labels of 1 and -1, prior mean 1, through the normal
-    distribution function. Its linear term learns that dear architectures fail from a few that did.
+    surrogate's covariance and the likeliest hyperparameters over labels of 1 and -1, prior mean 1,
+    through the normal distribution function. Its linear term learns that dear architectures fail from
+    a few that did, its lengthscales where a wall stands.
 
     Args:
         x: candidates.
@@ -120,11 +154,6 @@ def log_success_probability(
         return torch.zeros(len(x), dtype=torch.float64)
     ended = torch.cat([succeeded, failed])
     below = torch.cat([torch.zeros(len(succeeded)), torch.full((len(failed),), -2.0)]).double()
-    prior = Hyperparameters.default(columns)
-    noise = LABEL_NOISE * torch.eye(len(ended), dtype=torch.float64)
-    factor = cholesky(covariance(ended, ended, columns, prior) + noise)
-    cross = covariance(ended, x, columns, prior)
-    solved = torch.linalg.solve_triangular(factor, cross, upper=False)
-    mean = 1 + cross.T @ torch.cholesky_solve(below[:, None], factor)[:, 0]
-    variance = prior_variance(x, columns, prior) - solved.square().sum(dim=0)
-    return torch.special.log_ndtr(mean / (variance.clamp_min(0) + LABEL_NOISE).sqrt())
+    member = Member(ended, below, tuple(columns), likeliest(ended, below, columns))
+    mean, variance = member.mean_and_variance(x)
+    return torch.special.log_ndtr((1 + mean) / (variance + member.hyperparameters.noise_variance).sqrt())

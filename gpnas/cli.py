@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gpnas import GpnasError, __version__
+from gpnas.records import STRATEGIES
 
 if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
@@ -97,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--scale", type=int, help="super-resolution factor (default: the space file's)")
     search.add_argument("--trials", type=_positive, help="trainings granted (default: the space file's)")
     search.add_argument("--concurrent", type=_positive, help="trials side by side")
-    search.add_argument("--strategy", choices=("mi+nei", "published", "random"), help="how it chooses")
+    search.add_argument("--strategy", choices=STRATEGIES, help="how it chooses")
     search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
     search.add_argument("--run", type=Path, help="run folder (default: runs/SPACE); an existing one goes on")
     search.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")

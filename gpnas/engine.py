@@ -9,36 +9,40 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gpnas.acquisition import log_noisy_expected_improvement, log_success_probability
+from gpnas.acquisition import (
+    log_knowledge_gradient,
+    log_noisy_expected_improvement,
+    log_success_probability,
+)
 from gpnas.mutual_information import greedy_design
-from gpnas.records import Candidate, Fidelity, Observation
+from gpnas.records import STRATEGIES, Candidate, Fidelity, Observation
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Hyperparameters, Posterior, covariance, fit
 
-STRATEGIES = ("mi+nei", "published", "random")
-"""`mi+nei`: a mutual-information design, then noisy expected improvement. `published`: rounds of
-mutual information, then the best posterior mean (Li et al., CVPR 2020). `random`: uniform."""
-
-DESIGN_SHARE = {"mi+nei": 0.25, "published": 0.5, "random": 0.0}
+DESIGN_SHARE = {"mi+kg": 0.1, "mi+nei": 0.1, "published": 0.5, "random": 0.0}
 """Share of the trials that mutual information chooses."""
+LEAST_DESIGN = 4
+"""Least number of trials that mutual information chooses."""
 TRIALS = 40
 """Trials counted on where nobody says how many there will be."""
 LEAST_SUCCESS = math.log(0.25)
 """Log probability of success below which nothing is trained while there is anything else."""
 DESIGN_POINTS = 1_000
-"""Largest number of architectures among which a dense design weighs mutual information; of more, a
-random part stands for all, unless they are one whole grid without costs."""
+"""Largest number of architectures among which a design weighs mutual information; of more, a random
+part stands for all."""
 ROUND = 3
-"""Observations after which a design follows the fitted hyperparameters rather than the prior ones."""
-OPTIMISM = 1.0
-"""Standard deviations by which an architecture may beat the best for the design to ask about it."""
+"""Observations after which the published design follows the fitted hyperparameters."""
 SCORED = 20_000
 """Largest number of architectures that are scored; of more, a random part and the leaders' likes."""
+FINALISTS = 1_000
+"""Largest number of new architectures whose knowledge gradient is worked out: the ones of the best
+posterior mean plus two standard deviations."""
 
 
 class Engine:
@@ -60,7 +64,7 @@ class Engine:
         self,
         space: SearchSpace,
         seed: int = 0,
-        strategy: str = "mi+nei",
+        strategy: str = "mi+kg",
         *,
         trials: int | None = None,
         steps: int = 1,
@@ -79,7 +83,9 @@ class Engine:
             self.design = 0
         else:
             self.design = (
-                max(3, round(DESIGN_SHARE[strategy] * (trials or TRIALS))) if design is None else design
+                max(LEAST_DESIGN, round(DESIGN_SHARE[strategy] * (trials or TRIALS)))
+                if design is None
+                else design
             )
         self._fidelity = Fidelity(steps)
         self._suggested: dict[str, int] = {}  # candidate id -> index
@@ -87,6 +93,7 @@ class Engine:
         self._taken = torch.zeros(len(space), dtype=torch.bool)
         self._columns: tuple[Column, ...] = space.columns or (Column("constant", "ordered"),)
         self._posterior: Posterior | None = None
+        self._bound: Tensor | None = None
 
     def suggest(self, n: int = 1) -> list[Candidate]:
         """The next candidates; they count as pending until they are observed.
@@ -95,8 +102,9 @@ class Engine:
             n: how many, at least 0.
 
         Returns:
-            n candidates with architectures that were never suggested before; fewer, or none, when
-            the space is exhausted.
+            n candidates; fewer, or none, when every architecture was suggested. One that was
+            suggested before comes again only from `mi+kg`, where training it once more is worth more
+            than any other, with another seed.
         """
         if n < 0:
             raise ValueError(f"`n >= 0` must hold, but got {n}")
@@ -131,7 +139,7 @@ class Engine:
         if candidate.id not in self._suggested:
             self._note(candidate)
         self._observed[candidate.id] = observation
-        self._posterior = None
+        self._posterior = self._bound = None
 
     def replay(self, candidates: Sequence[Candidate], observations: Sequence[Observation]) -> None:
         """Takes up a search where its journal ends: what was suggested, in order, and observed.
@@ -149,6 +157,10 @@ class Engine:
         """Mean and standard deviation of every architecture's objective, (n,) each, in its unit."""
         mean, variance = self._fitted().mean_and_variance(self.space.features)
         return mean, variance.sqrt()
+
+    def interval(self, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Bounds, (n,) each, that hold one more training of each architecture with this probability."""
+        return self._fitted().interval(self.space.features, coverage)
 
     def recommend(self) -> list[Candidate]:
         """The candidates that were trained, the most promising first.
@@ -197,19 +209,49 @@ class Engine:
         posterior, features = self._fitted(), self.space.features
         if len(free) > SCORED:
             free = self._shortlist(free, number)
-        x = features[free]
         success = self._success(free)
-        if self.strategy == "published":
+        if self.strategy == "mi+kg":
+            free, scores = self._by_gradient(free, success)
+            phase = "knowledge gradient"
+        elif self.strategy == "published":
+            mean, _ = posterior.mean_and_variance(features[free])
+            scores = mean + posterior.warp.unit * success
             phase = "posterior mean"
-            mean, _ = posterior.mean_and_variance(x)
-            scores = mean + posterior.unit * success
         else:
-            phase = "noisy expected improvement"
-            base = sorted(set(self._suggested.values()) - set(self._failed()))
+            base = features[sorted(set(self._suggested.values()) - set(self._failed()))]
             seed = self._derived_seed("improvement", number)
-            scores = success + log_noisy_expected_improvement(posterior, x, features[base], seed=seed)
+            scores = success + log_noisy_expected_improvement(posterior, features[free], base, seed=seed)
+            phase = "noisy expected improvement"
         place = int((scores >= scores.max() - 1e-9).nonzero()[0])
         return int(free[place]), self._decision(phase, float(scores[place]), int(free[place]))
+
+    def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices that may be trained, replicates last, and the score of each."""
+        features = self.space.features
+        promise = success + self._optimism(free)
+        finalists = promise.argsort(descending=True, stable=True)[:FINALISTS].sort().values
+        free, success = free[finalists], success[finalists]
+        succeeded = {self._suggested[each.candidate.id] for each in self._succeeded()}
+        pending = set(self._suggested.values()) - succeeded - set(self._failed())
+        trained = torch.tensor(sorted(succeeded | pending))
+        posterior = self._fitted().believing(features[sorted(pending)])
+        again = torch.tensor(sorted(succeeded - pending))
+        indices = torch.cat([free, again])
+        success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
+        scores = success + log_knowledge_gradient(posterior, features[indices], features[trained])
+        if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
+            return free, promise[finalists]
+        return indices, scores
+
+    def _optimism(self, indices: Tensor) -> Tensor:
+        """Latent mean plus two standard deviations; of all at once, since suggestions come in rows."""
+        if len(self.space) > SCORED:
+            mean, variance = self._fitted().latent(self.space.features[indices])
+            return mean + 2 * variance.sqrt()
+        if self._bound is None:
+            mean, variance = self._fitted().latent(self.space.features)
+            self._bound = mean + 2 * variance.sqrt()
+        return self._bound[indices]
 
     def _success(self, indices: Tensor) -> Tensor:
         """Log probability that the training of an architecture succeeds; -inf where it is hopeless."""
@@ -238,9 +280,17 @@ class Engine:
         phase = "mutual information"
         forced = sorted(set(self._suggested.values()))
         hyperparameters = Hyperparameters.default(self._columns)
-        if len(self._succeeded()) >= ROUND:
+        if self.strategy != "published":
+            # of the stationary part alone: a linear term sends the design to the corners, where
+            # nothing good lies
+            hyperparameters = replace(hyperparameters, linear_variance=0.0)
+        elif len(self._succeeded()) >= ROUND:
             hyperparameters = self._fitted().members[0].hyperparameters
-        points = self._subject(free, number)
+        points = free
+        if len(points) > DESIGN_POINTS:
+            points = points[
+                torch.randperm(len(points), generator=self._generator("design", 0))[:DESIGN_POINTS]
+            ]
         points = torch.cat([points, torch.tensor(forced, dtype=points.dtype)]).unique()
         position = {int(index): place for place, index in enumerate(points)}
         x = self.space.features[points]
@@ -254,20 +304,10 @@ class Engine:
             return int(free[0]), self._decision(phase, None, int(free[0]))
         return int(points[picks[0]]), self._decision(phase, gains[0], int(points[picks[0]]))
 
-    def _subject(self, free: Tensor, number: int) -> Tensor:
-        """The architectures that a design asks about."""
-        if self.strategy != "published" and len(self._succeeded()) >= ROUND:
-            mean, stddev = self.posterior()
-            floor = (mean - OPTIMISM * stddev).max()
-            hopeful = (mean + OPTIMISM * stddev >= floor) & ~self._taken
-            if int(hopeful.sum()) >= 10:
-                free = hopeful.nonzero()[:, 0]
-        if len(free) <= DESIGN_POINTS:
-            return free
-        return free[torch.randperm(len(free), generator=self._generator("design", 0))[:DESIGN_POINTS]]
-
     def _decision(self, phase: str, score: float | None, index: int) -> dict[str, Any]:
         decision: dict[str, Any] = {"phase": phase}
+        if bool(self._taken[index]):
+            decision["replicate"] = True
         if score is not None:
             decision["score"] = score
         if self._succeeded():

@@ -9,7 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
+
+Strategy = Literal["mi+kg", "mi+nei", "published", "random"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+"""How a search chooses. `mi+kg`: a mutual-information design, then the knowledge gradient, which may
+train an architecture again. `mi+nei`: then noisy expected improvement. `published`: rounds of mutual
+information, then the best posterior mean (Li et al., CVPR 2020). `random`: uniform."""
 
 AxisValue = int | float | str
 """What an axis can take: an integer count (or a switch, as a bool), a real, or a name."""

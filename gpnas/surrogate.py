@@ -1,11 +1,12 @@
 """The surrogate: exact Gaussian processes over the architectures of a space.
 
-    y = c + linear + local + noise
+    warp(y) = c + linear + local + own + noise
 
-Values are standardised. The covariance is a constant, a linear term (over ordered axes, log costs and
-one-hot categories), and a product of one-dimensional Matérn-5/2 kernels over the same columns, with
-an exponential of mismatch for categorical axes and families: families are as correlated as their
-observations say. Costs (parameters, GMACs) are known before training and count as columns.
+The covariance is a constant, a linear term (over ordered axes, log costs and one-hot categories), a
+product of one-dimensional Matérn-5/2 kernels over the same columns, with an exponential of mismatch
+for categorical axes and families (families are as correlated as their observations say), and what is
+an architecture's own, told by no other. Costs (parameters, GMACs) are known before training and count
+as columns. Values are standardised, and warped where that makes them likelier.
 
 A handful of observations leaves the hyperparameters open, and intervals drawn from the likeliest ones
 are too narrow. So the posterior is a mixture: hyperparameters are drawn from the Laplace approximation
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,16 +42,27 @@ Array = NDArray[np.float64]
 
 CONSTANT_VARIANCE = 1.0
 """Prior variance of the constant, in units of the standardised values."""
-MEMBERS = 16
-"""Draws of the hyperparameters that are averaged over."""
+MEMBERS = ((64, 16), (256, 4))
+"""Up to so many observations, so many draws of the hyperparameters are averaged over; of more, none:
+they leave little open."""
 LENGTHSCALE_PRIOR = (math.log(0.5) + 0.5, 1.0)
 """Mean, for one column, and standard deviation of a lengthscale's logarithm; features span [0, 1]."""
 VARIANCE_PRIOR = (1.5, 1.5)
 """Shape and rate of the gamma prior on the linear and on the local variance."""
-NOISE_PRIOR = (math.log(0.1), 1.0)
+NOISE_PRIOR = (math.log(0.2), 1.5)
 """Mean and standard deviation of the logarithm of the noise variance."""
 BOUNDS = {"lengthscale": (0.05, 50.0), "variance": (1e-4, 100.0), "noise": (1e-5, 10.0)}
 """Beyond these a fit tells nothing more, and a Cholesky factorisation could fail."""
+OWN_SHARE = 1 / 3
+"""Variance of what is an architecture's own, told by no other, in units of the noise variance."""
+POWER_STEP = 0.5
+"""Of the warp's power; smaller steps changed nothing that could be measured."""
+POWER_STDDEV = 0.5
+"""Of the normal prior on the power, around 1."""
+LEAST_WARPED = 8
+"""Observations below which values are not warped."""
+NODES = 15
+"""Gauss-Hermite nodes by which moments pass the warp."""
 ENTRIES = 4_000_000
 """Numbers in one block of a covariance (32 MB); larger queries are taken in parts."""
 
@@ -106,7 +119,8 @@ def covariance(
             differ = (a != b).double()
             exponent += differ / lengthscale
             linear += 1 - differ
-    local = polynomial.mul_(exponent.neg_().exp_()).mul_(hyperparameters.local_variance)
+    own = (exponent == 0).double().mul_(OWN_SHARE * hyperparameters.noise_variance)
+    local = polynomial.mul_(exponent.neg_().exp_()).mul_(hyperparameters.local_variance).add_(own)
     return local.add_(linear.mul_(hyperparameters.linear_variance)).add_(CONSTANT_VARIANCE)
 
 
@@ -115,7 +129,8 @@ def prior_variance(x: Tensor, columns: Sequence[Column], hyperparameters: Hyperp
     linear = torch.zeros(len(x), dtype=torch.float64)
     for number, column in enumerate(columns):
         linear += 4 * (x[:, number] - 0.5).square() if _ordered(column) else 1.0
-    return CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance
+    own = OWN_SHARE * hyperparameters.noise_variance
+    return CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance + own
 
 
 def _ordered(column: Column) -> bool:
@@ -169,12 +184,90 @@ class Member:
             variances.append((prior - solved.square().sum(dim=0)).clamp_min(1e-12))
         return torch.cat(means), torch.cat(variances)
 
-    def joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (q,) and covariance (q, q) of the latent values."""
-        cross = covariance(self.x, x, self.columns, self.hyperparameters)
-        solved = torch.linalg.solve_triangular(self.factor, cross, upper=False)
-        prior = covariance(x, x, self.columns, self.hyperparameters)
-        return cross.T @ self.weights, prior - solved.T @ solved
+    def joint(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (p, d), (q, d)
+        """Means (p,) and (q,) of the latent values at two sets of points, and their covariance (p, q)."""
+        crosses = [covariance(self.x, each, self.columns, self.hyperparameters) for each in (a, b)]
+        left, right = (torch.linalg.solve_triangular(self.factor, each, upper=False) for each in crosses)
+        prior = covariance(a, b, self.columns, self.hyperparameters)
+        return crosses[0].T @ self.weights, crosses[1].T @ self.weights, prior - left.T @ right
+
+    def believing(self, x: Tensor) -> Member:
+        """As if each of (r, d) points were observed at its mean."""
+        means, _ = self.mean_and_variance(x)
+        return Member(torch.cat([self.x, x]), torch.cat([self.z, means]), self.columns, self.hyperparameters)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A monotone map from values to the standardised latent scale that the process lives on.
+
+    I.-K. Yeo, R. A. Johnson, Biometrika 87(4), 2000, Eq. 2.1, between two standardisations. Failing
+    architectures make values skewed; on a scale where they are not, one noise and one smoothness fit
+    good and bad ones alike. Powers in [0, 2] map onto all real numbers, 1 changes nothing.
+    """
+
+    power: float
+    shift: float
+    unit: float
+    centre: float = 0.0
+    spread: float = 1.0
+
+    @classmethod
+    def of(cls, y: Tensor, power: float = 1.0) -> Warp:  # (n,)
+        plain = cls(power, *_standard(y))
+        return (
+            plain
+            if power == 1
+            else replace(plain, **dict(zip(("centre", "spread"), _standard(plain(y)), strict=True)))
+        )
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """Latent values of values."""
+        z = (y - self.shift) / self.unit
+        if self.power != 1:
+            z = torch.where(z >= 0, _raise(z, self.power), -_raise(-z, 2 - self.power))
+        return (z - self.centre) / self.spread
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Values of latent values."""
+        w = self.centre + self.spread * z
+        if self.power != 1:
+            w = torch.where(w >= 0, _lower(w, self.power), -_lower(-w, 2 - self.power))
+        return self.shift + self.unit * w
+
+    def log_slope(self, y: Tensor) -> float:
+        """Sum of the logarithms of the map's slopes at values, by which densities change."""
+        z = (y - self.shift) / self.unit
+        bend = (self.power - 1) * (z.sign() * z.abs().log1p()).sum()
+        return float(bend) - len(y) * math.log(self.unit * self.spread)
+
+    def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:  # (q,), (q,)
+        """Mean and variance of values whose latent values are normal."""
+        if self.power == 1:
+            scale = self.unit * self.spread
+            return self.inverse(mean), scale**2 * variance
+        nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(NODES))
+        weights = weights / weights.sum()
+        stddev = variance.sqrt()
+        first, second = torch.zeros_like(mean), torch.zeros_like(mean)
+        middle = self.inverse(mean)
+        for node, weight in zip(nodes, weights, strict=True):
+            offset = self.inverse(mean + node * stddev) - middle
+            first += weight * offset
+            second += weight * offset.square()
+        return middle + first, (second - first.square()).clamp_min(1e-300)
+
+
+def _raise(z: Tensor, power: float) -> Tensor:
+    """((1 + z)^power - 1) / power for z > 0; the clamp spares the branch that is not taken."""
+    z = z.clamp_min(0)
+    return z.log1p() if power == 0 else torch.expm1(power * z.log1p()) / power
+
+
+def _lower(w: Tensor, power: float) -> Tensor:
+    """The inverse of `_raise`."""
+    w = w.clamp_min(0)
+    return w.expm1() if power == 0 else torch.expm1((power * w).log1p() / power)
 
 
 class Posterior:
@@ -185,14 +278,20 @@ class Posterior:
         y: (n,) observed values, in their own unit.
         columns: meaning of the feature columns.
         draws: hyperparameters of the mixture's members, equally weighted; at least one.
+        power: of the values' warp.
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, columns: Sequence[Column], draws: Sequence[Hyperparameters]
+        self,
+        x: Tensor,
+        y: Tensor,
+        columns: Sequence[Column],
+        draws: Sequence[Hyperparameters],
+        power: float = 1.0,
     ) -> None:
         self.x, self.columns = x, tuple(columns)
-        self.shift, self.unit = _standard(y)
-        z = (y - self.shift) / self.unit
+        self.warp = Warp.of(y, power)
+        z = self.warp(y)
         self.members = tuple(Member(x, z, self.columns, each) for each in draws)
 
     def __len__(self) -> int:
@@ -200,27 +299,46 @@ class Posterior:
         return len(self.x)
 
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the latent values at (q, d) points, in the values' own unit."""
-        mean, variance = _mixed([member.mean_and_variance(x) for member in self.members])
-        return self.shift + self.unit * mean, self.unit**2 * variance
+        """Mean and variance of the noiseless values at (q, d) points, in the values' own unit."""
+        return self.warp.moments(*self.latent(x))
 
-    def joint(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (q,) and covariance (q, q) of the latent values, in the values' own unit."""
-        pairs = [member.joint(x) for member in self.members]
-        means = torch.stack([mean for mean, _ in pairs])
-        mean = means.mean(dim=0)
-        spread = (means - mean).T @ (means - mean) / len(means)
-        within = torch.stack([each for _, each in pairs]).mean(dim=0)
-        return self.shift + self.unit * mean, self.unit**2 * (within + spread)
+    def latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance at (q, d) points, (q,) each, on the latent scale."""
+        return _mixed([member.mean_and_variance(x) for member in self.members])
+
+    def latent_covariance(self, a: Tensor, b: Tensor) -> Tensor:  # (p, d), (q, d) -> (p, q)
+        """Covariance of the latent values at two sets of points, hyperparameters averaged out."""
+        joints = [member.joint(a, b) for member in self.members]
+        left, right = (torch.stack([joint[place] for joint in joints]) for place in (0, 1))
+        spread = (left - left.mean(dim=0)).T @ (right - right.mean(dim=0)) / len(joints)
+        return torch.stack([joint[2] for joint in joints]).mean(dim=0) + spread
+
+    def believing(self, x: Tensor) -> Posterior:  # (r, d)
+        """As if each point were observed at its mean: no mean moves, what pends is no longer unknown.
+
+        D. Ginsbourger, R. Le Riche, L. Carraro, "Kriging is well-suited to parallelize optimization",
+        2010, section 4.2.
+        """
+        if not len(x):
+            return self
+        believer = copy(self)
+        believer.x = torch.cat([self.x, x])
+        believer.members = tuple(member.believing(x) for member in self.members)
+        return believer
+
+    def interval(self, x: Tensor, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Bounds (q,) that hold one more observation at (q, d) points with probability `coverage`."""
+        mean, variance = self.latent(x)
+        half = float(torch.special.ndtri(torch.tensor(0.5 + coverage / 2))) * (variance + self.noise).sqrt()
+        return self.warp.inverse(mean - half), self.warp.inverse(mean + half)
 
     @property
-    def noise_variance(self) -> float:
-        """Of one observation, in the values' own unit squared."""
-        noise = sum(member.hyperparameters.noise_variance for member in self.members)
-        return self.unit**2 * noise / len(self.members)
+    def noise(self) -> float:
+        """Variance of one observation, in latent units squared."""
+        return sum(member.hyperparameters.noise_variance for member in self.members) / len(self.members)
 
     def leave_one_out(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance predicted for each observation from all others, (n,) each.
+        """Mean and variance predicted for each observation from all others, (n,) each, in their unit.
 
         The hyperparameters are those fitted to all; the variance is an observation's, noise included.
         """
@@ -230,8 +348,7 @@ class Posterior:
                 variance = 1 / torch.cholesky_inverse(member.factor).diagonal()
                 yield member.z - member.weights * variance, variance
 
-        mean, variance = _mixed(list(predictions()))
-        return self.shift + self.unit * mean, self.unit**2 * variance
+        return self.warp.moments(*_mixed(list(predictions())))
 
 
 def _mixed(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -248,22 +365,54 @@ def _standard(y: Tensor) -> tuple[float, float]:
     return float(y.mean()), unit if unit > 1e-9 * max(1.0, float(y.abs().max())) else 1.0
 
 
-def fit(x: Tensor, y: Tensor, columns: Sequence[Column], *, members: int = MEMBERS) -> Posterior:
+def fit(x: Tensor, y: Tensor, columns: Sequence[Column], *, members: int | None = None) -> Posterior:
     """The posterior over values, hyperparameters averaged out.
 
     Args:
         x: (n, d) features; rows may repeat, n may be 0.
         y: (n,) finite values, larger is better.
         columns: meaning of the feature columns.
-        members: draws of the hyperparameters; 1 takes the likeliest ones.
+        members: draws of the hyperparameters; 1 takes the likeliest ones. None fits their number to n.
     """
-    shift, unit = _standard(y)
-    target = LogPosterior(x, (y - shift) / unit, columns)
-    likeliest = _maximum(target)
-    if members == 1:
-        return Posterior(x, y, columns, [Hyperparameters.unpack(likeliest)])
-    draws = _laplace_draws(target, likeliest, members)
-    return Posterior(x, y, columns, [Hyperparameters.unpack(draw) for draw in draws])
+    if members is None:
+        members = next((count for most, count in MEMBERS if len(y) <= most), 1)
+    best = _with_power(x, y, columns, 1.0, None)
+    if len(y) >= LEAST_WARPED:
+        for step in (POWER_STEP, -POWER_STEP):  # uphill, while a power maps onto all real numbers
+            plain = best
+            while 0 <= best.power + step <= 2:
+                further = _with_power(x, y, columns, best.power + step, best.maximum)
+                if further.value <= best.value:
+                    break
+                best = further
+            if best is not plain:
+                break
+    draws = [best.maximum] if members == 1 else list(_laplace_draws(best.target, best.maximum, members))
+    return Posterior(x, y, columns, [Hyperparameters.unpack(draw) for draw in draws], best.power)
+
+
+def likeliest(x: Tensor, z: Tensor, columns: Sequence[Column]) -> Hyperparameters:
+    """The hyperparameters of highest posterior density, given (n, d) features and (n,) latent values."""
+    return Hyperparameters.unpack(_maximum(LogPosterior(x, z, columns)))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The likeliest hyperparameters with one warp."""
+
+    power: float
+    target: LogPosterior
+    maximum: Array
+    value: float
+    """Log density of warp, hyperparameters and values."""
+
+
+def _with_power(x: Tensor, y: Tensor, columns: Sequence[Column], power: float, start: Array | None) -> _Fit:
+    warp = Warp.of(y, power)
+    target = LogPosterior(x, warp(y), columns)
+    maximum = _maximum(target, start)
+    prior = -0.5 * ((power - 1) / POWER_STDDEV) ** 2
+    return _Fit(power, target, maximum, target(maximum)[0] + warp.log_slope(y) + prior)
 
 
 class LogPosterior:
@@ -281,6 +430,7 @@ class LogPosterior:
         distance = np.abs(features[self._rows] - features[self._others]).T
         distance[~ordered] = distance[~ordered] != 0
         self._distance = np.ascontiguousarray(distance)
+        self._same = (distance == 0).all(axis=0).astype(np.float64)
         self._ordered = ordered[:, None]
         centred = 2 * (features[:, ordered] - 0.5)
         self._linear = centred @ centred.T
@@ -298,8 +448,8 @@ class LogPosterior:
         polynomial = np.where(self._ordered, 1 + scaled * (1 + scaled / 3), 1.0)
         kernel = polynomial.prod(axis=0) * np.exp(-scaled.sum(axis=0))  # (m,)
         matrix = CONSTANT_VARIANCE + linear * self._linear
-        matrix[self._rows, self._others] += local * kernel
-        matrix[np.diag_indices(n)] += local + noise
+        matrix[self._rows, self._others] += local * kernel + OWN_SHARE * noise * self._same
+        matrix[np.diag_indices(n)] += local + (1 + OWN_SHARE) * noise
         factor, info = lapack.dpotrf(matrix.T, lower=1)  # reads the lower half of the transpose
         if info:  # cannot be a maximum: the search turns back
             return -1e10, np.zeros_like(theta)
@@ -309,13 +459,14 @@ class LogPosterior:
         value = -0.5 * self._z @ alpha - np.log(factor.diagonal()).sum() - 0.5 * n * math.log(2 * math.pi)
         # d(evidence) = ½ tr(W dK), W = ααᵀ - K⁻¹; a pair counts twice
         weight = np.outer(alpha, alpha) - inverse
-        pairs = weight[self._rows, self._others] * kernel
+        between = weight[self._rows, self._others]
+        pairs = between * kernel
         trace = 0.5 * np.trace(weight)
         slope = np.where(self._ordered, scaled * scaled * (1 + scaled) / (3 * polynomial), scaled)
         gradient[:d] = local * (slope @ pairs)
         gradient[d] = local * (pairs.sum() + trace)
         gradient[d + 1] = 0.5 * linear * (weight * self._linear).sum()
-        gradient[d + 2] = noise * trace
+        gradient[d + 2] = noise * ((1 + OWN_SHARE) * trace + OWN_SHARE * (between @ self._same))
         value += self._add_priors(theta, gradient)
         return float(value), gradient
 
@@ -333,21 +484,23 @@ class LogPosterior:
         return float(-0.5 * offset @ offset + gamma - 0.5 * noise**2)
 
 
-def _maximum(target: LogPosterior) -> Array:  # (p,)
-    """The likeliest logarithms, from a start at the priors' centre and one smoother and noisier."""
+def _maximum(target: LogPosterior, start: Array | None = None) -> Array:  # (p,)
+    """The likeliest logarithms; without a start from the priors' centre, and one smoother and noisier."""
 
     def loss(theta: Array) -> tuple[float, Array]:
         value, gradient = target(theta)
         return -value, -gradient
 
-    first = _centre(target.d)
-    second = first.copy()
-    second[: target.d] += math.log(4.0)
-    second[-1] += math.log(4.0)
+    starts = [start]
+    if start is None:
+        smoother = _centre(target.d)
+        smoother[: target.d] += math.log(4.0)
+        smoother[-1] += math.log(4.0)
+        starts = [_centre(target.d), smoother]
     options = {"maxiter": 100, "ftol": 1e-9}
     ends = [
-        minimize(loss, start, jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
-        for start in (first, second)
+        minimize(loss, each, jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
+        for each in starts
     ]
     best: Array = min(ends, key=lambda end: float(end.fun)).x
     return best

@@ -52,7 +52,11 @@ def test_every_form_of_an_axis(tmp_path: Path) -> None:
         ("scale: 2\n", "scale: 2\nscale: 3\n", r":2: .*the key `scale` is given twice"),
         ("families:", "families: {", r"must be valid YAML"),
         ("scale: 2", "scale: 2\nsearch: {trials: 0}", r":2: `search.trials`: .*greater than or equal to 1"),
-        ("scale: 2", "scale: 2\nsearch: {strategy: best}", r"must be 'mi\+nei', 'published' or 'random'"),
+        (
+            "scale: 2",
+            "scale: 2\nsearch: {strategy: best}",
+            r"must be 'mi\+kg', 'mi\+nei', 'published' or 'random'",
+        ),
         ("scale: 2", "scale: 2\nrecipe: {learning_rate: fast}", r":2: .*valid number, but got 'fast'"),
         ("scale: 2", "scale: 2\nlimits: {parameters: -1}", r":2: .*greater than 0"),
         (

@@ -15,7 +15,7 @@ from botorch.models.kernels.categorical import CategoricalKernel
 from gpytorch.priors import GammaPrior, LogNormalPrior, NormalPrior
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, norm, yeojohnson
 from torch import Tensor
 
 from gpnas.records import Architecture
@@ -24,10 +24,12 @@ from gpnas.surrogate import (
     CONSTANT_VARIANCE,
     LENGTHSCALE_PRIOR,
     NOISE_PRIOR,
+    OWN_SHARE,
     VARIANCE_PRIOR,
     Hyperparameters,
     LogPosterior,
     Posterior,
+    Warp,
     cholesky,
     covariance,
     fit,
@@ -80,7 +82,9 @@ def gpytorch_covariance(x1: Tensor, x2: Tensor, chosen: Hyperparameters) -> Tens
     for number in (1, 3):
         codes = torch.nn.functional.one_hot(torch.cat([x1, x2])[:, number].long()).double()
         main = main + chosen.linear_variance * codes[: len(x1)] @ codes[len(x1) :].T
-    return (CONSTANT_VARIANCE + main + chosen.local_variance * product).detach()
+    same = (x1[:, None] == x2[None]).all(dim=2).double()  # an architecture's own part
+    own = OWN_SHARE * chosen.noise_variance * same
+    return (CONSTANT_VARIANCE + main + chosen.local_variance * product + own).detach()
 
 
 def test_covariance_is_the_sum_of_gpytorch_kernels() -> None:
@@ -111,7 +115,9 @@ def test_log_posterior_and_its_gradient_are_autograd_s_of_the_definition() -> No
             else:
                 product = product * torch.exp(-(a != b).double() / lengthscales[number])
                 total = total + (a == b).double()
-        matrix = CONSTANT_VARIANCE + linear * total + local * product + noise * torch.eye(12).double()
+        same = (x[:, None] == x[None]).all(dim=2).double()
+        matrix = CONSTANT_VARIANCE + linear * total + local * product
+        matrix = matrix + noise * (OWN_SHARE * same + torch.eye(12).double())
         evidence = torch.distributions.MultivariateNormal(torch.zeros(12).double(), matrix).log_prob(z)
         # the densities of positive values, times the Jacobian of their logarithms
         prior = LogNormalPrior(LENGTHSCALE_PRIOR[0] + 0.5 * math.log(5), LENGTHSCALE_PRIOR[1])
@@ -151,12 +157,70 @@ def test_posterior_is_the_mixture_of_textbook_posteriors() -> None:
     mean = np.mean([each for each, _ in moments], axis=0)
     second = np.mean([each + np.outer(m, m) for m, each in moments], axis=0)
     expected = unit**2 * (second - np.outer(mean, mean))
-    own_mean, own_covariance = posterior.joint(at)
+    own_mean, variance = posterior.mean_and_variance(at)
     np.testing.assert_allclose(own_mean, shift + unit * mean, rtol=1e-9)
-    np.testing.assert_allclose(own_covariance, expected, rtol=1e-7, atol=1e-9)
-    mean_alone, variance = posterior.mean_and_variance(at)
-    np.testing.assert_allclose(mean_alone, own_mean, rtol=1e-12)
     np.testing.assert_allclose(variance, np.diag(expected), rtol=1e-7)
+    crossed = unit**2 * posterior.latent_covariance(at[:2], at)
+    np.testing.assert_allclose(crossed, expected[:2], rtol=1e-7, atol=1e-9)
+    low, high = posterior.interval(at, 0.9)
+    noise = np.mean([chosen.noise_variance for chosen in draws])
+    half = norm.ppf(0.95) * np.sqrt(np.diag(expected) + unit**2 * noise)
+    np.testing.assert_allclose((high - low) / 2, half, rtol=1e-7)
+    np.testing.assert_allclose((high + low) / 2, own_mean, rtol=1e-9)
+
+
+def test_believing_is_observing_the_mean() -> None:
+    x, at, pending = points(10, 6), points(6, 7), points(3, 8)
+    y = torch.from_numpy(np.random.default_rng(8).normal(30.0, 2.0, 10))
+    draws = [hyperparameters(seed) for seed in (9, 10)]
+    posterior = Posterior(x, y, COLUMNS, draws)
+    believing = posterior.believing(pending)
+    for member, before in zip(believing.members, posterior.members, strict=True):
+        mean, _ = before.mean_and_variance(pending)
+        expected, spread = conditioned(
+            torch.cat([x, pending]), torch.cat([before.z, mean]), at, before.hyperparameters
+        )
+        own_mean, own_variance = member.mean_and_variance(at)
+        np.testing.assert_allclose(own_mean, expected, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(own_mean, before.mean_and_variance(at)[0], rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(own_variance, np.diag(spread), rtol=1e-7)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 1.5, 2.0])
+def test_a_warp_is_scipy_s_yeo_johnson_between_standardisations(power: float) -> None:
+    y = torch.from_numpy(np.random.default_rng(0).gamma(2.0, 3.0, 40) + 20)
+    warp = Warp.of(y, power)
+    plain = (y.numpy() - y.numpy().mean()) / y.numpy().std(ddof=1)
+    raised = yeojohnson(plain, power)
+    expected = (raised - raised.mean()) / raised.std(ddof=1)
+    np.testing.assert_allclose(warp(y), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(warp.inverse(warp(y)), y, rtol=1e-12)
+    step = 1e-6
+    slopes = (warp(y + step) - warp(y - step)) / (2 * step)
+    assert warp.log_slope(y) == pytest.approx(float(slopes.log().sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_moments_pass_a_warp_as_numerical_integration_says(power: float) -> None:
+    warp = Warp.of(torch.from_numpy(np.random.default_rng(1).normal(30, 2, 20)), power)
+    for centre, variance in ((0.3, 0.2), (-1.0, 0.05)):
+        mean, spread = warp.moments(*(torch.tensor([each]).double() for each in (centre, variance)))
+
+        grid = np.linspace(-9, 9, 200_001)
+        weights = norm.pdf(grid) / norm.pdf(grid).sum()
+        y = warp.inverse(centre + math.sqrt(variance) * torch.from_numpy(grid)).numpy()
+        first = weights @ y
+        second = weights @ (y - first) ** 2
+        assert float(mean) == pytest.approx(first, abs=1e-3)  # of a unit of 2: quadrature across the kink
+        assert float(spread) == pytest.approx(second, rel=3e-3)
+
+
+def test_skewed_values_are_warped_and_normal_ones_are_not() -> None:
+    x = points(40, 3)
+    assert fit(x, values(x), COLUMNS).warp.power == 1
+    latent = values(x) - 27
+    assert fit(x, -torch.exp(-3 * latent), COLUMNS).warp.power > 1
+    assert fit(x, torch.exp(3 * latent), COLUMNS).warp.power < 1
 
 
 def test_leave_one_out_is_leaving_one_out() -> None:
@@ -188,16 +252,17 @@ def values(x: Tensor, seed: int = 1) -> Tensor:
 def test_a_fit_predicts_better_than_the_mean_and_covers() -> None:
     x, query = points(24, 0), points(300, seed=9)
     posterior = fit(x, values(x), COLUMNS)
-    mean, variance = posterior.mean_and_variance(query)
+    mean, _ = posterior.mean_and_variance(query)
     truth = values(query, seed=4)
     assert float((truth - mean).square().mean()) < 0.3 * float(truth.var())
-    within = (truth - mean).abs() < 1.645 * (variance + posterior.noise_variance).sqrt()
+    low, high = posterior.interval(query)
+    within = (low < truth) & (truth < high)
     assert 0.8 < float(within.double().mean()) < 0.98
 
 
 def test_a_fit_is_a_pure_function() -> None:
     x = points(14, 0)
-    first, second = (fit(x, values(x), COLUMNS).joint(points(5, 1)) for _ in range(2))
+    first, second = (fit(x, values(x), COLUMNS).mean_and_variance(points(5, 1)) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
 
@@ -234,10 +299,9 @@ def test_degenerate_observations_give_a_finite_posterior(n: int) -> None:
     for x in (same, points(n, 1)):
         for y in (torch.full((n,), 31.25), torch.linspace(0, 1e-13, n), torch.linspace(-1e9, 1e9, n)):
             posterior = fit(x, y.double(), COLUMNS)
-            mean, joint = posterior.joint(points(20, 2))
-            assert bool(mean.isfinite().all() and joint.isfinite().all())
-            assert bool((posterior.mean_and_variance(points(20, 2))[1] > 0).all())
-            cholesky(joint)
+            mean, variance = posterior.mean_and_variance(points(20, 2))
+            assert bool(mean.isfinite().all() and variance.isfinite().all() and (variance > 0).all())
+            cholesky(posterior.latent_covariance(points(20, 2), points(20, 2)))
 
 
 def test_cholesky_finds_the_jitter_that_a_singular_covariance_needs() -> None:
@@ -284,10 +348,11 @@ def test_ranks_real_trainings_and_knows_its_errors() -> None:
         chosen = generator.choice(len(space), 24, replace=False)
         rest = np.setdiff1d(np.arange(len(space)), chosen)[::5]
         posterior = fit(space.features[chosen], torch.from_numpy(runs[chosen, seed % 3]), space.columns)
-        predicted, variance = (each.numpy() for each in posterior.mean_and_variance(space.features[rest]))
-        ranks.append(kendalltau(predicted, mean[rest])[0])
-        error = np.abs(runs[rest, (seed + 1) % 3] - predicted)
-        hits.append(np.mean(error < 1.645 * np.sqrt(variance + posterior.noise_variance)))
+        predicted, _ = posterior.mean_and_variance(space.features[rest])
+        ranks.append(kendalltau(predicted.numpy(), mean[rest])[0])
+        low, high = (each.numpy() for each in posterior.interval(space.features[rest]))
+        again = runs[rest, (seed + 1) % 3]
+        hits.append(np.mean((low < again) & (again < high)))
     # a Gaussian process with a linear mean reaches .58 and .84
-    assert np.mean(ranks) > 0.66
+    assert np.mean(ranks) > 0.68
     assert 0.82 < np.mean(hits) < 0.96

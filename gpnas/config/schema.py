@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from gpnas.config.families import Families
 from gpnas.config.mistakes import Strict, located
+from gpnas.records import Strategy
 from gpnas.space import SearchSpace
 
 Scale = Literal[2, 3, 4]
@@ -36,7 +37,7 @@ class SearchSettings(Strict):
 
     trials: int = Field(default=16, ge=1)
     concurrent: int = Field(default=2, ge=1)
-    strategy: Literal["mi+nei", "published", "random"] = "mi+nei"
+    strategy: Strategy = "mi+kg"
     portfolio: int = Field(default=3, ge=1)
     validation_images: int = Field(default=10, ge=1)
     """At most so many validation images score a trial."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
@@ -228,6 +229,18 @@ def _use_one_core() -> None:
     """Leaves the cores to the trials: threads of a matrix product that wait for a busy core spin."""
     torch.set_num_threads(1)
     threadpool_limits(limits=1)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """The same for the calling thread, for a while."""
+    threads = torch.get_num_threads()
+    with threadpool_limits(limits=1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 class Deadline:
