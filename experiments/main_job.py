@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,6 +22,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 import torch
+from machine import processor
 
 from gpnas.bundle import read_bundle
 from gpnas.ensemble import evaluation_pairs, load_networks
@@ -94,7 +95,7 @@ def main() -> None:
         if arguments.picture is not None:
             picture(run / "bundle", arguments.picture)
     psnr = result["psnr"]
-    print(f"{platform.processor() or platform.machine()}, {date.today()}\n")
+    print(f"{processor()}, {os.cpu_count()} cores, {date.today()}\n")
     print("| what | measured |\n|---|---|")
     print(f"| trials observed / failed | {result['trials']['observed']} / {result['trials']['failed']} |")
     print(f"| wall time of the command | {wall:.0f} s |")

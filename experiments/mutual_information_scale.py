@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import time
 from datetime import date
 
 import numpy as np
+from machine import processor
 from numpy.typing import NDArray
 
 from gpnas.mutual_information import greedy_design
@@ -122,7 +122,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--largest", action="store_true", help="10⁷ points as well")
     arguments = options.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {date.today()}\n")
+    print(f"{processor()}, {os.cpu_count()} cores, {date.today()}\n")
     exactness()
     cases: list[tuple[tuple[int, ...], bool, int]] = [
         ((10, 10, 10), False, 3),

@@ -28,13 +28,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from machine import processor, versions
 from peers import PACKAGES, PEERS, Peer, quieten
 from scipy.stats import kendalltau
 from tables import TABLES, Table, load_table
@@ -199,32 +199,17 @@ def mean_of(values: list[str]) -> str:
     return f"{np.mean(known):.2f}" if known else "–"
 
 
-def versions() -> str:
-    named = []
-    for package in ("torch", "gpytorch", "scipy", *PACKAGES.values()):
-        try:
-            named.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(named)
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def report(budget: int) -> str:
     """All results of searches with this allowance, as Markdown."""
     groups: dict[tuple[str, int], dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in read_rows():
         if int(row["budget"]) == budget:
             groups[row["table"], int(row["workers"])][row["peer"], row["rule"]].append(row)
+    known = versions(("torch", "gpytorch", "scipy", *PACKAGES.values()))
     lines = [
         "# Quality of search on tables of real trainings",
         "",
-        f"{processor()}, one thread; Python {platform.python_version()}, {versions()}; {date.today()}.",
+        f"{processor()}, one thread; Python {platform.python_version()}, {known}; {date.today()}.",
         "",
         f"Allowance {budget} trials. Regret of the recommended architecture: median (quartiles) over seeds. "
         "Recommended is the best that was observed, or the best posterior mean among those trained. τ: "
