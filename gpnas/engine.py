@@ -20,10 +20,11 @@ from gpnas.acquisition import (
     log_noisy_expected_improvement,
     log_success_probability,
 )
+from gpnas.errors import SpaceError
 from gpnas.mutual_information import greedy_design
-from gpnas.records import STRATEGIES, Candidate, Fidelity, Observation
+from gpnas.records import STRATEGIES, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import Hyperparameters, Posterior, covariance, fit
+from gpnas.surrogate import Context, Hyperparameters, Posterior, covariance, fit
 
 DESIGN_SHARE = {"mi+kg": 0.1, "mi+nei": 0.1, "published": 0.5, "random": 0.0}
 """Share of the trials that mutual information chooses."""
@@ -31,6 +32,9 @@ LEAST_DESIGN = 4
 """Least number of trials that mutual information chooses."""
 TRIALS = 40
 """Trials counted on where nobody says how many there will be."""
+SOURCE_TRAININGS = 200
+"""Largest number of a source's trainings that are learned from; of more, the best half and a part spread
+over the rest."""
 LEAST_SUCCESS = math.log(0.25)
 """Log probability of success below which nothing is trained while there is anything else."""
 DESIGN_POINTS = 1_000
@@ -54,10 +58,15 @@ class Engine:
         strategy: one of `STRATEGIES`.
         trials: the whole allowance, from which the size of the design derives; None counts on 40.
         steps: optimiser steps granted to each candidate.
-        design: how many candidates mutual information chooses; None derives it from `trials`.
+        design: how many candidates mutual information chooses; None derives it from `trials`, and is
+            none where there are sources.
+        sources: what other searches observed. How much they tell of this one is learned.
+        cost_aware: whether what a training is expected to bring is divided by the seconds that it is
+            expected to take.
 
     Raises:
         ValueError: an unknown strategy, or a number out of range.
+        SpaceError: a source has no architecture of this space.
     """
 
     def __init__(
@@ -69,6 +78,8 @@ class Engine:
         trials: int | None = None,
         steps: int = 1,
         design: int | None = None,
+        sources: Sequence[Source] = (),
+        cost_aware: bool = False,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
@@ -79,19 +90,22 @@ class Engine:
         if design is not None and design < 0:
             raise ValueError(f"`design >= 0` must hold, but got {design}")
         self.space, self.seed, self.strategy = space, seed, strategy
-        if strategy == "random":
+        if strategy == "random" or (sources and design is None):
             self.design = 0
+        elif design is None:
+            self.design = max(LEAST_DESIGN, round(DESIGN_SHARE[strategy] * (trials or TRIALS)))
         else:
-            self.design = (
-                max(LEAST_DESIGN, round(DESIGN_SHARE[strategy] * (trials or TRIALS)))
-                if design is None
-                else design
-            )
+            self.design = design
+        self.cost_aware = cost_aware
         self._fidelity = Fidelity(steps)
         self._suggested: dict[str, int] = {}  # candidate id -> index
         self._observed: dict[str, Observation] = {}
         self._taken = torch.zeros(len(space), dtype=torch.bool)
-        self._columns: tuple[Column, ...] = space.columns or (Column("constant", "ordered"),)
+        own = space.columns or (Column("constant", "ordered"),)
+        self._columns: tuple[Column, ...] = (*own, *(Column(source.name, "task") for source in sources))
+        none_of_them = torch.zeros(len(space), len(sources), dtype=torch.float64)
+        self._features = torch.cat([space.features, none_of_them], dim=1) if sources else space.features
+        self._context = _context(space, own, sources) if sources else None
         self._posterior: Posterior | None = None
         self._bound: Tensor | None = None
 
@@ -155,12 +169,12 @@ class Engine:
 
     def posterior(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every architecture's objective, (n,) each, in its unit."""
-        mean, variance = self._fitted().mean_and_variance(self.space.features)
+        mean, variance = self._fitted().mean_and_variance(self._features)
         return mean, variance.sqrt()
 
     def interval(self, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
         """Bounds, (n,) each, that hold one more training of each architecture with this probability."""
-        return self._fitted().interval(self.space.features, coverage)
+        return self._fitted().interval(self._features, coverage)
 
     def recommend(self) -> list[Candidate]:
         """The candidates that were trained, the most promising first.
@@ -171,7 +185,7 @@ class Engine:
         if not succeeded:
             return []
         indices = [self._suggested[each.candidate.id] for each in succeeded]
-        mean, _ = self._fitted().mean_and_variance(self.space.features[indices])
+        mean, _ = self._fitted().mean_and_variance(self._features[indices])
         order = sorted(range(len(succeeded)), key=lambda place: (-float(mean[place]), place))
         return [succeeded[place].candidate for place in order]
 
@@ -193,7 +207,7 @@ class Engine:
             succeeded = self._succeeded()
             indices = [self._suggested[each.candidate.id] for each in succeeded]
             y = torch.tensor([each.value for each in succeeded], dtype=torch.float64)
-            self._posterior = fit(self.space.features[indices], y, self._columns)
+            self._posterior = fit(self._features[indices], y, self._columns, context=self._context)
         return self._posterior
 
     def _choose(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
@@ -201,16 +215,20 @@ class Engine:
         if self.strategy == "random":
             place = torch.randint(len(free), (1,), generator=self._generator("choice", number))
             return int(free[place]), {"phase": "random"}
-        if number < self.design or not self._succeeded():  # all so far failed or is still under way
+        blind = self._context is None and not self._succeeded()  # all so far failed or is under way
+        if number < self.design or blind:
             return self._by_information(free, number)
         return self._by_score(free, number)
 
     def _by_score(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
-        posterior, features = self._fitted(), self.space.features
+        posterior, features = self._fitted(), self._features
         if len(free) > SCORED:
             free = self._shortlist(free, number)
         success = self._success(free)
-        if self.strategy == "mi+kg":
+        if len(self._suggested) == len(self._failed()):  # nothing to be better than, but sources
+            scores = success + self._optimism(free)
+            phase = "sources"
+        elif self.strategy == "mi+kg":
             free, scores = self._by_gradient(free, success)
             phase = "knowledge gradient"
         elif self.strategy == "published":
@@ -221,13 +239,14 @@ class Engine:
             base = features[sorted(set(self._suggested.values()) - set(self._failed()))]
             seed = self._derived_seed("improvement", number)
             scores = success + log_noisy_expected_improvement(posterior, features[free], base, seed=seed)
+            scores = scores - self._log_seconds(free)
             phase = "noisy expected improvement"
         place = int((scores >= scores.max() - 1e-9).nonzero()[0])
         return int(free[place]), self._decision(phase, float(scores[place]), int(free[place]))
 
     def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[Tensor, Tensor]:
         """Indices that may be trained, replicates last, and the score of each."""
-        features = self.space.features
+        features = self._features
         promise = success + self._optimism(free)
         finalists = promise.argsort(descending=True, stable=True)[:FINALISTS].sort().values
         free, success = free[finalists], success[finalists]
@@ -235,27 +254,37 @@ class Engine:
         pending = set(self._suggested.values()) - succeeded - set(self._failed())
         trained = torch.tensor(sorted(succeeded | pending))
         posterior = self._fitted().believing(features[sorted(pending)])
-        again = torch.tensor(sorted(succeeded - pending))
+        again = torch.tensor(sorted(succeeded - pending), dtype=torch.int64)
         indices = torch.cat([free, again])
         success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
         scores = success + log_knowledge_gradient(posterior, features[indices], features[trained])
         if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
             return free, promise[finalists]
-        return indices, scores
+        return indices, scores - self._log_seconds(indices)
+
+    def _log_seconds(self, indices: Tensor) -> Tensor:
+        """Logarithm of the seconds that a training is expected to take; 0 where that does not count."""
+        timed = [each for each in self._succeeded() if each.seconds > 0]
+        if not self.cost_aware or not timed:
+            return torch.zeros(len(indices), dtype=torch.float64)
+        trained = self._features[[self._suggested[each.candidate.id] for each in timed]]
+        seconds = torch.tensor([each.seconds for each in timed], dtype=torch.float64)
+        posterior = fit(trained, seconds.log(), self._columns, members=1)
+        return posterior.mean_and_variance(self._features[indices])[0]
 
     def _optimism(self, indices: Tensor) -> Tensor:
         """Latent mean plus two standard deviations; of all at once, since suggestions come in rows."""
         if len(self.space) > SCORED:
-            mean, variance = self._fitted().latent(self.space.features[indices])
+            mean, variance = self._fitted().latent(self._features[indices])
             return mean + 2 * variance.sqrt()
         if self._bound is None:
-            mean, variance = self._fitted().latent(self.space.features)
+            mean, variance = self._fitted().latent(self._features)
             self._bound = mean + 2 * variance.sqrt()
         return self._bound[indices]
 
     def _success(self, indices: Tensor) -> Tensor:
         """Log probability that the training of an architecture succeeds; -inf where it is hopeless."""
-        features = self.space.features
+        features = self._features
         succeeded = [self._suggested[each.candidate.id] for each in self._succeeded()]
         success = log_success_probability(
             features[indices], features[succeeded], features[self._failed()], self._columns
@@ -268,7 +297,7 @@ class Engine:
         """A random part of the free architectures, and those most like the best that were trained."""
         part = free[torch.randperm(len(free), generator=self._generator("part", number))[: SCORED // 2]]
         leaders = [self.space.index(each.architecture) for each in self.recommend()[:5]]
-        features = self.space.features
+        features = self._features
         near = [
             free[(features[free] - features[leader]).abs().sum(dim=1).argsort(stable=True)[: SCORED // 10]]
             for leader in leaders
@@ -293,7 +322,7 @@ class Engine:
             ]
         points = torch.cat([points, torch.tensor(forced, dtype=points.dtype)]).unique()
         position = {int(index): place for place, index in enumerate(points)}
-        x = self.space.features[points]
+        x = self._features[points]
         picks, gains = greedy_design(
             [covariance(x, x, self._columns, hyperparameters).numpy()],
             hyperparameters.noise_variance,
@@ -311,7 +340,7 @@ class Engine:
         if score is not None:
             decision["score"] = score
         if self._succeeded():
-            mean, variance = self._fitted().mean_and_variance(self.space.features[[index]])
+            mean, variance = self._fitted().mean_and_variance(self._features[[index]])
             decision |= {"mean": float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision
 
@@ -321,3 +350,33 @@ class Engine:
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._derived_seed(purpose, number))
+
+
+def _context(space: SearchSpace, columns: tuple[Column, ...], sources: Sequence[Source]) -> Context:
+    """The sources' trainings, each on the latent scale of a surrogate of its own."""
+    features, latent, units = [], [], []
+    for number, source in enumerate(sources):
+        known = [
+            (space.index(architecture), value)
+            for architecture, value in zip(source.architectures, source.values, strict=True)
+            if architecture in space
+        ]
+        if not known:
+            raise SpaceError(
+                f"a source must have trained architectures of this space, but {source.name} has none of its "
+                f"{len(source.architectures)}"
+            )
+        known.sort(key=lambda each: (-each[1], each[0]))
+        if len(known) > SOURCE_TRAININGS:
+            half = SOURCE_TRAININGS // 2
+            stride = -(-(len(known) - half) // half)
+            known = known[:half] + known[half::stride]
+        x = space.features[[index for index, _ in known]]
+        y = torch.tensor([value for _, value in known], dtype=torch.float64)
+        warp = fit(x, y, columns, members=1).warp
+        tasks = torch.zeros(len(x), len(sources), dtype=torch.float64)
+        tasks[:, number] = 1
+        features.append(torch.cat([x, tasks], dim=1))
+        latent.append(warp(y))
+        units.append(warp.unit)
+    return Context(torch.cat(features), torch.cat(latent), sum(units) / len(units))

@@ -136,6 +136,37 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Source:
+    """What another search observed on the same axes: another scale, another data set."""
+
+    name: str
+    architectures: tuple[Architecture, ...]
+    """As often as each was trained."""
+    values: tuple[float, ...]
+    """What each training came to, larger is better, in a unit of the source's own."""
+
+    def __post_init__(self) -> None:
+        if len(self.architectures) != len(self.values):
+            raise ValueError(
+                "a source must have a value for each architecture, "
+                f"but got {len(self.values)} and {len(self.architectures)}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        trainings = zip(self.architectures, self.values, strict=True)
+        return {"name": self.name, "trainings": [{**a.to_json(), "value": value} for a, value in trainings]}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Source:
+        trainings = document["trainings"]
+        return cls(
+            document["name"],
+            tuple(Architecture.from_json(each) for each in trainings),
+            tuple(float(each["value"]) for each in trainings),
+        )
+
+
+@dataclass(frozen=True)
 class Portfolio:
     """The top heterogeneous architectures: those whose average is best."""
 

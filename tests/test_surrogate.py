@@ -15,7 +15,7 @@ from botorch.models.kernels.categorical import CategoricalKernel
 from gpytorch.priors import GammaPrior, LogNormalPrior, NormalPrior
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, norm, yeojohnson
+from scipy.stats import gamma, kendalltau, norm, yeojohnson
 from torch import Tensor
 
 from gpnas.records import Architecture
@@ -25,7 +25,9 @@ from gpnas.surrogate import (
     LENGTHSCALE_PRIOR,
     NOISE_PRIOR,
     OWN_SHARE,
+    TASK_PRIOR,
     VARIANCE_PRIOR,
+    Context,
     Hyperparameters,
     LogPosterior,
     Posterior,
@@ -356,3 +358,95 @@ def test_ranks_real_trainings_and_knows_its_errors() -> None:
     # a Gaussian process with a linear mean reaches .58 and .84
     assert np.mean(ranks) > 0.68
     assert 0.82 < np.mean(hits) < 0.96
+
+
+TASKS = (*COLUMNS, Column("×3", "task"), Column("×4", "task"))
+
+
+def in_task(x: Tensor, *task: float) -> Tensor:
+    return torch.cat([x, torch.tensor(task).double().expand(len(x), 2)], dim=1)
+
+
+def with_tasks(seed: int) -> Hyperparameters:
+    return Hyperparameters.unpack(np.random.default_rng(seed).normal(-0.5, 0.7, 10))
+
+
+def test_tasks_tie_all_but_their_constants() -> None:
+    """Bonilla et al. 2007, Eq. 1, from GPyTorch's covariance of one task."""
+    x1, x2, chosen = points(6, 0), points(7, 1), with_tasks(2)
+    alone = Hyperparameters.unpack(np.delete(chosen.pack(), [5, 6]))
+    single = gpytorch_covariance(x1, x2, alone)
+    first, second = np.exp(-1 / chosen.lengthscales[5:7].numpy())
+    for a, b, tie in (((0, 0), (0, 0), 1.0), ((0, 0), (1, 0), first), ((1, 0), (0, 1), first * second)):
+        same = 1.0 if a == b else 0.0
+        expected = tie * (single - CONSTANT_VARIANCE) + same * CONSTANT_VARIANCE
+        own = covariance(in_task(x1, *a), in_task(x2, *b), TASKS, chosen)
+        torch.testing.assert_close(own, expected, atol=1e-7, rtol=1e-7)
+    x = in_task(x1, 1, 0)
+    diagonal = covariance(x, x, TASKS, chosen).diagonal()
+    torch.testing.assert_close(prior_variance(x, TASKS, chosen), diagonal)
+
+
+def test_log_posterior_of_tasks_is_that_of_their_covariance() -> None:
+    x = torch.cat([in_task(points(7, 2), 0, 0), in_task(points(8, 3), 1, 0), in_task(points(5, 2), 0, 1)])
+    z = torch.from_numpy(np.random.default_rng(3).normal(size=20))
+    target = LogPosterior(x, z, TASKS)
+
+    def density(theta: np.ndarray) -> float:
+        chosen = Hyperparameters.unpack(theta)
+        matrix = covariance(x, x, TASKS, chosen) + chosen.noise_variance * torch.eye(20).double()
+        evidence = torch.distributions.MultivariateNormal(torch.zeros(20).double(), matrix).log_prob(z)
+        middle = LENGTHSCALE_PRIOR[0] + 0.5 * math.log(5)
+        priors = norm(middle, LENGTHSCALE_PRIOR[1]).logpdf(theta[:5]).sum()
+        priors += norm(*TASK_PRIOR).logpdf(theta[5:7]).sum() + norm(*NOISE_PRIOR).logpdf(theta[9])
+        shape, rate = VARIANCE_PRIOR
+        priors += (gamma(shape, scale=1 / rate).logpdf(np.exp(theta[7:9])) + theta[7:9]).sum()
+        return float(evidence) + float(priors)
+
+    here, there = with_tasks(4).pack(), with_tasks(5).pack()
+    value, gradient = target(here)
+    assert value - target(there)[0] == pytest.approx(density(here) - density(there), rel=1e-9)
+    step = 1e-5
+    numeric = [(density(here + step * e) - density(here - step * e)) / (2 * step) for e in np.eye(10)]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5)
+
+
+def related(seed: int, rho: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Points and two functions on them that correlate by rho."""
+    x = points(150, seed)
+    chosen = Hyperparameters(torch.full((5,), 2.0).double(), 0.5, 0.5, 0.02)
+    factor = cholesky(covariance(x, x, COLUMNS, chosen) - CONSTANT_VARIANCE)
+    generator = np.random.default_rng(seed)
+    one, other = (factor @ torch.from_numpy(generator.normal(size=150)) for _ in range(2))
+    return x, one, rho * one + math.sqrt(1 - rho**2) * other
+
+
+@pytest.mark.parametrize(("rho", "helps"), [(1.0, True), (0.0, False)])
+def test_a_related_task_helps_and_an_unrelated_one_does_no_harm(rho: float, helps: bool) -> None:
+    ratios = []
+    for seed in range(6):
+        x, source, target = related(seed, rho)
+        columns = (*COLUMNS, Column("source", "task"))
+        mine, its = (torch.cat([x, torch.full((150, 1), code).double()], dim=1) for code in (0, 1))
+        context = Context(its[:60], (source[:60] - source[:60].mean()) / source[:60].std(), 3.0)
+        seen, rest = slice(60, 68), slice(68, 150)
+        y = 20 + 5 * target  # another shift and unit than the source's
+        cold = fit(x[seen], y[seen], COLUMNS)
+        warm = fit(mine[seen], y[seen], columns, context=context)
+        errors = [
+            (posterior.mean_and_variance(at[rest])[0] - y[rest]).square().mean()
+            for posterior, at in ((cold, x), (warm, mine))
+        ]
+        ratios.append(float(errors[1] / errors[0]))
+    assert (np.median(ratios) < 0.4) if helps else (np.median(ratios) < 1.15)
+
+
+def test_without_own_observations_a_related_task_ranks() -> None:
+    x, source, _ = related(0, 1.0)
+    its = torch.cat([x, torch.ones(150, 1).double()], dim=1)
+    mine = torch.cat([x, torch.zeros(150, 1).double()], dim=1)
+    context = Context(its[:60], source[:60], 1.0)
+    columns = (*COLUMNS, Column("source", "task"))
+    posterior = fit(mine[:0], source[:0], columns, context=context)
+    assert len(posterior) == 0
+    assert kendalltau(posterior.mean_and_variance(mine[60:])[0], source[60:])[0] > 0.7

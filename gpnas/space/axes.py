@@ -79,7 +79,8 @@ class Column:
     """What a column of the features means to a kernel."""
 
     name: str
-    kind: Literal["ordered", "categorical", "family", "cost"]
-    """`ordered` and `cost` columns lie in [0, 1]; the others hold codes 0, 1, …"""
+    kind: Literal["ordered", "categorical", "family", "cost", "task"]
+    """`ordered` and `cost` columns lie in [0, 1]; the others hold codes 0, 1, … A `task` tells searches
+    apart that share a space; it never is a column of the space itself."""
     family: int | None = None
     """Number of the family that the column belongs to; None where it belongs to all."""
