@@ -99,7 +99,7 @@ def _log_improvement(member: Member, x: Tensor, base: Tensor, normal: Tensor) ->
 def log_knowledge_gradient(
     posterior: Posterior,
     x: Tensor,  # (q, d)
-    trained: Tensor,  # (t, d)
+    rows: Tensor,  # (t,)
 ) -> Tensor:  # (q,)
     """Log of what one more training is expected to add to the value of what would be recommended.
 
@@ -112,18 +112,23 @@ def log_knowledge_gradient(
     Args:
         posterior: of the observations; what pends is believed (`Posterior.believing`).
         x: candidates, trained ones among them for replicates.
-        trained: what may be recommended, pending ones included, each once; at least one.
+        rows: of the posterior's observations, what may be recommended, pending ones included; at least
+            one.
 
     Returns:
         On the posterior's latent scale; -inf where nothing can be added.
     """
-    mean, variance = posterior.latent(x)
-    own, _ = posterior.latent(trained)
+    own, mean, variance, between = posterior.beside(x, rows)
     outcome = (variance + posterior.noise).sqrt()  # standard deviation of one more observation
-    slope = posterior.latent_covariance(trained, x) / outcome  # (t, q), by which means then move
+    slope = between / outcome  # (t, q), by which means then move
     shares = (torch.arange(OUTCOMES, dtype=torch.float64) + 0.5) / OUTCOMES
+    outcomes = torch.special.ndtri(shares)
+    # what cannot become the best whatever comes out need not be looked at
+    reach = float(outcomes[-1]) * slope.abs().amax(dim=1)
+    rivals = own + reach >= (own - reach).max()
+    own, slope = own[rivals], slope[rivals]
     added = torch.zeros_like(mean)
-    for normal in torch.special.ndtri(shares):
+    for normal in outcomes:
         best = (own[:, None] + slope * normal).max(dim=0).values
         added += torch.maximum(best, mean + variance / outcome * normal) / OUTCOMES
     return (added - own.max()).clamp_min(0).log()

@@ -48,6 +48,9 @@ FINALISTS = 1_000
 """Largest number of new architectures whose knowledge gradient is worked out: the ones of the best
 posterior mean plus two standard deviations."""
 
+SCREENING = 2
+"""Members of the posterior's mixture that are asked who is a finalist."""
+
 
 class Engine:
     """Proposes architectures and learns from what came of them.
@@ -247,19 +250,25 @@ class Engine:
     def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[Tensor, Tensor]:
         """Indices that may be trained, replicates last, and the score of each."""
         features = self._features
-        promise = success + self._optimism(free)
-        finalists = promise.argsort(descending=True, stable=True)[:FINALISTS].sort().values
-        free, success = free[finalists], success[finalists]
-        succeeded = {self._suggested[each.candidate.id] for each in self._succeeded()}
-        pending = set(self._suggested.values()) - succeeded - set(self._failed())
-        trained = torch.tensor(sorted(succeeded | pending))
-        posterior = self._fitted().believing(features[sorted(pending)])
-        again = torch.tensor(sorted(succeeded - pending), dtype=torch.int64)
+        if len(free) > FINALISTS:
+            promise = success + self._optimism(free)
+            finalists = promise.argsort(descending=True, stable=True)[:FINALISTS].sort().values
+            free, success = free[finalists], success[finalists]
+        succeeded = [self._suggested[each.candidate.id] for each in self._succeeded()]
+        pending = sorted(set(self._suggested.values()) - set(succeeded) - set(self._failed()))
+        posterior = self._fitted().believing(features[pending])
+        count = len(posterior.members[0].z)
+        told = range(count - len(pending), count)  # rows of what is believed
+        rows = dict(zip(succeeded, range(len(succeeded)), strict=True)) | dict(
+            zip(pending, told, strict=True)
+        )
+        again = torch.tensor(sorted(set(succeeded) - set(pending)), dtype=torch.int64)
         indices = torch.cat([free, again])
         success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
-        scores = success + log_knowledge_gradient(posterior, features[indices], features[trained])
+        gradient = log_knowledge_gradient(posterior, features[indices], torch.tensor(list(rows.values())))
+        scores = success + gradient
         if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
-            return free, promise[finalists]
+            return free, success[: len(free)] + self._optimism(free)
         return indices, scores - self._log_seconds(indices)
 
     def _log_seconds(self, indices: Tensor) -> Tensor:
@@ -273,13 +282,18 @@ class Engine:
         return posterior.mean_and_variance(self._features[indices])[0]
 
     def _optimism(self, indices: Tensor) -> Tensor:
-        """Latent mean plus two standard deviations; of all at once, since suggestions come in rows."""
+        """Latent mean plus two standard deviations, roughly; of all at once, since suggestions come in
+        rows."""
+        members = self._fitted().members[:SCREENING]
+
+        def bound(x: Tensor) -> Tensor:
+            parts = [member.mean_and_variance(x) for member in members]
+            return torch.stack([mean + 2 * variance.sqrt() for mean, variance in parts]).mean(dim=0)
+
         if len(self.space) > SCORED:
-            mean, variance = self._fitted().latent(self._features[indices])
-            return mean + 2 * variance.sqrt()
+            return bound(self._features[indices])
         if self._bound is None:
-            mean, variance = self._fitted().latent(self._features)
-            self._bound = mean + 2 * variance.sqrt()
+            self._bound = bound(self._features)
         return self._bound[indices]
 
     def _success(self, indices: Tensor) -> Tensor:

@@ -162,13 +162,27 @@ def test_posterior_is_the_mixture_of_textbook_posteriors() -> None:
     own_mean, variance = posterior.mean_and_variance(at)
     np.testing.assert_allclose(own_mean, shift + unit * mean, rtol=1e-9)
     np.testing.assert_allclose(variance, np.diag(expected), rtol=1e-7)
-    crossed = unit**2 * posterior.latent_covariance(at[:2], at)
-    np.testing.assert_allclose(crossed, expected[:2], rtol=1e-7, atol=1e-9)
     low, high = posterior.interval(at, 0.9)
     noise = np.mean([chosen.noise_variance for chosen in draws])
     half = norm.ppf(0.95) * np.sqrt(np.diag(expected) + unit**2 * noise)
     np.testing.assert_allclose((high - low) / 2, half, rtol=1e-7)
     np.testing.assert_allclose((high + low) / 2, own_mean, rtol=1e-9)
+
+
+def test_beside_what_was_told_moments_are_the_textbook_s() -> None:
+    x, at = points(10, 6), points(6, 7)
+    y = torch.from_numpy(np.random.default_rng(8).normal(30.0, 2.0, 10))
+    draws = [hyperparameters(seed) for seed in (9, 10, 11)]
+    posterior = Posterior(x, y, COLUMNS, draws)
+    everything, rows = torch.cat([x, at]), torch.tensor([3, 0, 7])
+    moments = [conditioned(x, posterior.warp(y), everything, chosen) for chosen in draws]
+    mean = np.mean([each for each, _ in moments], axis=0)
+    expected = np.mean([each + np.outer(m, m) for m, each in moments], axis=0) - np.outer(mean, mean)
+    own, there, variance, between = posterior.beside(at, rows)
+    np.testing.assert_allclose(own, mean[rows], rtol=1e-8)
+    np.testing.assert_allclose(there, mean[10:], rtol=1e-8)
+    np.testing.assert_allclose(variance, np.diag(expected)[10:], rtol=1e-7)
+    np.testing.assert_allclose(between, expected[rows][:, 10:], rtol=1e-6, atol=1e-9)
 
 
 def test_believing_is_observing_the_mean() -> None:
@@ -303,7 +317,6 @@ def test_degenerate_observations_give_a_finite_posterior(n: int) -> None:
             posterior = fit(x, y.double(), COLUMNS)
             mean, variance = posterior.mean_and_variance(points(20, 2))
             assert bool(mean.isfinite().all() and variance.isfinite().all() and (variance > 0).all())
-            cholesky(posterior.latent_covariance(points(20, 2), points(20, 2)))
 
 
 def test_cholesky_finds_the_jitter_that_a_singular_covariance_needs() -> None:

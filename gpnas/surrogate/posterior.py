@@ -56,6 +56,23 @@ class Member:
         prior = covariance(a, b, self.columns, self.hyperparameters)
         return crosses[0].T @ self.weights, crosses[1].T @ self.weights, prior - left.T @ right
 
+    def beside(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # (q, d)
+        """Latent means (n,) where this process was told values; means and variances (q,) at other points;
+        and the covariance (n, q) between.
+
+        Where values were told, s²(K + s²I)⁻¹k(x) is the posterior covariance with x.
+        """
+        noise = self.hyperparameters.noise_variance
+        cross = covariance(self.x, x, self.columns, self.hyperparameters)
+        solved = torch.cholesky_solve(cross, self.factor)
+        variance = prior_variance(x, self.columns, self.hyperparameters) - (cross * solved).sum(dim=0)
+        return (
+            self.z - noise * self.weights,
+            cross.T @ self.weights,
+            variance.clamp_min(1e-12),
+            noise * solved,
+        )
+
     def believing(self, x: Tensor) -> Member:
         """As if each of (r, d) points were observed at its mean."""
         means, _ = self.mean_and_variance(x)
@@ -116,12 +133,18 @@ class Posterior:
         """Mean and variance at (q, d) points, (q,) each, on the latent scale."""
         return _mixed([member.mean_and_variance(x) for member in self.members])
 
-    def latent_covariance(self, a: Tensor, b: Tensor) -> Tensor:  # (p, d), (q, d) -> (p, q)
-        """Covariance of the latent values at two sets of points, hyperparameters averaged out."""
-        joints = [member.joint(a, b) for member in self.members]
-        left, right = (torch.stack([joint[place] for joint in joints]) for place in (0, 1))
-        spread = (left - left.mean(dim=0)).T @ (right - right.mean(dim=0)) / len(joints)
-        return torch.stack([joint[2] for joint in joints]).mean(dim=0) + spread
+    def beside(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # (q, d), (r,)
+        """Latent means (r,) of what was told, by row; means and variances (q,) at other points; and the
+        covariance (r, q) between, hyperparameters averaged out."""
+        parts = [member.beside(x) for member in self.members]
+        own = torch.stack([part[0][rows] for part in parts])
+        means = torch.stack([part[1] for part in parts])
+        mean, variance = _mixed([(part[1], part[2]) for part in parts])
+        between = torch.zeros(len(rows), len(x), dtype=torch.float64)
+        for part in parts:
+            between += part[3][rows] / len(parts)
+        between += (own - own.mean(dim=0)).T @ (means - mean) / len(parts)
+        return own.mean(dim=0), mean, variance, between
 
     def believing(self, x: Tensor) -> Posterior:  # (r, d)
         """As if each point were observed at its mean: no mean moves, what pends is no longer unknown.

@@ -1,0 +1,144 @@
+"""How long a suggestion takes, beside Optuna, BoTorch and Ax.
+
+    python experiments/suggest_latency.py [--observations 200] [--peers …]
+
+Each search has observed 200 architectures, drawn at random, of a grid of 22×22×21 = 10,164 or of
+100×100×100. Timed is the next suggestion: "after an observation" refits the hyperparameters, "another"
+follows at once, as a second worker asks. Medians of five, one thread. Memory is gpnas' resident set
+after the first and after the last of 1,000 suggestions with an observation each, on 10,164.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from machine import processor, versions
+from peers import PACKAGES, PEERS, Peer, quieten
+from tables import Table
+
+from gpnas import Architecture, Engine, Observation, SearchSpace
+from gpnas.space import Family, IntegerAxis
+
+SIZES = {"10,164": (22, 22, 21), "1,000,000": (100, 100, 100)}
+REPEATS = 5
+
+
+def grid(sizes: tuple[int, ...]) -> SearchSpace:
+    names = ("features", "blocks", "stages")
+    axes = [IntegerAxis(n, tuple(range(1, size + 1))) for n, size in zip(names, sizes, strict=True)]
+    return SearchSpace([Family("table", tuple(axes))])
+
+
+def objective(architecture: Architecture) -> float:
+    """Smooth, with its best inside, and noisy."""
+    f, b, s = (float(value) for value in architecture.axes.values())
+    return 30 + math.log(f) - 0.002 * (b - 9) ** 2 - 0.01 * abs(s - 7) + 0.05 * math.sin(37 * f + 11 * b + s)
+
+
+def timed(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def of_engine(space: SearchSpace, count: int) -> tuple[float, float]:
+    engine = Engine(space, seed=0, trials=count + 3 * REPEATS)
+    engine.design = 0
+    chosen = np.random.default_rng(0).choice(len(space), count, replace=False)
+    for number, index in enumerate(chosen):
+        candidate = engine_candidate(space, int(index), number)
+        engine.observe(Observation(candidate, objective(candidate.architecture)))
+    after, another = [], []
+    for _ in range(REPEATS):
+        pending = []
+        after.append(timed(lambda pending=pending: pending.extend(engine.suggest(1))))
+        another.append(timed(lambda: engine.suggest(1)))
+        engine.observe(Observation(pending[0], objective(pending[0].architecture)))
+    return statistics.median(after), statistics.median(another)
+
+
+def engine_candidate(space: SearchSpace, index: int, number: int):  # type: ignore[no-untyped-def]
+    from gpnas import Candidate
+    from gpnas.records import Fidelity
+
+    return Candidate(f"r{number:04d}", space[index], Fidelity(1), seed=0)
+
+
+def of_peer(make: Callable[[Table, int, int], Peer], space: SearchSpace, count: int) -> tuple[float, float]:
+    table = Table("grid", space, np.zeros((len(space), 1)), "dB", 1.0)
+    peer = make(table, 0, count + 3 * REPEATS)
+    for _ in range(count):  # at first at random, as the package starts; then its own suggestions
+        index = peer.ask()
+        peer.tell(index, objective(space[index]))
+    after, another = [], []
+    for _ in range(REPEATS):
+        asked: list[int] = []
+        after.append(timed(lambda asked=asked: asked.append(peer.ask())))
+        another.append(timed(lambda asked=asked: asked.append(peer.ask())))
+        for index in asked:
+            peer.tell(index, objective(space[index]))
+    return statistics.median(after), statistics.median(another)
+
+
+def memory(suggestions: int) -> tuple[float, float]:
+    """GiB resident after 50 suggestions, when all code has run, and after the last."""
+    space = grid(SIZES["10,164"])
+    engine = Engine(space, seed=0, trials=suggestions)
+    found = []
+    for number in range(suggestions):
+        (candidate,) = engine.suggest(1)
+        engine.observe(Observation(candidate, objective(candidate.architecture)))
+        if number + 1 in (50, suggestions):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            found.append(pages * resource.getpagesize() / 2**30)
+    return found[0], found[1]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--observations", type=int, default=200)
+    options.add_argument("--suggestions", type=int, default=1_000, help="over which memory is watched")
+    options.add_argument(
+        "--peers", nargs="*", choices=list(PEERS), default=["optuna-tpe", "optuna-gp", "botorch", "ax"]
+    )
+    arguments = options.parse_args()
+    quieten()
+    known = versions(("torch", "gpytorch", "scipy", *PACKAGES.values()))
+    print(f"# Latency of a suggestion\n\n{processor()}, one thread; {known}; {date.today()}.\n")
+    print(f"{arguments.observations} observations.\n")
+    print("| search | architectures | after an observation, s | another, s |\n|---|---|---|---|")
+    for name, sizes in SIZES.items():
+        space = grid(sizes)
+        len(space.features)  # made once per search
+        after, another = of_engine(space, arguments.observations)
+        print(f"| gpnas | {name} | {after:.3f} | {another:.3f} |", flush=True)
+        for peer in arguments.peers:
+            if peer == "botorch" and len(space) > 100_000:
+                print(f"| {peer} | {name} | – | – |", flush=True)  # it scores every row
+                continue
+            try:
+                after, another = of_peer(PEERS[peer], space, arguments.observations)
+            except ImportError as error:
+                print(f"{peer} is skipped: {error}", flush=True)
+                continue
+            print(f"| {peer} | {name} | {after:.3f} | {another:.3f} |", flush=True)
+    if arguments.suggestions:
+        first, last = memory(arguments.suggestions)
+        print(
+            f"\ngpnas, memory after 50 suggestions {first:.2f} GiB, after {arguments.suggestions} {last:.2f} GiB."
+        )
+
+
+if __name__ == "__main__":
+    main()
