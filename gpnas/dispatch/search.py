@@ -29,6 +29,7 @@ from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.pricing import priced
 from gpnas.dispatch.provenance import machine, versions
+from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.trial import Trial, trial_config
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
@@ -197,16 +198,16 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     work = plan(request, listener.say)
     # what the engine computes must not depend on where: sums in threads differ in their last digits
     with one_core(), Journal.create_or_open(work.run, work.header) as journal:
-        engine = Engine(
-            work.space, seed=work.seed, strategy=work.strategy, trials=work.trials, steps=work.recipe.steps
-        )
+        engine = engine_for(work.space, work.header)
         if journal.note:
             listener.say(journal.note)
         engine.replay(journal.candidates(), journal.observations())
         if journal.pending() or len(journal.candidates()) < work.trials:
             _run_trials(work, request, journal, engine, listener)
         validation = open_pairs(work.pairs, "validation").head(work.validation_images)
-        return deliver(work.run, journal, engine, validation, work.portfolio, begun)
+        delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
+    listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
+    return delivery
 
 
 def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener) -> None:
