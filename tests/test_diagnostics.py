@@ -176,7 +176,7 @@ def test_who_predicts_better_is_told() -> None:
 
 def test_too_little_to_judge_is_said() -> None:
     few = diagnose(posterior(LEAST - 1))
-    assert few.surrogate is few.ridge is few.warning is None
+    assert (few.surrogate, few.ridge, few.warning) == (None, None, None)
     assert few.summary == f"leave-one-out: needs at least {LEAST} observations, there are {LEAST - 1}"
     assert diagnose(posterior(LEAST)).surrogate is not None
     x, _ = data(10)
