@@ -117,6 +117,8 @@ def design_matrix(x: Tensor, columns: Sequence[Column]) -> Tensor:  # (n, d) -> 
     """Features as a linear model takes them: ordered ones as they are, categories one-hot."""
     parts = []
     for number, column in enumerate(columns):
+        if column.kind == "task":  # all are of one
+            continue
         values = x[:, number, None]
         if column.kind in ("categorical", "family"):
             values = (values == values.unique()[None, :]).double()

@@ -21,7 +21,9 @@ def candidate(document: Document) -> Iterator[RenderableType]:
     yield f"known then: {_names(document['observed'])} observed, {_names(document['pending'])} pending"
     yield ""
     yield from _belief(document)
-    yield f"costs: {_costs(document['costs'])}; probability of success {_percent(document['success'])}"
+    seconds = "" if document["seconds"] is None else f"; {document['seconds']:.0f} s of training expected"
+    success = f"probability of success {_percent(document['success'])}"
+    yield f"costs: {_costs(document['costs'])}; {success}{seconds}"
     yield from _outcome(document["outcome"])
     yield ""
     if document["alternatives"]:
@@ -100,6 +102,8 @@ def learned(document: Document, title: str) -> Iterator[RenderableType]:
         f"noise of one training: {document['noise']:.3f} dB; warp: {escape(document['warp'])}; "
         f"{document['observations']} observations, {document['members']} draws of hyperparameters"
     )
+    for name, correlation in document["sources"].items():
+        yield f"what varies in {escape(name)} correlates with what varies here: {correlation:.2f}"
 
 
 def _belief(document: Document) -> Iterator[str]:

@@ -40,6 +40,7 @@ SCORES = {
     "noisy expected improvement": "log of its expected improvement over the best so far, in standardised "
     "units, times its probability of success",
     "optimism": "latent mean plus two standard deviations, plus the log probability of success",
+    "sources": "the same, from what other searches observed alone",
     "posterior mean": "posterior mean in the objective's unit, less where success is unlikely",
     "random": "none: chance decided",
 }
@@ -112,12 +113,14 @@ class Weighed:
     score: float | None
     """None where chance decided."""
     share: float | None
-    """What it was expected to gain, as a share of the explained candidate's gain; None where scores are
-    no gains."""
+    """What it was expected to gain, per second where that counted, as a share of the explained
+    candidate's; None where scores are no gains."""
     prediction: Prediction | None
     """None while nothing was observed."""
     success: float
     """Probability that its training succeeds."""
+    seconds: float | None
+    """That its training was expected to take; None where that did not count."""
     replicate: bool
     """Whether it had been proposed before."""
     costs: Mapping[str, float]
@@ -264,7 +267,7 @@ def _differences(engine: Engine, weighing: Weighing, candidate: Candidate, index
     if decision.get("phase") != weighing.phase:
         yield f"phase was {decision.get('phase', 'not noted')}, recomputed {weighing.phase}"
     if "mean" in decision and _knows(engine):
-        mean, variance = engine.surrogate.mean_and_variance(engine.space.features[[index]])
+        mean, variance = engine.surrogate.mean_and_variance(engine.features[[index]])
         stddev = float(variance.sqrt())
         yield from _difference("mean", decision["mean"], float(mean), stddev)
         yield from _difference("stddev", decision.get("stddev"), stddev, stddev)
@@ -296,7 +299,7 @@ def _explanation(history: History, number: int) -> Explanation:
         candidate=candidate,
         time=choice.time,
         phase=weighing.phase,
-        score_meaning=SCORES.get(weighing.phase, "the larger, the better"),
+        score_meaning=_meaning(weighing.phase, engine.cost_aware),
         chosen=chosen,
         rank=_rank(weighing.scores, score),
         weighed=len(weighing.indices),
@@ -311,6 +314,11 @@ def _explanation(history: History, number: int) -> Explanation:
         diagnostics=diagnose(engine.surrogate),
         outcome=_outcome(engine, index, chosen.prediction, candidate, history.observations),
     )
+
+
+def _meaning(phase: str, cost_aware: bool) -> str:
+    meaning = SCORES.get(phase, "the larger, the better")
+    return f"{meaning}, per expected second" if cost_aware and phase in LOGARITHMIC else meaning
 
 
 def _knows(engine: Engine) -> bool:
@@ -346,15 +354,15 @@ def _pool(engine: Engine, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
     pool = torch.cat([torch.arange(0, len(engine.space), step), wanted]).unique()
     if not _knows(engine):
         return pool, None
-    return pool, engine.surrogate.mean_and_variance(engine.space.features[pool])[0]
+    return pool, engine.surrogate.mean_and_variance(engine.features[pool])[0]
 
 
 def _weighed(
     engine: Engine, weighing: Weighing, indices: list[int], score: float | None, taken: Container[int]
 ) -> list[Weighed]:
     """The architectures of some indices, with shares of the gain of this score."""
-    features = engine.space.features[indices]
-    success = engine.success(torch.tensor(indices))
+    features = engine.features[indices]
+    success, seconds = engine.success(torch.tensor(indices)), engine.seconds(torch.tensor(indices))
     predictions: list[Prediction | None] = [None] * len(indices)
     if _knows(engine):
         mean, variance = engine.surrogate.mean_and_variance(features)
@@ -378,6 +386,7 @@ def _weighed(
                 share=share,
                 prediction=predictions[row],
                 success=float(success[row]),
+                seconds=None if seconds is None else float(seconds[row]),
                 replicate=index in taken,
                 costs={name: float(values[index]) for name, values in engine.space.costs.items()},
             )
@@ -386,7 +395,7 @@ def _weighed(
 
 
 def _learned(engine: Engine, pool: Tensor, mean: Tensor | None) -> Learned | None:
-    return None if mean is None else learned(engine.surrogate, engine.space, pool, mean)
+    return None if mean is None else learned(engine.surrogate, engine.space, engine.features, pool, mean)
 
 
 def _outcome(
@@ -403,7 +412,7 @@ def _outcome(
     if told.value is not None and prediction is not None:
         inside = prediction.low <= told.value <= prediction.high
         posterior = engine.surrogate
-        mean, variance = posterior.latent(engine.space.features[[index]])
+        mean, variance = posterior.latent(engine.features[[index]])
         latent = float(posterior.warp(torch.tensor([told.value], dtype=torch.float64)))
         surprise = (latent - float(mean)) / math.sqrt(float(variance) + posterior.noise)
     return Outcome(told.value, told.failure, told.seconds, inside, surprise)

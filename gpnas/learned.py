@@ -69,11 +69,14 @@ class Learned:
     """The most relevant first."""
     effects: Mapping[str, AxisEffect]
     """By axis, of those with several values; the largest first."""
+    sources: Mapping[str, float]
+    """Name of another search that was learned from to the correlation of what varies there and here."""
 
 
 def learned(
     posterior: Posterior,
     space: SearchSpace,
+    features: Tensor,  # (n, d)
     indices: Tensor,  # (q,)
     mean: Tensor,  # (q,)
 ) -> Learned:
@@ -82,6 +85,7 @@ def learned(
     Args:
         posterior: of the observations.
         space: of the architectures.
+        features: of all of them, as the surrogate takes them.
         indices: architectures to average over: all of the space, or a part that stands for them.
         mean: their posterior means, in the objective's unit.
     """
@@ -91,8 +95,9 @@ def learned(
         noise=_noise(posterior),
         power=posterior.warp.power,
         warp=_warp(posterior.warp.power),
-        columns=_columns(posterior, space, indices),
+        columns=_columns(posterior, space, features[indices]),
         effects=_effects(space, indices, mean),
+        sources=_sources(posterior),
     )
 
 
@@ -125,11 +130,12 @@ def relevance(posterior: Posterior, x: Tensor) -> Tensor:  # (q, d) -> (d,)
     return found / total if total > 0 else torch.full_like(found, 1 / len(found))
 
 
-def _columns(posterior: Posterior, space: SearchSpace, indices: Tensor) -> tuple[LearnedColumn, ...]:
+def _columns(posterior: Posterior, space: SearchSpace, x: Tensor) -> tuple[LearnedColumn, ...]:
     logs = torch.stack([member.hyperparameters.lengthscales.log() for member in posterior.members])
-    shares = relevance(posterior, space.features[indices])
+    shares = relevance(posterior, x)
     found = []
-    for number, column in enumerate(posterior.columns):
+    own = [column for column in posterior.columns if column.kind != "task"]  # tasks are the last ones
+    for number, column in enumerate(own):
         share, length = float(shares[number]), float(logs[:, number].mean().exp())
         found.append(
             LearnedColumn(
@@ -139,10 +145,19 @@ def _columns(posterior: Posterior, space: SearchSpace, indices: Tensor) -> tuple
                 low=float(logs[:, number].min().exp()),
                 high=float(logs[:, number].max().exp()),
                 relevance=share,
-                words=f"{_weight(share, len(posterior.columns))}; {_shape(column, length)}",
+                words=f"{_weight(share, len(own))}; {_shape(column, length)}",
             )
         )
     return tuple(sorted(found, key=lambda each: -each.relevance))
+
+
+def _sources(posterior: Posterior) -> dict[str, float]:
+    found = {}
+    for number, column in enumerate(posterior.columns):
+        if column.kind == "task":
+            lengths = [float(member.hyperparameters.lengthscales[number]) for member in posterior.members]
+            found[column.name] = sum(math.exp(-1 / length) for length in lengths) / len(lengths)
+    return found
 
 
 def _label(column: Column, space: SearchSpace) -> str:

@@ -23,7 +23,7 @@ from gpnas.errors import JournalError
 from gpnas.explanation import Choice, Explanation, History, explain, explain_all, standing
 from gpnas.journal import Journal
 from gpnas.learned import learned, relevance
-from gpnas.records import STRATEGIES, Candidate
+from gpnas.records import STRATEGIES, Candidate, Source
 from gpnas.space import CategoricalAxis, Column, Family, IntegerAxis
 from gpnas.surrogate import Hyperparameters, Posterior
 
@@ -147,11 +147,15 @@ def check(explanation: Explanation, then: Lived, space: SearchSpace) -> None:
     assert len({each.architecture for each in explanation.alternatives} | {candidate.architecture}) == 6
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "warm"])
 def test_every_choice_is_recomputed_as_it_was_made(strategy: str) -> None:
+    """Also where another search was learned from, and gains count per second."""
     space = SPACE.with_costs(lambda a: {"parameters": float(a.axes["features"]) ** 2})
+    other = Source("other", tuple(space)[::4], tuple(2 * objective(a) for a in tuple(space)[::4]))
 
     def engine(_: int = 0) -> Engine:
+        if strategy == "warm":
+            return Engine(space, seed=5, trials=TRIALS, sources=[other], cost_aware=True)
         return Engine(space, seed=5, strategy=strategy, trials=TRIALS)
 
     lived, told = live(engine(), TRIALS)
@@ -170,6 +174,13 @@ def test_every_choice_is_recomputed_as_it_was_made(strategy: str) -> None:
             assert outcome.surprise is not None
             assert outcome.inside == (abs(outcome.surprise) <= 1.6448536269514722)
         json.dumps(explanation.to_json(), allow_nan=False)
+    if strategy == "warm":
+        last = explain(history, lived[-1].candidate.id)
+        assert last.learned is not None
+        assert last.learned.sources["other"] > 0.3  # the same, twice as large
+        assert {column.kind for column in last.learned.columns} == {"ordered", "cost"}
+        assert last.score_meaning.endswith("per expected second")
+        assert last.chosen.seconds == pytest.approx(2.0)
     best = max((each for each in told if each.value is not None), key=lambda each: each.value or 0)
     assert explain(history, "best").candidate == best.candidate
 
@@ -385,7 +396,7 @@ def test_effects_are_averages_over_all_other_axes() -> None:
     posterior = Posterior(
         space.features, y, space.columns, [Hyperparameters(torch.ones(2).double(), 1.0, 1.0, 1e-5)]
     )
-    found = learned(posterior, space, torch.arange(6), y)
+    found = learned(posterior, space, space.features, torch.arange(6), y)
     assert [(name, each.worst, each.best) for name, each in found.effects.items()] == [
         ("width", 1, 4),
         ("norm", "none", "batch"),
