@@ -135,8 +135,9 @@ def main() -> None:
             print(f"| {peer} | {name} | {after:.3f} | {another:.3f} |", flush=True)
     if arguments.suggestions:
         first, last = memory(arguments.suggestions)
+        print()
         print(
-            f"\ngpnas, memory after 50 suggestions {first:.2f} GiB, after {arguments.suggestions} {last:.2f} GiB."
+            f"Memory of gpnas: {first:.2f} GiB after 50 suggestions, {last:.2f} after {arguments.suggestions}."
         )
 
 

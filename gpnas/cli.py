@@ -107,6 +107,12 @@ def parser() -> argparse.ArgumentParser:
     status = command("status", _status, "show where a search stands")
     status.add_argument("search", metavar="RUN", type=Path, help="run folder")
 
+    explain = command("explain", _explain, "show why a candidate was chosen, or every one in short")
+    explain.add_argument("search", metavar="RUN", type=Path, help="run folder")
+    explain.add_argument(
+        "candidate", metavar="CANDIDATE", nargs="?", help="such as c0007, or best (default: all in short)"
+    )
+
     space = command("space", _space, "show what a space file means")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
 
@@ -252,6 +258,7 @@ def _show(delivery: Delivery) -> None:
 
 
 def _status(options: argparse.Namespace) -> Any:
+    from gpnas.display import diagnostics
     from gpnas.journal import status
 
     document = status(options.search)
@@ -271,6 +278,29 @@ def _status(options: argparse.Namespace) -> Any:
             str(row["attempts"]),
         )
     out.print(table)
+    for line in diagnostics(document["diagnostics"]) if "diagnostics" in document else ():
+        out.print(line)
+    return None
+
+
+def _explain(options: argparse.Namespace) -> Any:
+    from gpnas import display
+    from gpnas.dispatch.recall import explain_candidate, explain_search
+
+    if options.candidate:
+        document = explain_candidate(options.search, options.candidate)
+        shown = display.candidate(document)
+    else:
+        with Progress(console=log, transient=True) as bar:
+            task = bar.add_task("candidates", total=None)
+            document = explain_search(
+                options.search, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        shown = display.overview(document)
+    if options.json:
+        return document
+    for each in shown:
+        out.print(each)
     return None
 
 

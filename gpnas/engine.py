@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from gpnas.acquisition import (
     log_success_probability,
 )
 from gpnas.errors import SpaceError
-from gpnas.mutual_information import greedy_design
+from gpnas.mutual_information import TIE, gains
 from gpnas.records import STRATEGIES, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Context, Hyperparameters, Posterior, covariance, fit
@@ -47,9 +47,22 @@ SCORED = 20_000
 FINALISTS = 1_000
 """Largest number of new architectures whose knowledge gradient is worked out: the ones of the best
 posterior mean plus two standard deviations."""
-
 SCREENING = 2
 """Members of the posterior's mixture that are asked who is a finalist."""
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """What one suggestion is chosen from."""
+
+    phase: str
+    """How it is chosen, such as `mutual information`."""
+    indices: Tensor  # (q,)
+    """The architectures that may be suggested now; ones that were suggested before are replicates."""
+    scores: Tensor | None  # (q,)
+    """The larger, the better; None where chance decides."""
+    place: int
+    """Where the chosen one stands among the indices."""
 
 
 class Engine:
@@ -127,21 +140,31 @@ class Engine:
             raise ValueError(f"`n >= 0` must hold, but got {n}")
         candidates = []
         for _ in range(n):
-            free = (~self._taken).nonzero()[:, 0]
-            if not len(free):
+            weighing = self.weigh()
+            if weighing is None:
                 break
-            number = len(self._suggested)
-            index, decision = self._choose(free, number)
+            number, index = len(self._suggested), int(weighing.indices[weighing.place])
             candidate = Candidate(
                 id=f"c{number:04d}",
                 architecture=self.space[index],
                 fidelity=self._fidelity,
                 seed=self._derived_seed("training", number),
-                decision=decision,
+                decision=self._decision(weighing, index),
             )
             self._note(candidate)
             candidates.append(candidate)
         return candidates
+
+    def weigh(self) -> Weighing | None:
+        """What the next suggestion is chosen from; None when every architecture was suggested."""
+        free, number = (~self._taken).nonzero()[:, 0], len(self._suggested)
+        if not len(free):
+            return None
+        if self.strategy == "random":
+            place = torch.randint(len(free), (1,), generator=self._generator("choice", number))
+            return Weighing("random", free, None, int(place))
+        blind = self._context is None and not self._succeeded()  # all so far failed or is under way
+        return self._by_information(free) if number < self.design or blind else self._by_score(free, number)
 
     def observe(self, observation: Observation) -> None:
         """Learns what came of a candidate, success or failure.
@@ -179,6 +202,24 @@ class Engine:
         """Bounds, (n,) each, that hold one more training of each architecture with this probability."""
         return self._fitted().interval(self._features, coverage)
 
+    def success(self, indices: Tensor) -> Tensor:
+        """Probability that the training of each of these architectures succeeds, (q,)."""
+        return self._log_success(indices).exp()
+
+    def seconds(self, indices: Tensor) -> Tensor | None:
+        """Seconds that each training is expected to take, (q,); None where that does not count."""
+        return self._log_seconds(indices).exp() if self.cost_aware else None
+
+    @property
+    def features(self) -> Tensor:
+        """(n, d) features of the space as the surrogate takes them."""
+        return self._features
+
+    @property
+    def surrogate(self) -> Posterior:
+        """What the observations so far have taught."""
+        return self._fitted()
+
     def recommend(self) -> list[Candidate]:
         """The candidates that were trained, the most promising first.
 
@@ -213,17 +254,7 @@ class Engine:
             self._posterior = fit(self._features[indices], y, self._columns, context=self._context)
         return self._posterior
 
-    def _choose(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
-        """An index among the free ones, and why."""
-        if self.strategy == "random":
-            place = torch.randint(len(free), (1,), generator=self._generator("choice", number))
-            return int(free[place]), {"phase": "random"}
-        blind = self._context is None and not self._succeeded()  # all so far failed or is under way
-        if number < self.design or blind:
-            return self._by_information(free, number)
-        return self._by_score(free, number)
-
-    def _by_score(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
+    def _by_score(self, free: Tensor, number: int) -> Weighing:
         posterior, features = self._fitted(), self._features
         if len(free) > SCORED:
             free = self._shortlist(free, number)
@@ -232,8 +263,7 @@ class Engine:
             scores = success + self._optimism(free)
             phase = "sources"
         elif self.strategy == "mi+kg":
-            free, scores = self._by_gradient(free, success)
-            phase = "knowledge gradient"
+            phase, free, scores = self._by_gradient(free, success)
         elif self.strategy == "published":
             mean, _ = posterior.mean_and_variance(features[free])
             scores = mean + posterior.warp.unit * success
@@ -244,11 +274,10 @@ class Engine:
             scores = success + log_noisy_expected_improvement(posterior, features[free], base, seed=seed)
             scores = scores - self._log_seconds(free)
             phase = "noisy expected improvement"
-        place = int((scores >= scores.max() - 1e-9).nonzero()[0])
-        return int(free[place]), self._decision(phase, float(scores[place]), int(free[place]))
+        return Weighing(phase, free, scores, int((scores >= scores.max() - 1e-9).nonzero()[0]))
 
-    def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices that may be trained, replicates last, and the score of each."""
+    def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[str, Tensor, Tensor]:
+        """The phase, indices that may be trained, replicates last, and the score of each."""
         features = self._features
         if len(free) > FINALISTS:
             promise = success + self._optimism(free)
@@ -259,17 +288,15 @@ class Engine:
         posterior = self._fitted().believing(features[pending])
         count = len(posterior.members[0].z)
         told = range(count - len(pending), count)  # rows of what is believed
-        rows = dict(zip(succeeded, range(len(succeeded)), strict=True)) | dict(
-            zip(pending, told, strict=True)
-        )
+        rows = dict(zip((*succeeded, *pending), (*range(len(succeeded)), *told), strict=True))
         again = torch.tensor(sorted(set(succeeded) - set(pending)), dtype=torch.int64)
         indices = torch.cat([free, again])
         success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
         gradient = log_knowledge_gradient(posterior, features[indices], torch.tensor(list(rows.values())))
         scores = success + gradient
         if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
-            return free, success[: len(free)] + self._optimism(free)
-        return indices, scores - self._log_seconds(indices)
+            return "optimism", free, success[: len(free)] + self._optimism(free)
+        return "knowledge gradient", indices, scores - self._log_seconds(indices)
 
     def _log_seconds(self, indices: Tensor) -> Tensor:
         """Logarithm of the seconds that a training is expected to take; 0 where that does not count."""
@@ -297,15 +324,18 @@ class Engine:
         return self._bound[indices]
 
     def _success(self, indices: Tensor) -> Tensor:
-        """Log probability that the training of an architecture succeeds; -inf where it is hopeless."""
-        features = self._features
-        succeeded = [self._suggested[each.candidate.id] for each in self._succeeded()]
-        success = log_success_probability(
-            features[indices], features[succeeded], features[self._failed()], self._columns
-        )
+        """As `_log_success`, but -inf where it is hopeless."""
+        success = self._log_success(indices)
         # a great promise must not outweigh a near-certain failure for ever
         hopeless = success < LEAST_SUCCESS
         return torch.where(hopeless & ~hopeless.all(), float("-inf"), success)
+
+    def _log_success(self, indices: Tensor) -> Tensor:
+        features = self._features
+        succeeded = [self._suggested[each.candidate.id] for each in self._succeeded()]
+        return log_success_probability(
+            features[indices], features[succeeded], features[self._failed()], self._columns
+        )
 
     def _shortlist(self, free: Tensor, number: int) -> Tensor:
         """A random part of the free architectures, and those most like the best that were trained."""
@@ -318,9 +348,8 @@ class Engine:
         ]
         return torch.cat([part, *near]).unique()
 
-    def _by_information(self, free: Tensor, number: int) -> tuple[int, dict[str, Any]]:
+    def _by_information(self, free: Tensor) -> Weighing:
         """The architecture that tells most about the others, given what is observed or pending."""
-        phase = "mutual information"
         forced = sorted(set(self._suggested.values()))
         hyperparameters = Hyperparameters.default(self._columns)
         if self.strategy != "published":
@@ -337,23 +366,27 @@ class Engine:
         points = torch.cat([points, torch.tensor(forced, dtype=points.dtype)]).unique()
         position = {int(index): place for place, index in enumerate(points)}
         x = self._features[points]
-        picks, gains = greedy_design(
-            [covariance(x, x, self._columns, hyperparameters).numpy()],
-            hyperparameters.noise_variance,
-            1,
-            [position[index] for index in forced],
+        gain = torch.from_numpy(
+            gains(
+                [covariance(x, x, self._columns, hyperparameters).numpy()],
+                hyperparameters.noise_variance,
+                [position[index] for index in forced],
+            )
         )
-        if not picks:  # more than half of the space is taken: nothing tells much about the rest
-            return int(free[0]), self._decision(phase, None, int(free[0]))
-        return int(points[picks[0]]), self._decision(phase, gains[0], int(points[picks[0]]))
+        allowed = ~torch.isin(points, torch.tensor(forced, dtype=points.dtype))
+        points, gain = points[allowed], gain[allowed]
+        # where more than half of the space is taken, nothing may tell anything about the rest
+        place = int((gain >= gain.max() - TIE).nonzero()[0]) if float(gain.max()) >= 0 else 0
+        return Weighing("mutual information", points, gain, place)
 
-    def _decision(self, phase: str, score: float | None, index: int) -> dict[str, Any]:
-        decision: dict[str, Any] = {"phase": phase}
+    def _decision(self, weighing: Weighing, index: int) -> dict[str, Any]:
+        # what it knew: an observation may be committed while the engine still thinks
+        decision: dict[str, Any] = {"phase": weighing.phase, "observations": len(self._observed)}
         if bool(self._taken[index]):
             decision["replicate"] = True
-        if score is not None:
-            decision["score"] = score
-        if self._succeeded():
+        if weighing.scores is not None:
+            decision["score"] = float(weighing.scores[weighing.place])
+        if self._succeeded() and weighing.phase != "random":
             mean, variance = self._fitted().mean_and_variance(self._features[[index]])
             decision |= {"mean": float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision

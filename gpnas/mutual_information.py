@@ -57,14 +57,56 @@ def greedy_design(
     Raises:
         ValueError: a rule above is broken.
     """
+    residuals, allowed = _conditioned(factors, noise_variance, forced, candidates)
+    if not 0 <= k <= len(allowed) - len(forced):
+        raise ValueError(f"`0 <= k <= {len(allowed) - len(forced)}` must hold, but got k={k}")
+    picks: list[int] = []
+    chosen: list[float] = []
+    while len(picks) < k and allowed.any():
+        gain = _gains(residuals, allowed)
+        best = gain.max()
+        if best < 0:
+            break
+        index = int(np.argmax(gain >= best - TIE))
+        picks.append(index)
+        chosen.append(float(gain[index]))
+        allowed[index] = False
+        if len(picks) < k:
+            for residual in residuals:
+                residual.add(index)
+    return picks, chosen
+
+
+def gains(
+    factors: Sequence[Any],
+    noise_variance: float,
+    forced: Sequence[int] = (),
+    *,
+    candidates: Sequence[int] | None = None,
+) -> Array:  # (n,)
+    """What each point as the next one would add to the mutual information, in nats.
+
+    The arguments are those of `greedy_design`, which picks the first point of the largest gain.
+
+    Returns:
+        The gains; -inf for forced points, and for those that are no candidates.
+
+    Raises:
+        ValueError: a rule of `greedy_design` is broken.
+    """
+    return _gains(*_conditioned(factors, noise_variance, forced, candidates))
+
+
+def _conditioned(
+    factors: Sequence[Any], noise_variance: float, forced: Sequence[int], candidates: Sequence[int] | None
+) -> tuple[list[_Residual], NDArray[np.bool_]]:
+    """The residuals of Σ and of P given what is forced, and which points may be chosen (n,)."""
     matrices = [np.asarray(factor, dtype=np.float64) for factor in factors]
     _check(matrices, noise_variance)
     n = int(np.prod([len(matrix) for matrix in matrices]))
     forced = [int(index) for index in forced]
     if len(set(forced)) < len(forced) or any(not 0 <= index < n for index in forced):
         raise ValueError(f"forced points must differ and lie in 0 … {n - 1}, but got {forced}")
-    if not 0 <= k <= n - len(forced):
-        raise ValueError(f"`0 <= k <= {n - len(forced)}` must hold, but got k={k}")
     allowed = np.full(n, candidates is None)
     if candidates is not None:
         chosen_from = np.asarray(candidates, dtype=np.int64)
@@ -76,26 +118,15 @@ def greedy_design(
         allowed[index] = False
         for residual in residuals:
             residual.add(index)
-    picks: list[int] = []
-    gains: list[float] = []
+    return residuals, allowed
+
+
+def _gains(residuals: list[_Residual], allowed: NDArray[np.bool_]) -> Array:  # (n,)
     floor = np.finfo(np.float64).tiny
-    while len(picks) < k and allowed.any():
-        gain = np.full(n, -np.inf)
-        product = np.maximum(residuals[0].diagonal[allowed], floor) * np.maximum(
-            residuals[1].diagonal[allowed], floor
-        )
-        gain[allowed] = 0.5 * np.log(product)
-        best = gain.max()
-        if best < 0:
-            break
-        index = int(np.argmax(gain >= best - TIE))
-        picks.append(index)
-        gains.append(float(gain[index]))
-        allowed[index] = False
-        if len(picks) < k:
-            for residual in residuals:
-                residual.add(index)
-    return picks, gains
+    gain = np.full(len(allowed), -np.inf)
+    below, above = (np.maximum(residual.diagonal[allowed], floor) for residual in residuals)
+    gain[allowed] = 0.5 * np.log(below * above)
+    return gain
 
 
 def _check(matrices: list[Array], noise_variance: float) -> None:

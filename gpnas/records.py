@@ -98,8 +98,9 @@ class Candidate:
     seed: int
     """Seeds the training (weights, patches); 0 … 2³¹-1."""
     decision: Mapping[str, Any] = field(default_factory=dict)
-    """Why it was chosen, plain JSON values: at least `phase`, and where they exist `score`
-    (the acquisition's number), `mean` and `stddev` (the posterior's, in units of the objective)."""
+    """Why it was chosen, plain JSON values: at least `phase`, and where they exist `observations` (how
+    many the engine knew), `score` (the acquisition's number), `mean` and `stddev` (the posterior's, in
+    units of the objective)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decision", FrozenMapping(self.decision))

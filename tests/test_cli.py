@@ -16,6 +16,7 @@ OPTIONS = {
     "search": "--address --budget-hours --concurrent --data --json --run --scale --seed --space "
     "--strategy --trials",
     "status": "--json RUN",
+    "explain": "--json CANDIDATE RUN",
     "space": "--json FILE",
     "export": "--json --output --top RUN",
     "evaluate": "--data --json --overlap --tile BUNDLE",

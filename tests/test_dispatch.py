@@ -15,6 +15,7 @@ import torch
 
 from gpnas.bundle import read_bundle
 from gpnas.dispatch.delivery import residual_products
+from gpnas.dispatch.recall import explain_search
 from gpnas.ensemble import evaluate, evaluation_pairs, load_networks
 from gpnas.journal import Journal, status
 from gpnas_trainers.train import evaluate as evaluate_network
@@ -108,6 +109,16 @@ def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dic
             attempts = journal.attempts(candidate.id)
             assert [attempt.number for attempt in attempts] == sorted({a.number for a in attempts})
             assert attempts[-1].outcome == "observed"
+
+
+def test_a_killed_searchs_choices_are_recomputed(home: Path, killed: dict[str, Any]) -> None:
+    """By an engine that lives through it all in one go, while the search had three drivers."""
+    document = explain_search(home / "killed", lambda done, total: None)
+    assert [row["id"] for row in document["candidates"]] == [f"c{number:04d}" for number in range(5)]
+    assert [row["differences"] for row in document["candidates"]] == [[]] * 5
+    assert max(row["value"] for row in document["candidates"]) == killed["best"]["psnr"]
+    assert document["diagnostics"] == killed["diagnostics"] == status(home / "killed")["diagnostics"]
+    assert "needs at least 8 observations, there are 5" in killed["diagnostics"]["summary"]
 
 
 def test_the_portfolios_numbers_are_those_of_its_networks(home: Path, killed: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gpnas.mutual_information import gains as all_gains
 from gpnas.mutual_information import greedy_design
 
 Array = NDArray[np.float64]
@@ -68,6 +69,23 @@ def test_points_and_gains_equal_brute_force(noise: float, regular: bool, restric
         picks, gains = greedy_design(given, noise, 8, forced, candidates=candidates)
         assert picks == expected[0]
         np.testing.assert_allclose(gains, expected[1], atol=1e-9)
+
+
+def test_each_gain_is_the_difference_of_two_determinants() -> None:
+    """F(A ∪ y) - F(A) for every y, F from determinants alone."""
+    noise, forced, candidates = 0.05, [3, 77, 50], [3, 10, 64, 119]
+    whole = kron(grid(False)) + noise * np.eye(120)
+
+    def information(chosen: list[int]) -> float:
+        rest = [index for index in range(120) if index not in chosen]
+        parts = [np.linalg.slogdet(whole[np.ix_(part, part)])[1] for part in (chosen, rest)]
+        return 0.5 * float(sum(parts))
+
+    found = all_gains(grid(False), noise, forced, candidates=candidates)
+    for index in (10, 64, 119):
+        expected = information([*forced, index]) - information(forced)
+        assert found[index] == pytest.approx(expected, abs=1e-9)
+    assert np.isneginf(np.delete(found, [10, 64, 119])).all()
 
 
 def test_the_sum_of_gains_is_the_mutual_information() -> None:

@@ -1,6 +1,7 @@
 """Spaces enumerate exactly what their axes span, whatever is asked of them."""
 
 import itertools
+import json
 import sys
 
 import pytest
@@ -337,3 +338,37 @@ def test_spaces_are_joined_before_they_are_priced() -> None:
         SearchSpace.joined([one, priced])
     with pytest.raises(SpaceError, match="different names"):
         SearchSpace.joined([one, one])
+
+
+@given(families(), st.integers(1, 60))
+def test_a_written_space_is_made_again(listed: list[Family], limit: int) -> None:
+    """From JSON, with what its limits left; costs, which it lacks, counted anew."""
+
+    def cost_of(architecture: Architecture) -> dict[str, float]:
+        return {"size": 1.0 + sum(map(len, map(str, architecture.axes.values())))}
+
+    space = SearchSpace(listed)
+    least = min(cost_of(architecture)["size"] for architecture in space)
+    limited = space.with_costs(cost_of, {"size": max(least, limit)})
+    for written in (space, limited):
+        read = SearchSpace.from_document(json.loads(json.dumps(written.to_document())))
+        assert list(read) == list(written)
+        priced = read.with_costs(cost_of) if written.costs else read
+        assert priced.fingerprint == written.fingerprint
+        assert torch.equal(priced.features, written.features)
+    if len(limited) < len(space):
+        with pytest.raises(SpaceError, match="which of its"):
+            SearchSpace.from_document(limited.to_json())
+
+
+def test_a_written_space_of_a_wide_table_is_short() -> None:
+    rows = [{"a": 7**n, "b": 3**n, "c": n, "d": str(n)} for n in range(20)]
+    space = SearchSpace.from_table(rows)
+    document = json.dumps(space.to_document())
+    assert list(SearchSpace.from_document(json.loads(document))) == list(space)
+    half = SearchSpace([Family("f", tuple(IntegerAxis(name, tuple(range(100))) for name in "abc"))]).where(
+        "a + b < c"
+    )
+    packed = half.to_document()["kept"]
+    assert len(packed) < len(half) / 4
+    assert len(SearchSpace.from_document(half.to_document())) == len(half)

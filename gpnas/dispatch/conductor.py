@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
-import torch
 from ray import tune
 from ray.tune.search import Searcher
-from threadpoolctl import threadpool_limits
 
+from gpnas.dispatch.cores import use_one_core
 from gpnas.engine import Engine
 from gpnas.errors import GpnasError
 from gpnas.journal import Journal
@@ -100,7 +98,7 @@ class Conductor(Searcher):
         self._attempt: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
         # one thread does all of the engine's work, in order, off Tune's event loop
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=_use_one_core)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=use_one_core)
         self._suggestion: Future[list[Candidate]] | None = None
         self._told: list[Future[None]] = []
         self.error: GpnasError | None = None
@@ -223,24 +221,6 @@ class Conductor(Searcher):
         self._thread.shutdown(wait=True)
         for told in self._told:
             told.result()
-
-
-def _use_one_core() -> None:
-    """Leaves the cores to the trials: threads of a matrix product that wait for a busy core spin."""
-    torch.set_num_threads(1)
-    threadpool_limits(limits=1)
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """The same for the calling thread, for a while."""
-    threads = torch.get_num_threads()
-    with threadpool_limits(limits=1):
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
 
 
 class Deadline:

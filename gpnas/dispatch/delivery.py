@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gpnas.bundle import Member, write_bundle
+from gpnas.diagnostics import Diagnostics, diagnose
 from gpnas.dispatch.trial import NETWORK_FILE, RESIDUALS_FILE, candidate_folder
 from gpnas.engine import Engine
 from gpnas.errors import TrialError
@@ -64,6 +65,8 @@ class Delivery:
     """PSNR in dB of the portfolio on the same images with both the average of its networks and that
     of eight flips and transposes."""
     bundle: Path
+    diagnostics: Diagnostics
+    """How far the predictions of the ranking can be trusted."""
 
     @property
     def best(self) -> Ranked:
@@ -85,6 +88,7 @@ class Delivery:
                 "ensemble": self.ensemble,
             },
             "bundle": str(self.bundle),
+            "diagnostics": self.diagnostics.to_json(),
             "ranking": [
                 {
                     "id": ranked.candidate.id,
@@ -134,6 +138,7 @@ def deliver(
         bicubic=bicubic_psnr(validation),
         ensemble=ensemble_psnr(run, journal, portfolio, validation),
         bundle=run / "bundle",
+        diagnostics=diagnose(engine.surrogate),
     )
     write_portfolio(run, journal, delivery.portfolio, delivery.to_json(), delivery.bundle)
     journal.set_result("delivery", delivery.to_json())

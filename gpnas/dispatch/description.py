@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from gpnas.config import find_space, read_space_file
-from gpnas.dispatch.search import priced
+from gpnas.dispatch.pricing import priced
 from gpnas.engine import Engine
 from gpnas.errors import SpaceError
 from gpnas.space import Axis, CategoricalAxis, SearchSpace

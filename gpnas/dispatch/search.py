@@ -24,21 +24,20 @@ from ray.tune.error import TuneError
 
 from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.dispatch.cluster import Cluster, connected
-from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, StopAll, one_core, stop
+from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, StopAll, stop
+from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
+from gpnas.dispatch.pricing import priced
 from gpnas.dispatch.provenance import machine, versions
+from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.trial import Trial, trial_config
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
-from gpnas.records import Architecture
 from gpnas.space import SearchSpace
-from gpnas_trainers import cost
 from gpnas_trainers.pairs import Camera, PairsError, PairSet, open_pairs, prepare
 from gpnas_trainers.train import Recipe
 
-TILE = 120
-"""LR pixels: the paper's tile, at which GMACs are counted."""
 ORDERLY_SECONDS = 30.0
 """So long Tune may take to end in good order; then the process ends without it, losing nothing."""
 
@@ -97,26 +96,6 @@ class Plan:
     """What the journal records of it."""
 
 
-def priced(space: SearchSpace, scale: int, limits: dict[str, float] | None = None) -> SearchSpace:
-    """The space with what is known before training: parameters, and GMACs at 120×120 LR pixels.
-
-    Raises:
-        SpaceError: an architecture cannot be built, or the limits leave none.
-    """
-
-    def cost_of(architecture: Architecture) -> dict[str, float]:
-        family, axes = architecture.family, architecture.axes
-        return {
-            "parameters": float(cost.parameters(family, scale, **axes)),
-            "gmacs": cost.gmacs(family, scale, TILE, TILE, **axes),
-        }
-
-    try:
-        return space.with_costs(cost_of, limits or {})
-    except ValueError as error:
-        raise SpaceError(str(error)) from None
-
-
 def plan(request: Request, say: Callable[[str], None]) -> Plan:
     """Reads and checks everything that a request names, and prepares its pairs.
 
@@ -145,7 +124,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     strategy = request.strategy or file.search.strategy
     run = (request.run or Path("runs") / path.stem).absolute()
     header = {
-        "space": {"fingerprint": space.fingerprint, **space.to_json()},
+        "space": {"fingerprint": space.fingerprint, **space.to_document()},
         "scale": scale,
         "recipe": recipe.to_json(),
         "data": {
@@ -219,16 +198,16 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     work = plan(request, listener.say)
     # what the engine computes must not depend on where: sums in threads differ in their last digits
     with one_core(), Journal.create_or_open(work.run, work.header) as journal:
-        engine = Engine(
-            work.space, seed=work.seed, strategy=work.strategy, trials=work.trials, steps=work.recipe.steps
-        )
+        engine = engine_for(work.space, work.header)
         if journal.note:
             listener.say(journal.note)
         engine.replay(journal.candidates(), journal.observations())
         if journal.pending() or len(journal.candidates()) < work.trials:
             _run_trials(work, request, journal, engine, listener)
         validation = open_pairs(work.pairs, "validation").head(work.validation_images)
-        return deliver(work.run, journal, engine, validation, work.portfolio, begun)
+        delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
+    listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
+    return delivery
 
 
 def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener) -> None:

@@ -57,6 +57,22 @@ class Progress:
     """Training and validation time over all attempts."""
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When a candidate was proposed, and what was known then."""
+
+    candidate: Candidate
+    time: str
+    """Of its commit; ISO 8601, UTC."""
+    session: int
+    """Number of the session that proposed it."""
+    observations: int
+    """How many observations, the first in the order they were committed, the engine knew."""
+    certain: bool
+    """False in journals of before it was noted: then those committed earlier are counted, of which the
+    engine may have known fewer, since it thinks while trials end."""
+
+
 class Journal:
     """One search's journal, open for its one driver or for a reader; a context manager.
 
@@ -266,6 +282,23 @@ class Journal:
         """Every observation, in the order they were committed."""
         with self._reading() as connection:
             return files.read_observations(connection, files.read_candidates(connection))
+
+    def moments(self) -> list[Moment]:
+        """When each candidate was proposed, in the order of proposal."""
+        with self._reading() as connection:
+            candidates = files.read_candidates(connection)
+            rows = connection.execute(
+                "SELECT id, time, (SELECT max(number) FROM sessions WHERE sessions.time <= candidates.time), "
+                "(SELECT count(*) FROM observations WHERE observations.time <= candidates.time) "
+                "FROM candidates ORDER BY number"
+            ).fetchall()
+        moments = []
+        for name, time, session, committed in rows:
+            noted = candidates[name].decision.get("observations")
+            known = committed if noted is None else int(noted)
+            # a clock that was set back may put a candidate before the first session
+            moments.append(Moment(candidates[name], time, session or 1, known, noted is not None))
+        return moments
 
     def pending(self) -> list[Candidate]:
         """The candidates without an observation, in the order of proposal."""

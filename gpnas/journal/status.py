@@ -20,7 +20,8 @@ def status(run: Path) -> dict[str, Any]:
         session's trials are observed and delivered) or `interrupted`; `candidates`, in the order of
         proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`, `failed`),
         `psnr` in dB (the last evaluation's while none is observed; None before the first), `seconds`
-        of training and validation, number of `attempts`. `note` where the file was damaged.
+        of training and validation, number of `attempts`. `diagnostics` of the surrogate as of the last
+        delivery, where there was one. `note` where the file was damaged.
 
     Raises:
         JournalError: the run folder has no journal that can be read.
@@ -40,9 +41,9 @@ def status(run: Path) -> dict[str, Any]:
             else:
                 is_running = driven and any(attempt.ended is None for attempt in attempts)
                 state = "running" if is_running else "pending"
-                told = journal.progress(candidate.id)
-                psnr = next((row.psnr for row in reversed(told) if row.psnr is not None), None)
-                seconds = max((row.seconds for row in told), default=0.0)
+                progress = journal.progress(candidate.id)
+                psnr = next((row.psnr for row in reversed(progress) if row.psnr is not None), None)
+                seconds = max((row.seconds for row in progress), default=0.0)
             rows.append(
                 {
                     "id": candidate.id,
@@ -58,7 +59,9 @@ def status(run: Path) -> dict[str, Any]:
         else:
             state = "finished" if len(observations) == len(rows) and _delivered(journal) else "interrupted"
         note = {"note": journal.note} if journal.note else {}
-        return {"run": str(run), "state": state, "candidates": rows, **note}
+        told = (journal.result(DELIVERY) or {}).get("diagnostics")
+        diagnostics = {"diagnostics": told} if told else {}
+        return {"run": str(run), "state": state, "candidates": rows, **diagnostics, **note}
 
 
 def _delivered(journal: Journal) -> bool:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from gpnas.errors import SpaceError
 from gpnas.records import Architecture
-from gpnas.space import encoding, merging
-from gpnas.space.axes import Column, Family, IntegerAxis
+from gpnas.space import encoding, merging, packing
+from gpnas.space.axes import Axis, CategoricalAxis, Column, Family, IntegerAxis
 from gpnas.space.expressions import Expression, Values, cut, evaluate, parse
 from gpnas.space.scope import families_of, levels
 from gpnas.space.tables import Row, read_table
@@ -372,6 +372,37 @@ class SearchSpace:
             },
             "architectures": len(self),
         }
+
+    def to_document(self) -> dict[str, Any]:
+        """As `to_json`, with what the limits left, so that `from_document` makes the space again."""
+        return self.to_json() | ({} if self._kept is None else {"kept": packing.pack(self._kept)})
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> SearchSpace:
+        """The space that `to_document` described, without its costs.
+
+        Only the architectures that stand for their equivalents are found in it.
+
+        Raises:
+            SpaceError: it does not say enough: it was written without what the limits left.
+        """
+        families = []
+        for name, axes in document["families"].items():
+            made: list[Axis] = []
+            for axis, entry in axes.items():
+                if "spacing" in entry:
+                    made.append(IntegerAxis(axis, tuple(entry["values"]), entry["spacing"]))
+                else:
+                    made.append(CategoricalAxis(axis, tuple(entry["values"])))
+            families.append(Family(name, tuple(made)))
+        kept = document.get("kept")
+        space = cls(families, kept=None if kept is None else packing.unpack(kept))
+        if len(space) != document["architectures"]:
+            raise SpaceError(
+                f"a written space must say which of its {space.size} architectures its limits left, but "
+                f"got none of {document['architectures']}"
+            )
+        return space
 
     @cached_property
     def fingerprint(self) -> str:

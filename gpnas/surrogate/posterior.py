@@ -115,6 +115,7 @@ class Posterior:
         context: Context | None = None,
     ) -> None:
         self.x, self.columns = x, tuple(columns)
+        self.y = y  # what is only believed has no value
         self.warp = Warp.of(y, power, unit)
         z = self.warp(y)
         if context is not None:  # after what was observed, so that the first rows are those
@@ -175,6 +176,10 @@ class Posterior:
 
         The hyperparameters are those fitted to all; the variance is an observation's, noise included.
         """
+        return self.warp.moments(*self.latent_leave_one_out())
+
+    def latent_leave_one_out(self) -> tuple[Tensor, Tensor]:
+        """The same on the latent scale, where the predictions are normal."""
 
         def predictions() -> Iterator[tuple[Tensor, Tensor]]:
             for member in self.members:
@@ -182,7 +187,7 @@ class Posterior:
                 mean = member.z - member.weights * variance
                 yield mean[: len(self)], variance[: len(self)]
 
-        return self.warp.moments(*_mixed(list(predictions())))
+        return _mixed(list(predictions()))
 
 
 def _mixed(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

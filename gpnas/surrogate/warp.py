@@ -56,9 +56,12 @@ class Warp:
 
     def log_slope(self, y: Tensor) -> float:
         """Sum of the logarithms of the map's slopes at values, by which densities change."""
+        return float(self.log_slopes(y).sum())
+
+    def log_slopes(self, y: Tensor) -> Tensor:  # (n,)
+        """Logarithms of the map's slopes at values."""
         z = (y - self.shift) / self.unit
-        bend = (self.power - 1) * (z.sign() * z.abs().log1p()).sum()
-        return float(bend) - len(y) * math.log(self.unit * self.spread)
+        return (self.power - 1) * z.sign() * z.abs().log1p() - math.log(self.unit * self.spread)
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:  # (q,), (q,)
         """Mean and variance of values whose latent values are normal."""

@@ -1,0 +1,213 @@
+"""How an explanation looks in a terminal: from its JSON document to lines and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+Document = Mapping[str, Any]
+
+
+def candidate(document: Document) -> Iterator[RenderableType]:
+    """Why a candidate was chosen."""
+    yield f"[bold]{document['id']}[/]  {_name(document)}"
+    again = ", once more" if document["replicate"] else ""
+    yield f"chosen {document['time'][:19].replace('T', ' ')} UTC by {escape(document['phase'])}{again}"
+    yield f"score {_score(document['score'])}: {escape(document['score_meaning'])}"
+    yield f"known then: {_names(document['observed'])} observed, {_names(document['pending'])} pending"
+    yield ""
+    yield from _belief(document)
+    seconds = "" if document["seconds"] is None else f"; {document['seconds']:.0f} s of training expected"
+    success = f"probability of success {_percent(document['success'])}"
+    yield f"costs: {_costs(document['costs'])}; {success}{seconds}"
+    yield from _outcome(document["outcome"])
+    yield ""
+    if document["alternatives"]:
+        yield _alternatives(document)
+    if document["learned"]:
+        yield from learned(document["learned"], "What the surrogate had learned then")
+    yield from diagnostics(document["diagnostics"])
+    yield from _agreement(document)
+    yield from _notes(document)
+
+
+def overview(document: Document) -> Iterator[RenderableType]:
+    """A whole search, a line per candidate."""
+    table = Table(title=f"{escape(document['run'])}: {escape(document['strategy'])}", title_justify="left")
+    for heading in ("candidate", "architecture", "chosen by", "rank", "rank by mean"):
+        justify: Literal["left", "right"] = "right" if heading.startswith("rank") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading != "chosen by")
+    for heading in ("predicted dB", "90 % interval", "observed dB"):
+        table.add_column(heading, justify="right")
+    for row in document["candidates"]:
+        prediction = row["prediction"]
+        if row["value"] is not None:
+            colour = {True: "green", False: "yellow", None: "default"}[row["inside"]]
+            told = f"[{colour}]{row['value']:.2f}[/]"
+        else:
+            told = "[red]failed[/]" if row["failure"] else "pending"
+        table.add_row(
+            row["id"] + ("" if row["agrees"] else " *"),
+            _name(row),
+            escape(row["phase"]) + (", once more" if row["replicate"] else ""),
+            _rank(row["rank"], row["weighed"]),
+            _rank(row["mean_rank"], row["ranked"]),
+            "" if prediction is None else f"{prediction['mean']:.2f} ± {prediction['stddev']:.2f}",
+            "" if prediction is None else f"{prediction['low']:.2f} … {prediction['high']:.2f}",
+            told,
+        )
+    yield table
+    held, judged = document["intervals"]["held"], document["intervals"]["of"]
+    if judged:
+        yield f"{held} of {judged} observed values lie within the 90 % interval that was predicted for them"
+    if any(not row["agrees"] for row in document["candidates"]):
+        yield "* recomputed otherwise than noted when it was chosen; explain the candidate for how"
+    if document["learned"]:
+        yield ""
+        yield from learned(document["learned"], "What the surrogate has learned")
+    yield from diagnostics(document["diagnostics"])
+    yield from _notes(document)
+
+
+def diagnostics(document: Document) -> Iterator[str]:
+    """What a surrogate's leave-one-out predictions say, and a warning where they are poor."""
+    yield escape(document["summary"])
+    if document["warning"]:
+        yield f"[bold yellow]warning[/]: {escape(document['warning'])}"
+
+
+def learned(document: Document, title: str) -> Iterator[RenderableType]:
+    """What a surrogate learned of the space."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("column", "lengthscale", "among draws", "relevance", "in words", "effect, dB"):
+        table.add_column(
+            heading, justify="left" if heading in ("column", "in words", "effect, dB") else "right"
+        )
+    for column in document["columns"]:
+        effect = document["effects"].get(column["name"]) if column["kind"] != "cost" else None
+        table.add_row(
+            escape(column["name"]) + (" (cost)" if column["kind"] == "cost" else ""),
+            f"{column['lengthscale']:.2f}",
+            f"{column['low']:.2f} … {column['high']:.2f}",
+            _percent(column["relevance"]),
+            escape(column["words"]),
+            "" if effect is None else escape(f"{effect['gain']:.2f} ({effect['worst']} → {effect['best']})"),
+        )
+    yield table
+    yield (
+        f"noise of one training: {document['noise']:.3f} dB; warp: {escape(document['warp'])}; "
+        f"{document['observations']} observations, {document['members']} draws of hyperparameters"
+    )
+    for name, correlation in document["sources"].items():
+        yield f"what varies in {escape(name)} correlates with what varies here: {correlation:.2f}"
+
+
+def _belief(document: Document) -> Iterator[str]:
+    prediction = document["prediction"]
+    if prediction is None:
+        yield "predicted: nothing yet, no training had succeeded"
+    else:
+        yield (
+            f"predicted: {prediction['mean']:.3f} ± {prediction['stddev']:.3f} dB, one training within "
+            f"{prediction['low']:.3f} … {prediction['high']:.3f} dB (90 %)"
+        )
+    ranks = []
+    if document["rank"] is not None:
+        ranks.append(f"{_rank(document['rank'], document['weighed'])} weighed by score")
+    if document["mean_rank"] is not None:
+        ranks.append(f"{_rank(document['mean_rank'], document['ranked'])} architectures by posterior mean")
+    if ranks:
+        yield "rank: " + ", ".join(ranks)
+
+
+def _outcome(outcome: Document | None) -> Iterator[str]:
+    if outcome is None:
+        yield "what came of it: still pending"
+    elif outcome["value"] is None:
+        yield f"what came of it: [red]failed[/]: {escape(outcome['failure'])}"
+    elif outcome["inside"] is None:
+        yield f"what came of it: {outcome['value']:.3f} dB"
+    else:
+        colour, where = ("green", "within") if outcome["inside"] else ("yellow", "outside")
+        yield (
+            f"what came of it: {outcome['value']:.3f} dB, [{colour}]{where} the interval[/] "
+            f"({outcome['surprise']:+.1f} standard deviations)"
+        )
+
+
+def _alternatives(document: Document) -> Table:
+    table = Table(title="The chosen one, and the runners-up", title_justify="left")
+    for heading in ("architecture", "score", "gain", "predicted dB", "90 % interval", "success", "costs"):
+        table.add_column(heading, justify="left" if heading in ("architecture", "costs") else "right")
+    for row in [document, *document["alternatives"]]:
+        prediction = row["prediction"]
+        table.add_row(
+            _name(row) + (" (again)" if row["replicate"] else ""),
+            _score(row["score"]),
+            "" if row["share"] is None else _percent(row["share"]),
+            "" if prediction is None else f"{prediction['mean']:.2f} ± {prediction['stddev']:.2f}",
+            "" if prediction is None else f"{prediction['low']:.2f} … {prediction['high']:.2f}",
+            _percent(row["success"]),
+            _costs(row["costs"]),
+        )
+    return table
+
+
+def _agreement(document: Document) -> Iterator[str]:
+    if document["agrees"]:
+        yield "recomputed from the journal: agrees with the decision noted then"
+    else:
+        differences = "; ".join(document["differences"])
+        yield f"[bold yellow]differs[/] from the decision noted then: {escape(differences)}"
+        if not document["versions"]:
+            yield "no package's version changed since: gpnas itself did, or the machine"
+    if not document["certain"]:
+        yield "the journal does not note what was known when this was chosen: inferred from its times"
+
+
+def _notes(document: Document) -> Iterator[str]:
+    if document["versions"]:
+        changed = ", ".join(f"{name} {old} → {new}" for name, (old, new) in document["versions"].items())
+        yield f"versions changed since: {escape(changed)}"
+    for note in document["notes"]:
+        yield escape(note)
+
+
+def _name(document: Document) -> str:
+    architecture = document["architecture"]
+    axes = ",".join(f"{name}={value}" for name, value in architecture["axes"].items())
+    return escape(f"{architecture['family']}:{axes}")
+
+
+def _names(names: list[str]) -> str:
+    if len(names) > 6:
+        return f"{len(names)} ({names[0]} … {names[-1]})"
+    return f"{len(names)} ({', '.join(names)})" if names else "none"
+
+
+def _rank(rank: int | None, among: int) -> str:
+    return "" if rank is None else f"{rank:,} of {among:,}"
+
+
+def _score(score: float | None) -> str:
+    return "–" if score is None else f"{score:.4g}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share < 9.995 else "over 999 %"
+
+
+def _costs(costs: Document) -> str:
+    shown = []
+    for name, value in costs.items():
+        if name == "parameters":
+            shown.append(f"{value:,.0f} parameters")
+        elif name == "gmacs":
+            shown.append(f"{value:.2f} GMACs")
+        else:
+            shown.append(f"{escape(name)} {value:,.4g}")
+    return ", ".join(shown) or "none known"
