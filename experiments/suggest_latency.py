@@ -135,10 +135,7 @@ def main() -> None:
             print(f"| {peer} | {name} | {after:.3f} | {another:.3f} |", flush=True)
     if arguments.suggestions:
         first, last = memory(arguments.suggestions)
-        print()
-        print(
-            f"Memory of gpnas: {first:.2f} GiB after 50 suggestions, {last:.2f} after {arguments.suggestions}."
-        )
+        print(f"\nMemory of gpnas, GiB: {first:.2f} after 50 suggestions, {last:.2f} at the end.")
 
 
 if __name__ == "__main__":
