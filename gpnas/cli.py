@@ -99,6 +99,19 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--trials", type=_positive, help="trainings granted (default: the space file's)")
     search.add_argument("--concurrent", type=_positive, help="trials side by side")
     search.add_argument("--strategy", choices=STRATEGIES, help="how it chooses")
+    search.add_argument(
+        "--cost-aware",
+        action=argparse.BooleanOptionalAction,
+        help="count what a training brings per predicted second (default: the space file's)",
+    )
+    search.add_argument(
+        "--warm-start",
+        metavar="RUN",
+        type=Path,
+        action="append",
+        default=[],
+        help="a finished search of the same axes, at another scale or on other data, to learn from",
+    )
     search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
     search.add_argument("--run", type=Path, help="run folder (default: runs/SPACE); an existing one goes on")
     search.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
@@ -212,6 +225,8 @@ def _search(options: argparse.Namespace) -> Any:
                 trials=options.trials,
                 concurrent=options.concurrent,
                 strategy=options.strategy,
+                cost_aware=options.cost_aware,
+                warm_start=tuple(options.warm_start),
                 seed=options.seed,
                 address=options.address,
                 budget_hours=options.budget_hours,

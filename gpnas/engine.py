@@ -260,7 +260,7 @@ class Engine:
             free = self._shortlist(free, number)
         success = self._success(free)
         if len(self._suggested) == len(self._failed()):  # nothing to be better than, but sources
-            scores = success + self._optimism(free)
+            scores = success + posterior.latent(features[free])[0]
             phase = "sources"
         elif self.strategy == "mi+kg":
             phase, free, scores = self._by_gradient(free, success)

@@ -102,13 +102,39 @@ def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dic
     report = status(run)
     assert report["state"] == "finished"
     assert [row["state"] for row in report["candidates"]] == ["observed"] * 5
-    architectures = [json.dumps(row["architecture"]) for row in report["candidates"]]
-    assert len(set(architectures)) == 5
     with Journal.read(run) as journal:
+        new = [c.architecture for c in journal.candidates() if not c.decision.get("replicate")]
+        assert len(set(new)) == len(new)
         for candidate in journal.candidates():
             attempts = journal.attempts(candidate.id)
             assert [attempt.number for attempt in attempts] == sorted({a.number for a in attempts})
             assert attempts[-1].outcome == "observed"
+
+
+def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any]) -> None:
+    source = home / "killed"
+    command_line = command(home, "warm", "--trials", "2", "--cost-aware")
+    finished([*command_line, "--warm-start", str(source)])
+    with Journal.read(home / "warm") as journal, Journal.read(source) as before:
+        header, (first, _) = journal.header, journal.candidates()
+        told = [
+            {**each.candidate.architecture.to_json(), "value": each.value} for each in before.observations()
+        ]
+    assert header["cost_aware"] is True
+    assert header["sources"]["searches"] == [{"name": "killed", "trainings": told}]
+    assert first.decision["phase"] == "sources"
+    finished(command_line)  # what warmed it up is in its journal
+    document = explain_search(home / "warm", lambda done, total: None)
+    assert [row["differences"] for row in document["candidates"]] == [[]] * 2
+
+
+def test_what_cannot_warm_up_a_search_is_named(home: Path, killed: dict[str, Any]) -> None:
+    bad = command(home, "bad", "--warm-start", str(home))
+    done = subprocess.run(bad, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()[-1:]) == 1
+    assert "Traceback" not in done.stderr
+    assert str(home) in done.stderr
 
 
 def test_a_killed_searchs_choices_are_recomputed(home: Path, killed: dict[str, Any]) -> None:

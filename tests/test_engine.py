@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gpnas import Architecture, Engine, Observation, SearchSpace
-from gpnas.records import STRATEGIES, Candidate
+from gpnas.errors import SpaceError
+from gpnas.records import STRATEGIES, Candidate, Source
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace(
@@ -92,6 +93,50 @@ def test_the_search_finds_the_best_where_chance_does_not() -> None:
         return sorted(losses)[1]
 
     assert max(regret("mi+kg"), regret("mi+nei")) < 0.01 < regret("random")
+
+
+def other_scale(shift: float) -> Source:
+    """A search of the same axes whose objective lies elsewhere, in another unit."""
+    chosen = random.Random(0).sample(range(len(SPACE)), 40)
+    values = tuple(25 + 3 * (objective(SPACE[index]) + shift) for index in chosen)
+    return Source("×3", tuple(SPACE[index] for index in chosen), values)
+
+
+def test_a_related_search_points_at_the_best_from_the_first_trial_on() -> None:
+    best = max(objective(architecture) for architecture in SPACE)
+    asked = run(Engine(SPACE, trials=20, sources=[other_scale(-5)]), 4)
+    assert asked[0].decision["phase"] == "sources"
+    assert best - objective(asked[0].architecture) < 0.3
+    assert best - max(objective(candidate.architecture) for candidate in asked) < 0.06
+    resumed = Engine(SPACE, trials=20, sources=[other_scale(-5)])
+    resumed.replay(asked[:3], [Observation(c, objective(c.architecture)) for c in asked[:3]])
+    assert resumed.suggest(1)[0].architecture == asked[3].architecture
+
+
+def test_a_source_of_other_architectures_is_refused() -> None:
+    foreign = Source("other", (Architecture("net", {"features": 1, "blocks": 1, "stages": 1}),), (30.0,))
+    with pytest.raises(SpaceError, match="but other has none of its 1"):
+        Engine(SPACE, sources=[foreign])
+
+
+def test_a_cost_aware_search_spends_less_and_finds_as_much() -> None:
+    def seconds(architecture: Architecture) -> float:
+        return float(architecture.axes["features"]) * float(architecture.axes["blocks"])
+
+    def spent(cost_aware: bool) -> tuple[float, float]:
+        engine = Engine(SPACE, trials=20, cost_aware=cost_aware)
+        total, found = 0.0, []
+        for _ in range(20):
+            (candidate,) = engine.suggest(1)
+            architecture = candidate.architecture
+            found.append(objective(architecture))
+            total += seconds(architecture)
+            engine.observe(Observation(candidate, found[-1], seconds=seconds(architecture)))
+        return total, max(found)
+
+    (dear, _), (cheap, found) = spent(False), spent(True)
+    assert cheap < 0.8 * dear
+    assert max(objective(architecture) for architecture in SPACE) - found < 0.1
 
 
 def test_a_noisy_leader_is_trained_again_with_another_seed() -> None:

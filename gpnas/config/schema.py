@@ -38,6 +38,8 @@ class SearchSettings(Strict):
     trials: int = Field(default=16, ge=1)
     concurrent: int = Field(default=2, ge=1)
     strategy: Strategy = "mi+kg"
+    cost_aware: bool = False
+    """Whether gains count per predicted second."""
     portfolio: int = Field(default=3, ge=1)
     validation_images: int = Field(default=10, ge=1)
     """At most so many validation images score a trial."""

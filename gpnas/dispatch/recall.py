@@ -10,6 +10,7 @@ from typing import Any
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.pricing import priced
 from gpnas.dispatch.provenance import versions
+from gpnas.dispatch.warm import sources_of
 from gpnas.engine import Engine
 from gpnas.errors import JournalError, SpaceError
 from gpnas.explanation import Choice, Explanation, History, explain, explain_all, standing
@@ -114,6 +115,8 @@ def engine_for(space: SearchSpace, header: dict[str, Any]) -> Engine:
         strategy=header["strategy"],
         trials=header["trials"],
         steps=header["recipe"]["steps"],
+        sources=sources_of(header),
+        cost_aware=header.get("cost_aware", False),
     )
 
 

@@ -31,6 +31,7 @@ from gpnas.dispatch.pricing import priced
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.trial import Trial, trial_config
+from gpnas.dispatch.warm import sources_document
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
@@ -55,6 +56,10 @@ class Request:
     trials: int | None = None
     concurrent: int | None = None
     strategy: str | None = None
+    cost_aware: bool | None = None
+    """Whether gains count per predicted second."""
+    warm_start: tuple[Path, ...] = ()
+    """Run folders of finished searches that this one learns from."""
     seed: int = 0
     address: str | None = None
     """Of a running Ray cluster; None starts Ray on this machine."""
@@ -142,6 +147,11 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         "versions": versions(),
         "machine": machine(),
     }
+    # only where they are asked for, so that journals of before go on
+    if request.cost_aware if request.cost_aware is not None else file.search.cost_aware:
+        header["cost_aware"] = True
+    if sources := sources_document(request.warm_start, run):
+        header["sources"] = sources
     return Plan(
         run=run,
         space=space,

@@ -127,6 +127,11 @@ class Journal:
             raise
         return journal
 
+    @staticmethod
+    def exists(run: Path) -> bool:
+        """Whether a folder is a run folder with a journal, damaged or not."""
+        return (run / files.JOURNAL).exists() or (run / files.BACKUP).exists()
+
     @classmethod
     def read(cls, run: Path) -> Journal:
         """The journal of a run folder, for reading, also while its driver writes.
