@@ -105,6 +105,11 @@ def parser() -> argparse.ArgumentParser:
         help="count what a training brings per predicted second (default: the space file's)",
     )
     search.add_argument(
+        "--portfolio-aware",
+        action=argparse.BooleanOptionalAction,
+        help="value an architecture by what it adds to the ensemble (default: the space file's)",
+    )
+    search.add_argument(
         "--warm-start",
         metavar="RUN",
         type=Path,
@@ -226,6 +231,7 @@ def _search(options: argparse.Namespace) -> Any:
                 concurrent=options.concurrent,
                 strategy=options.strategy,
                 cost_aware=options.cost_aware,
+                portfolio_aware=options.portfolio_aware,
                 warm_start=tuple(options.warm_start),
                 seed=options.seed,
                 address=options.address,

@@ -21,6 +21,7 @@ from gpnas.acquisition import (
     log_success_probability,
 )
 from gpnas.errors import SpaceError
+from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
 from gpnas.mutual_information import TIE, gains
 from gpnas.records import STRATEGIES, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
@@ -77,6 +78,8 @@ class Engine:
         design: how many candidates mutual information chooses; None derives it from `trials`, and is
             none where there are sources.
         sources: what other searches observed. How much they tell of this one is learned.
+        portfolio: more than 1 values an architecture by what it would add to the average of so many
+            networks, where observations tell the correlation of their errors (`gpnas.heterogeneity`).
         cost_aware: whether what a training is expected to bring is divided by the seconds that it is
             expected to take.
 
@@ -96,6 +99,7 @@ class Engine:
         design: int | None = None,
         sources: Sequence[Source] = (),
         cost_aware: bool = False,
+        portfolio: int = 1,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
@@ -112,7 +116,9 @@ class Engine:
             self.design = max(LEAST_DESIGN, round(DESIGN_SHARE[strategy] * (trials or TRIALS)))
         else:
             self.design = design
-        self.cost_aware = cost_aware
+        if portfolio < 1:
+            raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
+        self.cost_aware, self.portfolio = cost_aware, portfolio
         self._fidelity = Fidelity(steps)
         self._suggested: dict[str, int] = {}  # candidate id -> index
         self._observed: dict[str, Observation] = {}
@@ -262,6 +268,8 @@ class Engine:
         if len(self._suggested) == len(self._failed()):  # nothing to be better than, but sources
             scores = success + posterior.latent(features[free])[0]
             phase = "sources"
+        elif self.portfolio > 1 and self.strategy != "published":
+            phase, scores = self._by_portfolio(free, success)
         elif self.strategy == "mi+kg":
             phase, free, scores = self._by_gradient(free, success)
         elif self.strategy == "published":
@@ -297,6 +305,32 @@ class Engine:
         if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
             return "optimism", free, success[: len(free)] + self._optimism(free)
         return "knowledge gradient", indices, scores - self._log_seconds(indices)
+
+    def _by_portfolio(self, free: Tensor, success: Tensor) -> tuple[str, Tensor]:
+        """The phase, and the score of each; what pends is believed, its errors' correlation predicted."""
+        succeeded = self._succeeded()
+        own = [self._suggested[each.candidate.id] for each in succeeded]
+        pending = [index for name, index in self._suggested.items() if name not in self._observed]
+        posterior, features = self._fitted(), self._features
+        trained = features[[*own, *pending]]
+        measured = measured_correlation(succeeded)
+        disagreement = Disagreement.fitted(features[own], measured, self._columns)
+        correlation = disagreement(trained, trained, self._columns).fill_diagonal_(1.0)
+        known = ~measured.isnan()
+        correlation[: len(own), : len(own)][known] = measured[known]
+        mean, variance = posterior.mean_and_variance(features[free])
+        gain = log_portfolio_improvement(
+            mean,
+            variance.sqrt(),
+            posterior.mean_and_variance(trained)[0],
+            correlation,
+            disagreement(features[free], trained, self._columns),
+            self.portfolio,
+            uncertainty=disagreement.stddev,
+        )
+        if bool(gain.isinf().all()):
+            return "optimism", success + self._optimism(free)
+        return "portfolio improvement", success + gain - self._log_seconds(free)
 
     def _log_seconds(self, indices: Tensor) -> Tensor:
         """Logarithm of the seconds that a training is expected to take; 0 where that does not count."""

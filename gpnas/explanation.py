@@ -40,12 +40,14 @@ SCORES = {
     "noisy expected improvement": "log of its expected improvement over the best so far, in standardised "
     "units, times its probability of success",
     "optimism": "latent mean plus two standard deviations, plus the log probability of success",
-    "sources": "the same, from what other searches observed alone",
+    "sources": "latent mean from what other searches observed, plus the log probability of success",
+    "portfolio improvement": "log of the dB that it is expected to add to the best portfolio's average, "
+    "times its probability of success",
     "posterior mean": "posterior mean in the objective's unit, less where success is unlikely",
     "random": "none: chance decided",
 }
 """Phase to what its score is."""
-LOGARITHMIC = ("knowledge gradient", "noisy expected improvement")
+LOGARITHMIC = ("knowledge gradient", "noisy expected improvement", "portfolio improvement")
 """Phases whose scores are logarithms of what is gained."""
 
 

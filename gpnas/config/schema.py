@@ -40,6 +40,8 @@ class SearchSettings(Strict):
     strategy: Strategy = "mi+kg"
     cost_aware: bool = False
     """Whether gains count per predicted second."""
+    portfolio_aware: bool = False
+    """Whether an architecture is valued by what it would add to the portfolio's average."""
     portfolio: int = Field(default=3, ge=1)
     validation_images: int = Field(default=10, ge=1)
     """At most so many validation images score a trial."""

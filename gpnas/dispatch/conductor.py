@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 from gpnas.dispatch.cores import use_one_core
 from gpnas.engine import Engine
 from gpnas.errors import GpnasError
+from gpnas.heterogeneity import CORRELATION
 from gpnas.journal import Journal
 from gpnas.records import Candidate, Observation
 
@@ -179,6 +180,8 @@ class Conductor(Searcher):
         elif result.get("done"):
             self._record(candidate, result)
             metrics = {"ssim": float(result["ssim"]), "loss": float(result["loss"])}
+            for other, correlation in result.get("correlations", {}).items():
+                metrics[f"{CORRELATION}{other}"] = float(correlation)
             self._observe(
                 Observation(candidate, float(result["psnr"]), None, float(result["seconds"]), metrics)
             )

@@ -117,6 +117,7 @@ def engine_for(space: SearchSpace, header: dict[str, Any]) -> Engine:
         steps=header["recipe"]["steps"],
         sources=sources_of(header),
         cost_aware=header.get("cost_aware", False),
+        portfolio=header["portfolio"] if header.get("portfolio_aware") else 1,
     )
 
 

@@ -58,6 +58,8 @@ class Request:
     strategy: str | None = None
     cost_aware: bool | None = None
     """Whether gains count per predicted second."""
+    portfolio_aware: bool | None = None
+    """Whether an architecture is valued by what it would add to the portfolio's average."""
     warm_start: tuple[Path, ...] = ()
     """Run folders of finished searches that this one learns from."""
     seed: int = 0
@@ -150,6 +152,8 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     # only where they are asked for, so that journals of before go on
     if request.cost_aware if request.cost_aware is not None else file.search.cost_aware:
         header["cost_aware"] = True
+    if request.portfolio_aware if request.portfolio_aware is not None else file.search.portfolio_aware:
+        header["portfolio_aware"] = True
     if sources := sources_document(request.warm_start, run):
         header["sources"] = sources
     return Plan(
@@ -229,6 +233,7 @@ def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, 
             scale=work.scale,
             recipe=work.recipe,
             validation_images=work.validation_images,
+            correlations=work.header.get("portfolio_aware", False),
         )
 
     stop.clear()

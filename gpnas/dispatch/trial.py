@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 from ray import tune
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from gpnas.records import Candidate
@@ -47,7 +48,14 @@ def candidate_folder(run: Path, candidate: Candidate) -> Path:
 
 
 def trial_config(
-    candidate: Candidate, *, run: Path, pairs: Path, scale: int, recipe: Recipe, validation_images: int
+    candidate: Candidate,
+    *,
+    run: Path,
+    pairs: Path,
+    scale: int,
+    recipe: Recipe,
+    validation_images: int,
+    correlations: bool = False,
 ) -> dict[str, Any]:
     """What a worker must know to run a candidate; plain values, since Tune copies and prints it."""
     return {
@@ -60,6 +68,7 @@ def trial_config(
         "scale": scale,
         "recipe": recipe.to_json() | {"steps": candidate.fidelity.steps},
         "validation_images": validation_images,
+        "correlations": correlations,
     }
 
 
@@ -67,7 +76,8 @@ class Trial(tune.Trainable):
     """A candidate's training, advanced by about a second per call; its process is reused.
 
     A result is a plain dictionary with `attempt`, `step`, `loss`, `seconds` and, after an
-    evaluation, `psnr` and `ssim`. The last one has `done`, and where the candidate could not be
+    evaluation, `psnr` and `ssim`. The last one has `done`, on demand `correlations` of its errors with
+    those of candidates that finished before, and where the candidate could not be
     trained `failure`, or `abort` where no other candidate could be either.
     """
 
@@ -165,6 +175,10 @@ class Trial(tune.Trainable):
         if progress.done:
             self._save()
             self._finish(self._training.network)
+            if self._config.get("correlations"):
+                return {"attempt": self._attempt, "done": True, **_numbers(progress)} | {
+                    "correlations": error_correlations(self._folder)
+                }
         elif time.monotonic() - self._saved >= idle:
             self._save()
         return {"attempt": self._attempt, "done": progress.done, **_numbers(progress)}
@@ -202,6 +216,30 @@ def residuals(network: nn.Module, pairs: PairSet) -> dict[str, Tensor]:
             sr = network(lr.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
             outputs[f"{index:04d}"] = (sr - hr)[0].half().contiguous().cpu()
     return outputs
+
+
+def error_correlations(folder: Path) -> dict[str, float]:
+    """Of a finished candidate's errors with those of every other that has finished, by name.
+
+    Each publishes its residuals before it reads the others', so of two that end at once one sees both.
+    """
+    own = load_file(folder / RESIDUALS_FILE)
+    found = {}
+    for path in sorted(folder.parent.glob(f"*/{RESIDUALS_FILE}")):
+        if path.parent != folder:
+            try:
+                other = load_file(path)
+            except (OSError, SafetensorError):
+                continue  # it will be missed by name where it is needed
+            products = torch.tensor([_products(own[image], other[image]) for image in own]).double()
+            a, b, both = products.mean(dim=0)
+            found[path.parent.name] = float(both / (a * b).sqrt().clamp_min(1e-30))
+    return found
+
+
+def _products(a: Tensor, b: Tensor) -> tuple[float, float, float]:
+    a, b = a.float(), b.float()
+    return float(a.square().mean()), float(b.square().mean()), float((a * b).mean())
 
 
 def _save_atomic(tensors: dict[str, Tensor], path: Path) -> None:

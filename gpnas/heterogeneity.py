@@ -1,0 +1,159 @@
+"""What a network would add to a portfolio, before it is trained.
+
+The mean square error of an average depends on its members' own and on what their errors have in common
+(`gpnas.portfolio`). Between trained networks the correlation of errors is measured; to one that is not
+it is predicted from how far apart the architectures lie.
+
+Glossary: n trained networks, q candidates, d feature columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from torch import Tensor
+
+from gpnas.portfolio import choose
+from gpnas.records import Observation
+from gpnas.space import Column
+
+CORRELATION = "correlation "
+"""Before a candidate's name: the metric that holds the correlation of errors with that candidate's."""
+OUTCOMES, STRIDE = 55, 34
+"""Values of a candidate and of its correlations over which an improvement is averaged; neighbours in
+Fibonacci's sequence, so that pairs of values fill the plane evenly."""
+PRIOR_DISAGREEMENT = 0.02
+"""Of errors, where nothing was measured: short trainings on photographs agree that much."""
+REACH = 0.25
+"""Distance at which two thirds of what levels off are reached; features span [0, 1]."""
+PRIOR_PAIRS = 0.1
+"""How many pairs of networks the prior counts for."""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """1 - correlation of two networks' errors, from what their architectures differ by.
+
+    A sum of terms (`_terms`) that grow with distance, with weights that are not negative, so that like
+    networks agree best and two trainings of one architecture agree most.
+    """
+
+    weights: Tensor  # (terms,)
+    stddev: float
+    """Of what the terms leave unexplained."""
+
+    def __call__(self, a: Tensor, b: Tensor, columns: Sequence[Column]) -> Tensor:  # (p, d), (q, d)
+        """(p, q) predicted correlations."""
+        return (1 - _terms(a, b, columns) @ self.weights).clamp(-1, 1)
+
+    @classmethod
+    def fitted(cls, x: Tensor, correlation: Tensor, columns: Sequence[Column]) -> Disagreement:
+        """By least squares with a weak prior.
+
+        Args:
+            x: (n, d) features of trained networks; n may be 0.
+            correlation: (n, n), NaN where it is not known.
+            columns: meaning of the features.
+        """
+        rows, others = (index.numpy() for index in torch.triu_indices(len(x), len(x), 1))
+        known = ~np.isnan(correlation.numpy()[rows, others])
+        rows, others = rows[known], others[known]
+        design = _terms(x, x, columns).numpy()[rows, others]
+        target = 1 - correlation.numpy()[rows, others]
+        # the prior follows what is seen, or else a guess
+        level = float(target.mean()) if len(target) else PRIOR_DISAGREEMENT
+        count = design.shape[1]
+        design = np.concatenate([design, math.sqrt(PRIOR_PAIRS) * np.eye(count)])
+        target = np.concatenate([target, np.full(count, math.sqrt(PRIOR_PAIRS) * level / count)])
+        found: NDArray[np.float64] = nnls(design, target)[0]
+        left = design @ found - target
+        return cls(torch.from_numpy(found), math.sqrt(float(left @ left) / len(left)))
+
+
+def _terms(a: Tensor, b: Tensor, columns: Sequence[Column]) -> Tensor:  # (p, d), (q, d) -> (p, q, 2d + 3)
+    """Constant; whether the architectures differ; the distance in each column, plain and levelling off,
+    and that in all columns, levelling off."""
+    apart = (a[:, None] - b[None]).abs()
+    codes = torch.tensor([column.kind not in ("ordered", "cost") for column in columns])
+    apart = torch.where(codes, (apart > 0).double(), apart)
+    whole = apart.sum(dim=2, keepdim=True)
+    levelling = 1 - torch.exp(-torch.cat([apart, whole], dim=2) / REACH)
+    return torch.cat([torch.ones_like(whole), (whole > 0).double(), apart, levelling], dim=2)
+
+
+def measured_correlation(observations: Sequence[Observation]) -> Tensor:  # (n, n)
+    """Of the errors of trained networks, 1 with themselves, NaN where it was not measured."""
+    place = {each.candidate.id: number for number, each in enumerate(observations)}
+    found = torch.full((len(place), len(place)), math.nan, dtype=torch.float64)
+    found.fill_diagonal_(1.0)
+    for number, each in enumerate(observations):
+        for key, value in each.metrics.items():
+            other = place.get(key.removeprefix(CORRELATION)) if key.startswith(CORRELATION) else None
+            if other is not None:
+                found[number, other] = found[other, number] = value
+    return found
+
+
+def log_portfolio_improvement(
+    mean: Tensor,  # (q,)
+    stddev: Tensor,  # (q,)
+    trained: Tensor,  # (n,)
+    correlation: Tensor,  # (n, n)
+    cross: Tensor,  # (q, n)
+    size: int,
+    *,
+    uncertainty: float = 0.0,
+) -> Tensor:  # (q,)
+    """Log of the PSNR in dB that one more network is expected to add to the best portfolio.
+
+    The portfolio is the plain average of `size` trained networks that is best by `portfolio.choose`; the
+    new one is added while there are fewer, or takes the place of one of them where that helps. The
+    candidate's PSNR is integrated over by the midpoints of equal shares of its normal distribution.
+
+    Args:
+        mean, stddev: of the candidates' PSNR in dB.
+        trained: PSNR of the trained networks in dB; at least one.
+        correlation: of the errors of trained networks.
+        cross: of the candidates' errors with theirs.
+        size: members of the portfolio, at least 1.
+        uncertainty: standard deviation of each of `cross`.
+
+    Returns:
+        -inf where nothing can be added.
+    """
+    root = 10 ** (-trained / 20)  # of mean square errors
+    gram = correlation * root[:, None] * root
+    count = min(size, len(trained))
+    choice = choose(gram[None], count)
+    members = list(choice.members)
+    kept = [members] if count < size else [[m for m in members if m != left] for left in members]
+    parts = []
+    for rest in kept:
+        common = cross[:, rest] @ root[rest]  # (q,)
+        spread = uncertainty * float(root[rest].norm())
+        parts.append((float(gram[rest][:, rest].sum()), common, spread, len(rest) + 1))
+    added = torch.zeros_like(mean)
+    for normal, other in _normal_pairs():
+        own = 10 ** (-(mean + stddev * normal) / 20)
+        errors = torch.stack(
+            [
+                (a + 2 * own * (common + spread * other) + own.square()) / k**2
+                for a, common, spread, k in parts
+            ]
+        )
+        psnr = -10 * errors.amin(dim=0).clamp_min(1e-30).log10()
+        added += (psnr - choice.psnr).clamp_min(0) / OUTCOMES
+    return added.log()
+
+
+def _normal_pairs() -> Tensor:  # (OUTCOMES, 2)
+    """Equal shares of one normal variable, each beside a share of another: Fibonacci's lattice."""
+    number = torch.arange(OUTCOMES, dtype=torch.float64)
+    other = (number * STRIDE + 0.5).remainder(OUTCOMES)
+    return torch.special.ndtri(torch.stack([number + 0.5, other], dim=1) / OUTCOMES)
