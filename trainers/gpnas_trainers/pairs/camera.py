@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpnas_trainers.pairs.images import PairsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIATION = 0.05
 """Largest relative deviation of a photograph's blur and noise from its camera's."""
@@ -112,6 +112,9 @@ def bicubic_upscale(lr: Tensor | NDArray[Any], scale: int) -> Tensor:
     Raises:
         ValueError: `lr` is not of floating point.
     """
+    import torch  # see `images.to_tensor`
+    import torch.nn.functional as F
+
     image = torch.as_tensor(lr)
     if not image.is_floating_point() or image.ndim < 3:
         raise ValueError(

@@ -14,13 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Names of image files that are read, in lower case."""
@@ -160,11 +161,15 @@ def _low_bytes(path: Path, args: Any) -> Any:
 
 def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
+    import torch  # two seconds and 200 MiB, which the processes that prepare pairs need not pay
+
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(torch.float32).div_(255)
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """(3, H, W) floats to (H, W, 3) uint8, clamped to [0, 1] and rounded to the nearest level."""
+    import torch
+
     levels = image.detach().clamp(0, 1).mul(255).round_().to("cpu", torch.uint8)
     return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 

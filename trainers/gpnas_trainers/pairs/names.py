@@ -97,8 +97,9 @@ def find_pairs(source: Path, scale: int) -> Found:
     lr = [item for item in of_scale if item.role == "lr"]
     lr.sort(key=lambda item: scale not in (item.folder_scale, item.ending_scale))
     matched = _matched(hr, lr, scale)
-    if not matched and not (hr and any(item.ending_scale in (None, scale) for item in lr)):
-        raise PairsError(_no_layout(source, scale))
+    usable_lr = sum(item.ending_scale in (None, scale) for item in lr)
+    if not matched and not (hr and usable_lr):
+        raise PairsError(_no_layout(source, scale, len(hr), usable_lr))
     used = {item.path for pair in matched.values() for item in pair}
     of_others = {item.stripped for item in lr if item.ending_scale not in (None, scale)}
     passed = sum(item.role is not None for item in items) - len(of_scale)
@@ -188,12 +189,13 @@ def _unmatched(item: _Item, rivals: Sequence[_Item] | None) -> Exclusion:
     return Exclusion(item.shown, "unpaired", name, why)
 
 
-def _no_layout(source: Path, scale: int) -> str:
+def _no_layout(source: Path, scale: int, hr: int, lr: int) -> str:
     folders = sorted(path.name for path in source.iterdir() if path.is_dir())
     found = ", ".join(printable(name) for name in folders[:6]) + (", …" if len(folders) > 6 else "")
     return (
         f"{source}: a folder of pairs must hold HR and LRx{scale} (or LR), or names that end in _HR and "
-        f"_LR{scale}, but got {found or 'no folders'}; rename them, or choose another scale"
+        f"_LR{scale}, but got {found or 'no folders'} with {hr} HR and {lr} LR images of this scale; "
+        "rename them, or choose another scale"
     )
 
 

@@ -13,14 +13,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpnas_trainers.pairs.images import PairsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "gpnas-pairs"
 VERSION = 2
@@ -149,6 +150,8 @@ class PairSet:
             ValueError: `hr_patch` is not a positive multiple of the scale.
             PairsError: no pair is as large as the patch.
         """
+        import torch  # see `images.to_tensor`
+
         if hr_patch < 1 or hr_patch % self.scale:
             raise ValueError(
                 f"`hr_patch` must be a positive multiple of the scale {self.scale}, but got {hr_patch}"
