@@ -88,6 +88,7 @@ class PairSet:
         self._folder, self._split = Path(folder), split
         self._entries, self._shards = tuple(entries), tuple(shards)
         self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._deep = any(16 in (entry.lr_bits, entry.hr_bits) for entry in entries)
         self.scale = scale
         self.names = tuple(entry.name for entry in entries)
         self.shapes = tuple(entry.lr_shape for entry in entries)
@@ -168,8 +169,7 @@ class PairSet:
         chosen = generator.integers(len(large), size=batch_size)
         where = generator.random((batch_size, 2))
         transforms = generator.integers(8, size=batch_size)
-        deep = any(16 in (entry.lr_bits, entry.hr_bits) for entry in self._entries)
-        levels = np.uint16 if deep else np.uint8
+        levels = np.uint16 if self._deep else np.uint8
         lr_batch = np.empty((batch_size, 3, side, side), levels)
         hr_batch = np.empty((batch_size, 3, hr_patch, hr_patch), levels)
         for row in range(batch_size):
