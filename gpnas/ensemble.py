@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,7 +115,8 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
     Args:
         bundle: tells what it was trained on.
         source: folder of LR/HR pairs. Where it is what the bundle was trained on, its validation
-            images serve, else all of it. None takes the validation photographs.
+            images serve, else all of it, whatever its pairs' alignment. None takes the validation
+            photographs.
         say: gets a line for each image that is left out.
 
     Raises:
@@ -124,17 +126,27 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
     recipe: dict[str, Any] = bundle.manifest.recipe
     settings = {name: tuple(value) for name, value in (data.get("camera") or {}).items()}
     try:
+        camera, side = Camera(**settings), recipe.get("hr_patch", 48)
+        with suppress(PairsError):  # too few may be left when prepared as for a search
+            lines: list[str] = []
+            folder = prepare(
+                source, bundle.scale, camera=camera, minimum_side=side, workers=None, report=lines.append
+            )
+            validation = open_pairs(folder, "validation")
+            if source is None or validation.fingerprint == data.get("validation"):
+                for line in lines:
+                    say(line)
+                return [validation]
         folder = prepare(
             source,
             bundle.scale,
-            camera=Camera(**settings),
-            minimum_side=recipe.get("hr_patch", 48),
+            camera=camera,
+            minimum_side=side,
+            minimum_ncc=0.0,
+            workers=None,
             report=say,
         )
-        validation = open_pairs(folder, "validation")
-        if source is None or validation.fingerprint == data.get("validation"):
-            return [validation]
-        return [open_pairs(folder, "train"), validation]
+        return [open_pairs(folder, "train"), open_pairs(folder, "validation")]
     except PairsError as error:
         raise DataError(str(error)) from None
 

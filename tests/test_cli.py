@@ -18,6 +18,10 @@ OPTIONS = {
     "status": "--json RUN",
     "explain": "--json CANDIDATE RUN",
     "space": "--json FILE",
+    "data check": "--downsample-lr --json --max-shift --minimum-side --ncc --scale --seed --synthetic "
+    "--validation --workers DIR",
+    "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "
+    "--output --scale --seed --synthetic --validation --workers DIR",
     "export": "--json --output --top RUN",
     "evaluate": "--data --json --overlap --tile BUNDLE",
     "upscale": "--json --no-self-ensemble --output --overlap --self-ensemble --tile BUNDLE IN",
@@ -25,16 +29,23 @@ OPTIONS = {
 GOLDEN_BUNDLE = Path(__file__).parent / "golden" / "bundle-v1"
 
 
+def options_of(parser: argparse.ArgumentParser, command: str = "") -> dict[str, str]:
+    nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if nested:
+        return {
+            name: options
+            for word, sub in nested[0].choices.items()
+            for name, options in options_of(sub, f"{command} {word}".strip()).items()
+        }
+    names: set[str] = set()
+    for action in parser._actions:
+        long = {option for option in action.option_strings if option.startswith("--")}
+        names |= long or ({str(action.metavar)} if not action.option_strings else set())
+    return {command: " ".join(sorted(names - {"--help"}))}
+
+
 def test_no_option_appears_or_vanishes_unnoticed() -> None:
-    commands = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
-    found = {}
-    for name, sub in commands.choices.items():
-        names: set[str] = set()
-        for action in sub._actions:
-            long = {option for option in action.option_strings if option.startswith("--")}
-            names |= long or ({str(action.metavar)} if not action.option_strings else set())
-        found[name] = " ".join(sorted(names - {"--help"}))
-    assert found == OPTIONS
+    assert options_of(parser()) == OPTIONS
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

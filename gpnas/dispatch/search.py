@@ -121,7 +121,9 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         raise SpaceError(f"`trials >= 1` must hold, but got trials={trials}")
     try:
         camera = Camera(**file.camera.given())
-        pairs = prepare(request.data, scale, camera=camera, minimum_side=recipe.hr_patch, report=say)
+        pairs = prepare(
+            request.data, scale, camera=camera, minimum_side=recipe.hr_patch, workers=None, report=say
+        )
         training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
     except PairsError as error:
         raise DataError(str(error)) from None

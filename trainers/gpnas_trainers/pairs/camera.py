@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpnas_trainers.pairs.images import PairsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VARIATION = 0.05
 """Largest relative deviation of a photograph's blur and noise from its camera's."""
@@ -50,12 +50,12 @@ class Camera:
             object.__setattr__(self, name, (low, high))
 
 
-def capture(camera: Camera, hr: NDArray[np.uint8], scale: int, *, name: str, seed: int) -> NDArray[np.uint8]:
-    """What the camera sees of a photograph: (3, H/scale, W/scale) uint8.
+def capture(camera: Camera, hr: NDArray[Any], scale: int, *, name: str, seed: int) -> NDArray[Any]:
+    """What the camera sees of a photograph: (3, H/scale, W/scale), of the photograph's depth.
 
     Args:
         camera: ranges of blur and noise.
-        hr: (3, H, W); H and W are multiples of the scale.
+        hr: (3, H, W), uint8 or uint16; H and W are multiples of the scale.
         scale: HR pixels per LR pixel.
         name: the photograph's; with the seed it decides the deviation and the noise.
         seed: decides the set's kernel and noise.
@@ -67,9 +67,11 @@ def capture(camera: Camera, hr: NDArray[np.uint8], scale: int, *, name: str, see
     generator = np.random.default_rng([seed, 1, zlib.crc32(name.encode())])
     deviation = 1 + VARIATION * generator.uniform(-1, 1, size=3)
     kernel = gaussian_kernel(sigmas[0] * deviation[0], sigmas[1] * deviation[1], angle)
-    lr = downsample(blur(hr.astype(np.float64), kernel), scale)
-    lr += noise_sigma * deviation[2] * generator.standard_normal(lr.shape)
-    return np.clip(np.rint(lr), 0, 255).astype(np.uint8)
+    # channel by channel, since a photograph in float64 is eight times its size
+    lr = np.concatenate([downsample(blur(channel[None].astype(np.float64), kernel), scale) for channel in hr])
+    top = np.iinfo(hr.dtype).max  # 257 of 16-bit levels are one of 8
+    lr += noise_sigma * (top / 255) * deviation[2] * generator.standard_normal(lr.shape)
+    return np.clip(np.rint(lr), 0, top).astype(hr.dtype)
 
 
 def gaussian_kernel(sigma_along: float, sigma_across: float, angle: float) -> NDArray[np.float64]:
@@ -110,6 +112,9 @@ def bicubic_upscale(lr: Tensor | NDArray[Any], scale: int) -> Tensor:
     Raises:
         ValueError: `lr` is not of floating point.
     """
+    import torch  # see `images.to_tensor`
+    import torch.nn.functional as F
+
     image = torch.as_tensor(lr)
     if not image.is_floating_point() or image.ndim < 3:
         raise ValueError(

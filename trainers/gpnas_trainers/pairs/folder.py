@@ -1,24 +1,71 @@
-"""Pairs of a user's folders of LR and HR images: matched, checked, split."""
+"""Pairs of a user's folder: found, checked, split and, in a preparation, written."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from gpnas_trainers.pairs.camera import Camera
+from gpnas_trainers.pairs.examining import Job, Rules, shown
+from gpnas_trainers.pairs.exclusion import Exclusion, printable
+from gpnas_trainers.pairs.images import PairsError
+from gpnas_trainers.pairs.names import Found, find_hr, find_pairs
+from gpnas_trainers.pairs.shards import WORKER_BYTES, Examined, cores, deal, examine_all
+from gpnas_trainers.pairs.splitting import Split, split_pairs
+from gpnas_trainers.pairs.writing import check_scale, intact, key, publish, work_folder
 
-from gpnas_trainers.pairs.camera import downsample
-from gpnas_trainers.pairs.images import SUFFIXES, PairsError, read_rgb, read_size
-from gpnas_trainers.pairs.prepared import Entry, digest
-from gpnas_trainers.pairs.writing import check_scale, intact, key, planar, preparing
+Report = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
-MAX_TRAINING_PIXELS = 89_478_485
-"""Limit on an HR or LR image's pixels: where Pillow begins to suspect a decompression bomb."""
+
+@dataclass(frozen=True)
+class Checked:
+    """What a folder holds, and what a preparation would make of it."""
+
+    found: int
+    """Pairs by name."""
+    usable: tuple[Examined, ...]
+    excluded: tuple[Exclusion, ...]
+    """One per file that is left out, with its rule and value."""
+    notes: tuple[str, ...]
+    """What was passed over, one line each."""
+    split: Split | None
+    """None where too little is left to split."""
+    problem: str | None
+    """Why nothing can be prepared; None where it can."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is asked for, with everything that decides the outcome."""
+
+    job: Job
+    fraction: float
+    limit: int | None
+    split_seed: int
+    found: Found = field(repr=False)
+    stamps: list[tuple[str, int, int]] = field(repr=False)
+    sizes: list[int] = field(repr=False)
+    """Bytes of the files of each pair."""
+
+    def description(self) -> dict[str, Any]:
+        """What names a prepared set."""
+        camera = self.job.camera
+        return {
+            "kind": "folder" if camera is None else "synthetic",
+            "camera": None if camera is None else {**asdict(camera), "seed": self.job.seed},
+            "scale": self.job.scale,
+            "seed": self.split_seed,
+            "split": [self.fraction, self.limit],
+            "rules": asdict(self.job.rules),
+            "path": printable(self.job.source),
+            "excluded": [exclusion.line for exclusion in self.found.excluded],
+            "files": [list(stamp) for stamp in self.stamps],
+        }
 
 
 def prepare_folder(
@@ -31,18 +78,22 @@ def prepare_folder(
     max_validation: int | None = 10,
     minimum_side: int = 48,
     minimum_ncc: float = 0.0,
-    report: Callable[[str], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    maximum_shift: float | None = None,
+    downsample_lr: bool = False,
+    workers: int | None = 1,
+    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Pairs of a user's folder, checked, split and written once.
 
-    The folder holds `HR/` beside `LRx{scale}/` or `LR/` (lower case will do). An LR image belongs to
-    the HR image of the same stem, endings such as `x2`, `_LR2` and `_HR` set aside. Unusable pairs
-    are left out, each with one line; the rest goes on. HR may exceed scale times LR by less than the
-    scale (right, bottom) and is then cropped.
+    Which files are pairs is told by `names`. Unusable pairs are left out, each with one line; the rest
+    goes on. HR may exceed scale times LR by less than the scale (right, bottom) and is then cropped.
 
-    The split is by image, a function of the seed and of HR pixels alone. Of images with equal HR
-    pixels only the first is kept, so that none is on both sides.
+    The split is by photograph, a function of the seed and of HR pixels: of images with equal HR pixels
+    only the first is kept, and pairs that show the same photograph are on one side (`splitting`).
+
+    At no time more than one pair per process is in memory. What an interrupted call has finished is gone
+    on with by the next.
 
     Args:
         source: the folder.
@@ -56,6 +107,12 @@ def prepare_folder(
             patches to be drawn.
         minimum_ncc: pairs whose `ncc` is below are excluded, as misaligned; the paper demands 0.99;
             0 excludes none.
+        maximum_shift: pairs whose LR lies farther from its place, in LR pixels, are excluded; None
+            excludes none.
+        downsample_lr: LR images of HR's size (registered captures, as in City100 and RealSR version 1
+            and 2) are downsampled by the scale, bicubic with antialiasing; else they break a rule.
+        workers: processes; None is as many as there are cores and enough to do. More than one need a
+            script that starts under `if __name__ == "__main__"`.
         report: gets one line per exclusion, also when the set was made before.
         progress: called with images done and all.
 
@@ -67,213 +124,253 @@ def prepare_folder(
         PairsError: the folder's layout or scale is wrong, nothing usable is left or too little to
             split, or the cache is not writable.
     """
+    rules = Rules(minimum_side, minimum_ncc, maximum_shift, downsample_lr)
+    work = _planned(source, scale, rules, None, seed, validation_fraction, max_validation)
+    return _prepared(work, Path(cache), workers, report, progress)
+
+
+def prepare_synthetic(
+    source: str | Path,
+    cache: str | Path,
+    scale: int,
+    *,
+    camera: Camera | None = None,
+    seed: int = 0,
+    validation_fraction: float = 0.2,
+    max_validation: int | None = 10,
+    minimum_side: int = 48,
+    workers: int | None = 1,
+    report: Report | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Pairs of a user's HR images alone, their LR made by the synthetic camera; else as `prepare_folder`.
+
+    Each HR image is cropped (right, bottom) to a multiple of the scale; LR is as deep as HR.
+
+    Args:
+        source: folder of HR images, at any depth.
+        camera: ranges of blur and noise; None is `Camera()`.
+        seed: of the split and of the camera.
+        cache, scale, validation_fraction, max_validation, minimum_side, workers, report, progress: as
+            `prepare_folder`.
+    """
+    rules = Rules(minimum_side)
+    work = _planned(source, scale, rules, camera or Camera(), seed, validation_fraction, max_validation)
+    return _prepared(work, Path(cache), workers, report, progress)
+
+
+def check_folder(
+    source: str | Path,
+    scale: int,
+    *,
+    synthetic: bool = False,
+    seed: int = 0,
+    validation_fraction: float = 0.2,
+    max_validation: int | None = 10,
+    minimum_side: int = 48,
+    minimum_ncc: float = 0.0,
+    maximum_shift: float | None = None,
+    downsample_lr: bool = False,
+    workers: int | None = 1,
+    progress: Progress | None = None,
+) -> Checked:
+    """What `prepare_folder`, or with `synthetic` `prepare_synthetic`, would do; nothing is written.
+
+    Args:
+        synthetic: the folder holds HR images alone.
+        Others: as `prepare_folder`.
+
+    Raises:
+        PairsError: the folder's layout or scale is wrong.
+    """
+    rules = Rules(minimum_side, minimum_ncc, maximum_shift, downsample_lr)
+    camera = Camera() if synthetic else None
+    work = _planned(source, scale, rules, camera, seed, validation_fraction, max_validation)
+    shards = deal(work.found.pairs, work.sizes)
+    examined = examine_all(
+        work.job, shards, None, workers=_workers(workers, sum(work.sizes)), progress=progress
+    )
+    return _decided(work, examined)
+
+
+def _planned(
+    source: str | Path,
+    scale: int,
+    rules: Rules,
+    camera: Camera | None,
+    seed: int,
+    fraction: float,
+    limit: int | None,
+) -> _Work:
     check_scale(scale)
-    if not 0 < validation_fraction <= 1:
-        raise PairsError(f"`0 < validation_fraction <= 1` must hold, but got {validation_fraction}")
+    if not 0 < fraction <= 1:
+        raise PairsError(f"`0 < validation_fraction <= 1` must hold, but got {fraction}")
+    if limit is not None and limit < 1:
+        raise PairsError(f"`max_validation >= 1` must hold, but got {limit}")
     source = Path(source).absolute()
+    stamps: list[tuple[str, int, int]] = []
+    sizes: list[int] = []
     try:
-        lr_folder, hr_folder = _layout(source, scale)
-        lr_files, hr_files = _images(lr_folder), _images(hr_folder)
-        stamps = [_stamp(file) for file in (*lr_files, *hr_files)]
+        found = find_hr(source) if camera is not None else find_pairs(source, scale)
+        for pair in found.pairs:
+            sizes.append(0)
+            for path in (pair.hr, pair.lr):
+                if path is not None:
+                    status = path.stat()
+                    stamps.append((printable(path.relative_to(source)), status.st_size, status.st_mtime_ns))
+                    sizes[-1] += status.st_size
     except OSError as error:
         raise PairsError(f"{source}: a folder of pairs must be readable, but got {error}") from None
-    description = {
-        "kind": "folder",
-        "scale": scale,
-        "seed": seed,
-        "split": [validation_fraction, max_validation],
-        "minimum": [minimum_side, minimum_ncc],
-        "path": str(source),
-        "files": stamps,
-    }
-    target = Path(cache) / f"{_slug(source.name)}-x{scale}-{key(description)}"
-    excluded: list[str] = []
+    job = Job(source, scale, rules, camera, seed)
+    return _Work(job, fraction, limit, seed, found, stamps, sizes)
 
-    def exclude(path: Path, why: str) -> None:
-        excluded.append(f"{path.relative_to(source)}: excluded, {why}")
-        if report is not None:
-            report(excluded[-1])
 
+def _prepared(
+    work: _Work, cache: Path, workers: int | None, report: Report | None, progress: Progress | None
+) -> Path:
+    report = report or (lambda line: None)
+    description = work.description()
+    slug = f"{_slug(work.job.source.name)}-x{work.job.scale}-"
+    target = cache.absolute() / f"{slug}{key(description)}"
     manifest = intact(target)
-    if manifest is not None:
-        if report is not None:
-            for line in manifest["excluded"]:
-                report(line)
-        return target
-
-    pairs = _matched(lr_files, hr_files, scale, exclude)
-    misfits: list[tuple[str, tuple[int, int], tuple[int, int]]] = []
-    seen: dict[str, str] = {}
-    with preparing(target) as writer:
-        for done, (name, lr_path, hr_path) in enumerate(pairs, start=1):
-            try:
-                lr_size = read_size(lr_path, max_pixels=MAX_TRAINING_PIXELS)
-                hr_size = read_size(hr_path, max_pixels=MAX_TRAINING_PIXELS)
-                why = _misfit(lr_size, hr_size, scale)
-                if why is not None:
-                    misfits.append((name, lr_size, hr_size))
-                    exclude(lr_path, why)
-                    continue
-                lr = planar(read_rgb(lr_path, max_pixels=MAX_TRAINING_PIXELS))
-                hr = planar(read_rgb(hr_path, max_pixels=MAX_TRAINING_PIXELS))
-            except PairsError as error:
-                exclude(lr_path if str(error).startswith(f"{lr_path}:") else hr_path, _after_path(error))
-                continue
-            finally:
-                if progress is not None:
-                    progress(done, len(pairs))
-            hr = hr[:, : scale * lr.shape[1], : scale * lr.shape[2]]
-            if min(hr.shape[1:]) < minimum_side:
-                exclude(
-                    hr_path,
-                    f"HR sides must have at least {minimum_side} pixels, but got {_size(hr.shape[1:])}",
-                )
-                continue
-            if minimum_ncc > 0:
-                found = ncc(lr, hr, scale)
-                if not found >= minimum_ncc:
-                    exclude(
-                        lr_path, f"LR and HR must agree to an NCC of {minimum_ncc:g}, but got {found:.4f}"
-                    )
-                    continue
-            content = digest(hr)
-            if content in seen:
-                exclude(hr_path, f"HR pixels must be in one pair only, but equal those of {seen[content]}")
-                continue
-            seen[content] = name
-            writer.append(name, lr, hr)
-        if not writer.entries:
-            raise PairsError(_nothing_left(source, scale, misfits, excluded))
-        entries = _split(writer.entries, seed, validation_fraction, max_validation, source)
-        writer.finish({"scale": scale, "seed": seed, "source": description, "excluded": excluded}, entries)
+    if manifest is None:
+        equal = _equal_set(cache.absolute(), slug, description)
+        if equal is not None:
+            target, manifest = equal
+    if manifest is None:
+        with work_folder(target) as folder:
+            if folder is not None:
+                shards = deal(work.found.pairs, work.sizes)
+                count = _workers(workers, sum(work.sizes))
+                examined = examine_all(work.job, shards, folder, workers=count, progress=progress)
+                checked = _decided(work, examined)
+                for exclusion in checked.excluded:
+                    report(exclusion.line)
+                if checked.problem is not None or checked.split is None:
+                    raise PairsError(checked.problem)
+                held = set(checked.split.validation)
+                entries = [
+                    replace(each.entry, split="validation" if each.name in held else "train")
+                    for each in checked.usable
+                    if each.entry is not None
+                ]
+                document = {
+                    "scale": work.job.scale,
+                    "seed": work.split_seed,
+                    "source": description,
+                    "excluded": [asdict(exclusion) for exclusion in checked.excluded],
+                    "notes": checked.notes,
+                    "groups": checked.split.groups,
+                }
+                publish(folder, target, document, entries)
+                return target
+        manifest = intact(target)  # another process made it meanwhile
+    for fields in manifest["excluded"] if manifest is not None else ():
+        report(Exclusion(**fields).line)
     return target
 
 
-def ncc(lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int) -> float:
-    """Normalised cross-correlation of LR with the downsampled HR, -1 … 1, all channels together.
-
-    Measured at LR size: at HR size a sharp pair fails for LR's blur, not for its misalignment.
-    0 where either image is of one colour.
-    """
-    a = lr.astype(np.float64)
-    b = downsample(hr.astype(np.float64), scale)
-    a -= a.mean(axis=(1, 2), keepdims=True)
-    b -= b.mean(axis=(1, 2), keepdims=True)
-    energy = float(np.sqrt((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / energy if energy > 0 else 0.0
-
-
-def _layout(source: Path, scale: int) -> tuple[Path, Path]:
-    """The LR and HR folders in a user's folder."""
-    if not source.is_dir():
-        raise PairsError(f"{source}: a folder of pairs must exist, but there is none; check the path")
-    folders = {path.name.lower(): path for path in sorted(source.iterdir()) if path.is_dir()}
-    hr = folders.get("hr")
-    lr = folders.get(f"lrx{scale}") or folders.get("lr")
-    if hr is None or lr is None:
-        found = ", ".join(path.name for path in folders.values()) or "no folders"
-        raise PairsError(
-            f"{source}: a folder of pairs must hold HR and LRx{scale} (or LR), but got {found}; "
-            "rename them, or choose another scale"
+def _decided(work: _Work, examined: Sequence[Examined]) -> Checked:
+    """What is kept of the examined pairs, and how it is split."""
+    excluded = list(work.found.excluded)
+    files = {pair.name: pair for pair in work.found.pairs}
+    seen: dict[str, str] = {}
+    usable: list[Examined] = []
+    for each in examined:
+        if each.measured is None:
+            assert each.exclusion is not None
+            excluded.append(each.exclusion)
+            continue
+        first = seen.setdefault(each.measured.hr_sha256, each.name)
+        if first == each.name:
+            usable.append(each)
+        else:
+            shown_path = printable(files[each.name].hr.relative_to(work.job.source))
+            why = f"HR pixels must be in one pair only, but equal those of {first}"
+            excluded.append(Exclusion(shown_path, "duplicate", first, why))
+    problem, split = None, None
+    measured = [each.measured for each in usable if each.measured is not None]
+    if not usable:
+        problem = _nothing_left(work.job, excluded)
+    else:
+        split = split_pairs(
+            [each.name for each in usable],
+            [each.hr_sha256 for each in measured],
+            [each.thumbnail for each in measured],
+            seed=work.split_seed,
+            fraction=work.fraction,
+            limit=work.limit,
         )
-    return lr, hr
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if work.fraction < 1 and not split.train:
+            groups = f" that show {len(split.groups)} photographs" if split.groups else ""
+            problem = (
+                f"{work.job.source}: training and validation need at least one pair each, but got "
+                f"{len(usable)} usable pairs{groups} in all; bring more"
+            )
+            split = None
+    return Checked(
+        found=len(work.found.pairs),
+        usable=tuple(usable),
+        excluded=tuple(excluded),
+        notes=tuple(work.found.notes),
+        split=split,
+        problem=problem,
     )
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return (f"{path.parent.name}/{path.name}", status.st_size, status.st_mtime_ns)
+def _equal_set(cache: Path, slug: str, description: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """A set that differs from what is asked for in `minimum_side` alone, and leaves out the same pairs.
+
+    So a search finds what was prepared before its patches' size was known.
+    """
+    for path in sorted(cache.glob(f"{slug}*")):
+        manifest = intact(path)
+        if manifest is None:
+            continue
+        sides = [dict(each.get("rules") or {}) for each in (manifest["source"], description)]
+        its, asked = (each.pop("minimum_side", 0) for each in sides)
+        if {**manifest["source"], "rules": sides[0]} != {**description, "rules": sides[1]}:
+            continue
+        smallest = min(manifest["scale"] * min(entry.lr_shape) for entry in manifest["images"])
+        if its <= asked <= smallest:
+            return path, manifest
+    return None
 
 
-def _matched(
-    lr_files: Iterable[Path], hr_files: Iterable[Path], scale: int, exclude: Callable[[Path, str], None]
-) -> list[tuple[str, Path, Path]]:
-    """(name, LR, HR) of the files that belong together; the others are excluded."""
-    lr_by_stem = _by_stem(lr_files, rf"[_-]?(lr|lr[_-]?x?{scale}|x{scale})", exclude)
-    hr_by_stem = _by_stem(hr_files, r"[_-]?(hr|gt|x1)", exclude)
-    for stem, path in lr_by_stem.items():
-        if stem not in hr_by_stem:
-            exclude(path, f"an LR image must have an HR image of its name, but HR has no {stem}")
-    for stem, path in hr_by_stem.items():
-        if stem not in lr_by_stem:
-            exclude(path, f"an HR image must have an LR image of its name, but LR has no {stem}")
-    return [(stem, lr_by_stem[stem], path) for stem, path in hr_by_stem.items() if stem in lr_by_stem]
-
-
-def _by_stem(files: Iterable[Path], ending: str, exclude: Callable[[Path, str], None]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in files:
-        stem = re.sub(rf"(?<=.){ending}$", "", path.stem, flags=re.IGNORECASE)
-        if stem in found:
-            exclude(
-                path, f"an image's name must differ from the others', but it is that of {found[stem].name}"
-            )
-        else:
-            found[stem] = path
-    return found
-
-
-def _misfit(lr: tuple[int, int], hr: tuple[int, int], scale: int) -> str | None:
-    """Why LR and HR of these sizes (height, width) are no pair at this scale; None when they are."""
-    if all(0 <= large - scale * small < scale for small, large in zip(lr, hr, strict=True)):
-        return None
-    return f"HR must be {scale} times as large as LR, but got LR {_size(lr)} and HR {_size(hr)}"
-
-
-def _nothing_left(
-    source: Path,
-    scale: int,
-    misfits: Sequence[tuple[str, tuple[int, int], tuple[int, int]]],
-    excluded: Sequence[str],
-) -> str:
+def _nothing_left(job: Job, excluded: Sequence[Exclusion]) -> str:
+    misfits = [exclusion for exclusion in excluded if exclusion.rule == "size"]
+    apart = [float(exclusion.value) for exclusion in excluded if exclusion.rule == "ncc"]
+    if len(apart) > len(excluded) / 2:
+        return (
+            f"{job.source}: LR and HR must agree to an NCC of {job.rules.minimum_ncc:g}, but of "
+            f"{len(apart)} pairs none does, the best {max(apart):.4f}; look at some pairs side by side, or "
+            "demand less"
+        )
     if not misfits or len(misfits) < len(excluded) / 2:
-        why = f"{len(excluded)} files were excluded, the first: {excluded[0]}" if excluded else "got none"
-        return f"{source}: at least one usable pair must be there, but {why}"
-    name, lr, hr = misfits[0]
-    ratios = {Fraction(large, small) for _, a, b in misfits for small, large in zip(a, b, strict=True)}
+        why = (
+            f"{len(excluded)} files were excluded, the first: {excluded[0].line}" if excluded else "got none"
+        )
+        return f"{job.source}: at least one usable pair must be there, but {why}"
+    sizes = [tuple(map(int, re.findall(r"\d+", exclusion.value))) for exclusion in misfits]
+    ratios = {Fraction(size[place + 2], size[place]) for size in sizes for place in (0, 1)}
     match sorted(ratios):
         case [one] if one == 1:
-            advice = "LR is as large as HR, as registered captures are; downsample LR by the scale first"
+            advice = "LR is as large as HR, as registered captures are; use downsample_lr"
         case [one] if one.denominator == 1:
-            advice = f"they fit scale {one}: choose that, or bring the LR images of scale {scale}"
+            advice = f"they fit scale {one}: choose that, or bring the LR images of scale {job.scale}"
         case _:
             advice = "they fit no one scale: bring the LR images of this one"
+    width, height, wide, tall = sizes[0]
     return (
-        f"{source}: HR must be {scale} times as large as LR, but in none of {len(misfits)} pairs it is "
-        f"({name}: LR {_size(lr)}, HR {_size(hr)}); {advice}"
+        f"{job.source}: HR must be {job.scale} times as large as LR, but in none of {len(misfits)} pairs it "
+        f"is ({misfits[0].file}: LR {shown((height, width))}, HR {shown((tall, wide))}); {advice}"
     )
 
 
-def _split(
-    entries: Sequence[Entry], seed: int, fraction: float, limit: int | None, source: Path
-) -> list[Entry]:
-    """The entries with their splits: the images whose seeded hashes are lowest are held for validation."""
-    held = max(1, round(fraction * len(entries)))
-    held = held if limit is None else min(held, limit)
-    if fraction < 1 and held >= len(entries):
-        raise PairsError(
-            f"{source}: training and validation need at least one pair each, but got {len(entries)} "
-            "usable pairs in all; bring more"
-        )
-    order = sorted(entries, key=lambda entry: hashlib.sha256(f"{seed}:{entry.hr_sha256}".encode()).digest())
-    validation = {entry.name for entry in order[:held]}
-    return [replace(entry, split="validation" if entry.name in validation else "train") for entry in entries]
-
-
-def _after_path(error: PairsError) -> str:
-    return str(error).split(": ", 1)[1]
-
-
-def _size(shape: Sequence[int]) -> str:
-    """As people write sizes: width×height."""
-    return f"{shape[1]}×{shape[0]}"
+def _workers(asked: int | None, size: int) -> int:
+    if asked is not None and asked < 1:
+        raise PairsError(f"`workers >= 1` must hold, but got {asked}")
+    return min(cores(), 1 + size // WORKER_BYTES) if asked is None else asked
 
 
 def _slug(name: str) -> str:

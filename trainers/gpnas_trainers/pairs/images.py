@@ -1,25 +1,27 @@
-"""Image files: strictly 8-bit RGB in, atomically out.
+"""Image files: strictly RGB in, of 8 bits or on demand of 16; atomically out.
 
-Nothing is converted unasked: an image that is grey, transparent, indexed or deeper than eight bits is
-refused, since a training would learn the conversion along with the camera. Colour profiles are not
-applied.
+Nothing is converted unasked: an image that is grey, transparent or indexed is refused, since a training
+would learn the conversion along with the camera. Colour profiles are not applied.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Names of image files that are read, in lower case."""
@@ -53,10 +55,27 @@ _MODES = {
 }
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 0x0102
+_PLANES = 0x011C
+_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B"}
 
 
 class PairsError(ValueError):
     """Images or pairs that cannot be used: one line with the file, the rule, the value, what to do."""
+
+
+class NotRgb(PairsError):
+    """A whole image, but not one RGB picture."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image's header tells."""
+
+    height: int
+    """Of the upright image, as its width."""
+    width: int
+    bits: int
+    """Per channel: 8 or 16."""
 
 
 def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -85,13 +104,72 @@ def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_P
         return np.array(ImageOps.exif_transpose(converted), dtype=np.uint8)
 
 
+def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Size and depth of an RGB image of 8 or 16 bits, without decoding it; raises as `read_levels`."""
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        bits = _rgb_bits(path, image)
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return Header(width, height, bits) if turned else Header(height, width, bits)
+
+
+def read_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """The image as it is stored, upright: (H, W, 3), uint8 of 8 bits per channel or uint16 of 16.
+
+    PNG and TIFF may have 16 bits; the other formats have 8.
+
+    Raises:
+        PairsError: the file is missing, not an image, truncated, or not RGB of 8 or 16 bits.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        bits = _rgb_bits(path, image)
+        if bits == 8:
+            return np.array(ImageOps.exif_transpose(image), dtype=np.uint8)
+        high = np.array(ImageOps.exif_transpose(image), dtype=np.uint16)
+    # Pillow keeps one byte of each 16-bit channel, the high one, by the byte order that it is told.
+    # Told the other order, it keeps the low one.
+    with _opened(path, max_pixels) as image:
+        image.tile = [tile._replace(args=_low_bytes(path, tile.args)) for tile in image.tile]  # type: ignore[attr-defined]
+        low = np.array(ImageOps.exif_transpose(image), dtype=np.uint16)
+    return high << 8 | low
+
+
+def _rgb_bits(path: Path, image: Image.Image) -> int:
+    """8 or 16, of an RGB picture; raises `PairsError` if it is none."""
+    found = _not_rgb(path, image)
+    if found is None:
+        return 8
+    if found == "16 bits per channel" and image.mode == "RGB" and "transparency" not in image.info:
+        if image.format == "PNG" or image.tag_v2.get(_PLANES, 1) == 1:  # type: ignore[attr-defined]
+            return 16
+        found = "16 bits per channel in separate planes"
+    raise NotRgb(f"{path}: an image must be one RGB picture, but got {found}; convert it first")
+
+
+def _low_bytes(path: Path, args: Any) -> Any:
+    """Arguments of Pillow's decoder that make it keep the low bytes of 16-bit channels."""
+    raw, *others = args if isinstance(args, tuple) else (args,)
+    # libtiff hands out the machine's own byte order
+    raw = {"RGB;16N": f"RGB;16{'L' if sys.byteorder == 'little' else 'B'}"}.get(raw, raw)
+    if raw not in _LOW_BYTES:
+        raise NotRgb(f"{path}: 16-bit RGB must be stored by pixel, but got the layout {raw}; convert it")
+    low = _LOW_BYTES[raw]
+    return (low, *others) if isinstance(args, tuple) else low
+
+
 def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 to (3, H, W) float32 in [0, 1]."""
+    import torch  # two seconds and 200 MiB, which the processes that prepare pairs need not pay
+
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(torch.float32).div_(255)
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     """(3, H, W) floats to (H, W, 3) uint8, clamped to [0, 1] and rounded to the nearest level."""
+    import torch
+
     levels = image.detach().clamp(0, 1).mul(255).round_().to("cpu", torch.uint8)
     return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())
 
@@ -148,7 +226,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
                 if pixels > max_pixels:
                     raise PairsError(_too_large(path, max_pixels, f"{image.width}×{image.height}"))
                 yield image
-    except PairsError:
+    except (PairsError, MemoryError):
         raise
     except FileNotFoundError:
         raise PairsError(f"{path}: an image file must exist, but there is none; check the name") from None

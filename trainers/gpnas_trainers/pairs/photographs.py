@@ -10,7 +10,16 @@ from pathlib import Path
 
 from gpnas_trainers.pairs.camera import Camera, capture
 from gpnas_trainers.pairs.images import PairsError, read_rgb
-from gpnas_trainers.pairs.writing import check_scale, intact, key, planar, preparing
+from gpnas_trainers.pairs.writing import (
+    ShardWriter,
+    check_scale,
+    intact,
+    key,
+    planar,
+    publish,
+    shard_name,
+    work_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -80,21 +89,21 @@ def prepare_photographs(
     target = Path(cache) / f"photographs-x{scale}-{key(source)}"
     if intact(target) is not None:
         return target
-    with preparing(target) as writer:
-        for done, (photograph, path) in enumerate(zip(PHOTOGRAPHS, paths, strict=True), start=1):
-            hr = planar(read_rgb(path))
-            hr = hr[:, : hr.shape[1] // scale * scale, : hr.shape[2] // scale * scale]
-            writer.append(photograph.name, capture(camera, hr, scale, name=photograph.name, seed=seed), hr)
-            if progress is not None:
-                progress(done, len(PHOTOGRAPHS))
-        entries = [
-            replace(entry, split=photograph.split)
-            for entry, photograph in zip(writer.entries, PHOTOGRAPHS, strict=True)
-        ]
+    with work_folder(target) as folder:
+        if folder is None:
+            return target  # another process made it meanwhile
+        entries = []
+        with ShardWriter(folder / shard_name(0), 0) as writer:
+            for done, (photograph, path) in enumerate(zip(PHOTOGRAPHS, paths, strict=True), start=1):
+                hr = planar(read_rgb(path))
+                hr = hr[:, : hr.shape[1] // scale * scale, : hr.shape[2] // scale * scale]
+                lr = capture(camera, hr, scale, name=photograph.name, seed=seed)
+                entries.append(replace(writer.append(photograph.name, lr, hr), split=photograph.split))
+                if progress is not None:
+                    progress(done, len(PHOTOGRAPHS))
         licences = {photograph.name: photograph.licence for photograph in PHOTOGRAPHS}
-        writer.finish(
-            {"scale": scale, "seed": seed, "source": source, "licences": licences, "excluded": []}, entries
-        )
+        document = {"scale": scale, "seed": seed, "source": source, "licences": licences, "excluded": []}
+        publish(folder, target, document, entries)
     return target
 
 

@@ -1,30 +1,38 @@
-"""A prepared set: one folder with a manifest and two flat files of pixels, and how it is read.
+"""A prepared set: one folder with a manifest and shards of pixels, and how it is read.
 
-`lr.u8` and `hr.u8` hold the images one after another, each (3, height, width) of uint8. They are
-memory-mapped, so that all trials of a machine share one copy and opening costs nothing.
-`manifest.json` says where each image lies, which split it belongs to, and what the set was made of.
+A shard holds pairs one after another, LR before HR, each image as (3, height, width) of uint8 or, where
+its file has 16 bits, of uint16 in little-endian order. Shards are memory-mapped, so that all trials of a
+machine share one copy and opening costs nothing. `manifest.json` says where each image lies, which split
+it belongs to, and what the set was made of.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpnas_trainers.pairs.images import PairsError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 FORMAT = "gpnas-pairs"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
-FILES = ("lr.u8", "hr.u8")
+ALIGNMENT = 64
+"""Bytes: every image begins at a multiple of it."""
+OPEN_SHARDS = 256
+"""So many shards a set holds open at most, since each takes a file descriptor."""
+
+DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype("<u2")}
+"""By bits per channel."""
 
 Split = Literal["train", "validation"]
 
@@ -37,16 +45,29 @@ class Entry:
     """Unique within the set."""
     lr_shape: tuple[int, int]
     """Height and width; HR's are `scale` times as large."""
+    lr_bits: int
+    """Per channel: 8 or 16."""
+    hr_bits: int
+    shard: int
+    """Place of its shard in the manifest's list."""
     lr_offset: int
-    """First byte in `lr.u8`."""
+    """First byte in the shard."""
     hr_offset: int
-    """First byte in `hr.u8`."""
     lr_sha256: str
     """Of the LR pixels."""
     hr_sha256: str
     """Of the HR pixels."""
+    ncc: float | None = None
+    """Agreement of LR with HR, as `checks.ncc` measures it; None where the synthetic camera made LR."""
+    shift: tuple[float, float] | None = None
+    """(down, right) of LR in LR pixels, as `checks.shift` measures it."""
     split: str = ""
     """`train` or `validation`."""
+
+    def extents(self, scale: int) -> tuple[int, int]:
+        """Bytes of the LR and of the HR image."""
+        area = 3 * self.lr_shape[0] * self.lr_shape[1]
+        return area * self.lr_bits // 8, scale**2 * area * self.hr_bits // 8
 
 
 class PairSet:
@@ -61,10 +82,13 @@ class PairSet:
         fingerprint: SHA-256 of scale, split, names and pixels: two sets that agree in it are equal.
     """
 
-    def __init__(self, folder: Path, scale: int, split: str, entries: Sequence[Entry]) -> None:
+    def __init__(
+        self, folder: Path, scale: int, split: str, entries: Sequence[Entry], shards: Sequence[str]
+    ) -> None:
         self._folder, self._split = Path(folder), split
-        self._entries = tuple(entries)
-        self._maps: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
+        self._entries, self._shards = tuple(entries), tuple(shards)
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._deep = any(16 in (entry.lr_bits, entry.hr_bits) for entry in entries)
         self.scale = scale
         self.names = tuple(entry.name for entry in entries)
         self.shapes = tuple(entry.lr_shape for entry in entries)
@@ -80,26 +104,32 @@ class PairSet:
         return f"PairSet({len(self)} pairs, scale={self.scale}, folder={str(self._folder)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": None}  # a map must not travel by value
+        return {**self.__dict__, "_maps": {}}  # a map must not travel by value
 
     def head(self, count: int | None) -> PairSet:
         """The first `count` pairs; all of them where there are fewer, or where it is None."""
-        return PairSet(self._folder, self.scale, self._split, self._entries[:count])
+        return PairSet(self._folder, self.scale, self._split, self._entries[:count], self._shards)
 
-    def image(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Pair `index` as lr (3, h, w) and hr (3, scale·h, scale·w), uint8: views of the mapped files.
+    def image(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Pair `index` as lr (3, h, w) and hr (3, scale·h, scale·w), copies, in 8-bit levels 0 … 255.
 
-        What is written to a view stays in this process and never reaches the files.
+        An image of 8 bits is uint8; one of 16 is float32, with its 65,536 levels between the 256.
         """
-        lr, hr = self._mapped()
+        lr, hr = (
+            pixels.copy() if pixels.dtype == np.uint8 else pixels.astype(np.float32) / np.float32(257)
+            for pixels in self.stored(index)
+        )
+        return lr, hr
+
+    def stored(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Pair `index` as it is stored: read-only views of the mapped file, uint8 or uint16."""
         entry = self._entries[index]
         height, width = entry.lr_shape
-        size = 3 * height * width
-        tall, wide = self.scale * height, self.scale * width
-        return (
-            lr[entry.lr_offset : entry.lr_offset + size].reshape(3, height, width),
-            hr[entry.hr_offset : entry.hr_offset + self.scale**2 * size].reshape(3, tall, wide),
-        )
+        shard = self._shard(entry.shard)
+        lr_bytes, hr_bytes = entry.extents(self.scale)
+        lr = shard[entry.lr_offset : entry.lr_offset + lr_bytes].view(DTYPES[entry.lr_bits])
+        hr = shard[entry.hr_offset : entry.hr_offset + hr_bytes].view(DTYPES[entry.hr_bits])
+        return lr.reshape(3, height, width), hr.reshape(3, self.scale * height, self.scale * width)
 
     def patches(
         self, batch_size: int, hr_patch: int, generator: np.random.Generator
@@ -121,6 +151,8 @@ class PairSet:
             ValueError: `hr_patch` is not a positive multiple of the scale.
             PairsError: no pair is as large as the patch.
         """
+        import torch  # see `images.to_tensor`
+
         if hr_patch < 1 or hr_patch % self.scale:
             raise ValueError(
                 f"`hr_patch` must be a positive multiple of the scale {self.scale}, but got {hr_patch}"
@@ -137,34 +169,45 @@ class PairSet:
         chosen = generator.integers(len(large), size=batch_size)
         where = generator.random((batch_size, 2))
         transforms = generator.integers(8, size=batch_size)
-        lr_batch = np.empty((batch_size, 3, side, side), np.uint8)
-        hr_batch = np.empty((batch_size, 3, hr_patch, hr_patch), np.uint8)
+        levels = np.uint16 if self._deep else np.uint8
+        lr_batch = np.empty((batch_size, 3, side, side), levels)
+        hr_batch = np.empty((batch_size, 3, hr_patch, hr_patch), levels)
         for row in range(batch_size):
             index = large[chosen[row]]
-            lr, hr = self.image(index)
+            lr, hr = self.stored(index)
             height, width = self.shapes[index]
             y = int(where[row, 0] * (height - side + 1))
             x = int(where[row, 1] * (width - side + 1))
-            lr_batch[row] = dihedral(lr[:, y : y + side, x : x + side], int(transforms[row]))
+            _put(lr_batch[row], dihedral(lr[:, y : y + side, x : x + side], int(transforms[row])))
             y, x = self.scale * y, self.scale * x
-            hr_batch[row] = dihedral(hr[:, y : y + hr_patch, x : x + hr_patch], int(transforms[row]))
-        return (
-            torch.from_numpy(lr_batch).to(torch.float32).div_(255),
-            torch.from_numpy(hr_batch).to(torch.float32).div_(255),
-        )
+            _put(hr_batch[row], dihedral(hr[:, y : y + hr_patch, x : x + hr_patch], int(transforms[row])))
+        top = np.iinfo(levels).max
+        lr_patches, hr_patches = (torch.from_numpy(batch).to(torch.float32) for batch in (lr_batch, hr_batch))
+        return lr_patches.div_(top), hr_patches.div_(top)
 
-    def _mapped(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._maps is None:
+    def _shard(self, place: int) -> NDArray[np.uint8]:
+        found = self._maps.pop(place, None)
+        if found is None:
+            path = self._folder / self._shards[place]
             try:
-                # Copy-on-write: pages stay shared, and PyTorch does not warn of read-only memory.
-                lr, hr = (np.asarray(np.memmap(self._folder / name, np.uint8, mode="c")) for name in FILES)
+                found = np.asarray(np.memmap(path, np.uint8, mode="r"))
             except (OSError, ValueError) as error:
-                raise PairsError(f"{self._folder}: prepared pairs cannot be opened ({error})") from None
-            self._maps = (lr, hr)
-        return self._maps
+                raise PairsError(f"{path}: prepared pairs cannot be opened ({error})") from None
+            if len(self._maps) >= OPEN_SHARDS:
+                del self._maps[next(iter(self._maps))]  # the one that was used longest ago
+        self._maps[place] = found
+        return found
 
 
-def dihedral(image: NDArray[np.uint8], transform: int) -> NDArray[np.uint8]:
+def _put(patch: NDArray[Any], pixels: NDArray[Any]) -> None:
+    """Writes pixels into a patch of equal or greater depth; 257 of 16-bit levels are one of 8."""
+    if patch.dtype == pixels.dtype:
+        patch[...] = pixels
+    else:
+        np.multiply(pixels, 257, out=patch, dtype=np.uint16)
+
+
+def dihedral(image: NDArray[Any], transform: int) -> NDArray[Any]:
     """A view of (C, H, W): bit 0 of `transform` flips rows, bit 1 columns, bit 2 then transposes."""
     if transform & 1:
         image = image[:, ::-1]
@@ -189,23 +232,18 @@ def open_pairs(folder: str | Path, split: Split, *, verify: bool = False) -> Pai
         raise ValueError(f"a split must be train or validation, but got {split!r}")
     folder = Path(folder)
     manifest = read_manifest(folder)
-    entries = manifest["images"]
+    scale, entries = manifest["scale"], manifest["images"]
+    shards = [shard["file"] for shard in manifest["shards"]]
     if verify:
-        for entry, lr, hr in _contents(folder, manifest["scale"], entries):
+        every = PairSet(folder, scale, "", entries, shards)
+        for index, entry in enumerate(entries):
+            lr, hr = every.stored(index)
             if (digest(lr), digest(hr)) != (entry.lr_sha256, entry.hr_sha256):
                 raise PairsError(
                     f"{folder}: the pixels of {entry.name} must have the manifest's SHA-256, but do not; "
                     "delete the folder so that it is prepared again"
                 )
-    return PairSet(folder, manifest["scale"], split, [entry for entry in entries if entry.split == split])
-
-
-def _contents(
-    folder: Path, scale: int, entries: Sequence[Entry]
-) -> Iterator[tuple[Entry, NDArray[np.uint8], NDArray[np.uint8]]]:
-    every = PairSet(folder, scale, "", entries)
-    for index, entry in enumerate(entries):
-        yield entry, *every.image(index)
+    return PairSet(folder, scale, split, [entry for entry in entries if entry.split == split], shards)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -221,27 +259,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 f"{folder}: prepared pairs must be of version {VERSION}, but got {document['version']}; "
                 f"{again}"
             )
-        images: list[Entry] = []
-        pixels, area = 0, int(document["scale"]) ** 2
-        for fields in document["images"]:
-            entry = Entry(**{**fields, "lr_shape": tuple(fields["lr_shape"])})
-            height, width = entry.lr_shape
-            if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-                raise ValueError(f"shape {entry.lr_shape} of {entry.name}")
-            if (entry.lr_offset, entry.hr_offset) != (pixels, area * pixels):
-                raise ValueError(f"offsets {entry.lr_offset}, {entry.hr_offset} of {entry.name}")
-            pixels += 3 * height * width
-            images.append(entry)
-        document["images"] = images
-        for name, size in zip(FILES, (pixels, area * pixels), strict=True):
-            found = (folder / name).stat().st_size
+        sizes = [int(shard["bytes"]) for shard in document["shards"]]
+        for shard, size in zip(document["shards"], sizes, strict=True):
+            if Path(shard["file"]).name != shard["file"]:
+                raise ValueError(f"shard {shard['file']!r}, which is not in the folder")
+            found = (folder / shard["file"]).stat().st_size
             if found != size:
-                raise ValueError(f"{name} of {found} bytes where {size} are due")
+                raise ValueError(f"{shard['file']} of {found} bytes where {size} are due")
+        images = [_entry(fields, int(document["scale"]), sizes) for fields in document["images"]]
+        document["images"] = images
     except PairsError:
         raise
     except FileNotFoundError as error:
         raise PairsError(
-            f"{folder}: prepared pairs must hold {MANIFEST}, {FILES[0]} and {FILES[1]}, but "
+            f"{folder}: prepared pairs must hold {MANIFEST} and all shards, but "
             f"{Path(str(error.filename)).name} is missing; prepare them first"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -249,7 +280,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(document)
 
 
-def digest(pixels: NDArray[np.uint8]) -> str:
+def _entry(fields: dict[str, Any], scale: int, sizes: Sequence[int]) -> Entry:
+    shift = fields["shift"]
+    entry = Entry(
+        **{**fields, "lr_shape": tuple(fields["lr_shape"]), "shift": None if shift is None else tuple(shift)}
+    )
+    height, width = entry.lr_shape
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise ValueError(f"shape {entry.lr_shape} of {entry.name}")
+    if not {entry.lr_bits, entry.hr_bits} <= set(DTYPES):
+        raise ValueError(f"{entry.lr_bits} and {entry.hr_bits} bits of {entry.name}")
+    if not 0 <= entry.shard < len(sizes):
+        raise ValueError(f"shard {entry.shard} of {entry.name}")
+    lr_bytes, hr_bytes = entry.extents(scale)
+    ends = [0, entry.lr_offset, entry.lr_offset + lr_bytes, entry.hr_offset, entry.hr_offset + hr_bytes]
+    if ends != sorted(ends) or ends[-1] > sizes[entry.shard] or (ends[1] | ends[3]) % ALIGNMENT:
+        raise ValueError(f"offsets {entry.lr_offset}, {entry.hr_offset} of {entry.name}")
+    return entry
+
+
+def digest(pixels: NDArray[Any]) -> str:
     """SHA-256 of the pixels, in C order."""
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
 

@@ -1,14 +1,20 @@
-"""Where pairs come from, by one name: a user's folder, or else the shipped photographs."""
+"""Where pairs come from, by one name: a prepared set, a user's folder, or the shipped photographs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from gpnas_trainers.pairs.camera import Camera
 from gpnas_trainers.pairs.folder import prepare_folder
+from gpnas_trainers.pairs.images import PairsError
 from gpnas_trainers.pairs.photographs import prepare_photographs
+from gpnas_trainers.pairs.prepared import FORMAT, MANIFEST, read_manifest
+
+MINIMUM_NCC = 0.99
+"""The paper's (Pan et al. 2020, Sec. 4.1)."""
 
 
 def cache_folder() -> Path:
@@ -25,17 +31,57 @@ def prepare(
     *,
     camera: Camera | None = None,
     minimum_side: int = 48,
+    minimum_ncc: float = MINIMUM_NCC,
+    workers: int | None = 1,
     report: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """The prepared set of a folder of pairs, or, where `source` is None, of the shipped photographs.
+    """A prepared set: itself, or that of a folder of pairs, or of the shipped photographs.
 
-    In the user's cache, with seed 0: a split does not depend on a search's seed, so that searches
-    that differ in it can be compared. The arguments are those of `prepare_folder` and
-    `prepare_photographs`.
+    The latter two are made in the user's cache, with seed 0: a split does not depend on a search's seed,
+    so that searches that differ in it can be compared.
+
+    Args:
+        source: a prepared set, or a cache that holds one set of this scale; a folder of pairs; or None for
+            the photographs.
+        scale: HR pixels per LR pixel.
+        camera: of the photographs.
+        minimum_side, minimum_ncc, workers, report, progress: as `prepare_folder`.
 
     Raises:
-        PairsError: no set can be made of it.
+        PairsError: no set can be made of it, or the prepared one has another scale.
     """
     if source is None:
-        return prepare_photographs(cache_folder(), scale, camera=camera)
-    return prepare_folder(source, cache_folder(), scale, minimum_side=minimum_side, report=report)
+        return prepare_photographs(cache_folder(), scale, camera=camera, progress=progress)
+    made = _already_prepared(Path(source), scale)
+    if made is not None:
+        return made
+    return prepare_folder(
+        source,
+        cache_folder(),
+        scale,
+        minimum_side=minimum_side,
+        minimum_ncc=minimum_ncc,
+        workers=workers,
+        report=report,
+        progress=progress,
+    )
+
+
+def _already_prepared(source: Path, scale: int) -> Path | None:
+    """The set of this scale that a folder is or holds; None where it is or holds no sets."""
+    scales: dict[Path, int] = {}
+    for path in (source / MANIFEST, *sorted(source.glob(f"*/{MANIFEST}"))):
+        # others, too, call a file so
+        with suppress(OSError, UnicodeDecodeError):
+            if f'"{FORMAT}"' in path.read_text(encoding="utf-8"):
+                scales[path.parent] = int(read_manifest(path.parent)["scale"])
+    if not scales:
+        return None
+    fitting = [each for each, of in scales.items() if of == scale]
+    if len(fitting) != 1:
+        found = ", ".join(f"{each.name} of scale {of}" for each, of in scales.items())
+        raise PairsError(
+            f"{source}: prepared pairs must be one set of scale {scale}, but got {found}; name one"
+        )
+    return fitting[0]

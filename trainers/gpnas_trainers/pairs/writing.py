@@ -1,4 +1,4 @@
-"""How a prepared set comes to be: whole at its place, or not at all."""
+"""How a prepared set comes to be: whole at its place, or not at all; interrupted work goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from gpnas_trainers.pairs.images import PairsError
 from gpnas_trainers.pairs.prepared import (
-    FILES,
+    ALIGNMENT,
+    DTYPES,
     FORMAT,
     MANIFEST,
     VERSION,
@@ -30,62 +31,121 @@ from gpnas_trainers.pairs.prepared import (
     read_manifest,
 )
 
+KEPT_DAYS = 7
+"""So long the work of an interrupted preparation is kept, to be gone on with."""
 
-class Writer:
-    """Appends pairs to the two flat files of a set that is being prepared."""
 
-    def __init__(self, folder: Path) -> None:
-        self._files: list[BinaryIO] = [(folder / name).open("xb") for name in FILES]
-        self._folder = folder
-        self.entries: list[Entry] = []
+class WorkersError(PairsError):
+    """A worker process died; what the others have finished is kept."""
 
-    def append(self, name: str, lr: NDArray[np.uint8], hr: NDArray[np.uint8]) -> None:
-        """Adds lr (3, h, w) and hr (3, scale·h, scale·w)."""
-        offsets = [file.tell() for file in self._files]
-        for file, pixels in zip(self._files, (lr, hr), strict=True):
-            file.write(np.ascontiguousarray(pixels).data)
-        shape = (lr.shape[1], lr.shape[2])
-        self.entries.append(Entry(name, shape, offsets[0], offsets[1], digest(lr), digest(hr)))
 
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
+class ShardWriter:
+    """Appends pairs to one shard, which appears at `path` whole when the block ends."""
 
-    def finish(self, document: dict[str, Any], entries: Sequence[Entry]) -> None:
-        """Closes the files durably and writes the manifest."""
-        for file in self._files:
+    def __init__(self, path: Path, place: int) -> None:
+        self._path, self._place = path, place
+        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> ShardWriter:
+        self._file = self._temporary.open("xb")
+        return self
+
+    def append(
+        self,
+        name: str,
+        lr: NDArray[Any],
+        hr: NDArray[Any],
+        *,
+        ncc: float | None = None,
+        shift: tuple[float, float] | None = None,
+    ) -> Entry:
+        """Adds lr (3, h, w) and hr (3, scale·h, scale·w), each uint8 or uint16."""
+        return Entry(
+            name=name,
+            lr_shape=(lr.shape[1], lr.shape[2]),
+            lr_bits=8 * lr.itemsize,
+            hr_bits=8 * hr.itemsize,
+            shard=self._place,
+            lr_offset=self._append(lr),
+            hr_offset=self._append(hr),
+            lr_sha256=digest(lr),
+            hr_sha256=digest(hr),
+            ncc=ncc,
+            shift=shift,
+        )
+
+    def _append(self, pixels: NDArray[Any]) -> int:
+        assert self._file is not None
+        offset = self._file.tell()
+        self._file.write(np.ascontiguousarray(pixels, DTYPES[8 * pixels.itemsize]).data)
+        self._file.write(bytes(-self._file.tell() % ALIGNMENT))
+        return offset
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._file is not None
+        try:
+            with self._file as file:
+                if kind is None:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if kind is None:
+                self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def shard_name(place: int) -> str:
+    return f"pixels-{place:05}.bin"
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Writes a document durably, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            json.dump(document, file, indent=1, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
-        self.close()
-        document = {
-            "format": FORMAT,
-            "version": VERSION,
-            **document,
-            "images": [asdict(entry) for entry in entries],
-        }
-        with (self._folder / MANIFEST).open("x", encoding="utf-8") as manifest:
-            json.dump(document, manifest, indent=1, ensure_ascii=False)
-            manifest.flush()
-            os.fsync(manifest.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def preparing(target: Path) -> Iterator[Writer]:
-    """A writer of a set that appears at `target` whole, when the block ends, or not at all.
+def work_folder(target: Path) -> Iterator[Path | None]:
+    """The folder in which the set that shall appear at `target` is made; None once it is there.
 
-    Several processes may prepare the same set at once: each writes its own folder, and the first
-    rename wins. The block must call `finish`.
+    It holds what an interrupted preparation has finished. Of several processes that prepare the same set
+    the others wait for the first. The block calls `publish` at its end; if it raises `PairsError`, or has
+    finished nothing, its work is removed; else it is kept for the next call.
     """
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    work = target.with_name(f".{target.name}.partial")
+    lock = -1
     try:
-        temporary.mkdir(parents=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent)
-        writer = Writer(temporary)
+        while intact(target) is None:
+            work.mkdir(exist_ok=True)
+            lock = os.open(work, os.O_RDONLY)
+            _lock(lock, wait=True)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), work.stat()):
+                    break
+            os.close(lock)  # what was waited for has been published or removed
+            lock = -1
         try:
-            yield writer
+            yield work if lock >= 0 else None
+        except WorkersError:
+            raise
+        except PairsError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         finally:
-            writer.close()
-        _publish(temporary, target)
+            with suppress(FileNotFoundError):
+                mine = lock >= 0 and os.path.samestat(os.fstat(lock), work.stat())
+                if mine and not any(work.glob("*.json")):
+                    shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise PairsError(
@@ -94,7 +154,46 @@ def preparing(target: Path) -> Iterator[Writer]:
             + " or choose another folder"
         ) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if lock >= 0:
+            os.close(lock)
+
+
+def publish(work: Path, target: Path, document: dict[str, Any], entries: Sequence[Entry]) -> None:
+    """Writes the manifest of a set that is finished, and moves the set to its place.
+
+    Args:
+        work: its folder, with the shards that the entries name by place.
+        target: where it goes; what is there already is damaged, and replaced.
+        document: scale, source and the like.
+        entries: with their splits.
+    """
+    shards = [work / shard_name(place) for place in range(1 + max(entry.shard for entry in entries))]
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        **document,
+        "shards": [{"file": shard.name, "bytes": shard.stat().st_size} for shard in shards],
+        "images": [asdict(entry) for entry in entries],
+    }
+    write_json(work / MANIFEST, document)
+    keep = {MANIFEST, *(shard.name for shard in shards)}
+    for left in work.iterdir():
+        if left.name not in keep:
+            left.unlink()
+    for _ in range(3):
+        try:
+            work.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+        else:
+            return
+        # A damaged set stands in the way: move it aside before it is removed, so that no process
+        # ever finds half of it.
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.damaged")
+        target.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    raise OSError(errno.EEXIST, f"{target.name} cannot be replaced")
 
 
 def intact(target: Path) -> dict[str, Any] | None:
@@ -110,36 +209,35 @@ def key(document: Any) -> str:
     return hashlib.sha256(canonical([FORMAT, VERSION, document])).hexdigest()[:16]
 
 
-def _publish(temporary: Path, target: Path) -> None:
-    for _ in range(3):
-        try:
-            temporary.rename(target)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise
-        else:
-            return
-        if intact(target) is not None:
-            return  # another process was faster with the same set
-        # A damaged set stands in the way: move it aside before it is removed, so that no process
-        # ever finds half of it.
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.damaged")
-        target.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
-    raise OSError(errno.EEXIST, f"{target.name} cannot be replaced")
+def _lock(folder: int, *, wait: bool) -> bool:
+    """Takes the lock of an open folder, which ends with the process; False where another has it."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks: two preparations at once only waste time
+    return True
 
 
 def _sweep(cache: Path) -> None:
-    """Removes what killed preparations left behind a day ago or earlier."""
-    for left in cache.glob(".*.partial"):
-        try:
-            if time.time() - left.stat().st_mtime > 86_400:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue
+    """Removes what interrupted preparations left behind long ago."""
+    for left in (*cache.glob(".*.partial"), *cache.glob(".*.damaged")):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86_400 * KEPT_DAYS:
+                folder = os.open(left, os.O_RDONLY)
+                try:
+                    if _lock(folder, wait=False):
+                        shutil.rmtree(left, ignore_errors=True)
+                finally:
+                    os.close(folder)
 
 
-def planar(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def planar(image: NDArray[Any]) -> NDArray[Any]:
     """(H, W, 3) to (3, H, W)."""
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 

@@ -16,22 +16,18 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gpnas import GpnasError, __version__
+from gpnas.cli import data
+from gpnas.cli.console import log, out, plain, positive
 from gpnas.records import STRATEGIES
 
 if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
     from gpnas.dispatch.conductor import Event
     from gpnas.dispatch.delivery import Delivery
-
-log = Console(stderr=True, highlight=False, soft_wrap=True)
-# a pipe has no width of its own: wide enough that no table is cut
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             document = options.run_command(options)
         if options.json:
             print(json.dumps(document, indent=2, allow_nan=False))
-        return 0
+        return getattr(options, "exit_code", 0)
     except GpnasError as error:
         if options.verbose:
             log.print_exception()
-        log.print(f"[bold red]error[/]: {_plain(error)}")
+        log.print(f"[bold red]error[/]: {plain(error)}")
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         log.print("interrupted")
@@ -66,13 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.verbose:
             log.print_exception()
         where = f"{error.filename}: " if error.filename else ""
-        log.print(f"[bold red]error[/]: {_plain(where)}{_plain(error.strerror or error)}")
+        log.print(f"[bold red]error[/]: {plain(where)}{plain(error.strerror or error)}")
         return 1
-
-
-def _plain(text: object) -> str:
-    """Text as it is: brackets in it are not markup."""
-    return escape(str(text))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], Any], text: str) -> Any:
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def command(name: str, run: Callable[[argparse.Namespace], Any], text: str, among: Any = commands) -> Any:
+        sub = among.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(run_command=run)
         sub.add_argument("--json", action="store_true", help="print one JSON document on stdout")
         return sub
@@ -96,8 +87,8 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--space", required=True, help="a YAML file, or the name of a shipped one")
     search.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
     search.add_argument("--scale", type=int, help="super-resolution factor (default: the space file's)")
-    search.add_argument("--trials", type=_positive, help="trainings granted (default: the space file's)")
-    search.add_argument("--concurrent", type=_positive, help="trials side by side")
+    search.add_argument("--trials", type=positive, help="trainings granted (default: the space file's)")
+    search.add_argument("--concurrent", type=positive, help="trials side by side")
     search.add_argument("--strategy", choices=STRATEGIES, help="how it chooses")
     search.add_argument(
         "--cost-aware",
@@ -134,9 +125,11 @@ def parser() -> argparse.ArgumentParser:
     space = command("space", _space, "show what a space file means")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
 
+    data.add_commands(commands, command)
+
     export = command("export", _export, "write a bundle of a finished search")
     export.add_argument("search", metavar="RUN", type=Path, help="run folder")
-    export.add_argument("--top", type=_positive, default=3, help="how many networks (default: 3)")
+    export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
     export.add_argument("-o", "--output", type=Path, required=True, help="folder, or file with .zip")
 
     evaluate = command("evaluate", _evaluate, "measure a bundle: every network, every pair, all")
@@ -159,15 +152,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _tiles(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--tile", type=_positive, default=120, help="tile side in LR pixels (default: 120)")
+    sub.add_argument("--tile", type=positive, default=120, help="tile side in LR pixels (default: 120)")
     sub.add_argument("--overlap", type=int, default=60, help="LR pixels shared by tiles (default: 60)")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
-    return number
 
 
 class _Watcher:
@@ -186,7 +172,7 @@ class _Watcher:
         self.best = float("-inf")
 
     def say(self, line: str) -> None:
-        log.print(_plain(line))
+        log.print(plain(line))
 
     def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
         self.say(f"run: {run}")
@@ -203,14 +189,14 @@ class _Watcher:
             return
         candidate = event.candidate
         if observation.value is None:
-            result = f"[red]failed[/]: {_plain(observation.failure)}"
+            result = f"[red]failed[/]: {plain(observation.failure)}"
         else:
             self.best = max(self.best, observation.value)
             result = f"{observation.value:6.2f} dB  {observation.metrics['ssim']:.4f}"
         phase = candidate.decision.get("phase", "")
         log.print(
-            f"{candidate.id}  {_plain(candidate.architecture):42s} {result}"
-            f"  {observation.seconds:5.1f} s  {_plain(phase)}"
+            f"{candidate.id}  {plain(candidate.architecture):42s} {result}"
+            f"  {observation.seconds:5.1f} s  {plain(phase)}"
         )
         best = f", best {self.best:.2f} dB" if self.best > float("-inf") else ""
         self.bar.update(self.task, advance=1, description=f"trials{best}")
@@ -257,7 +243,7 @@ def _show(delivery: Delivery) -> None:
             continue
         table.add_row(
             chosen.get(ranked.candidate.id, ""),
-            _plain(ranked.candidate.architecture),
+            plain(ranked.candidate.architecture),
             f"{ranked.predicted:.2f} ± {ranked.stddev:.2f}",
             f"{ranked.observed:.2f}",
             f"{ranked.ssim:.4f}",
@@ -272,9 +258,9 @@ def _show(delivery: Delivery) -> None:
     )
     out.print(
         f"{delivery.observed} trials ({delivery.failed} failed), {delivery.seconds:.0f} s\n"
-        f"bundle: {_plain(delivery.bundle)}\n\n"
-        f"next: gpnas evaluate {_plain(delivery.bundle)}\n"
-        f"      gpnas upscale {_plain(delivery.bundle)} photo.jpg -o photo_sr.png"
+        f"bundle: {plain(delivery.bundle)}\n\n"
+        f"next: gpnas evaluate {plain(delivery.bundle)}\n"
+        f"      gpnas upscale {plain(delivery.bundle)} photo.jpg -o photo_sr.png"
     )
 
 
@@ -285,14 +271,14 @@ def _status(options: argparse.Namespace) -> Any:
     document = status(options.search)
     if options.json:
         return document
-    table = Table(title=f"{_plain(document['run'])}: {document['state']}", title_justify="left")
+    table = Table(title=f"{plain(document['run'])}: {document['state']}", title_justify="left")
     for heading in ("candidate", "architecture", "state", "PSNR dB", "seconds", "attempts"):
         table.add_column(heading, justify="left" if heading in ("candidate", "architecture") else "right")
     for row in document["candidates"]:
         axes = ",".join(f"{name}={value}" for name, value in row["architecture"]["axes"].items())
         table.add_row(
             row["id"],
-            _plain(f"{row['architecture']['family']}:{axes}"),
+            plain(f"{row['architecture']['family']}:{axes}"),
             row["state"],
             "" if row["psnr"] is None else f"{row['psnr']:.2f}",
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
@@ -332,7 +318,7 @@ def _space(options: argparse.Namespace) -> Any:
     if options.json:
         return document
     out.print(
-        f"{_plain(document['file'])}: ×{document['scale']}, {document['feasible']:,} architectures"
+        f"{plain(document['file'])}: ×{document['scale']}, {document['feasible']:,} architectures"
         + (f", {document['share']:.1%} of {document['size']:,}" if document["limits"] else "")
     )
     if document["limits"]:
@@ -342,27 +328,25 @@ def _space(options: argparse.Namespace) -> Any:
         for heading in ("excludes", "leaves"):
             table.add_column(heading, justify="right")
         for row in document["limits"]:
-            table.add_row(_plain(row["limit"]), f"{row['excludes']:,}", f"{row['leaves']:,}")
+            table.add_row(plain(row["limit"]), f"{row['excludes']:,}", f"{row['leaves']:,}")
         out.print(table)
     table = Table("family", "axis", "kind", "values", title="Axes", title_justify="left")
     for name, family in document["families"].items():
         label = f"{name}: {family['architectures']:,}"
         for axis in family["axes"]:
-            table.add_row(
-                _plain(label), _plain(axis["name"]), axis["kind"], _plain(_in_short(axis["values"]))
-            )
+            table.add_row(plain(label), plain(axis["name"]), axis["kind"], plain(_in_short(axis["values"])))
             label = ""
     out.print(table)
     for word in ("cheapest", "dearest"):
         row = document[word]
         out.print(
-            f"{word}: {_plain(row['name'])}  {row['parameters']:,} parameters, "
+            f"{word}: {plain(row['name'])}  {row['parameters']:,} parameters, "
             f"{row['gmacs']:.2f} GMACs at 120×120"
         )
     if document["design"]:
         out.print("the first design would train:")
     for name in document["design"]:
-        out.print(f"  {_plain(name)}")
+        out.print(f"  {plain(name)}")
     return None
 
 
@@ -382,7 +366,7 @@ def _export(options: argparse.Namespace) -> Any:
     if options.json:
         return document
     out.print(
-        f"{len(document['portfolio'])} networks, {document['psnr']:.2f} dB: {_plain(document['bundle'])}"
+        f"{len(document['portfolio'])} networks, {document['psnr']:.2f} dB: {plain(document['bundle'])}"
     )
     return None
 
@@ -409,7 +393,7 @@ def _evaluate(options: argparse.Namespace) -> Any:
         table.add_column(heading, justify="left" if heading in ("networks", "levels") else "right")
     table.add_row("bicubic", "", f"{evaluation.bicubic[0]:.2f}", f"{evaluation.bicubic[1]:.4f}")
     for row in evaluation.rows:
-        members = " + ".join(_plain(member) for member in row.members)
+        members = " + ".join(plain(member) for member in row.members)
         levels = ", ".join(level.replace("_", "-") for level in row.levels)
         table.add_row(members, levels, f"{row.psnr:.2f}", f"{row.ssim:.4f}")
     out.print(table)
@@ -433,14 +417,10 @@ def _upscale(options: argparse.Namespace) -> Any:
             progress=lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total
             ),
-            say=lambda line: log.print(_plain(line)),
+            say=lambda line: log.print(plain(line)),
         )
     if options.json:
         return [{"input": str(source), "output": str(target)} for source, target in written]
     for source, target in written:
-        out.print(f"{_plain(source)} -> {_plain(target)}")
+        out.print(f"{plain(source)} -> {plain(target)}")
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,25 @@
+"""Where the commands write: results to `out`, everything else to `log`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+log = Console(stderr=True, highlight=False, soft_wrap=True)
+# a pipe has no width of its own: wide enough that no table is cut
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+
+
+def plain(text: object) -> str:
+    """Text as it is: brackets in it are not markup."""
+    return escape(str(text))
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
+    return number
