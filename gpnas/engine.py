@@ -27,10 +27,10 @@ from gpnas.records import STRATEGIES, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Context, Hyperparameters, Posterior, covariance, fit
 
-DESIGN_SHARE = {"mi+kg": 0.1, "mi+nei": 0.1, "published": 0.5, "random": 0.0}
-"""Share of the trials that mutual information chooses."""
-LEAST_DESIGN = 4
-"""Least number of trials that mutual information chooses."""
+DESIGN = {"mi+kg": (1, 0.0), "mi+nei": (4, 0.1), "published": (4, 0.5), "random": (0, 0.0)}
+"""Least number of trials that mutual information chooses, and their share of all trials. The knowledge
+gradient explores by itself: after one observation it measured no worse than after four. Workers that
+ask before there is an observation get more of the design."""
 TRIALS = 40
 """Trials counted on where nobody says how many there will be."""
 SOURCE_TRAININGS = 200
@@ -113,7 +113,8 @@ class Engine:
         if strategy == "random" or (sources and design is None):
             self.design = 0
         elif design is None:
-            self.design = max(LEAST_DESIGN, round(DESIGN_SHARE[strategy] * (trials or TRIALS)))
+            least, share = DESIGN[strategy]
+            self.design = max(least, round(share * (trials or TRIALS)))
         else:
             self.design = design
         if portfolio < 1:

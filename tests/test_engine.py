@@ -157,7 +157,7 @@ def test_the_design_is_the_greedy_mutual_information_of_the_prior() -> None:
     from gpnas.mutual_information import greedy_design
     from gpnas.surrogate import Hyperparameters, covariance
 
-    engine = Engine(SPACE, trials=20)
+    engine = Engine(SPACE, trials=20, design=6)
     asked = engine.suggest(engine.design)
     hyperparameters = replace(Hyperparameters.default(SPACE.columns), linear_variance=0.0)
     whole = covariance(SPACE.features, SPACE.features, SPACE.columns, hyperparameters)
