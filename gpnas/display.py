@@ -125,6 +125,8 @@ def _belief(document: Document) -> Iterator[str]:
 
 
 def _outcome(outcome: Document | None) -> Iterator[str]:
+    if outcome is not None and outcome["stopped"] is not None:
+        yield f"{outcome['stopped']}; the value below is what its curve predicted"
     if outcome is None:
         yield "what came of it: still pending"
     elif outcome["value"] is None:

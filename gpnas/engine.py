@@ -23,7 +23,7 @@ from gpnas.acquisition import (
 from gpnas.errors import SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
 from gpnas.mutual_information import TIE, gains
-from gpnas.records import STRATEGIES, Candidate, Fidelity, Observation, Source
+from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Context, Hyperparameters, Posterior, covariance, fit
 
@@ -227,18 +227,35 @@ class Engine:
         """What the observations so far have taught."""
         return self._fitted()
 
+    def outlook(self, architecture: Architecture) -> tuple[float, float] | None:
+        """Mean and standard deviation of one more training of an architecture, in the objective's unit.
+
+        Returns:
+            None while nothing is known: no training succeeded, and there is no other search's.
+
+        Raises:
+            SpaceError: it is not of this space.
+        """
+        index = self.space.index(architecture)
+        if self._context is None and not self._succeeded():
+            return None
+        posterior = self._fitted()
+        mean, variance = posterior.latent(self._features[[index]])
+        mean, variance = posterior.warp.moments(mean, variance + posterior.noise)
+        return float(mean), float(variance.sqrt())
+
     def recommend(self) -> list[Candidate]:
-        """The candidates that were trained, the most promising first.
+        """The candidates that were trained to the end, the most promising first.
 
         Ranked by posterior mean: a noisy observation's luck is no merit of its architecture.
         """
-        succeeded = self._succeeded()
-        if not succeeded:
+        finished = [each for each in self._succeeded() if each.finished]
+        if not finished:
             return []
-        indices = [self._suggested[each.candidate.id] for each in succeeded]
+        indices = [self._suggested[each.candidate.id] for each in finished]
         mean, _ = self._fitted().mean_and_variance(self._features[indices])
-        order = sorted(range(len(succeeded)), key=lambda place: (-float(mean[place]), place))
-        return [succeeded[place].candidate for place in order]
+        order = sorted(range(len(finished)), key=lambda place: (-float(mean[place]), place))
+        return [finished[place].candidate for place in order]
 
     def _note(self, candidate: Candidate) -> None:
         index = self.space.index(candidate.architecture)
@@ -292,12 +309,15 @@ class Engine:
             promise = success + self._optimism(free)
             finalists = promise.argsort(descending=True, stable=True)[:FINALISTS].sort().values
             free, success = free[finalists], success[finalists]
-        succeeded = [self._suggested[each.candidate.id] for each in self._succeeded()]
+        observed = self._succeeded()
+        succeeded = [self._suggested[each.candidate.id] for each in observed]
         pending = sorted(set(self._suggested.values()) - set(succeeded) - set(self._failed()))
         posterior = self._fitted().believing(features[pending])
         count = len(posterior.members[0].z)
         told = range(count - len(pending), count)  # rows of what is believed
-        rows = dict(zip((*succeeded, *pending), (*range(len(succeeded)), *told), strict=True))
+        # one that was stopped can only be recommended when it is trained again
+        rows = {index: row for row, index in enumerate(succeeded) if observed[row].finished}
+        rows |= dict(zip(pending, told, strict=True))
         again = torch.tensor(sorted(set(succeeded) - set(pending)), dtype=torch.int64)
         indices = torch.cat([free, again])
         success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
@@ -309,7 +329,7 @@ class Engine:
 
     def _by_portfolio(self, free: Tensor, success: Tensor) -> tuple[str, Tensor]:
         """The phase, and the score of each; what pends is believed, its errors' correlation predicted."""
-        succeeded = self._succeeded()
+        succeeded = [each for each in self._succeeded() if each.finished]
         own = [self._suggested[each.candidate.id] for each in succeeded]
         pending = [index for name, index in self._suggested.items() if name not in self._observed]
         posterior, features = self._fitted(), self._features
@@ -335,7 +355,7 @@ class Engine:
 
     def _log_seconds(self, indices: Tensor) -> Tensor:
         """Logarithm of the seconds that a training is expected to take; 0 where that does not count."""
-        timed = [each for each in self._succeeded() if each.seconds > 0]
+        timed = [each for each in self._succeeded() if each.seconds > 0 and each.finished]
         if not self.cost_aware or not timed:
             return torch.zeros(len(indices), dtype=torch.float64)
         trained = self._features[[self._suggested[each.candidate.id] for each in timed]]

@@ -85,10 +85,10 @@ class History:
         """
         names = [choice.candidate.id for choice in self.choices]
         if name == "best":
-            succeeded = [each for each in self.observations if each.value is not None]
-            if not succeeded:
+            finished = [each for each in self.observations if each.finished]
+            if not finished:
                 raise ValueError("the best candidate must have an observed value, but no candidate has one")
-            name = max(succeeded, key=lambda each: each.value or 0.0).candidate.id
+            name = max(finished, key=lambda each: each.value or 0.0).candidate.id
         if name not in names:
             known = f"{names[0]} … {names[-1]}" if names else "none yet"
             raise ValueError(f"a candidate must be one of the search's ({known}) or `best`, but got {name!r}")
@@ -139,6 +139,8 @@ class Outcome:
     """Whether the value is within the 90 % interval of the time; None where either is missing."""
     surprise: float | None
     """How many standard deviations of one training the value lies above the prediction."""
+    stopped: str | None = None
+    """Why the training was ended early; the value is then what its curve predicted."""
 
 
 @dataclass(frozen=True)
@@ -417,7 +419,8 @@ def _outcome(
         mean, variance = posterior.latent(engine.features[[index]])
         latent = float(posterior.warp(torch.tensor([told.value], dtype=torch.float64)))
         surprise = (latent - float(mean)) / math.sqrt(float(variance) + posterior.noise)
-    return Outcome(told.value, told.failure, told.seconds, inside, surprise)
+    stopped = None if told.stopped is None else str(told.stopped)
+    return Outcome(told.value, told.failure, told.seconds, inside, surprise, stopped)
 
 
 def _weighed_json(weighed: Weighed) -> dict[str, Any]:

@@ -107,21 +107,58 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """Why a training was ended before its last step."""
+
+    step: int
+    """The last one at which it was evaluated; at least 1."""
+    value: float
+    """The objective at that step."""
+    stddev: float
+    """Of the final value that its curve predicted."""
+    chance: float
+    """That it would have ended among the best, in [0, 1]."""
+    best: int
+    """Among how many best; at least 1."""
+
+    def __post_init__(self) -> None:
+        if self.step < 1 or self.best < 1:
+            raise ValueError(
+                f"`step >= 1` and `best >= 1` must hold, but got step={self.step}, best={self.best}"
+            )
+        if not math.isfinite(self.value) or not 0 <= self.stddev < math.inf:
+            raise ValueError(
+                "a stopped training's value must be finite and its `stddev >= 0`, "
+                f"but got value={self.value}, stddev={self.stddev}"
+            )
+        if not 0 <= self.chance <= 1:
+            raise ValueError(f"`0 <= chance <= 1` must hold, but got {self.chance}")
+
+    def __str__(self) -> str:
+        among = "is best" if self.best == 1 else f"among best {self.best}"
+        return f"stopped at step {self.step}: P({among}) = {self.chance:.2g}"
+
+
+@dataclass(frozen=True)
 class Observation:
     """What the trial of one candidate told."""
 
     candidate: Candidate
     value: float | None
-    """The objective, to be maximised (validation PSNR in dB in gpnas' own trials);
-    None exactly when the trial failed."""
+    """The objective, to be maximised (validation PSNR in dB in gpnas' own trials); of a stopped trial
+    the final value that its curve predicted; None exactly when the trial failed."""
     failure: str | None = None
     """One line that says why the trial failed; None when it did not."""
     seconds: float = 0.0
     """Training and validation time over all attempts; at least 0."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Whatever else was measured, such as `ssim`."""
+    stopped: Stop | None = None
+    """Why the trial was ended early; None when it was not. There is no trained network then."""
 
     def __post_init__(self) -> None:
+        if self.stopped is not None and self.value is None:
+            raise ValueError("a stopped trial must have a predicted value, but got value=None")
         if (self.value is None) == (self.failure is None):
             raise ValueError(
                 "an observation holds either a value or a failure, "
@@ -134,6 +171,11 @@ class Observation:
     @property
     def failed(self) -> bool:
         return self.value is None
+
+    @property
+    def finished(self) -> bool:
+        """Trained to the last step: the value was measured, and there is a network."""
+        return self.value is not None and self.stopped is None
 
 
 @dataclass(frozen=True)

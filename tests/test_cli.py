@@ -13,8 +13,9 @@ from PIL import Image
 from gpnas.cli import main, parser
 
 OPTIONS = {
-    "search": "--address --budget-hours --concurrent --cost-aware --data --json --no-cost-aware "
-    "--no-portfolio-aware --portfolio-aware --run --scale --seed --space --strategy --trials --warm-start",
+    "search": "--address --budget-hours --concurrent --cost-aware --data --early-stopping --json "
+    "--no-cost-aware --no-early-stopping --no-portfolio-aware --portfolio-aware --run --scale --seed --space "
+    "--strategy --trials --warm-start",
     "status": "--json RUN",
     "explain": "--json CANDIDATE RUN",
     "space": "--json FILE",

@@ -9,7 +9,7 @@ import torch
 
 from gpnas import Architecture, Engine, Observation, SearchSpace
 from gpnas.errors import SpaceError
-from gpnas.records import STRATEGIES, Candidate, Source
+from gpnas.records import STRATEGIES, Candidate, Source, Stop
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace(
@@ -228,3 +228,38 @@ def test_what_breaks_a_rule_is_named() -> None:
     engine.observe(Observation(candidate, 1.0))
     with pytest.raises(ValueError, match="observed once"):
         engine.observe(Observation(candidate, 1.0))
+
+
+def test_a_stopped_training_informs_and_is_not_recommended() -> None:
+    """The best of all by its prediction: the surrogate believes it, nobody is given its network."""
+    engine = Engine(SPACE, seed=0, trials=20)
+    candidates = engine.suggest(6)
+    for candidate in candidates[:-1]:
+        engine.observe(Observation(candidate, objective(candidate.architecture)))
+    last = candidates[-1]
+    index = SPACE.index(last.architecture)
+    before = float(engine.posterior()[0][index])
+    engine.observe(Observation(last, 40.0, stopped=Stop(10, 35.0, 0.1, 0.01, 3)))
+    assert float(engine.posterior()[0][index]) > before
+    assert last not in engine.recommend()
+    assert len(engine.recommend()) == 5
+    # it may be trained once more, by which it can be recommended
+    again = engine.suggest(1)[0]
+    assert again.architecture == last.architecture
+    assert again.seed != last.seed
+    engine.observe(Observation(again, 40.0))
+    assert engine.recommend()[0] == again
+
+
+def test_the_outlook_is_the_interval_of_one_more_training() -> None:
+    engine = Engine(SPACE, seed=0, strategy="random", trials=20)
+    assert engine.outlook(SPACE[0]) is None
+    for candidate in engine.suggest(5):
+        engine.observe(Observation(candidate, objective(candidate.architecture)))
+    low, high = engine.interval(0.9)
+    for index in (0, 50, 143):
+        found = engine.outlook(SPACE[index])
+        assert found is not None
+        # fewer than 8 observations are not warped, so the interval is a normal's
+        assert found[0] == pytest.approx(float(low[index] + high[index]) / 2, abs=1e-9)
+        assert found[1] == pytest.approx(float(high[index] - low[index]) / 2 / 1.6448536, rel=1e-6)

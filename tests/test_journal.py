@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from gpnas.errors import JournalError
 from gpnas.journal import Journal, status
-from gpnas.records import Architecture, Candidate, Fidelity, Observation
+from gpnas.records import Architecture, Candidate, Fidelity, Observation, Stop
 
 GOLDEN = Path(__file__).parent / "golden"
 HEADER: dict[str, Any] = {
@@ -77,6 +77,9 @@ candidates = st.builds(
     st.integers(0, 2**31 - 1),
     st.dictionaries(texts, json_values, max_size=4),
 )
+stops = st.none() | st.builds(
+    Stop, st.integers(1, 10**9), finite, st.floats(0, 1e12), st.floats(0, 1), st.integers(1, 99)
+)
 outcomes = st.tuples(finite, st.none()) | st.tuples(st.none(), filled_texts)
 
 
@@ -88,7 +91,9 @@ def exactly(value: Any) -> str:
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.tuples(candidates, outcomes, st.floats(0, 1e12), st.dictionaries(texts, finite, max_size=3)),
+        st.tuples(
+            candidates, outcomes, st.floats(0, 1e12), st.dictionaries(texts, finite, max_size=3), stops
+        ),
         max_size=4,
         unique_by=lambda entry: entry[0].id,
     )
@@ -97,8 +102,8 @@ def test_records_survive_the_file(tmp_path_factory: pytest.TempPathFactory, entr
     run = tmp_path_factory.mktemp("run")
     given_candidates = [entry[0] for entry in entries]
     given_observations = [
-        Observation(proposed, value, failure, seconds, metrics)
-        for proposed, (value, failure), seconds, metrics in reversed(entries)
+        Observation(proposed, value, failure, seconds, metrics, None if value is None else stop)
+        for proposed, (value, failure), seconds, metrics, stop in reversed(entries)
     ]
     with Journal.create_or_open(run, HEADER) as journal:
         journal.commit_candidates(given_candidates)
@@ -433,6 +438,22 @@ def test_status(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, HEADER | {"trials": 8}):  # extended, then killed
         pass
     assert states()[0] == "interrupted"
+
+
+def test_a_stopped_trial_is_told_with_its_reason(tmp_path: Path) -> None:
+    stop = Stop(100, 27.5, 0.08, 0.0123, 3)
+    with Journal.create_or_open(tmp_path, HEADER) as journal:
+        journal.commit_candidates([candidate(0), candidate(1)])
+        journal.commit_observation(Observation(candidate(0), 27.9, None, 4.0, {}, stop))
+        journal.commit_observation(observation(1))
+        rows = [row["document"] for row in journal.export()["observations"]]
+    assert rows[0]["stopped"] == {"step": 100, "value": 27.5, "stddev": 0.08, "chance": 0.0123, "best": 3}
+    assert "stopped" not in rows[1]  # as in journals of those who know of no stops
+    told = status(tmp_path)["candidates"]
+    assert (told[0]["state"], told[0]["psnr"], told[0]["seconds"]) == ("stopped", 27.5, 4.0)
+    assert told[0]["stopped"]["predicted"] == 27.9
+    assert told[0]["stopped"]["reason"] == "stopped at step 100: P(among best 3) = 0.012"
+    assert "stopped" not in told[1]
 
 
 # -- files that are damaged, newer, foreign, or do not fit

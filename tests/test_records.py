@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpnas import Architecture, Candidate, Fidelity, Observation, Portfolio
+from gpnas.records import Stop
 
 names = st.text(min_size=1, max_size=8)
 values = st.one_of(st.integers(), st.booleans(), st.text(max_size=5))
@@ -37,6 +38,12 @@ def test_records_refuse_what_breaks_their_rule() -> None:
         Fidelity(0)
     with pytest.raises(ValueError, match="either a value or a failure"):
         Observation(candidate, None)
+    with pytest.raises(ValueError, match="must have a predicted value, but got value=None"):
+        Observation(candidate, None, "why", stopped=Stop(1, 20.0, 0.1, 0.0, 3))
+    with pytest.raises(ValueError, match=r"`0 <= chance <= 1` must hold, but got 1.5"):
+        Stop(1, 20.0, 0.1, 1.5, 3)
+    with pytest.raises(ValueError, match=r"`stddev >= 0`, but got value=20.0, stddev=-1"):
+        Stop(1, 20.0, -1, 0.5, 3)
     with pytest.raises(ValueError, match="must be finite, but got nan"):
         Observation(candidate, float("nan"))
     with pytest.raises(ValueError, match="at least one member"):
@@ -59,3 +66,8 @@ def test_a_worker_loads_neither_the_engine_nor_gpytorch() -> None:
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_stop_says_why() -> None:
+    assert str(Stop(100, 27.5, 0.1, 0.0123, 3)) == "stopped at step 100: P(among best 3) = 0.012"
+    assert str(Stop(100, 27.5, 0.1, 0.0, 1)) == "stopped at step 100: P(is best) = 0"

@@ -112,6 +112,12 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--run", type=Path, help="run folder (default: runs/SPACE); an existing one goes on")
     search.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
     search.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
+    search.add_argument(
+        "--early-stopping",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="end trainings that will not matter (default: the space file's)",
+    )
 
     status = command("status", _status, "show where a search stands")
     status.add_argument("search", metavar="RUN", type=Path, help="run folder")
@@ -190,6 +196,8 @@ class _Watcher:
         candidate = event.candidate
         if observation.value is None:
             result = f"[red]failed[/]: {plain(observation.failure)}"
+        elif observation.stopped is not None:
+            result = f"[dim]{plain(observation.stopped)}[/]"
         else:
             self.best = max(self.best, observation.value)
             result = f"{observation.value:6.2f} dB  {observation.metrics['ssim']:.4f}"
@@ -222,6 +230,7 @@ def _search(options: argparse.Namespace) -> Any:
                 seed=options.seed,
                 address=options.address,
                 budget_hours=options.budget_hours,
+                early_stopping=options.early_stopping,
             ),
             watcher,
         )
@@ -257,7 +266,8 @@ def _show(delivery: Delivery) -> None:
         f"and over eight transforms {delivery.ensemble:.2f} dB"
     )
     out.print(
-        f"{delivery.observed} trials ({delivery.failed} failed), {delivery.seconds:.0f} s\n"
+        f"{delivery.observed} trials ({delivery.failed} failed, {delivery.stopped} stopped early), "
+        f"{delivery.seconds:.0f} s\n"
         f"bundle: {plain(delivery.bundle)}\n\n"
         f"next: gpnas evaluate {plain(delivery.bundle)}\n"
         f"      gpnas upscale {plain(delivery.bundle)} photo.jpg -o photo_sr.png"
@@ -279,7 +289,7 @@ def _status(options: argparse.Namespace) -> Any:
         table.add_row(
             row["id"],
             plain(f"{row['architecture']['family']}:{axes}"),
-            row["state"],
+            row["stopped"]["reason"] if "stopped" in row else row["state"],
             "" if row["psnr"] is None else f"{row['psnr']:.2f}",
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
             str(row["attempts"]),

@@ -45,6 +45,8 @@ class SearchSettings(Strict):
     portfolio: int = Field(default=3, ge=1)
     validation_images: int = Field(default=10, ge=1)
     """At most so many validation images score a trial."""
+    early_stopping: bool = True
+    """Whether a training that will not matter is ended before its last step."""
 
 
 class RecipeSettings(Strict):

@@ -20,11 +20,12 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from gpnas.dispatch.cores import use_one_core
+from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.engine import Engine
 from gpnas.errors import GpnasError
 from gpnas.heterogeneity import CORRELATION
 from gpnas.journal import Journal
-from gpnas.records import Candidate, Observation
+from gpnas.records import Candidate, Observation, Stop
 
 MAX_RESTARTS = 3
 """So often a candidate whose worker died is started again, before it counts as failed."""
@@ -36,11 +37,15 @@ Of the module, since Tune copies the objects that it is given.
 """
 
 
-class StopAll(tune.Stopper):
-    """Ends Tune's session once `stop` is set."""
+hopeless: set[str] = set()
+"""Tune's names of the running trials that will not matter; of the module for the same reason."""
+
+
+class Stopper(tune.Stopper):
+    """Ends Tune's session once `stop` is set, and a trial that is hopeless at its next report."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
+        return trial_id in hopeless and not result.get("done")
 
     def stop_all(self) -> bool:
         return stop.is_set()
@@ -86,7 +91,18 @@ class Conductor(Searcher):
         trials: int,
         trial_config: Callable[[Candidate], dict[str, Any]],
         listen: Callable[[Event], None],
+        best: int | None = None,
     ) -> None:
+        """Takes up a search where its journal ends.
+
+        Args:
+            engine: that has replayed the journal.
+            journal: open for writing.
+            trials: the whole allowance.
+            trial_config: what a worker must know of a candidate.
+            listen: told of everything that happens, on Tune's event loop.
+            best: a trial is stopped where it will hardly end among so many best; None stops none.
+        """
         super().__init__(metric="psnr", mode="max")
         self._engine = engine
         self._journal = journal
@@ -98,6 +114,12 @@ class Conductor(Searcher):
         self._running: dict[str, Candidate] = {}
         self._attempt: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
+        self._best = best
+        self._curves = {candidate.id: self._curve(candidate) for candidate in journal.candidates()}
+        self._finished = {each.candidate.id for each in journal.observations() if each.finished}
+        self._judged: dict[str, int] = {}  # candidate -> step
+        self._outlooks: dict[str, Outlook] = {}  # of hopeless trials, by Tune's name
+        hopeless.clear()
         # one thread does all of the engine's work, in order, off Tune's event loop
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=use_one_core)
         self._suggestion: Future[list[Candidate]] | None = None
@@ -156,6 +178,7 @@ class Conductor(Searcher):
         candidate = self._running.get(trial_id)
         if candidate is not None:
             self._record(candidate, result)
+            self._judge(trial_id, candidate)
 
     @_kept
     def on_trial_complete(
@@ -177,6 +200,9 @@ class Conductor(Searcher):
             self._observe(
                 Observation(candidate, None, str(result["failure"]), self._seconds.get(candidate.id, 0.0))
             )
+        elif result.get("done") and int(result["step"]) < candidate.fidelity.steps:
+            self._record(candidate, result)
+            self._observe_stopped(candidate, self._outlooks[trial_id], result)
         elif result.get("done"):
             self._record(candidate, result)
             metrics = {"ssim": float(result["ssim"]), "loss": float(result["loss"])}
@@ -185,6 +211,43 @@ class Conductor(Searcher):
             self._observe(
                 Observation(candidate, float(result["psnr"]), None, float(result["seconds"]), metrics)
             )
+
+    def _judge(self, trial_id: str, candidate: Candidate) -> None:
+        """Has the engine's thread judge a trial by its newest evaluation, once; Tune does not wait.
+
+        A verdict counts at the trial's next report, when the trial is observed as stopped. A search
+        that is killed before judges again.
+        """
+        running = self._curves.get(candidate.id, {})
+        step = max(running, default=0)
+        if self._best is None or step in (0, self._judged.get(candidate.id)):
+            return
+        self._judged[candidate.id] = step
+        finished: list[Curve] = [dict(self._curves[name]) for name in self._finished]
+        self._told.append(
+            self._thread.submit(self._look_ahead, trial_id, candidate, dict(running), finished, self._best)
+        )
+
+    def _look_ahead(
+        self, trial_id: str, candidate: Candidate, running: Curve, finished: list[Curve], best: int
+    ) -> None:
+        prior = self._engine.outlook(candidate.architecture)
+        look = outlook(finished, running, last=candidate.fidelity.steps, best=best, prior=prior)
+        if look is not None and look.chance < LEAST_CHANCE:
+            self._outlooks[trial_id] = look
+            hopeless.add(trial_id)
+
+    def _curve(self, candidate: Candidate) -> dict[int, float]:
+        """Step to PSNR, over all attempts."""
+        rows = self._journal.progress(candidate.id)
+        return {row.step: row.psnr for row in rows if row.psnr is not None}
+
+    def _observe_stopped(self, candidate: Candidate, look: Outlook, result: dict[str, Any]) -> None:
+        # the surrogate learns what the curve says alone; what it believed itself it need not be told
+        reason = Stop(look.step, look.value, look.forecast.stddev, look.chance, look.best)
+        metrics = {"loss": float(result["loss"])}
+        seconds = float(result["seconds"])
+        self._observe(Observation(candidate, look.forecast.mean, None, seconds, metrics, reason))
 
     def _record(self, candidate: Candidate, result: dict[str, Any]) -> None:
         self._note_attempt(candidate, int(result["attempt"]))
@@ -199,6 +262,8 @@ class Conductor(Searcher):
             loss=float(result["loss"]),
             seconds=float(result["seconds"]),
         )
+        if psnr is not None:
+            self._curves.setdefault(candidate.id, {})[int(result["step"])] = float(psnr)
         self._listen(Event("progress", candidate, step=int(result["step"]), psnr=psnr))
 
     def _note_attempt(self, candidate: Candidate, attempt: int) -> None:
@@ -215,7 +280,10 @@ class Conductor(Searcher):
 
     def _observe(self, observation: Observation) -> None:
         self._journal.commit_observation(observation)
-        self._end_attempt(observation.candidate, "failed" if observation.failed else "observed")
+        if observation.finished:
+            self._finished.add(observation.candidate.id)
+        outcome = "failed" if observation.failed else "observed" if observation.finished else "stopped"
+        self._end_attempt(observation.candidate, outcome)
         self._told.append(self._thread.submit(self._engine.observe, observation))
         self._listen(Event("observed", observation.candidate, observation))
 

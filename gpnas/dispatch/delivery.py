@@ -56,8 +56,10 @@ class Delivery:
     """Wall time of this command."""
     observed: int
     failed: int
+    stopped: int
+    """Ended before their last step, since they would hardly have mattered."""
     ranking: tuple[Ranked, ...]
-    """By posterior mean, best first."""
+    """Those trained to the end, by posterior mean, best first."""
     portfolio: Portfolio
     bicubic: float
     """PSNR in dB of bicubic upsampling on the same images."""
@@ -77,7 +79,7 @@ class Delivery:
         return {
             "run": str(self.run),
             "seconds": self.seconds,
-            "trials": {"observed": self.observed, "failed": self.failed},
+            "trials": {"observed": self.observed, "failed": self.failed, "stopped": self.stopped},
             "best": {"architecture": self.best.candidate.architecture.to_json(), "psnr": self.best.observed},
             "portfolio": [member.architecture.to_json() for member in self.portfolio.members],
             "weights": list(self.portfolio.weights),
@@ -133,6 +135,7 @@ def deliver(
         seconds=time.monotonic() - begun,
         observed=len(observations),
         failed=sum(observation.failed for observation in observations),
+        stopped=sum(observation.stopped is not None for observation in observations),
         ranking=tuple(ranking),
         portfolio=portfolio,
         bicubic=bicubic_psnr(validation),
@@ -275,18 +278,18 @@ def write_portfolio(
 
 
 def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
-    """Every architecture that was trained, by posterior mean, best first.
+    """Every architecture that was trained to the end, by posterior mean, best first.
 
     The posterior mean rather than the observation ranks, since a replicate's luck is not an
     architecture's merit.
     """
-    succeeded = [observation for observation in observations if observation.value is not None]
-    if not succeeded:
+    finished = [observation for observation in observations if observation.finished]
+    if not finished:
         return []
     mean, stddev = engine.posterior()
     parameters = engine.space.costs["parameters"]
     ranking = []
-    for observation in succeeded:
+    for observation in finished:
         assert observation.value is not None
         index = engine.space.index(observation.candidate.architecture)
         ranking.append(

@@ -24,7 +24,7 @@ from ray.tune.error import TuneError
 
 from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.dispatch.cluster import Cluster, connected
-from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, StopAll, stop
+from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, Stopper, stop
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.pricing import priced
@@ -66,6 +66,8 @@ class Request:
     address: str | None = None
     """Of a running Ray cluster; None starts Ray on this machine."""
     budget_hours: float | None = None
+    early_stopping: bool | None = None
+    """Whether trainings that will not matter are ended early."""
 
 
 class Listener(Protocol):
@@ -98,6 +100,7 @@ class Plan:
     concurrent: int
     strategy: str
     portfolio: int
+    early_stopping: bool
     seed: int
     header: dict[str, Any] = field(repr=False)
     """What the journal records of it."""
@@ -131,6 +134,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         raise SpaceError(f"{path}: `camera`: {error}") from None
     _check_patch(training, recipe)
     strategy = request.strategy or file.search.strategy
+    early = file.search.early_stopping if request.early_stopping is None else request.early_stopping
     run = (request.run or Path("runs") / path.stem).absolute()
     header = {
         "space": {"fingerprint": space.fingerprint, **space.to_document()},
@@ -148,6 +152,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         "portfolio": portfolio,
         "trials": trials,
         "concurrent": request.concurrent or file.search.concurrent,
+        "early_stopping": early,
         "versions": versions(),
         "machine": machine(),
     }
@@ -169,6 +174,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         concurrent=request.concurrent or file.search.concurrent,
         strategy=strategy,
         portfolio=portfolio,
+        early_stopping=early,
         seed=request.seed,
         header=header,
     )
@@ -240,7 +246,14 @@ def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, 
 
     stop.clear()
     with connected(request.address, work.concurrent) as cluster:
-        conductor = Conductor(engine, journal, trials=work.trials, trial_config=config, listen=listener.event)
+        conductor = Conductor(
+            engine,
+            journal,
+            trials=work.trials,
+            trial_config=config,
+            listen=listener.event,
+            best=work.portfolio if work.early_stopping else None,
+        )
         listener.started(work.run, work.trials, len(journal.observations()), cluster)
         with Deadline(request.budget_hours), _signals(listener.say) as received:
             _fit(conductor, work, cluster)
@@ -278,7 +291,7 @@ def _fit(conductor: Conductor, work: Plan, cluster: Cluster) -> None:
             name=f"session-{os.getpid()}",
             storage_path=str(session),
             verbose=0,
-            stop=StopAll(),
+            stop=Stopper(),
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

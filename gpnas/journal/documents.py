@@ -10,11 +10,12 @@ import math
 import numbers
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from gpnas.records import Architecture, Candidate, Fidelity, Observation
+from gpnas.records import Architecture, Candidate, Fidelity, Observation, Stop
 
 VERSION = 1
 """Version of the tables below, kept in SQLite's `user_version`; raised when they change."""
@@ -65,6 +66,16 @@ class CandidateDocument(_Document):
     decision: dict[str, JsonValue]
 
 
+class StopDocument(_Document):
+    """A `Stop` as it is written."""
+
+    step: int = Field(ge=1)
+    value: float
+    stddev: float = Field(ge=0)
+    chance: float = Field(ge=0, le=1)
+    best: int = Field(ge=1)
+
+
 class ObservationDocument(_Document):
     """An `Observation` as it is written; its candidate's name stands in the same row."""
 
@@ -72,6 +83,8 @@ class ObservationDocument(_Document):
     failure: str | None
     seconds: float = Field(ge=0)
     metrics: dict[str, float]
+    stopped: StopDocument | None = None
+    """Absent of a trial that was not stopped, as in journals written before trials were."""
 
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -159,7 +172,9 @@ def encode_observation(observation: Observation) -> tuple[str, int]:
         # a measurement that is not finite tells nothing and has no JSON form
         "metrics": {key: value for key, value in observation.metrics.items() if math.isfinite(value)},
     }
-    return encode(ObservationDocument.model_validate(plain(document)).model_dump())
+    if observation.stopped is not None:
+        document["stopped"] = asdict(observation.stopped)
+    return encode(ObservationDocument.model_validate(plain(document)).model_dump(exclude_unset=True))
 
 
 def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observation:
@@ -167,7 +182,8 @@ def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observati
     where = f"observation of {candidate.id}"
     try:
         read = ObservationDocument.model_validate_json(_intact(text, crc32, where))
-        return Observation(candidate, read.value, read.failure, read.seconds, read.metrics)
+        stopped = Stop(**read.stopped.model_dump()) if read.stopped is not None else None
+        return Observation(candidate, read.value, read.failure, read.seconds, read.metrics, stopped)
     except ValueError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
 

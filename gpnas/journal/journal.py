@@ -24,7 +24,7 @@ from gpnas.journal.documents import (
 )
 from gpnas.records import Candidate, Observation
 
-MUTABLE = ("trials", "concurrent", "machine", "versions", "gpnas")
+MUTABLE = ("trials", "concurrent", "early_stopping", "machine", "versions", "gpnas")
 """Keys of a header that may differ from one session of a run to the next."""
 
 
@@ -39,7 +39,7 @@ class Attempt:
     """ISO 8601, UTC."""
     ended: str | None
     outcome: str | None
-    """Such as `observed`, `failed`, `killed`; None while it runs. An attempt whose driver was killed
+    """`observed`, `failed`, `stopped`, `killed`, …; None while it runs. An attempt whose driver was killed
     gets `interrupted` from the next driver."""
 
 

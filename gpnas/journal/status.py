@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from gpnas.journal import files
 from gpnas.journal.journal import Journal
+from gpnas.records import Observation
 
 DELIVERY = "delivery"
 """Name of the result that a search keeps when it has delivered its portfolio."""
@@ -18,9 +20,11 @@ def status(run: Path) -> dict[str, Any]:
     Returns:
         A JSON document. `run`; `state`: `running` (a driver holds the lock), `finished` (the newest
         session's trials are observed and delivered) or `interrupted`; `candidates`, in the order of
-        proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`, `failed`),
-        `psnr` in dB (the last evaluation's while none is observed; None before the first), `seconds`
-        of training and validation, number of `attempts`. `diagnostics` of the surrogate as of the last
+        proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`, `failed`,
+        `stopped`), `psnr` in dB (the last evaluation's where none is observed; None before the
+        first), `seconds` of training and validation, number of `attempts`; of one that was stopped
+        also `stopped`: `step`, `value`, `predicted` final value and its `stddev`, `chance` to end
+        among the `best`, and the `reason` in one line. `diagnostics` of the surrogate as of the last
         delivery, where there was one. `note` where the file was damaged.
 
     Raises:
@@ -38,6 +42,8 @@ def status(run: Path) -> dict[str, Any]:
             if observation is not None:
                 state = "failed" if observation.failed else "observed"
                 psnr, seconds = observation.value, observation.seconds
+                if observation.stopped is not None:
+                    state, psnr = "stopped", observation.stopped.value
             else:
                 is_running = driven and any(attempt.ended is None for attempt in attempts)
                 state = "running" if is_running else "pending"
@@ -52,6 +58,7 @@ def status(run: Path) -> dict[str, Any]:
                     "psnr": psnr,
                     "seconds": seconds,
                     "attempts": len(attempts),
+                    **_why_stopped(observation),
                 }
             )
         if driven:
@@ -62,6 +69,13 @@ def status(run: Path) -> dict[str, Any]:
         told = (journal.result(DELIVERY) or {}).get("diagnostics")
         diagnostics = {"diagnostics": told} if told else {}
         return {"run": str(run), "state": state, "candidates": rows, **diagnostics, **note}
+
+
+def _why_stopped(observation: Observation | None) -> dict[str, Any]:
+    if observation is None or observation.stopped is None:
+        return {}
+    stop = observation.stopped
+    return {"stopped": {**asdict(stop), "predicted": observation.value, "reason": str(stop)}}
 
 
 def _delivered(journal: Journal) -> bool:

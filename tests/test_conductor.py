@@ -1,0 +1,243 @@
+"""The conductor and early stopping: driven by hand as Tune would, and on real Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpnas import Architecture, Candidate, Engine, SearchSpace
+from gpnas.dispatch.conductor import Conductor, Event, Stopper, stop
+from gpnas.early_stopping import outlook
+from gpnas.journal import Journal, status
+from gpnas.space import Family, IntegerAxis
+
+SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 21))),))])
+STEPS = 40
+HEADER = {"trials": 12}
+
+
+def value(architecture: Architecture, step: int) -> float:
+    """Sizes differ by 1 dB each and all rise alike."""
+    return float(architecture.axes["size"]) + step / 10
+
+
+class Tune:
+    """What Tune does with one worker: it asks, reports at every fifth step, evaluated at every tenth,
+    and heeds the stopper."""
+
+    def __init__(self, journal: Journal, *, trials: int, best: int | None, listen: Any = None) -> None:
+        self.engine = Engine(SPACE, seed=0, strategy="random", trials=trials, steps=STEPS)
+        self.engine.replay(journal.candidates(), journal.observations())
+        self.conductor = Conductor(
+            self.engine,
+            journal,
+            trials=trials,
+            trial_config=lambda candidate: {"candidate": candidate},
+            listen=listen or (lambda event: None),
+            best=best,
+        )
+        self.stopper = Stopper()
+        self.trained: list[tuple[str, int]] = []
+
+    def run(self, session: str, *, until: int = 1000) -> None:
+        """Trials until the conductor has finished, or so many reports came."""
+        for number in range(100):
+            name = f"{session}-{number}"
+            while (config := self.conductor.suggest(name)) is None:
+                time.sleep(0.01)
+            if not isinstance(config, dict):
+                return
+            candidate: Candidate = config["candidate"]
+            for step in range(5, STEPS + 1, 5):
+                if len(self.trained) == until:
+                    return
+                self.trained.append((candidate.id, step))
+                result = {"attempt": 1, "step": step, "loss": 0.1, "seconds": step / 10}
+                result |= {"done": step == STEPS}
+                if step % 10 == 0:
+                    result |= {"psnr": value(candidate.architecture, step), "ssim": 0.8}
+                if self.stopper(name, result):
+                    result["done"] = True  # as Tune has it, which then tells of the end alone
+                if result["done"]:
+                    self.conductor.on_trial_complete(name, result)
+                    break
+                self.conductor.on_trial_result(name, result)
+                self.wait()
+
+    def wait(self) -> None:
+        """Until the engine's thread has judged."""
+        for told in self.conductor._told:
+            told.result()
+
+
+def test_hopeless_trials_are_stopped_and_no_other(tmp_path: Path) -> None:
+    """Against what `outlook` says of the same curves, in the same order."""
+    events: list[Event] = []
+    with Journal.create_or_open(tmp_path, HEADER) as journal:
+        tune = Tune(journal, trials=12, best=2, listen=events.append)
+        tune.run("one")
+        tune.conductor.close()
+        observations = journal.observations()
+        assert len(observations) == 12
+        finished: list[dict[int, float]] = []
+        stopped = 0
+        for observation in observations:
+            size = observation.candidate.architecture.axes["size"]
+            curve = {step: value(observation.candidate.architecture, step) for step in range(10, 41, 10)}
+            rank = sum(other[40] > curve[40] for other in finished)
+            attempt = journal.attempts(observation.candidate.id)[0]
+            if observation.stopped is None:
+                assert attempt.outcome == "observed"
+                assert observation.value == curve[STEPS]
+                finished.append(curve)
+                continue
+            stopped += 1
+            assert attempt.outcome == "stopped"
+            assert rank >= 2, size  # all rise alike, so ranks are known from the first evaluation
+            judged = outlook(finished, {10: curve[10]}, last=STEPS, best=2)
+            assert judged is not None
+            assert observation.stopped.step == 10
+            assert observation.stopped.value == curve[10]
+            assert observation.value == pytest.approx(judged.forecast.mean)
+            assert observation.stopped.chance < 0.05
+            # heard at the next report, and not trained further
+            assert max(step for name, step in tune.trained if name == observation.candidate.id) == 15
+        assert stopped >= 3
+        assert max(tune.engine.recommend(), key=lambda c: c.architecture.axes["size"]) in [
+            observation.candidate for observation in observations if observation.finished
+        ]
+    told = [event.observation for event in events if event.kind == "observed"]
+    assert told == observations
+    rows = {row["id"]: row for row in status(tmp_path)["candidates"]}
+    for observation in observations:
+        if observation.stopped is not None:
+            assert rows[observation.candidate.id]["stopped"]["reason"] == str(observation.stopped)
+
+
+def test_without_it_none_is_stopped(tmp_path: Path) -> None:
+    with Journal.create_or_open(tmp_path, HEADER) as journal:
+        tune = Tune(journal, trials=12, best=None)
+        tune.run("one")
+        tune.conductor.close()
+        assert all(observation.finished for observation in journal.observations())
+
+
+@pytest.mark.parametrize("reports", [6, 35, 42, 51])
+def test_a_resumed_search_stops_as_the_uninterrupted_one(tmp_path: Path, reports: int) -> None:
+    """Curves come back from the journal, and an orphan is judged by them at its first report."""
+    with Journal.create_or_open(tmp_path / "whole", HEADER) as journal:
+        tune = Tune(journal, trials=12, best=2)
+        tune.run("one")
+        tune.conductor.close()
+        whole = journal.observations()
+    with Journal.create_or_open(tmp_path / "cut", HEADER) as journal:
+        tune = Tune(journal, trials=12, best=2)
+        tune.run("one", until=reports)
+        tune.conductor.close()
+        before = journal.observations()
+    with Journal.create_or_open(tmp_path / "cut", HEADER) as journal:
+        orphans = journal.pending()
+        tune = Tune(journal, trials=12, best=2)
+        tune.run("two")
+        tune.conductor.close()
+        assert tune.trained[0][0] == orphans[0].id
+        again = {name for name, _ in tune.trained}
+        assert not again & {observation.candidate.id for observation in before}
+        assert [(o.candidate, o.value, o.stopped) for o in journal.observations()] == [
+            (o.candidate, o.value, o.stopped) for o in whole
+        ]
+
+
+def test_an_order_to_end_the_search_stops_no_trial_for_good(tmp_path: Path) -> None:
+    """Tune then tells the last report once more, without `done`: the trial stays pending."""
+    with Journal.create_or_open(tmp_path, HEADER) as journal:
+        tune = Tune(journal, trials=12, best=2)
+        while (config := tune.conductor.suggest("one")) is None:
+            time.sleep(0.01)
+        assert isinstance(config, dict)
+        result = {"attempt": 1, "step": 10, "loss": 0.1, "seconds": 1.0, "ssim": 0.8, "psnr": 20.0}
+        tune.conductor.on_trial_result("one", result)
+        stop.set()
+        try:
+            tune.conductor.on_trial_complete("one", result)
+        finally:
+            stop.clear()
+        tune.conductor.close()
+        assert [candidate.id for candidate in journal.pending()] == [config["candidate"].id]
+
+
+RAY = """\
+scale: 2
+families:
+  drn:
+    features: [4, 6, 8]
+    blocks: [1, 2]
+    stages: 1
+    image_skip: [true, false]     # without it a few steps reach nothing
+search: {trials: 12, concurrent: 2, strategy: random, portfolio: 2, validation_images: 1}
+recipe: {steps: 60, batch_size: 4, hr_patch: 48, evaluate_every: 10, warmup_steps: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("home")
+    before = os.environ.get("GPNAS_CACHE")
+    os.environ["GPNAS_CACHE"] = str(folder / "cache")
+    (folder / "space.yaml").write_text(RAY)
+    yield folder
+    if before is None:
+        del os.environ["GPNAS_CACHE"]
+    else:
+        os.environ["GPNAS_CACHE"] = before
+
+
+def test_on_ray_hopeless_trials_are_stopped_also_over_a_kill(home: Path) -> None:
+    """Their processes go on with the next trial, the same command resumes, and none is trained again."""
+    run = home / "run"
+    command = [sys.executable, "-m", "gpnas.cli", "search", "--space", str(home / "space.yaml")]
+    command += ["--run", str(run), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if (run / "journal.sqlite").exists():
+            states = [row["state"] for row in status(run)["candidates"]]
+            if "stopped" in states and "running" in states[states.index("stopped") :]:
+                break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    with Journal.read(run) as journal:
+        before = journal.observations()
+        stopped = [each.candidate for each in before if each.stopped is not None]
+        attempts = {candidate.id: len(journal.attempts(candidate.id)) for candidate in stopped}
+    assert stopped
+    for candidate in stopped:
+        assert candidate.architecture.axes["image_skip"] is False
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "stopped at step" in done.stderr or len(stopped) == 6
+    document = json.loads(done.stdout)
+    assert document["trials"]["observed"] == 12
+    with Journal.read(run) as journal:
+        observations = journal.observations()
+        for candidate in stopped:
+            assert len(journal.attempts(candidate.id)) == attempts[candidate.id]
+    assert observations[: len(before)] == before
+    found = [each for each in observations if each.stopped is not None]
+    assert document["trials"]["stopped"] == len(found)
+    finished = {each.candidate.id for each in observations if each.finished}
+    assert {row["id"] for row in document["ranking"]} == finished
+    for each in found:
+        assert each.stopped is not None
+        assert not (run / "candidates" / each.candidate.id / "network.safetensors").exists()
+        assert each.stopped.step < 60
+    assert max(each.value or 0.0 for each in found) < document["best"]["psnr"]
