@@ -27,7 +27,7 @@ families:
     features: [4, 6, 8]
     blocks: [1, 2]
     stages: 1
-search: {trials: 5, concurrent: 2, validation_images: 1}
+search: {trials: 5, concurrent: 2, validation_images: 1, early_stopping: false}
 recipe: {steps: 40, batch_size: 4, hr_patch: 48, evaluate_every: 20, warmup_steps: 5}
 """
 
