@@ -27,7 +27,7 @@ families:
     features: [4, 6, 8]
     blocks: [1, 2]
     stages: 1
-search: {trials: 5, concurrent: 2, validation_images: 1}
+search: {trials: 5, concurrent: 2, validation_images: 1, early_stopping: false}
 recipe: {steps: 40, batch_size: 4, hr_patch: 48, evaluate_every: 20, warmup_steps: 5}
 """
 
@@ -98,7 +98,7 @@ def killed(home: Path) -> dict[str, Any]:
 def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dict[str, Any]) -> None:
     """Nothing earned is lost or repeated: one observation per candidate, no step trained twice over."""
     run = home / "killed"
-    assert killed["trials"] == {"observed": 5, "failed": 0}
+    assert killed["trials"] == {"observed": 5, "failed": 0, "stopped": 0}
     report = status(run)
     assert report["state"] == "finished"
     assert [row["state"] for row in report["candidates"]] == ["observed"] * 5
