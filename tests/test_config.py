@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 import gpnas_trainers
-from gpnas import Architecture, SpaceError, load_space
+from gpnas import Architecture, SearchSpace, SpaceError, load_space
 from gpnas.cli import main
 from gpnas.config import CameraSettings, DrnAxes, RcanAxes, RecipeSettings, Scale, read_space_file
 from gpnas.dispatch.description import describe
+from gpnas.dispatch.pricing import priced
+from gpnas_trainers import cost
 from gpnas_trainers.pairs import Camera
 from gpnas_trainers.train import Recipe
 
@@ -345,3 +347,42 @@ def test_limits_that_leave_nothing_are_told_with_the_file(tmp_path: Path) -> Non
         SpaceError, match=r"space.yaml: `limits`: .* parameters is at least \d+ and the limit 10"
     ):
         describe(str(path))
+
+
+def test_a_limit_on_memory_excludes_and_is_then_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By brute force over what the trainers tell; the surrogate's columns stay those of before."""
+    recipe = {"batch_size": 2, "hr_patch": 64}
+    told = {
+        (features, blocks): cost.training_memory(
+            "drn", 2, batch_size=2, hr_patch=64, features=features, blocks=blocks, stages=2
+        )
+        for features in (8, 16)
+        for blocks in (1, 3, 5)
+    }
+    limit = sorted(told.values())[3]
+    text = GOOD + f"recipe: {recipe}\n"
+    free = read_space_file(written(tmp_path, text))
+    limits = f"limits: {{parameters: 1e9, memory: {limit}}}\n"
+    path = written(tmp_path, text + limits)
+    file = read_space_file(path)
+    before = priced(free.search_space(), 2, free.limits.given(), Recipe(**recipe))
+    after = priced(file.search_space(), 2, file.limits.given(), Recipe(**recipe))
+    left = {(each.axes["features"], each.axes["blocks"]) for each in after}
+    assert left == {axes for axes, memory in told.items() if memory <= limit}
+    assert len(left) == 4
+    assert after.columns == before.columns
+    assert set(after.costs) == {"parameters", "gmacs"}
+    # a limit that excludes nothing leaves the search what it was
+    generous = priced(file.search_space(), 2, {"memory": 1e12}, Recipe(**recipe))
+    assert generous.fingerprint == before.fingerprint
+    # a journal tells what was left, and needs no recipe
+    assert priced(SearchSpace.from_document(after.to_document()), 2).fingerprint == after.fingerprint
+    document = describe(str(path))
+    assert document["limits"][-1] == {"limit": f"memory <= {limit:,.10g}", "excludes": 2, "leaves": 4}
+    assert document["cheapest"]["memory"] == told[8, 1]
+    assert main(["space", str(path)]) == 0
+    assert f"{told[8, 1] / 1e6:.0f} MB in training" in capsys.readouterr().out
+    with pytest.raises(SpaceError, match=r"`limits`: .* memory is at least \d\S+ and the limit 5"):
+        describe(str(written(tmp_path, text + "limits: {memory: 5}\n")))

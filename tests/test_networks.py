@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import gpnas_trainers
 from gpnas_trainers import build, cost
+from gpnas_trainers.losses import mixed_loss
 
 
 def count(network: nn.Module) -> int:
@@ -128,3 +129,59 @@ def test_what_cannot_be_built_is_named(family: str, scale: int, axes: dict[str, 
 def test_gmacs_of_the_paper_at_its_tile() -> None:
     gmacs = cost.gmacs("drn", 2, 120, 120, features=128, blocks=18, stages=3)
     assert math.isclose(gmacs, 251, abs_tol=0.5)
+
+
+def kept_for_backward(network: nn.Module, scale: int, batch_size: int, hr_patch: int, ms_ssim: bool) -> int:
+    """Bytes of all storages that autograd saves in a training step, the network's own aside."""
+    lr = torch.rand(batch_size, 3, hr_patch // scale, hr_patch // scale)
+    lr = lr.contiguous(memory_format=torch.channels_last)
+    hr = torch.rand(batch_size, 3, hr_patch, hr_patch)
+    saved: list[Tensor] = []  # held, so that no storage is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        mixed_loss(network(lr), hr, l1_weight=1.0, ms_ssim_weight=0.1 * ms_ssim)
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in saved}
+    return sum(size for place, size in storages.items() if place not in own)
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "axes"),
+    [
+        ("drn", 2, {"features": 8, "blocks": 1, "stages": 1}),
+        ("drn", 2, {"features": 24, "blocks": 4, "stages": 3, "fuse": 3}),
+        ("drn", 3, {"features": 16, "blocks": 2, "stages": 2, "global_skip": True, "image_skip": False}),
+        ("drn", 4, {"features": 32, "blocks": 3, "stages": 1}),
+        ("rcan", 2, {"features": 16, "groups": 3, "blocks": 4, "image_skip": True}),
+        ("rcan", 3, {"features": 8, "groups": 1, "blocks": 1, "reduction": 4}),
+        ("rcan", 4, {"features": 32, "groups": 2, "blocks": 5}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("batch_size", "hr_patch", "ms_ssim"), [(1, 48, True), (2, 192, True), (3, 48, False)]
+)
+def test_training_memory_is_what_autograd_keeps(
+    family: str, scale: int, axes: dict[str, int], batch_size: int, hr_patch: int, ms_ssim: bool
+) -> None:
+    network = build(family, scale, **axes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    activations = kept_for_backward(network, scale, batch_size, hr_patch, ms_ssim)
+    setting = {"batch_size": batch_size, "hr_patch": hr_patch, "ms_ssim": ms_ssim}
+    told = cost.training_memory(family, scale, **setting, **axes)  # type: ignore[arg-type]
+    assert told == pytest.approx(4 * 4 * count(network) + activations, rel=0.05)
+
+
+def test_adam_keeps_two_moments_per_weight() -> None:
+    """Of a network whose activations are few, all that a step leaves is four numbers per weight."""
+    axes = {"features": 32, "blocks": 1, "stages": 1}
+    network = build("drn", 2, **axes)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    network(torch.rand(1, 3, 2, 2)).sum().backward()
+    optimizer.step()
+    held = [parameter.numel() * 2 for parameter in network.parameters()]  # with its gradient
+    held += [each.numel() for state in optimizer.state.values() for each in state.values() if each.ndim]
+    told = cost.training_memory("drn", 2, batch_size=1, hr_patch=2, ms_ssim=False, **axes)
+    assert told == pytest.approx(4 * sum(held), rel=0.01)

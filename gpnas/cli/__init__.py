@@ -341,7 +341,7 @@ def _space(options: argparse.Namespace) -> Any:
         row = document[word]
         out.print(
             f"{word}: {plain(row['name'])}  {row['parameters']:,} parameters, "
-            f"{row['gmacs']:.2f} GMACs at 120×120"
+            f"{row['gmacs']:.2f} GMACs at 120×120, {row['memory'] / 1e6:,.0f} MB in training"
         )
     if document["design"]:
         out.print("the first design would train:")

@@ -25,7 +25,7 @@ class Limits(Strict):
     gmacs: float = Field(default=math.inf, gt=0)
     """10⁹ multiply-accumulates of one forward pass at 120×120 LR pixels, the paper's tile."""
     memory: float = Field(default=math.inf, gt=0)
-    """Memory of a training step, where the trainers tell it."""
+    """Bytes that a training step holds: weights, gradients, moments, and what backward needs."""
 
     def given(self) -> dict[str, float]:
         """The limits that the file sets."""

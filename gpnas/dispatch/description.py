@@ -6,10 +6,11 @@ from itertools import pairwise
 from typing import Any
 
 from gpnas.config import find_space, read_space_file
-from gpnas.dispatch.pricing import priced
+from gpnas.dispatch.pricing import memory_of, priced, recipe_of, within_memory
 from gpnas.engine import Engine
 from gpnas.errors import SpaceError
 from gpnas.space import Axis, CategoricalAxis, SearchSpace
+from gpnas_trainers.train import Recipe
 
 
 def describe(space: str) -> dict[str, Any]:
@@ -27,11 +28,15 @@ def describe(space: str) -> dict[str, Any]:
     """
     path = find_space(space)
     file = read_space_file(path)
+    recipe = recipe_of(path, file)
     steps = list(file.narrowed)
     try:
         feasible = priced(steps[-1][1], file.scale)
         for name, limit in file.limits.given().items():
-            feasible = feasible.within({name: limit})
+            if name == "memory":
+                feasible = within_memory(feasible, file.scale, limit, recipe)
+            else:
+                feasible = feasible.within({name: limit})
             steps.append((f"{name} <= {limit:,.10g}", feasible))
     except SpaceError as error:
         raise SpaceError(f"{path}: `limits`: {error}") from None
@@ -49,8 +54,8 @@ def describe(space: str) -> dict[str, Any]:
             for (_, before), (text, after) in pairwise(steps)
         ],
         "families": _families(feasible),
-        "cheapest": _row(feasible, int(parameters.argmin())),
-        "dearest": _row(feasible, int(parameters.argmax())),
+        "cheapest": _row(feasible, int(parameters.argmin()), file.scale, recipe),
+        "dearest": _row(feasible, int(parameters.argmax()), file.scale, recipe),
         "design": [str(candidate.architecture) for candidate in engine.suggest(engine.design)],
     }
 
@@ -72,7 +77,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     }
 
 
-def _row(space: SearchSpace, index: int) -> dict[str, Any]:
+def _row(space: SearchSpace, index: int, scale: int, recipe: Recipe) -> dict[str, Any]:
     """An architecture and its costs."""
     architecture = space[index]
     costs = {name: float(values[index]) for name, values in space.costs.items()}
@@ -81,4 +86,5 @@ def _row(space: SearchSpace, index: int) -> dict[str, Any]:
         "architecture": architecture.to_json(),
         **costs,
         "parameters": int(costs["parameters"]),
+        "memory": int(memory_of(architecture, scale, recipe)),
     }

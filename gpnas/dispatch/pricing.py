@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
+from gpnas.config import SpaceFile
 from gpnas.errors import SpaceError
 from gpnas.records import Architecture
 from gpnas.space import SearchSpace
 from gpnas_trainers import cost
+from gpnas_trainers.train import Recipe
 
 TILE = 120
 """LR pixels: the paper's tile, at which GMACs are counted."""
 
 
-def priced(space: SearchSpace, scale: int, limits: dict[str, float] | None = None) -> SearchSpace:
+def priced(
+    space: SearchSpace,
+    scale: int,
+    limits: Mapping[str, float] | None = None,
+    recipe: Recipe | None = None,
+) -> SearchSpace:
     """The space with what is known before training: parameters, and GMACs at 120×120 LR pixels.
+
+    Args:
+        space: what may be built.
+        scale: of the networks.
+        limits: the largest `parameters`, `gmacs` and `memory` allowed.
+        recipe: sets the memory that a training step takes; only a limit on memory needs it.
 
     Raises:
         SpaceError: an architecture cannot be built, or the limits leave none.
@@ -25,7 +41,51 @@ def priced(space: SearchSpace, scale: int, limits: dict[str, float] | None = Non
             "gmacs": cost.gmacs(family, scale, TILE, TILE, **axes),
         }
 
+    costs = dict(limits or {})
+    memory = costs.pop("memory", None)
     try:
-        return space.with_costs(cost_of, limits or {})
+        space = space.with_costs(cost_of, costs)
     except ValueError as error:
         raise SpaceError(str(error)) from None
+    if memory is None:
+        return space
+    assert recipe is not None
+    return within_memory(space, scale, memory, recipe)
+
+
+def within_memory(space: SearchSpace, scale: int, limit: float, recipe: Recipe) -> SearchSpace:
+    """The part of a space whose training steps hold at most so many bytes.
+
+    Memory is no cost of the space that is returned: it nearly follows from the GMACs, so a surrogate
+    would learn nothing from it.
+
+    Raises:
+        SpaceError: the limit leaves nothing.
+    """
+    return space.with_costs(
+        lambda each: {"memory": memory_of(each, scale, recipe)}, {"memory": limit}, limit_only=["memory"]
+    )
+
+
+def memory_of(architecture: Architecture, scale: int, recipe: Recipe) -> float:
+    """Bytes that a training step of an architecture holds."""
+    return cost.training_memory(
+        architecture.family,
+        scale,
+        batch_size=recipe.batch_size,
+        hr_patch=recipe.hr_patch,
+        ms_ssim=recipe.ms_ssim_weight > 0,
+        **architecture.axes,
+    )
+
+
+def recipe_of(path: Path, file: SpaceFile) -> Recipe:
+    """How a space file has its architectures trained.
+
+    Raises:
+        SpaceError: its recipe breaks a rule of the trainers.
+    """
+    try:
+        return Recipe(**file.recipe.given())
+    except ValueError as error:
+        raise SpaceError(f"{path}: `recipe`: {error}") from None

@@ -22,12 +22,12 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.error import TuneError
 
-from gpnas.config import SpaceFile, find_space, read_space_file
+from gpnas.config import find_space, read_space_file
 from gpnas.dispatch.cluster import Cluster, connected
 from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, StopAll, stop
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
-from gpnas.dispatch.pricing import priced
+from gpnas.dispatch.pricing import priced, recipe_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.trial import Trial, trial_config
@@ -112,9 +112,8 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     path = find_space(request.space)
     file = read_space_file(path)
     scale = request.scale or file.scale
-    recipe = _recipe(path, file)
-    limits = {name: limit for name, limit in file.limits if limit < float("inf")}
-    space = priced(file.search_space(), scale, limits)
+    recipe = recipe_of(path, file)
+    space = priced(file.search_space(), scale, file.limits.given(), recipe)
     trials = request.trials or file.search.trials
     portfolio = file.search.portfolio
     if trials < 1:
@@ -172,13 +171,6 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         seed=request.seed,
         header=header,
     )
-
-
-def _recipe(path: Path, file: SpaceFile) -> Recipe:
-    try:
-        return Recipe(**file.recipe.given())
-    except ValueError as error:
-        raise SpaceError(f"{path}: `recipe`: {error}") from None
 
 
 def _check_patch(pairs: PairSet, recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -164,12 +164,16 @@ class SearchSpace:
         self,
         cost: Callable[[Architecture], Mapping[str, float]],
         limits: Mapping[str, float] | None = None,
+        *,
+        limit_only: Collection[str] = (),
     ) -> SearchSpace:
         """The space with what is known of each architecture before training, and within limits.
 
         Args:
             cost: the costs of an architecture, by name; positive.
             limits: the largest cost allowed, by name.
+            limit_only: costs that limits may name but that are then forgotten: no feature, and no part
+                of the fingerprint beyond what their limits exclude.
 
         Raises:
             SpaceError: a limit names no cost, or the limits leave nothing.
@@ -182,7 +186,9 @@ class SearchSpace:
             kept=self._kept,
             representatives=self._representatives,
         )
-        return priced.within(limits or {})
+        left = priced.within(limits or {})
+        left.costs = {name: values for name, values in left.costs.items() if name not in limit_only}
+        return left
 
     def within(self, limits: Mapping[str, float]) -> SearchSpace:
         """The part of the space whose known costs are within limits.

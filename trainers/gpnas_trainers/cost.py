@@ -1,13 +1,23 @@
 """What an architecture costs, computed from its numbers without building it.
 
 Parameters count every weight and bias. Multiply-accumulates (MACs) count convolutions of one
-forward pass, the habit of the field; biases, activations and pooling are left out.
+forward pass, the habit of the field; biases, activations and pooling are left out. Memory counts
+what lives from the forward to the backward pass of a training step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
+
+BYTES = 4
+"""Of a float32 number, in which networks are trained."""
+COPIES = 4
+"""Numbers per parameter in a training: its value, its gradient, and Adam's two moments."""
+KEPT_BY_L1 = 1
+"""Images of HR size that L1 keeps for backward: the difference."""
+KEPT_BY_MS_SSIM = 19
+"""Images of HR size that MS-SSIM keeps besides, over its five scales: 18 to 20, by the patch size."""
 
 
 def parameters(family: str, scale: int, **axes: Any) -> int:
@@ -22,7 +32,10 @@ def parameters(family: str, scale: int, **axes: Any) -> int:
         ValueError: the family is unknown.
     """
     # a dead attention or mean shift costs parameters all the same, so all layers are listed
-    return sum(i * o * k * k + o for i, o, k, _ in _convolutions(family, scale, axes))
+    return sum(
+        each.inputs * each.outputs * each.kernel**2 + each.outputs
+        for each in _convolutions(family, scale, axes)
+    )
 
 
 def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: Any) -> float:
@@ -39,15 +52,55 @@ def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: Any) -
     """
     pixels = lr_height * lr_width
     macs = 0
-    for inputs, outputs, kernel, resolution in _convolutions(family, scale, axes):
-        if resolution is not None:
-            macs += inputs * outputs * kernel * kernel * (pixels * resolution or 1)
+    for each in _convolutions(family, scale, axes):
+        if each.resolution is not None:
+            macs += each.inputs * each.outputs * each.kernel**2 * (pixels * each.resolution or 1)
     return macs / 1e9
 
 
-_Convolution = tuple[int, int, int, int | None]
-"""Input channels, output channels, kernel, and how many times the input's pixels it works on: 0 is the
-one pixel that channel attention sees, None a layer that is kept for its name and does not run."""
+def training_memory(
+    family: str, scale: int, *, batch_size: int, hr_patch: int, ms_ssim: bool = True, **axes: Any
+) -> float:
+    """Bytes that one training step holds, in float32.
+
+    Weights, gradients, Adam's two moments, and the activations that the network and the loss keep for
+    backward. Left out is what lives shorter: the gradients of activations and the workspace of
+    convolutions; and what the process takes before any training.
+
+    Args:
+        family: `drn` or `rcan`.
+        scale: 2, 3 or 4.
+        batch_size: patches of a step.
+        hr_patch: side of a patch in HR pixels; a multiple of the scale.
+        ms_ssim: whether MS-SSIM is a part of the loss.
+        axes: as `build` takes them.
+
+    Raises:
+        ValueError: the family is unknown.
+    """
+    pixels = (hr_patch // scale) ** 2
+    kept = 3 * hr_patch**2 * (KEPT_BY_L1 + KEPT_BY_MS_SSIM * ms_ssim)
+    for each in _convolutions(family, scale, axes):
+        if each.resolution is not None:
+            # a convolution keeps its input; activations and pixel shuffling work in place or keep none
+            kept += each.inputs * (pixels * each.resolution or 1)
+            # attention's product keeps both of its factors
+            kept += each.scaled * (pixels + 1)
+    return float(BYTES * (COPIES * parameters(family, scale, **axes) + batch_size * kept))
+
+
+class _Convolution(NamedTuple):
+    inputs: int
+    """Channels."""
+    outputs: int
+    """Channels."""
+    kernel: int
+    """Side."""
+    resolution: int | None
+    """How many times the LR pixels it works on: 0 is the one pixel that channel attention sees, None a
+    layer that is kept for its name and does not run."""
+    scaled: int = 0
+    """Channels, at LR size, that its output scales one by one."""
 
 
 def _convolutions(family: str, scale: int, axes: dict[str, Any]) -> Iterator[_Convolution]:
@@ -61,17 +114,17 @@ def _convolutions(family: str, scale: int, axes: dict[str, Any]) -> Iterator[_Co
 
 def _attention(features: int, reduction: int = 16) -> Iterator[_Convolution]:
     hidden = max(1, features // reduction)
-    yield features, hidden, 1, 0
-    yield hidden, features, 1, 0
+    yield _Convolution(features, hidden, 1, 0)
+    yield _Convolution(hidden, features, 1, 0, features)
 
 
 def _upsampler(scale: int, features: int) -> Iterator[_Convolution]:
     if scale == 3:
-        yield features, 9 * features, 3, 1
+        yield _Convolution(features, 9 * features, 3, 1)
     else:
         for step in range(scale.bit_length() - 1):
-            yield features, 4 * features, 3, 4**step
-    yield features, 3, 3, scale * scale
+            yield _Convolution(features, 4 * features, 3, 4**step)
+    yield _Convolution(features, 3, 3, scale * scale)
 
 
 def _drn(
@@ -84,11 +137,11 @@ def _drn(
     global_skip: bool = False,
     image_skip: bool = True,
 ) -> Iterator[_Convolution]:
-    yield 3, features, 3, 1
+    yield _Convolution(3, features, 3, 1)
     for _ in range(blocks):
         for _ in range(2 * stages):
-            yield features, features, 3, 1
-        yield features * stages, features, fuse, 1
+            yield _Convolution(features, features, 3, 1)
+        yield _Convolution(features * stages, features, fuse, 1)
         yield from _attention(features)
     yield from _upsampler(scale, features)
 
@@ -96,14 +149,14 @@ def _drn(
 def _rcan(
     scale: int, *, features: int, groups: int, blocks: int, reduction: int = 16, image_skip: bool = False
 ) -> Iterator[_Convolution]:
-    yield 3, 3, 1, 1
-    yield 3, 3, 1, None if image_skip else scale * scale
-    yield 3, features, 3, 1
+    yield _Convolution(3, 3, 1, 1)
+    yield _Convolution(3, 3, 1, None if image_skip else scale * scale)
+    yield _Convolution(3, features, 3, 1)
     for _ in range(groups):
         for _ in range(blocks):
-            yield features, features, 3, 1
-            yield features, features, 3, 1
+            yield _Convolution(features, features, 3, 1)
+            yield _Convolution(features, features, 3, 1)
             yield from _attention(features, reduction)
-        yield features, features, 3, 1
-    yield features, features, 3, 1
+        yield _Convolution(features, features, 3, 1)
+    yield _Convolution(features, features, 3, 1)
     yield from _upsampler(scale, features)
