@@ -46,7 +46,7 @@ def test_every_form_of_an_axis(tmp_path: Path) -> None:
         ("features", "featuers", r":4: unknown key `families.drn.featuers`; allowed here: features, blocks"),
         ("[8, 16]", "[]", r":4: `families.drn.features`: an axis must have at least one value, but got \[\]"),
         ("low: 1, high: 5", "low: 5, high: 1", r":5: .*`low <= high` must hold, but got \(low=5, high=1\)"),
-        ("scale: 2", "scale: 5", r":1: `scale` must be 2, 3 or 4, but got 5"),
+        ("scale: 2", "scale: 5", r":1: `scale` must be 2, 3, 4 or 8, but got 5"),
         ("scale: 2", "scael: 2", r":1: unknown key `scael`"),
         ("stages: 2", "stages: two", r":6: .*but got 'two'"),
         ("stages: 2", "stages: 0", r":6: .*`low >= 1` must hold, but got low=0"),

@@ -45,7 +45,7 @@ rcan_axes = st.fixed_dictionaries(
 architectures = st.one_of(st.tuples(st.just("drn"), drn_axes), st.tuples(st.just("rcan"), rcan_axes))
 
 
-@given(architectures, st.sampled_from([2, 3, 4]))
+@given(architectures, st.sampled_from([2, 3, 4, 8]))
 @settings(max_examples=25, deadline=None)
 def test_costs_equal_what_is_built_and_run(architecture: tuple[str, dict[str, int]], scale: int) -> None:
     family, axes = architecture
@@ -111,7 +111,7 @@ def test_a_fresh_rcan_keeps_the_mean_colour() -> None:
     ("family", "scale", "axes", "message"),
     [
         ("unet", 2, {}, "a family must be one of drn, rcan, but got 'unet'"),
-        ("drn", 5, {"features": 8, "blocks": 1, "stages": 1}, "a scale must be one of 2, 3, 4, but got 5"),
+        ("drn", 5, {"features": 8, "blocks": 1, "stages": 1}, "a scale must be one of 2, 3, 4, 8, but got 5"),
         ("drn", 2, {"features": 8, "blocks": 1}, "stages is missing"),
         ("drn", 2, {"features": 8, "blocks": 1, "stages": 1, "groups": 1}, "but got 'groups'"),
         ("drn", 2, {"features": 0, "blocks": 1, "stages": 1}, "`features` must be an integer of at least 1"),
@@ -185,3 +185,41 @@ def test_adam_keeps_two_moments_per_weight() -> None:
     held += [each.numel() for state in optimizer.state.values() for each in state.values() if each.ndim]
     told = cost.training_memory("drn", 2, batch_size=1, hr_patch=2, ms_ssim=False, **axes)
     assert told == pytest.approx(4 * sum(held), rel=0.01)
+
+
+ONE_OF_EACH = [
+    ("drn", {"features": 8, "blocks": 2, "stages": 2}),
+    ("drn", {"features": 8, "blocks": 1, "stages": 1, "fuse": 3, "global_skip": True, "image_skip": False}),
+    ("rcan", {"features": 8, "groups": 2, "blocks": 2, "reduction": 4}),
+    ("rcan", {"features": 8, "groups": 1, "blocks": 1, "image_skip": True}),
+]
+
+
+@pytest.mark.parametrize(("family", "axes"), ONE_OF_EACH)
+@pytest.mark.parametrize("scale", [2, 3, 8])
+def test_compiled_whole_and_channels_last_compute_the_same(
+    family: str, scale: int, axes: dict[str, int]
+) -> None:
+    network = build(family, scale, **axes)
+    image = torch.rand(2, 3, 6, 5)
+    expected = network(image)
+    # `fullgraph` raises where the network is not one graph
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(image), expected)
+    torch.compiler.reset()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sr = network(image.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(sr, expected, rtol=1e-4, atol=1e-5)
+    assert sr.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("family", "axes", "at_4"),
+    [
+        ("drn", {"features": 128, "blocks": 18, "stages": 3}, 18_053_139),
+        ("rcan", {"features": 64, "groups": 10, "blocks": 20}, 15_592_379),
+    ],
+)
+def test_x8_has_one_upsampling_convolution_more_than_x4(family: str, axes: dict[str, int], at_4: int) -> None:
+    features = axes["features"]
+    assert cost.parameters(family, 8, **axes) == at_4 + 9 * features * 4 * features + 4 * features

@@ -13,7 +13,7 @@ from gpnas.config.mistakes import Strict, located
 from gpnas.records import Strategy
 from gpnas.space import SearchSpace
 
-Scale = Literal[2, 3, 4]
+Scale = Literal[2, 3, 4, 8]
 """Super-resolution factors for which networks exist; a test holds it against the trainers'."""
 
 

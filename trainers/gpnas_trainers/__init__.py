@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-SCALES = (2, 3, 4)
+SCALES = (2, 3, 4, 8)
 """Super-resolution factors that the networks support."""
 AXES = {"drn": ("features", "blocks", "stages"), "rcan": ("features", "groups", "blocks")}
 """Families of networks and the axes that each must be given."""
@@ -22,7 +22,7 @@ def build(family: str, scale: int, **axes: Any) -> nn.Module:
 
     Args:
         family: `drn` or `rcan`.
-        scale: 2, 3 or 4.
+        scale: 2, 3, 4 or 8.
         axes: the family's axes (`AXES`) and options (`OPTIONS`).
 
     Raises:

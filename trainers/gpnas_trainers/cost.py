@@ -25,7 +25,7 @@ def parameters(family: str, scale: int, **axes: Any) -> int:
 
     Args:
         family: `drn` or `rcan`.
-        scale: 2, 3 or 4.
+        scale: 2, 3, 4 or 8.
         axes: as `build` takes them.
 
     Raises:
@@ -43,7 +43,7 @@ def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: Any) -
 
     Args:
         family: `drn` or `rcan`.
-        scale: 2, 3 or 4.
+        scale: 2, 3, 4 or 8.
         lr_height, lr_width: size of the input in pixels.
         axes: as `build` takes them.
 
@@ -69,7 +69,7 @@ def training_memory(
 
     Args:
         family: `drn` or `rcan`.
-        scale: 2, 3 or 4.
+        scale: 2, 3, 4 or 8.
         batch_size: patches of a step.
         hr_patch: side of a patch in HR pixels; a multiple of the scale.
         ms_ssim: whether MS-SSIM is a part of the loss.

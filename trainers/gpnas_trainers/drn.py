@@ -46,7 +46,7 @@ class DRN(nn.Module):
     """The paper's network: F features, D blocks of L stages.
 
     Args:
-        scale: 2, 3 or 4.
+        scale: 2, 3, 4 or 8.
         features: F, at least 1; the paper's search chose 128.
         blocks: D, at least 1; 18.
         stages: L, at least 1; 3.

@@ -64,7 +64,7 @@ class RCAN(nn.Module):
     """The residual channel attention network: G groups of B blocks with F features.
 
     Args:
-        scale: 2, 3 or 4.
+        scale: 2, 3, 4 or 8.
         features: F, at least 1; 64 in the original, 128 in the paper's RCAN*.
         groups: G, at least 1; 10, and 5.
         blocks: blocks of a group, at least 1; 20, and 10.

@@ -1,0 +1,181 @@
+"""Published RCAN files load under both families of names and compute what their own code does."""
+
+import collections
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import conv2d, pixel_shuffle
+
+from gpnas_trainers import build
+from gpnas_trainers.weights import WeightsError, from_state, load_rcan
+
+State = dict[str, Tensor]
+MEAN = torch.tensor([0.4488, 0.4371, 0.4040])[:, None, None]
+
+
+def named(shapes: dict[str, tuple[int, ...]]) -> State:
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, (outputs, inputs, kernel) in shapes.items():
+        state[f"{name}.weight"] = 0.1 * torch.randn(outputs, inputs, kernel, kernel, generator=generator)
+        state[f"{name}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
+    return state
+
+
+def tail(prefix: str, features: int, scale: int) -> dict[str, tuple[int, ...]]:
+    if scale == 3:
+        return {f"{prefix}.0": (9 * features, features, 3)}
+    return {f"{prefix}.{2 * i}": (4 * features, features, 3) for i in range({2: 1, 4: 2, 8: 3}[scale])}
+
+
+def official(features: int, groups: int, blocks: int, hidden: int, scale: int) -> State:
+    """Names as in the published files."""
+    f = features
+    shapes = {"sub_mean": (3, 3, 1), "add_mean": (3, 3, 1), "head.0": (f, 3, 3)}
+    for g in range(groups):
+        for b in range(blocks):
+            at = f"body.{g}.body.{b}.body"
+            shapes |= {f"{at}.0": (f, f, 3), f"{at}.2": (f, f, 3)}
+            shapes |= {f"{at}.3.conv_du.0": (hidden, f, 1), f"{at}.3.conv_du.2": (f, hidden, 1)}
+        shapes[f"body.{g}.body.{blocks}"] = (f, f, 3)
+    return named(shapes | {f"body.{groups}": (f, f, 3), "tail.1": (3, f, 3)} | tail("tail.0", f, scale))
+
+
+def basicsr(features: int, groups: int, blocks: int, hidden: int, scale: int) -> State:
+    """Names as BasicSR's files have them."""
+    f = features
+    shapes = {"conv_first": (f, 3, 3), "conv_after_body": (f, f, 3), "conv_last": (3, f, 3)}
+    for g in range(groups):
+        for b in range(blocks):
+            at = f"body.{g}.residual_group.{b}.rcab"
+            shapes |= {f"{at}.0": (f, f, 3), f"{at}.2": (f, f, 3)}
+            shapes |= {f"{at}.3.attention.1": (hidden, f, 1), f"{at}.3.attention.3": (f, hidden, 1)}
+        shapes[f"body.{g}.conv"] = (f, f, 3)
+    return named(shapes | tail("upsample", f, scale))
+
+
+def conv(state: State, name: str, x: Tensor) -> Tensor:
+    weight = state[f"{name}.weight"]
+    return conv2d(x, weight, state[f"{name}.bias"], padding=weight.shape[-1] // 2)
+
+
+def rcab(state: State, at: str, squeeze: str, excite: str, x: Tensor) -> Tensor:
+    y = conv(state, f"{at}.2", conv(state, f"{at}.0", x).relu())
+    gate = conv(state, squeeze, y.mean(dim=(2, 3), keepdim=True)).relu()
+    return x + y * conv(state, excite, gate).sigmoid()
+
+
+def up(state: State, prefix: str, scale: int, x: Tensor) -> Tensor:
+    if scale == 3:
+        return pixel_shuffle(conv(state, f"{prefix}.0", x), 3)
+    for i in range({2: 1, 4: 2, 8: 3}[scale]):
+        x = pixel_shuffle(conv(state, f"{prefix}.{2 * i}", x), 2)
+    return x
+
+
+def official_forward(state: State, groups: int, blocks: int, scale: int, x: Tensor) -> Tensor:
+    """The official network, which takes and gives pixels from 0 to 255."""
+    head = h = conv(state, "head.0", conv(state, "sub_mean", x))
+    for g in range(groups):
+        inner = h
+        for b in range(blocks):
+            at = f"body.{g}.body.{b}.body"
+            inner = rcab(state, at, f"{at}.3.conv_du.0", f"{at}.3.conv_du.2", inner)
+        h = h + conv(state, f"body.{g}.body.{blocks}", inner)
+    h = head + conv(state, f"body.{groups}", h)
+    return conv(state, "add_mean", conv(state, "tail.1", up(state, "tail.0", scale, h)))
+
+
+def basicsr_forward(state: State, groups: int, blocks: int, scale: int, x: Tensor) -> Tensor:
+    """BasicSR's network, which takes and gives [0, 1]."""
+    head = h = conv(state, "conv_first", (x - MEAN) * 255)
+    for g in range(groups):
+        inner = h
+        for b in range(blocks):
+            at = f"body.{g}.residual_group.{b}.rcab"
+            inner = rcab(state, at, f"{at}.3.attention.1", f"{at}.3.attention.3", inner)
+        h = h + conv(state, f"body.{g}.conv", inner)
+    h = head + conv(state, "conv_after_body", h)
+    return conv(state, "conv_last", up(state, "upsample", scale, h)) / 255 + MEAN
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("wrapper", [None, "params", "params_ema", "state_dict"])
+def test_files_of_both_families(tmp_path: Path, scale: int, wrapper: str | None) -> None:
+    size = {"features": 12, "groups": 2, "blocks": 3}
+    image = torch.rand(1, 3, 6, 5)
+    for published in (official, basicsr):
+        state = published(**size, hidden=3, scale=scale)
+        path = tmp_path / "rcan.pth"
+        torch.save({wrapper: state, "iter": 3} if wrapper else collections.OrderedDict(state), path)
+        network, found, axes = load_rcan(path)
+        assert found == scale
+        assert axes == size | {"reduction": 4}
+        if published is official:
+            expected = official_forward(state, 2, 3, scale, 255 * image) / 255
+        else:
+            expected = basicsr_forward(state, 2, 3, scale, image)
+        torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-4)
+        # and it is the network that those axes build
+        build("rcan", scale, **axes).load_state_dict(network.state_dict())
+
+
+def test_safetensors_and_prefixed_half_precision(tmp_path: Path) -> None:
+    state = official(8, 1, 1, 2, 2)
+    save_file(
+        {f"module.{name}": value.half() for name, value in state.items()}, tmp_path / "rcan.safetensors"
+    )
+    network, scale, axes = load_rcan(tmp_path / "rcan.safetensors")
+    assert (scale, axes["reduction"]) == (2, 4)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name].half().float())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_published_sizes_are_inferred() -> None:
+    """RCAN ×4 of the paper: 15,592,379 parameters, 10 groups of 20 blocks, 64 features."""
+    network, scale, axes = from_state(official(64, 10, 20, 4, 4))
+    assert (scale, axes) == (4, {"features": 64, "groups": 10, "blocks": 20, "reduction": 16})
+    assert sum(parameter.numel() for parameter in network.parameters()) == 15_592_379
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("hostile",)
+
+
+def test_foreign_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = official(8, 2, 1, 2, 2)
+    short = {name: value for name, value in good.items() if name != "body.1.body.1.bias"}
+    wide = good | {"head.0.weight": torch.zeros(9, 3, 3, 3)}
+    far = good | {"body.999999999.body.0.body.0.weight": torch.zeros(8, 8, 3, 3)}
+    drn = build("drn", 2, features=8, blocks=1, stages=1).state_dict()
+    foreign: dict[str, tuple[object, str]] = {
+        "drn": (drn, "must be those of an RCAN, official or BasicSR's, but got head.weight"),
+        "short": (short, r"body.1.body.1.bias must be 8 and is absent"),
+        "wide": (wide, r"must be 8×8×3×3|must be 9"),
+        "far": (far, "must be those of an RCAN ×2"),
+        "empty": ({}, "must hold named weights"),
+        "list": ([1, 2], "must hold named weights, but got list"),
+        "scalar": ({"head": 1}, "'head' is int"),
+        "other": (basicsr(8, 1, 1, 2, 2) | {"extra.weight": torch.zeros(1)}, "got 'extra.weight'"),
+        "hostile": (Hostile(), "must hold nothing but weights"),
+    }
+    for name, (content, message) in foreign.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        with pytest.raises(WeightsError, match=message) as error:
+            load_rcan(tmp_path / f"{name}.pth")
+        assert str(error.value).startswith(str(tmp_path / f"{name}.pth"))
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "hostile").exists()
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("no weights")
+        with pytest.raises(WeightsError, match="must hold nothing but weights"):
+            load_rcan(tmp_path / name)
+    with pytest.raises(WeightsError, match="must hold nothing but weights"):
+        load_rcan(tmp_path / "absent.pth")
