@@ -10,7 +10,15 @@ import pytest
 import gpnas_trainers
 from gpnas import Architecture, SearchSpace, SpaceError, load_space
 from gpnas.cli import main
-from gpnas.config import CameraSettings, DrnAxes, RcanAxes, RecipeSettings, Scale, read_space_file
+from gpnas.config import (
+    CameraSettings,
+    DrnAxes,
+    DualRegressionAxes,
+    RcanAxes,
+    RecipeSettings,
+    Scale,
+    read_space_file,
+)
 from gpnas.dispatch.description import describe
 from gpnas.dispatch.pricing import priced
 from gpnas_trainers import cost
@@ -95,7 +103,11 @@ def test_every_form_of_an_axis(tmp_path: Path) -> None:
             "stages: 2\n    image_skip: [true, 2]",
             r":7: .*true, false or a list of both, but got 2",
         ),
-        ("  drn:", "  rdn:", r":3: unknown key `families.rdn`; allowed here: drn, rcan; .*own_families=True"),
+        (
+            "  drn:",
+            "  rdn:",
+            r":3: unknown key `families.rdn`; allowed here: drn, rcan, dual_regression; .*own_families=True",
+        ),
         (
             "scale: 2",
             "scale: 2\nwhere:\n- stages < 3\n- stags < 3",
@@ -152,7 +164,7 @@ def test_an_unknown_space_names_the_shipped_ones() -> None:
 def test_the_schema_agrees_with_the_trainers() -> None:
     """The search may not import the trainers, so what it knows of them is held against them here."""
     assert set(Scale.__args__) == set(gpnas_trainers.SCALES)  # type: ignore[attr-defined]
-    for family, axes in (("drn", DrnAxes), ("rcan", RcanAxes)):
+    for family, axes in (("drn", DrnAxes), ("rcan", RcanAxes), ("dual_regression", DualRegressionAxes)):
         expected = gpnas_trainers.AXES[family] + gpnas_trainers.OPTIONS[family]
         assert tuple(axes.model_fields) == expected
     assert set(RecipeSettings.model_fields) == set(inspect.signature(Recipe).parameters)
@@ -211,7 +223,9 @@ where: "activation == 'relu' or not bias"
 
 def test_a_family_of_ones_own_is_read_when_asked(tmp_path: Path) -> None:
     path = written(tmp_path, OWN)
-    with pytest.raises(SpaceError, match=r":3: unknown key `families.mixer`; allowed here: drn, rcan"):
+    with pytest.raises(
+        SpaceError, match=r":3: unknown key `families.mixer`; allowed here: drn, rcan, dual_regression"
+    ):
         load_space(path)
     space = load_space(path, own_families=True)
     assert len(space) == 2 + 3 * 3 * 3 * 2

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import gpnas_trainers
 from gpnas_trainers import build, cost
-from gpnas_trainers.losses import mixed_loss
+from gpnas_trainers.dual_regression import DualRegression, duals
+from gpnas_trainers.losses import dual_regression_loss, mixed_loss
 
 
 def count(network: nn.Module) -> int:
@@ -42,19 +43,36 @@ rcan_axes = st.fixed_dictionaries(
     {"features": st.integers(1, 24), "groups": st.integers(1, 3), "blocks": st.integers(1, 3)},
     optional={"reduction": st.integers(1, 20), "image_skip": st.booleans()},
 )
-architectures = st.one_of(st.tuples(st.just("drn"), drn_axes), st.tuples(st.just("rcan"), rcan_axes))
+dual_axes = st.fixed_dictionaries({"features": st.integers(1, 12), "blocks": st.integers(1, 3)})
+architectures = st.one_of(
+    st.tuples(st.just("drn"), drn_axes, st.sampled_from([2, 3, 4, 8])),
+    st.tuples(st.just("rcan"), rcan_axes, st.sampled_from([2, 3, 4, 8])),
+    st.tuples(st.just("dual_regression"), dual_axes, st.sampled_from([2, 4, 8])),
+)
 
 
-@given(architectures, st.sampled_from([2, 3, 4, 8]))
+@given(architectures)
 @settings(max_examples=25, deadline=None)
-def test_costs_equal_what_is_built_and_run(architecture: tuple[str, dict[str, int]], scale: int) -> None:
-    family, axes = architecture
+def test_costs_equal_what_is_built_and_run(architecture: tuple[str, dict[str, int], int]) -> None:
+    family, axes, scale = architecture
     network = build(family, scale, **axes)
     assert cost.parameters(family, scale, **axes) == count(network)
     image = torch.rand(1, 3, 5, 7)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         assert network(image).shape == (1, 3, 5 * scale, 7 * scale)
     assert 2e9 * cost.gmacs(family, scale, 5, 7, **axes) == pytest.approx(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(
+    ("scale", "features", "blocks", "expected"),
+    [(4, 16, 30, 4_804_065), (4, 20, 40, 9_825_893), (8, 8, 30, 5_403_000), (8, 10, 36, 10_004_018)],
+)
+def test_dual_regression_has_the_published_size(
+    scale: int, features: int, blocks: int, expected: int
+) -> None:
+    with torch.device("meta"):
+        assert count(build("dual_regression", scale, features=features, blocks=blocks)) == expected
+    assert cost.parameters("dual_regression", scale, features=features, blocks=blocks) == expected
 
 
 def test_official_names_of_rcan() -> None:
@@ -110,7 +128,13 @@ def test_a_fresh_rcan_keeps_the_mean_colour() -> None:
 @pytest.mark.parametrize(
     ("family", "scale", "axes", "message"),
     [
-        ("unet", 2, {}, "a family must be one of drn, rcan, but got 'unet'"),
+        ("unet", 2, {}, "a family must be one of drn, rcan, dual_regression, but got 'unet'"),
+        (
+            "dual_regression",
+            3,
+            {"features": 8, "blocks": 1},
+            "dual_regression must be one of 2, 4, 8, but got 3",
+        ),
         ("drn", 5, {"features": 8, "blocks": 1, "stages": 1}, "a scale must be one of 2, 3, 4, 8, but got 5"),
         ("drn", 2, {"features": 8, "blocks": 1}, "stages is missing"),
         ("drn", 2, {"features": 8, "blocks": 1, "stages": 1, "groups": 1}, "but got 'groups'"),
@@ -159,6 +183,8 @@ def kept_for_backward(network: nn.Module, scale: int, batch_size: int, hr_patch:
         ("rcan", 2, {"features": 16, "groups": 3, "blocks": 4, "image_skip": True}),
         ("rcan", 3, {"features": 8, "groups": 1, "blocks": 1, "reduction": 4}),
         ("rcan", 4, {"features": 32, "groups": 2, "blocks": 5}),
+        ("dual_regression", 2, {"features": 8, "blocks": 2}),
+        ("dual_regression", 4, {"features": 8, "blocks": 1}),
     ],
 )
 @pytest.mark.parametrize(
@@ -192,6 +218,7 @@ ONE_OF_EACH = [
     ("drn", {"features": 8, "blocks": 1, "stages": 1, "fuse": 3, "global_skip": True, "image_skip": False}),
     ("rcan", {"features": 8, "groups": 2, "blocks": 2, "reduction": 4}),
     ("rcan", {"features": 8, "groups": 1, "blocks": 1, "image_skip": True}),
+    ("dual_regression", {"features": 4, "blocks": 1}),
 ]
 
 
@@ -200,6 +227,8 @@ ONE_OF_EACH = [
 def test_compiled_whole_and_channels_last_compute_the_same(
     family: str, scale: int, axes: dict[str, int]
 ) -> None:
+    if family == "dual_regression" and scale == 3:
+        scale = 4
     network = build(family, scale, **axes)
     image = torch.rand(2, 3, 6, 5)
     expected = network(image)
@@ -223,3 +252,40 @@ def test_compiled_whole_and_channels_last_compute_the_same(
 def test_x8_has_one_upsampling_convolution_more_than_x4(family: str, axes: dict[str, int], at_4: int) -> None:
     features = axes["features"]
     assert cost.parameters(family, 8, **axes) == at_4 + 9 * features * 4 * features + 4 * features
+
+
+def test_a_dual_network_is_as_small_as_published() -> None:
+    """864 weights with 16 features, 1,080 with 20; one for each factor of 2."""
+    assert [count(each) for each in duals(8, 16)] == [864] * 3
+    assert [count(each) for each in duals(4, 20)] == [1_080] * 2
+
+
+def test_official_names_of_dual_regression() -> None:
+    names = set(build("dual_regression", 4, features=4, blocks=2).state_dict())
+    expected = {
+        "sub_mean.weight", "head.bias", "down.0.dual_module.0.0.weight", "down.1.dual_module.1.weight",
+        "up_blocks.0.1.body.0.weight", "up_blocks.1.0.body.3.conv_du.2.bias", "up_blocks.0.2.0.weight",
+        "up_blocks.1.3.bias", "tail.0.weight", "tail.2.weight", "add_mean.bias",
+    }  # fmt: skip
+    assert expected <= names
+    assert not {"down.0.dual_module.0.0.bias", "tail.3.weight", "up_blocks.2.0.body.0.weight"} & names
+
+
+def test_dual_regression_closes_the_loop() -> None:
+    """Sizes of all images; and a loss by hand, which is zero where all is as it should be."""
+    torch.manual_seed(0)
+    network = build("dual_regression", 4, features=4, blocks=1)
+    assert isinstance(network, DualRegression)
+    x = torch.rand(2, 3, 6, 5)
+    images = network.pyramid(x)
+    assert [image.shape[-2:] for image in images] == [(6, 5), (12, 10), (24, 20)]
+    torch.testing.assert_close(images[-1], network(x))
+    back = [dual(image) for dual, image in zip(duals(4, 4), images[1:], strict=True)]
+    assert [image.shape for image in back] == [image.shape for image in images[:-1]]
+    assert dual_regression_loss(images, images, images[:-1]).item() == 0
+    targets = [image + shift for image, shift in zip(images, (0.1, -0.2, 0.4), strict=True)]
+    returned = [targets[0] + 0.3, targets[1] - 0.5]
+    loss = dual_regression_loss(images, targets, returned)
+    assert loss.item() == pytest.approx(0.1 + 0.2 + 0.4 + 0.1 * (0.3 + 0.5), rel=1e-5)
+    loss.backward()
+    assert network.tail[0].weight.grad is not None

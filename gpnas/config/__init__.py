@@ -6,6 +6,7 @@ mistake in one is a `SpaceError` whose line names the file, the line, the rule a
 """
 
 from gpnas.config.families import DrnAxes as DrnAxes
+from gpnas.config.families import DualRegressionAxes as DualRegressionAxes
 from gpnas.config.families import RcanAxes as RcanAxes
 from gpnas.config.reading import find_space as find_space
 from gpnas.config.reading import load_space as load_space

@@ -25,7 +25,7 @@ from gpnas.errors import SpaceError
 from gpnas.records import AxisValue
 from gpnas.space import Family, SearchSpace
 
-KNOWN = ("drn", "rcan")
+KNOWN = ("drn", "rcan", "dual_regression")
 """Families that the trainers build."""
 ARCHITECTURES = 10_000_000
 """Most architectures that the families of a file may span."""
@@ -62,6 +62,13 @@ class RcanAxes(Strict):
     image_skip: SwitchAxis | None = None
 
 
+class DualRegressionAxes(Strict):
+    """Axes of the dual regression network, which has no ×3."""
+
+    features: CountAxis
+    blocks: CountAxis
+
+
 class OwnAxes(BaseModel):
     """Axes of a user's own family, of any name."""
 
@@ -75,7 +82,7 @@ class OwnAxes(BaseModel):
         return self
 
 
-AnyAxes = DrnAxes | RcanAxes | OwnAxes
+AnyAxes = DrnAxes | RcanAxes | DualRegressionAxes | OwnAxes
 
 
 class ListingForm(Strict):
@@ -180,6 +187,7 @@ class Families(BaseModel):
 
     drn: Annotated[DrnAxes | Listing, _form(DrnAxes)] | None = None
     rcan: Annotated[RcanAxes | Listing, _form(RcanAxes)] | None = None
+    dual_regression: Annotated[DualRegressionAxes | Listing, _form(DualRegressionAxes)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -192,7 +200,7 @@ class Families(BaseModel):
     @model_validator(mode="after")
     def _is_not_empty(self) -> Families:
         if not any(axes is not None for _, axes in self):
-            raise ValueError("a space must name at least one family (drn, rcan), but got none")
+            raise ValueError(f"a space must name at least one family ({', '.join(KNOWN)}), but got none")
         return self
 
     def space(self) -> SearchSpace:

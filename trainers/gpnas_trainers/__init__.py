@@ -9,9 +9,17 @@ if TYPE_CHECKING:
 
 SCALES = (2, 3, 4, 8)
 """Super-resolution factors that the networks support."""
-AXES = {"drn": ("features", "blocks", "stages"), "rcan": ("features", "groups", "blocks")}
+AXES = {
+    "drn": ("features", "blocks", "stages"),
+    "rcan": ("features", "groups", "blocks"),
+    "dual_regression": ("features", "blocks"),
+}
 """Families of networks and the axes that each must be given."""
-OPTIONS = {"drn": ("fuse", "global_skip", "image_skip"), "rcan": ("reduction", "image_skip")}
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "drn": ("fuse", "global_skip", "image_skip"),
+    "rcan": ("reduction", "image_skip"),
+    "dual_regression": (),
+}
 """Families of networks and what may be given besides."""
 
 
@@ -21,20 +29,23 @@ def build(family: str, scale: int, **axes: Any) -> nn.Module:
     It maps (B, 3, h, w) to (B, 3, scale·h, scale·w), RGB in [0, 1].
 
     Args:
-        family: `drn` or `rcan`.
-        scale: 2, 3, 4 or 8.
+        family: `drn`, `rcan` or `dual_regression`.
+        scale: 2, 3, 4 or 8; not 3 for `dual_regression`.
         axes: the family's axes (`AXES`) and options (`OPTIONS`).
 
     Raises:
         ValueError: a family, scale or axis that does not exist, a missing axis, or one below 1.
     """
     from gpnas_trainers.drn import DRN
+    from gpnas_trainers.dual_regression import DualRegression
     from gpnas_trainers.rcan import RCAN
 
     check(family, scale, **axes)
     match family:
         case "drn":
             return DRN(scale, **axes)
+        case "dual_regression":
+            return DualRegression(scale, **axes)
         case _:
             return RCAN(scale, **axes)
 
@@ -45,6 +56,8 @@ def check(family: str, scale: int, **axes: Any) -> None:
         raise ValueError(f"a family must be one of {', '.join(AXES)}, but got {family!r}")
     if scale not in SCALES:
         raise ValueError(f"a scale must be one of {', '.join(map(str, SCALES))}, but got {scale}")
+    if family == "dual_regression" and scale == 3:
+        raise ValueError("a scale of dual_regression must be one of 2, 4, 8, but got 3")
     allowed = AXES[family] + OPTIONS[family]
     for name in AXES[family]:
         if name not in axes:

@@ -24,16 +24,16 @@ def parameters(family: str, scale: int, **axes: Any) -> int:
     """Weights and biases of an architecture, exactly as the built network has them.
 
     Args:
-        family: `drn` or `rcan`.
+        family: `drn`, `rcan` or `dual_regression`.
         scale: 2, 3, 4 or 8.
         axes: as `build` takes them.
 
     Raises:
-        ValueError: the family is unknown.
+        ValueError: the family is unknown, or has no such scale.
     """
     # a dead attention or mean shift costs parameters all the same, so all layers are listed
     return sum(
-        each.inputs * each.outputs * each.kernel**2 + each.outputs
+        each.inputs * each.outputs * each.kernel**2 + each.outputs * each.bias
         for each in _convolutions(family, scale, axes)
     )
 
@@ -42,13 +42,13 @@ def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: Any) -
     """10⁹ multiply-accumulates of one forward pass of one image.
 
     Args:
-        family: `drn` or `rcan`.
+        family: `drn`, `rcan` or `dual_regression`.
         scale: 2, 3, 4 or 8.
         lr_height, lr_width: size of the input in pixels.
         axes: as `build` takes them.
 
     Raises:
-        ValueError: the family is unknown.
+        ValueError: the family is unknown, or has no such scale.
     """
     pixels = lr_height * lr_width
     macs = 0
@@ -68,7 +68,7 @@ def training_memory(
     convolutions; and what the process takes before any training.
 
     Args:
-        family: `drn` or `rcan`.
+        family: `drn`, `rcan` or `dual_regression`.
         scale: 2, 3, 4 or 8.
         batch_size: patches of a step.
         hr_patch: side of a patch in HR pixels; a multiple of the scale.
@@ -76,16 +76,16 @@ def training_memory(
         axes: as `build` takes them.
 
     Raises:
-        ValueError: the family is unknown.
+        ValueError: the family is unknown, or has no such scale.
     """
     pixels = (hr_patch // scale) ** 2
     kept = 3 * hr_patch**2 * (KEPT_BY_L1 + KEPT_BY_MS_SSIM * ms_ssim)
     for each in _convolutions(family, scale, axes):
         if each.resolution is not None:
             # a convolution keeps its input; activations and pixel shuffling work in place or keep none
-            kept += each.inputs * (pixels * each.resolution or 1)
+            kept += each.inputs * (pixels * each.resolution * each.stride**2 or 1)
             # attention's product keeps both of its factors
-            kept += each.scaled * (pixels + 1)
+            kept += each.scaled * (pixels * each.scaled_resolution + 1)
     return float(BYTES * (COPIES * parameters(family, scale, **axes) + batch_size * kept))
 
 
@@ -97,10 +97,13 @@ class _Convolution(NamedTuple):
     kernel: int
     """Side."""
     resolution: int | None
-    """How many times the LR pixels it works on: 0 is the one pixel that channel attention sees, None a
+    """How many times the LR pixels it gives: 0 is the one pixel that channel attention sees, None a
     layer that is kept for its name and does not run."""
     scaled: int = 0
-    """Channels, at LR size, that its output scales one by one."""
+    """Channels that its output scales one by one, each of `scaled_resolution` times the LR pixels."""
+    scaled_resolution: int = 1
+    stride: int = 1
+    bias: bool = True
 
 
 def _convolutions(family: str, scale: int, axes: dict[str, Any]) -> Iterator[_Convolution]:
@@ -109,13 +112,17 @@ def _convolutions(family: str, scale: int, axes: dict[str, Any]) -> Iterator[_Co
             return _drn(scale, **axes)
         case "rcan":
             return _rcan(scale, **axes)
-    raise ValueError(f"a family must be one of drn, rcan, but got {family!r}")
+        case "dual_regression":
+            if scale == 3:
+                raise ValueError("a scale of dual_regression must be one of 2, 4, 8, but got 3")
+            return _dual_regression(scale, **axes)
+    raise ValueError(f"a family must be one of drn, rcan, dual_regression, but got {family!r}")
 
 
-def _attention(features: int, reduction: int = 16) -> Iterator[_Convolution]:
+def _attention(features: int, reduction: int = 16, resolution: int = 1) -> Iterator[_Convolution]:
     hidden = max(1, features // reduction)
     yield _Convolution(features, hidden, 1, 0)
-    yield _Convolution(hidden, features, 1, 0, features)
+    yield _Convolution(hidden, features, 1, 0, features, resolution)
 
 
 def _upsampler(scale: int, features: int) -> Iterator[_Convolution]:
@@ -160,3 +167,28 @@ def _rcan(
         yield _Convolution(features, features, 3, 1)
     yield _Convolution(features, features, 3, 1)
     yield from _upsampler(scale, features)
+
+
+def _dual_regression(scale: int, *, features: int, blocks: int) -> Iterator[_Convolution]:
+    phases = scale.bit_length() - 1
+    widths = [features * 2**phase for phase in range(phases + 1)]
+    yield _Convolution(3, 3, 1, scale * scale)
+    yield _Convolution(3, 3, 1, scale * scale)
+    yield _Convolution(3, features, 3, scale * scale)
+    for phase, width in enumerate(widths[:-1]):
+        pixels = (scale >> (phase + 1)) ** 2
+        yield _Convolution(width, width, 3, pixels, stride=2, bias=False)
+        yield _Convolution(width, 2 * width, 3, pixels, bias=False)
+    # images of the smaller sizes are made in a dual training alone
+    yield _Convolution(widths[-1], 3, 3, None)
+    inputs = widths[-1]
+    for phase, outputs in enumerate(reversed(widths[:-1])):
+        pixels = 4**phase
+        for _ in range(blocks):
+            yield _Convolution(inputs, inputs, 3, pixels)
+            yield _Convolution(inputs, inputs, 3, pixels)
+            yield from _attention(inputs, resolution=pixels)
+        yield _Convolution(inputs, 4 * inputs, 3, pixels)
+        yield _Convolution(inputs, outputs, 1, 4 * pixels)
+        inputs = 2 * outputs
+        yield _Convolution(inputs, 3, 3, 4 * pixels if phase == phases - 1 else None)

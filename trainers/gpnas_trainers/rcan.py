@@ -9,43 +9,16 @@ Shapes: B images, F features, h×w LR pixels, s scale.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from gpnas_trainers.blocks import ChannelAttention, conv3x3, upsampler
-
-RGB_MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean colour of DIV2K, in [0, 1]."""
-RGB_RANGE = 255.0
-"""Pixel range inside the network, as in the published weights."""
-
-
-class MeanShift(nn.Conv2d):
-    """Adds or subtracts the mean colour; a trainable 1×1 convolution, as in the official weights."""
-
-    def __init__(self, sign: int) -> None:
-        super().__init__(3, 3, 1)
-        with torch.no_grad():
-            self.weight.copy_(torch.eye(3)[:, :, None, None])
-            assert self.bias is not None
-            self.bias.copy_(sign * RGB_RANGE * torch.tensor(RGB_MEAN))
-
-
-class ResidualChannelAttentionBlock(nn.Module):
-    """RCAB: conv, ReLU, conv, channel attention, plus the input (Eq. 9)."""
-
-    def __init__(self, features: int, reduction: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            conv3x3(features, features),
-            nn.ReLU(inplace=True),
-            conv3x3(features, features),
-            ChannelAttention(features, reduction),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
-        return x + self.body(x)
+from gpnas_trainers.blocks import (
+    RGB_RANGE,
+    MeanShift,
+    ResidualChannelAttentionBlock,
+    conv3x3,
+    upsampler,
+)
 
 
 class ResidualGroup(nn.Module):

@@ -31,7 +31,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gpnas_trainers.rcan import RCAN, MeanShift
+from gpnas_trainers.blocks import MeanShift
+from gpnas_trainers.rcan import RCAN
 
 WRAPPERS = ("params_ema", "params", "state_dict")
 """Where training tools keep the weights inside a file, the better ones first."""
