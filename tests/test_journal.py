@@ -191,6 +191,8 @@ def test_attempts_and_progress(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, HEADER) as journal:  # the driver went away in attempt 2
         assert [attempt.outcome for attempt in journal.attempts("c0000")] == ["killed", "interrupted"]
         assert journal.start_attempt("c0000") == 3
+        journal.commit_observation(observation(0))  # whoever is killed now has left nothing half told
+        assert journal.attempts("c0000")[-1].outcome == "observed"
 
 
 def test_results_and_events(tmp_path: Path) -> None:
@@ -651,7 +653,7 @@ def test_a_full_disk_loses_nothing_committed(small_disk: Path) -> None:
 def _small_files() -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
 
 
 def test_a_file_size_limit_loses_nothing_committed(tmp_path: Path) -> None:

@@ -282,8 +282,7 @@ class Conductor(Searcher):
         self._journal.commit_observation(observation)
         if observation.finished:
             self._finished.add(observation.candidate.id)
-        outcome = "failed" if observation.failed else "observed" if observation.finished else "stopped"
-        self._end_attempt(observation.candidate, outcome)
+        self._attempt.pop(observation.candidate.id, None)
         self._told.append(self._thread.submit(self._engine.observe, observation))
         self._listen(Event("observed", observation.candidate, observation))
 

@@ -205,7 +205,7 @@ class Journal:
         return number
 
     def end_attempt(self, candidate: str, number: int, outcome: str) -> None:
-        """Enters how an attempt ended, in one word such as `observed`, `failed`, `killed`."""
+        """Enters how an attempt ended without an observation, in one word such as `killed`."""
         with self._writing() as connection:
             found = connection.execute(
                 "UPDATE attempts SET ended = ?, outcome = ? WHERE candidate = ? AND number = ?",
@@ -245,7 +245,7 @@ class Journal:
             )
 
     def commit_observation(self, observation: Observation) -> bool:
-        """Enters what a candidate's trial told.
+        """Enters what a candidate's trial told, and with it, in one transaction, that its attempt ended.
 
         Returns:
             False where the candidate has been observed before: the first observation stays.
@@ -260,6 +260,10 @@ class Journal:
             found = connection.execute(
                 "INSERT OR IGNORE INTO observations (time, candidate, document, crc32) VALUES (?, ?, ?, ?)",
                 (files.now(), name, text, crc32),
+            )
+            connection.execute(
+                "UPDATE attempts SET ended = ?, outcome = ? WHERE candidate = ? AND ended IS NULL",
+                (files.now(), _outcome(observation), name),
             )
             return found.rowcount == 1
 
@@ -476,6 +480,12 @@ class Journal:
                 raise
             if keep:
                 files.back_up(connection, self.run)
+
+
+def _outcome(observation: Observation) -> str:
+    if observation.failed:
+        return "failed"
+    return "observed" if observation.finished else "stopped"
 
 
 def _encoded(encoder: Any, value: Any) -> tuple[str, int]:

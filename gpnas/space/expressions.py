@@ -165,13 +165,14 @@ def evaluate(expression: Expression, values: Mapping[str, Values], count: int) -
 
 
 def _value(node: ast.expr, values: Mapping[str, Values], count: int) -> Values:
+    """(count,), numbers too, so that nothing is wrong with a division that no row comes to."""
     match node:
         case ast.Constant(value=str() as text):
-            return np.array(text, dtype=object)
+            return np.full(count, text, dtype=object)
         case ast.Constant(value=bool() as truth):
-            return np.array(truth)
+            return np.full(count, truth)
         case ast.Constant(value=number):
-            return np.array(number, dtype=np.float64)
+            return np.full(count, number, dtype=np.float64)
         case ast.Name() | ast.Attribute():
             return values[ast.unparse(node)]
         case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -181,8 +182,11 @@ def _value(node: ast.expr, values: Mapping[str, Values], count: int) -> Values:
             return -result if isinstance(op, ast.USub) else result
         case ast.BoolOp(op=op, values=operands):
             return _joined(isinstance(op, ast.Or), operands, values, count)
-        case ast.Compare():
-            return _compared(node, values, count)
+        case ast.Compare(left=left, ops=[_, _, *_] as ops, comparators=others):
+            pairs = zip([left, *others], ops, others, strict=False)
+            return _joined(False, [ast.Compare(a, [op], [b]) for a, op, b in pairs], values, count)
+        case ast.Compare(left=left, ops=[op], comparators=[other]):
+            return _compared(node, _value(left, values, count), op, _value(other, values, count))
         case ast.BinOp(left=left, op=op, right=right):
             a, b = _number(left, values, count), _number(right, values, count)
             if isinstance(op, ast.Pow):
@@ -206,19 +210,14 @@ def _joined(either: bool, operands: list[ast.expr], values: Mapping[str, Values]
     return result
 
 
-def _compared(node: ast.Compare, values: Mapping[str, Values], count: int) -> Values:
-    result: Values = np.array(True)
-    parts = [node.left, *node.comparators]
-    for one, other, op in zip(parts, node.comparators, node.ops, strict=False):
-        a, b = _value(one, values, count), _value(other, values, count)
-        if (a.dtype == object) != (b.dtype == object):
-            raise SpaceError(f"a name must be compared with a name, but got {cut(node)}")
-        if a.dtype == object and not isinstance(op, ast.Eq | ast.NotEq):
-            raise SpaceError(f"names must be compared with == or !=, but got {cut(node)}")
-        if a.dtype != object:
-            a, b = a.astype(np.float64), b.astype(np.float64)
-        result = result & np.asarray(_COMPARISONS[type(op)](a, b), dtype=bool)
-    return result
+def _compared(node: ast.Compare, a: Values, op: ast.cmpop, b: Values) -> Values:
+    if (a.dtype == object) != (b.dtype == object):
+        raise SpaceError(f"a name must be compared with a name, but got {cut(node)}")
+    if a.dtype == object and not isinstance(op, ast.Eq | ast.NotEq):
+        raise SpaceError(f"names must be compared with == or !=, but got {cut(node)}")
+    if a.dtype != object:
+        a, b = a.astype(np.float64), b.astype(np.float64)
+    return np.asarray(_COMPARISONS[type(op)](a, b), dtype=bool)
 
 
 def _truth(node: ast.expr, values: Mapping[str, Values], count: int) -> Values:

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from gpnas import Architecture, SearchSpace, SpaceError
@@ -74,6 +74,8 @@ def by_python(text: str, architectures: SearchSpace) -> list[Any]:
 
 @settings(max_examples=100, deadline=None)
 @given(conditions)
+@example("(a <= a < a and a < (a / (1 // 2)))")
+@example("a < a < a / (a - a) or a > 1")
 def test_conditions_keep_what_pythons_eval_keeps(condition: str) -> None:
     assume(len(condition) < 250)
     try:
