@@ -25,7 +25,7 @@ import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -199,6 +199,68 @@ def mean_of(values: list[str]) -> str:
     return f"{np.mean(known):.2f}" if known else "–"
 
 
+def scatter(table: Table) -> str:
+    """How far trainings of one network lie apart, and networks."""
+    replicates = table.runs.shape[1]
+    noise = table.runs.var(axis=1, ddof=1).mean()
+    signal = max(0.0, float(table.mean.var(ddof=1) - noise / replicates))
+    digits = 2 if table.factor == 1 else 1
+    return (
+        f"Standard deviation between trainings of one network {table.factor * noise**0.5:.{digits}f}, "
+        f"between networks {table.factor * signal**0.5:.{digits}f}."
+    )
+
+
+def goals(groups: Mapping[tuple[str, int], Mapping[tuple[str, str], list[Row]]]) -> list[str]:
+    """gpnas beside the best of the others, whoever that is at each count of trials, as Markdown."""
+    heads = [f"{trials} trials" for trials in REGRETS]
+    lines = [
+        "",
+        "## gpnas beside the best of the others",
+        "",
+        "Median regret of gpnas (posterior) / of whichever other search and rule is best at that count, and "
+        "their ratio. The goal is a ratio of at most 0.5 after 10 and 20 trials, and of at most 1 after 40; "
+        "**bold** where it is reached.",
+        "",
+        "| table | at a time | " + " | ".join(heads) + " |",
+        "|" + "---|" * (len(heads) + 2),
+    ]
+    for (name, workers), listed in sorted(groups.items(), key=lambda each: (each[0][1], each[0][0])):
+        table = load_table(name)
+        own = listed.get(("gpnas", "posterior"))
+        others = {key: rows for key, rows in listed.items() if not key[0].startswith("gpnas")}
+        if table is None or not own or not others:
+            continue
+        cells = []
+        for trials in REGRETS:
+            medians = {
+                key: table.factor * float(np.median([float(row[f"regret_{trials}"]) for row in rows]))
+                for key, rows in {("gpnas", "posterior"): own, **others}.items()
+            }
+            ours = medians.pop(("gpnas", "posterior"))
+            (peer, _), least = min(medians.items(), key=lambda each: each[1])
+            reached = ours <= least * (1.0 if trials == REGRETS[-1] else 0.5)
+            ratio = f"{ours / least:.2f}" if least > 0 else "1.00" if ours == least else "∞"
+            digits = 3 if table.factor == 1 else 1
+            cell = f"{ours:.{digits}f} / {least:.{digits}f} ({peer}): {ratio}"
+            cells.append(f"**{cell}**" if reached else cell)
+        lines.append(f"| {name} | {workers} | " + " | ".join(cells) + " |")
+    return [*lines, "", *REMARKS]
+
+
+REMARKS = [
+    "Where the goal is missed: on phoneme, car and vehicle two trainings of one network lie further apart "
+    "(standard deviation 8 to 21) than the twenty best networks do (within 5), so that 10 or 20 trainings "
+    "hardly tell the leaders apart: no search gets far below random points there, and halving the best "
+    "regret would take several trainings of each leader. On vehicle the axes tell little (τ below .3 for "
+    "every model), and gpnas, which believes in them, is worse than random points after 10 and 20 trials. "
+    "On macro it leads early; later the difference is one rank among 3,969 networks, and its noise, learned "
+    "too large, makes the posterior mean distrust the best observation. What is predicted of networks not "
+    "yet trained (τ) is better than by BoTorch's model with the same costs, but for phoneme after 24 "
+    "trainings, where gpnas has trained leaders and their replicates instead of a spread of networks."
+]
+
+
 def report(budget: int) -> str:
     """All results of searches with this allowance, as Markdown."""
     groups: dict[tuple[str, int], dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
@@ -218,6 +280,7 @@ def report(budget: int) -> str:
         "Repeats: trials spent on a network that had been trained, mean. Seconds: the processor's for a "
         "whole search over its trials, median.",
     ]
+    lines += goals(groups)
     for workers in sorted({workers for _, workers in groups}):
         for name in TABLES:
             listed = groups.get((name, workers))
@@ -231,7 +294,7 @@ def report(budget: int) -> str:
                 "",
                 f"## {name}, {at_once}",
                 "",
-                f"{len(table.space)} networks, regret in {table.unit}.",
+                f"{len(table.space)} networks, regret in {table.unit}. {scatter(table)}",
             ]
             heads = [f"{trials} trials" for trials in REGRETS] + [f"τ {trials}" for trials in RANKS]
             heads = ["search", "recommends", "seeds", *heads, "coverage", "repeats", "s"]

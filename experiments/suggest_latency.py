@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from machine import processor, versions
 from peers import PACKAGES, PEERS, Peer, quieten
+from search_quality import RESULTS, _replace
 from tables import Table
 
 from gpnas import Architecture, Engine, Observation, SearchSpace
@@ -115,27 +116,37 @@ def main() -> None:
     arguments = options.parse_args()
     quieten()
     known = versions(("torch", "gpytorch", "scipy", *PACKAGES.values()))
-    print(f"# Latency of a suggestion\n\n{processor()}, one thread; {known}; {date.today()}.\n")
-    print(f"{arguments.observations} observations.\n")
-    print("| search | architectures | after an observation, s | another, s |\n|---|---|---|---|")
+    lines: list[str] = []
+
+    def say(line: str = "") -> None:
+        print(line, flush=True)
+        lines.append(line)
+
+    say("# Latency of a suggestion")
+    say(f"\n{processor()}, one thread; {known}; {date.today()}. {arguments.observations} observations.")
+    say("\n| search | architectures | after an observation, s | another, s |\n|---|---|---|---|")
     for name, sizes in SIZES.items():
         space = grid(sizes)
         len(space.features)  # made once per search
         after, another = of_engine(space, arguments.observations)
-        print(f"| gpnas | {name} | {after:.3f} | {another:.3f} |", flush=True)
+        say(f"| gpnas | {name} | {after:.3f} | {another:.3f} |")
         for peer in arguments.peers:
             if peer == "botorch" and len(space) > 100_000:
-                print(f"| {peer} | {name} | – | – |", flush=True)  # it scores every row
+                say(f"| {peer} | {name} | – | – |")  # it scores every row
                 continue
             try:
                 after, another = of_peer(PEERS[peer], space, arguments.observations)
             except ImportError as error:
                 print(f"{peer} is skipped: {error}", flush=True)
                 continue
-            print(f"| {peer} | {name} | {after:.3f} | {another:.3f} |", flush=True)
+            say(f"| {peer} | {name} | {after:.3f} | {another:.3f} |")
     if arguments.suggestions:
         first, last = memory(arguments.suggestions)
-        print(f"\nMemory of gpnas, GiB: {first:.2f} after 50 suggestions, {last:.2f} at the end.")
+        say(
+            f"\nMemory of gpnas over {arguments.suggestions} suggestions and observations, GiB: {first:.2f} "
+            f"after 50, {last:.2f} at the end."
+        )
+    _replace(RESULTS / "suggest_latency.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
