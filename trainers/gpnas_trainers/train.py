@@ -197,6 +197,14 @@ class Training:
             tuple(notes),
         )
 
+    def upscale(self, lr: Tensor) -> Tensor:
+        """What the network makes of images now: (B, 3, h, w) to (B, 3, s·h, s·w), in [0, 1], on the CPU."""
+        self.network.eval()
+        with torch.inference_mode():
+            sr = self.network(lr.to(self._device, memory_format=torch.channels_last)).clamp(0, 1).cpu()
+        self.network.train()
+        return sr
+
     def note(self, text: str) -> None:
         """Says aloud, and remembers, what must not pass silently."""
         self.notes.append(text)
