@@ -69,22 +69,6 @@ class ResidualChannelAttentionBlock(nn.Module):
         return x + self.body(x)
 
 
-class PixelShuffle(nn.Module):
-    """r²·F channels to F channels of r times the height and width: `nn.PixelShuffle`, in a third of the
-    time where channels lie innermost."""
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, r²·F, H, W) -> (B, F, r·H, r·W)
-        r = self.factor
-        batch, channels, height, width = x.shape
-        x = x.permute(0, 2, 3, 1).reshape(batch, height, width, channels // r**2, r, r)
-        x = x.permute(0, 1, 4, 2, 5, 3).reshape(batch, r * height, r * width, channels // r**2)
-        return x.permute(0, 3, 1, 2)
-
-
 def upsampler(scale: int, features: int) -> nn.Sequential:
     """Sub-pixel convolution: conv F→4F and PixelShuffle(2) for each factor of 2, or 9F and 3.
 
@@ -92,8 +76,8 @@ def upsampler(scale: int, features: int) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     if scale == 3:
-        layers += [conv3x3(features, 9 * features), PixelShuffle(3)]
+        layers += [conv3x3(features, 9 * features), nn.PixelShuffle(3)]
     else:
         for _ in range(scale.bit_length() - 1):
-            layers += [conv3x3(features, 4 * features), PixelShuffle(2)]
+            layers += [conv3x3(features, 4 * features), nn.PixelShuffle(2)]
     return nn.Sequential(*layers)
