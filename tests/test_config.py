@@ -4,6 +4,7 @@ import inspect
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -367,7 +368,7 @@ def test_a_limit_on_memory_excludes_and_is_then_forgotten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By brute force over what the trainers tell; the surrogate's columns stay those of before."""
-    recipe = {"batch_size": 2, "hr_patch": 64}
+    recipe: dict[str, Any] = {"batch_size": 2, "hr_patch": 64}
     told = {
         (features, blocks): cost.training_memory(
             "drn", 2, batch_size=2, hr_patch=64, features=features, blocks=blocks, stages=2

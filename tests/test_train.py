@@ -1,7 +1,13 @@
 """Metrics, loss and training against other libraries, and a resume that changes nothing."""
 
+import copy
+import dataclasses
 import errno
+import math
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +16,13 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 from pytorch_msssim import ssim as reference_ssim
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor, nn
 
 from gpnas_trainers import build
 from gpnas_trainers.losses import mixed_loss, ms_ssim_window
 from gpnas_trainers.metrics import psnr, ssim
 from gpnas_trainers.pairs import PairSet, open_pairs, prepare_photographs
-from gpnas_trainers.train import Recipe, Training, TrainingError, evaluate, train
+from gpnas_trainers.train import Progress, Recipe, Training, TrainingError, evaluate, train
 
 RECIPE = Recipe(steps=12, batch_size=2, hr_patch=48, evaluate_every=5, warmup_steps=2)
 
@@ -77,30 +84,50 @@ def test_too_small_a_patch_is_refused() -> None:
         Recipe(hr_patch=32)
 
 
-def fresh(pairs: tuple[PairSet, PairSet], recipe: Recipe = RECIPE, seed: int = 3) -> Training:
+def small(family: str = "drn") -> nn.Module:
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = build("drn", 2, features=4, blocks=1, stages=1)
-    return Training(network, *pairs, recipe, seed=seed)
+        torch.manual_seed(3)
+        if family == "drn":
+            return build("drn", 2, features=4, blocks=1, stages=1)
+        return build(family, 2, features=2, blocks=1)
+
+
+def fresh(
+    pairs: tuple[PairSet, PairSet], recipe: Recipe = RECIPE, seed: int = 3, network: nn.Module | None = None
+) -> Training:
+    return Training(network or small(), *pairs, recipe, seed=seed)
 
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in training.network.state_dict().items()}
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("drn", {}),
+        ("drn", {"schedule": "step", "ema_decay": 0.9, "precision": "bfloat16"}),
+        ("dual_regression", {"dual_weight": 0.1, "ema_decay": 0.5, "micro_batch": 1}),
+    ],
+)
 def test_an_interrupted_training_resumed_equals_the_uninterrupted(
-    pairs: tuple[PairSet, PairSet], tmp_path: Path
+    pairs: tuple[PairSet, PairSet], tmp_path: Path, family: str, options: dict[str, Any]
 ) -> None:
-    whole = fresh(pairs)
+    recipe = dataclasses.replace(RECIPE, **options)
+
+    def begun() -> Training:
+        return fresh(pairs, recipe, network=small(family))
+
+    whole = begun()
     finish(whole)
     steps = []
     path = tmp_path / "checkpoint.pt"
-    training = fresh(pairs)
+    training = begun()
     while not training.done:
         progress = training.advance(0.0)  # one step, then it is killed
         steps.append(progress.step)
         training.save(path)
-        training = fresh(pairs)
+        training = begun()
         training.load(path)
     assert steps == sorted(steps)
     for name, value in weights(whole).items():
@@ -188,3 +215,173 @@ def test_the_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert np.all(np.diff(rates[10:]) < 0)
     assert rates.max() == pytest.approx(1.0)
     assert recipe.learning_rate_at(55) == pytest.approx(0.01 + 0.99 / 2)
+
+
+def test_the_average_is_what_is_validated_and_delivered(pairs: tuple[PairSet, PairSet]) -> None:
+    """Against an average by hand, in float64, of a training without one."""
+    plain = fresh(pairs)
+    averages = {name: value.double() for name, value in weights(plain).items()}
+    for step in range(RECIPE.steps):
+        plain.advance(0.0)
+        decay = min(0.6, (1 + step) / (10 + step))
+        for name, value in weights(plain).items():
+            averages[name] += (1 - decay) * (value.double() - averages[name])
+    network = small()
+    done = train(network, *pairs, dataclasses.replace(RECIPE, ema_decay=0.6), seed=3)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value.double(), averages[name], atol=1e-6, rtol=1e-5)
+    assert not torch.equal(network.state_dict()["head.weight"], weights(plain)["head.weight"])
+    assert (done.psnr, done.ssim) == evaluate(network, pairs[1])
+
+
+@pytest.mark.parametrize("family", ["drn", "dual_regression"])
+@pytest.mark.parametrize("micro_batch", [1, 3, 4])
+def test_micro_batches_amount_to_the_batch(
+    pairs: tuple[PairSet, PairSet], family: str, micro_batch: int
+) -> None:
+    gradients = []
+    for size in (0, micro_batch):
+        recipe = Recipe(batch_size=5, clip_norm=0, micro_batch=size, dual_weight=0.1, warmup_steps=0)
+        training = fresh(pairs, recipe, network=small(family))
+        progress = training.advance(0.0)
+        gradients.append([each.grad for each in training.network.parameters()])
+        assert math.isfinite(progress.loss)
+    for whole, parts in zip(*gradients, strict=True):
+        if whole is None:
+            assert parts is None
+        else:
+            torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+LACKING = """
+import resource, sys
+from pathlib import Path
+import torch
+from gpnas_trainers import build
+from gpnas_trainers.pairs import open_pairs
+from gpnas_trainers.train import Recipe, Training
+
+torch.set_num_threads(1)
+folder, checkpoint, patch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+torch.manual_seed(0)
+recipe = Recipe(batch_size=16, hr_patch=patch, ms_ssim_weight=0.0)
+pairs = open_pairs(folder, "train"), open_pairs(folder, "validation").head(1)
+network = build("drn", 2, features=32, blocks=2, stages=2)
+network(torch.rand(1, 3, 8, 8)).sum().backward()  # whatever is set up once
+training = Training(network, *pairs, recipe, seed=0)
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[4]) * 2**20,) * 2)
+print(training.advance(0.0).notes)
+training.save(checkpoint)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
+def test_memory_that_lacks_is_said_and_made_do_with(folder: Path, tmp_path: Path) -> None:
+    """Really lacking: the process may not grow by more than a part of what the whole batch needs."""
+
+    def run(patch: int, mebibytes: int) -> subprocess.CompletedProcess[str]:
+        path = tmp_path / f"{mebibytes}.pt"
+        arguments = [str(folder), str(path), str(patch), str(mebibytes)]
+        command = [sys.executable, "-c", LACKING, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    free, lacking = run(144, 100_000), run(144, 150)
+    assert (free.returncode, lacking.returncode) == (0, 0), lacking.stderr
+    assert free.stdout == "()\n"
+    assert "out of memory at step 0: 8 patches at a time instead of 16" in lacking.stdout
+    whole, parts = (torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (100_000, 150))
+    assert parts["micro_batch"] < whole["micro_batch"] == 16
+    assert [note in lacking.stdout for note in parts["notes"]] == [True] * len(parts["notes"])
+    assert parts["state"]["loss"] == pytest.approx(whole["state"]["loss"], rel=1e-4)
+    none = run(96, 20)
+    assert none.returncode != 0
+    assert "TrainingError: out of memory: a step must fit with one patch at a time" in none.stderr
+
+
+class FailsOnce(nn.Module):
+    """A network whose output in training is not finite, or is far off, at its n-th batch alone."""
+
+    def __init__(self, calls: list[int], at: int, by: float) -> None:
+        super().__init__()
+        self.network, self._calls, self._at, self._by = small(), calls, at, by
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self._calls.append(len(self._calls))
+            if self._calls[-1] == self._at:
+                return self.network(x) + self._by
+        return self.network(x)
+
+
+def test_a_collapse_is_taken_back_once_at_half_the_rate(
+    pairs: tuple[PairSet, PairSet], tmp_path: Path
+) -> None:
+    """It equals a training that was at the last validation and is given half the rate there."""
+    recipe = Recipe(steps=12, batch_size=2, evaluate_every=5, warmup_steps=2, ms_ssim_weight=0.0)
+    reference = fresh(pairs, recipe, network=FailsOnce([], -1, 0.0))
+    reference.advance()
+    path = tmp_path / "reference.pt"
+    reference.save(path)
+    document = torch.load(path, weights_only=True)
+    half = dataclasses.replace(recipe, learning_rate=recipe.learning_rate / 2)
+    document["identity"]["recipe"] = half.to_json()
+    torch.save(document, path)
+    reference = fresh(pairs, half, network=FailsOnce([], -1, 0.0))
+    reference.load(path)
+    finish(reference)
+
+    training = fresh(pairs, recipe, network=FailsOnce([], 7, math.nan))
+    assert training.advance().notes == ()
+    progress = training.advance()
+    (note,) = progress.notes
+    assert note.startswith("collapse at step 7: the loss must stay finite, but is nan at step 7")
+    assert note.endswith("gone back to step 5, once, at 0.5 of the rate")
+    assert progress.step == 10
+    assert progress.learning_rate == half.learning_rate_at(9)
+    finish(training)
+    assert training.notes == [note]
+    for name, value in weights(reference).items():
+        assert torch.equal(value, weights(training)[name]), name
+
+    # killed after every step, it comes to the same
+    calls: list[int] = []
+    killed = fresh(pairs, recipe, network=FailsOnce(calls, 7, math.nan))
+    path = tmp_path / "checkpoint.pt"
+    while not killed.done:
+        killed.advance(0.0)
+        killed.save(path)
+        killed = fresh(pairs, recipe, network=FailsOnce(calls, 7, math.nan))
+        killed.load(path)
+    assert killed.notes == [note]
+    for name, value in weights(reference).items():
+        assert torch.equal(value, weights(killed)[name]), name
+
+
+def test_a_loss_that_explodes_is_taken_back_too(pairs: tuple[PairSet, PairSet]) -> None:
+    recipe = Recipe(steps=70, batch_size=1, evaluate_every=40, warmup_steps=2, ms_ssim_weight=0.0)
+    training = fresh(pairs, recipe, network=FailsOnce([], 60, 30.0))
+    finish(training)
+    (note,) = training.notes
+    assert note.startswith("collapse at step 60: the loss must not explode, but at step 60 is 3")
+    assert "gone back to step 40" in note
+
+
+def test_weights_to_start_from_are_taken_and_told(pairs: tuple[PairSet, PairSet], tmp_path: Path) -> None:
+    source = small()
+    start = copy.deepcopy(source.state_dict())
+    seen: list[Progress] = []
+    recipe = dataclasses.replace(RECIPE, steps=1, warmup_steps=0, learning_rate=1e-12)
+    network = build("drn", 2, features=4, blocks=1, stages=1)
+    path = tmp_path / "checkpoint.pt"
+    for _ in range(2):  # the second goes on from the checkpoint, and has nothing more to tell
+        train(network, *pairs, recipe, seed=3, initial=start, report=seen.append, checkpoint=path)
+    assert seen[0].notes == (f"warm start: {len(start)} of {len(start)} tensors taken",)
+    assert seen[1].notes == ()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, start[name], atol=1e-9, rtol=0)
+
+
+def test_half_precision_of_a_gpu_is_refused_without_one(pairs: tuple[PairSet, PairSet]) -> None:
+    with pytest.raises(ValueError, match="`precision` float16 needs a GPU, but the device is a CPU"):
+        fresh(pairs, Recipe(precision="float16"))

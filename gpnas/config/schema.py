@@ -65,6 +65,12 @@ class RecipeSettings(Strict):
     l1_weight: float | None = None
     ms_ssim_weight: float | None = None
     evaluate_every: int | None = None
+    schedule: str | None = None
+    halve_every: int | None = None
+    ema_decay: float | None = None
+    precision: str | None = None
+    micro_batch: int | None = None
+    dual_weight: float | None = None
 
     def given(self) -> dict[str, Any]:
         """The settings that the file names."""

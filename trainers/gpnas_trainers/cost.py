@@ -16,8 +16,8 @@ COPIES = 4
 """Numbers per parameter in a training: its value, its gradient, and Adam's two moments."""
 KEPT_BY_L1 = 1
 """Images of HR size that L1 keeps for backward: the difference."""
-KEPT_BY_MS_SSIM = 19
-"""Images of HR size that MS-SSIM keeps besides, over its five scales: 18 to 20, by the patch size."""
+KEPT_BY_MS_SSIM = 7.4
+"""Images of HR size that MS-SSIM keeps besides, over its five scales: 7.3 to 7.7, by the patch size."""
 
 
 def parameters(family: str, scale: int, **axes: Any) -> int:
@@ -86,7 +86,7 @@ def training_memory(
             kept += each.inputs * (pixels * each.resolution * each.stride**2 or 1)
             # attention's product keeps both of its factors
             kept += each.scaled * (pixels * each.scaled_resolution + 1)
-    return float(BYTES * (COPIES * parameters(family, scale, **axes) + batch_size * kept))
+    return float(BYTES * round(COPIES * parameters(family, scale, **axes) + batch_size * kept))
 
 
 class _Convolution(NamedTuple):

@@ -80,6 +80,10 @@ class DualRegression(nn.Module):
         """Images at all sizes, LR first: (B, 3, h, w), (B, 3, 2h, 2w), … (B, 3, s·h, s·w)."""
         return [self._image(level, h) for level, h in enumerate(self._features(x))]
 
+    def duals(self) -> nn.ModuleList:
+        """Fresh dual networks of this network's scale and width."""
+        return duals(self.scale, self.head.out_channels)
+
     def _features(self, x: Tensor) -> list[Tensor]:
         """What the images of all sizes are made of, LR first."""
         x = interpolate(x * RGB_RANGE, scale_factor=self.scale, mode="bicubic", align_corners=False)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-LEVELS = 5
-"""Scales of MS-SSIM: each halves the image."""
+from gpnas_trainers.ms_ssim import LEVELS, ms_ssim
 
 
 def ms_ssim_window(side: int) -> int:
@@ -35,8 +34,6 @@ def ms_ssim_window(side: int) -> int:
 def mixed_loss(sr: Tensor, hr: Tensor, *, l1_weight: float, ms_ssim_weight: float) -> Tensor:
     """l1_weight·L1 + ms_ssim_weight·(1 - MS-SSIM), a scalar.
 
-    MS-SSIM: Wang, Simoncelli, Bovik, Asilomar 2003, as pytorch-msssim computes it.
-
     Args:
         sr, hr: (B, 3, H, W), HR in [0, 1].
         l1_weight, ms_ssim_weight: the paper does not publish its own.
@@ -46,14 +43,8 @@ def mixed_loss(sr: Tensor, hr: Tensor, *, l1_weight: float, ms_ssim_weight: floa
     """
     loss = l1_weight * l1_loss(sr, hr)
     if ms_ssim_weight:
-        from pytorch_msssim import ms_ssim
-
         window = ms_ssim_window(min(hr.shape[-2:]))
-        # each channel of each image counts alone, so they may stand side by side as channels of one
-        # image: the same mean, and a third faster on a CPU
-        side_by_side = (image.contiguous().flatten(0, 1)[None] for image in (sr, hr))
-        similarity = ms_ssim(*side_by_side, data_range=1.0, win_size=window)
-        loss = loss + ms_ssim_weight * (1 - similarity)
+        loss = loss + ms_ssim_weight * (1 - ms_ssim(sr, hr, window=window))
     return loss
 
 

@@ -1,84 +1,43 @@
-"""The training loop: a recipe, a training that can be advanced, saved and resumed exactly.
+"""The training loop: a training that can be advanced, saved and resumed exactly.
 
 Batches are a pure function of (seed, step), so a checkpoint holds no state of a random generator,
-and on a CPU an interrupted training, resumed, equals the uninterrupted one bit for bit.
+and on a CPU an interrupted training, resumed, equals the uninterrupted one bit for bit. What the loop
+does to go on (a smaller micro-batch, a step back at a lower rate) is part of the checkpoint too.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import copy
+import logging
 import math
-import os
-import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gpnas_trainers.losses import mixed_loss, ms_ssim_window
+from gpnas_trainers.checkpoint import TrainingError as TrainingError
+from gpnas_trainers.checkpoint import copied, read_checkpoint, write_checkpoint
 from gpnas_trainers.metrics import psnr, ssim
+from gpnas_trainers.objective import Objective
 from gpnas_trainers.pairs import PairSet
+from gpnas_trainers.ranks import Ranks
+from gpnas_trainers.recipe import Recipe as Recipe
+from gpnas_trainers.warm_start import warm_start
 
-CHECKPOINT_FORMAT = 1
+logger = logging.getLogger(__name__)
 
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on, or a checkpoint that does not fit it; one line."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained. Checks itself; a rule broken is a `ValueError`."""
-
-    steps: int = 300
-    """Optimiser steps; at least 1."""
-    batch_size: int = 8
-    """Patches of a step; at least 1."""
-    hr_patch: int = 48
-    """Side of a training patch in HR pixels; a multiple of the scale."""
-    learning_rate: float = 2e-3
-    """Adam's, after warm-up; falls to 1 % of it along a cosine."""
-    warmup_steps: int = 20
-    """Steps over which the rate rises linearly."""
-    weight_decay: float = 0.0
-    """Decoupled (AdamW), per step and relative to the rate."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient over all parameters; 0 does not clip."""
-    l1_weight: float = 1.0
-    """Weight of the mean absolute error."""
-    ms_ssim_weight: float = 0.1
-    """Weight of 1 - MS-SSIM."""
-    evaluate_every: int = 150
-    """Steps between two validations; the last step always validates."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "hr_patch", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name} >= 1` must hold, but got {name}={getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "clip_norm", "l1_weight", "ms_ssim_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"`{name} >= 0` must hold, but got {name}={getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"`learning_rate > 0` must hold, but got {self.learning_rate}")
-        if self.l1_weight + self.ms_ssim_weight == 0:
-            raise ValueError("`l1_weight + ms_ssim_weight > 0` must hold, but both are 0")
-        if self.ms_ssim_weight:
-            ms_ssim_window(self.hr_patch)
-
-    def to_json(self) -> dict[str, int | float]:
-        return dataclasses.asdict(self)
-
-    def learning_rate_at(self, step: int) -> float:
-        """The rate of step number `step`, counted from 0: linear warm-up, then a cosine to 1 %."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / (self.warmup_steps + 1)
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+CHECKPOINT_FORMAT = 2
+LOWER_RATE = 0.5
+"""By which the rate is multiplied after a collapse."""
+GOOD_PSNR_DROP = 3.0
+"""dB: weights that validate worse by more than the ones before are not what to go back to."""
+WATCH_SECONDS = 1.0
+"""Between two words to a watcher."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +58,18 @@ class Progress:
     """Training and validation time, over all attempts."""
     done: bool
     """All steps are done and validated."""
+    learning_rate: float = math.nan
+    """Of the last step."""
+    notes: tuple[str, ...] = ()
+    """What the training had to do to go on, since its last word; a line each."""
+
+
+Watcher = Callable[["Training", Progress], None]
+"""Told of a training about every second, and after each validation."""
+
+
+class _CollapseError(TrainingError):
+    """The training diverged."""
 
 
 def evaluate(network: nn.Module, pairs: PairSet, device: torch.device | str = "cpu") -> tuple[float, float]:
@@ -123,8 +94,17 @@ class Training:
         train_pairs: to draw patches from.
         validation_pairs: to measure PSNR and SSIM on.
         recipe: how.
-        seed: of the patches, 0 … 2³¹-1.
+        seed: of the patches and of dual networks, 0 … 2³¹-1.
         device: where.
+        ranks: the processes that share each batch; rank 0 validates and saves. All of them must be
+            given the same arguments, apart from the device, and make the same calls.
+
+    Attributes:
+        network: what is validated and delivered: the network given, or its average under `ema_decay`.
+        notes: what the training had to do to go on, over all attempts; a line each.
+
+    Raises:
+        ValueError: the recipe asks for what the device or the number of processes does not allow.
     """
 
     def __init__(
@@ -136,20 +116,40 @@ class Training:
         *,
         seed: int,
         device: torch.device | str = "cpu",
+        ranks: Ranks | None = None,
     ) -> None:
-        self.network = network.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._ranks = ranks or Ranks()
+        if recipe.precision == "float16" and torch.device(device).type == "cpu":
+            raise ValueError("`precision` float16 needs a GPU, but the device is a CPU; use bfloat16")
+        if recipe.batch_size < self._ranks.size:
+            raise ValueError(
+                f"`batch_size` must be at least the number of processes, but got {recipe.batch_size} "
+                f"for {self._ranks.size}"
+            )
+        objective = Objective(network, recipe, seed)
+        self._objective = objective.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self._ranks.broadcast_(parameter.detach() for parameter in objective.parameters())
+        self.network = copy.deepcopy(network).requires_grad_(False) if recipe.ema_decay else network
         self.recipe = recipe
         self.step = 0
         self.psnr: float | None = None
         self.ssim: float | None = None
-        self._train_pairs, self._validation_pairs = train_pairs, validation_pairs
+        self.validation_pairs = validation_pairs
+        self.notes: list[str] = []
+        self._train_pairs = train_pairs
         self._seed, self._device = seed, device
         self._optimizer = torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+            objective.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
+        self._scaler = torch.amp.GradScaler("cuda", enabled=recipe.precision == "float16")
+        self._micro_batch = recipe.micro_batch or math.ceil(recipe.batch_size / self._ranks.size)
+        self._rate_factor = 1.0
         self._seconds = 0.0
         self._loss = math.nan
         self._usual_loss = math.nan  # slow average, by which an explosion is known
+        self._told = 0  # notes
+        # to which a collapse goes back, once
+        self._good: dict[str, Any] | None = copied(self._state())
 
     @property
     def done(self) -> bool:
@@ -159,25 +159,32 @@ class Training:
     def advance(self, seconds: float = math.inf) -> Progress:
         """Trains until the next validation, the end, or for about `seconds`, whichever is first.
 
+        A collapse (a loss or PSNR that is not finite, a loss that explodes) is taken back once: the
+        training goes on from its last validation, at half the rate.
+
         Raises:
-            TrainingError: the loss is not finite, or has exploded.
+            TrainingError: it collapsed again, or not even one patch fits into memory.
         """
         start = time.monotonic()
         before = self._seconds
         evaluated = False
         while not self.done:
-            if self.step < self.recipe.steps:
-                self._one_step()
-            if self.step % self.recipe.evaluate_every == 0 or self.step >= self.recipe.steps:
-                self.psnr, self.ssim = evaluate(self.network, self._validation_pairs, self._device)
-                if not math.isfinite(self.psnr):
-                    raise TrainingError(f"validation PSNR must be finite, but is {self.psnr}")
-                evaluated = True
-                break
-            if time.monotonic() - start >= seconds:
-                break
+            try:
+                if self.step < self.recipe.steps:
+                    self._one_step()
+                if self.step % self.recipe.evaluate_every == 0 or self.step >= self.recipe.steps:
+                    self._validate()
+                    evaluated = True
+                    break
+            except _CollapseError as collapse:
+                self._go_back(collapse)
+            if seconds < math.inf:
+                passed = time.monotonic() - start if self._ranks.rank == 0 else 0.0
+                if self._ranks.sum_numbers(passed)[0] >= seconds:
+                    break
         self._seconds = before + time.monotonic() - start
         shown = evaluated or self.done
+        notes, self._told = self.notes[self._told :], len(self.notes)
         return Progress(
             self.step,
             self.recipe.steps,
@@ -186,44 +193,159 @@ class Training:
             self.ssim if shown else None,
             self._seconds,
             self.done,
+            self._rate_factor * self.recipe.learning_rate_at(max(0, self.step - 1)),
+            tuple(notes),
         )
+
+    def upscale(self, lr: Tensor) -> Tensor:
+        """What the network makes of images now: (B, 3, h, w) to (B, 3, s·h, s·w), in [0, 1], on the CPU."""
+        self.network.eval()
+        with torch.inference_mode():
+            sr = self.network(lr.to(self._device, memory_format=torch.channels_last)).clamp(0, 1).cpu()
+        self.network.train()
+        return sr
+
+    def note(self, text: str) -> None:
+        """Says aloud, and remembers, what must not pass silently."""
+        self.notes.append(text)
+        if self._ranks.rank == 0:
+            logger.warning("%s", text)
 
     def _one_step(self) -> None:
         recipe = self.recipe
         generator = np.random.default_rng((self._seed, self.step))
-        lr, hr = self._train_pairs.patches(recipe.batch_size, recipe.hr_patch, generator)
+        rows = self._ranks.slice(recipe.batch_size)
+        lr, hr = self._train_pairs.patches(recipe.batch_size, recipe.hr_patch, generator, rows=rows)
         lr = lr.to(self._device, memory_format=torch.channels_last)
         hr = hr.to(self._device)
         for group in self._optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(self.step)
-        loss = mixed_loss(
-            self.network(lr), hr, l1_weight=recipe.l1_weight, ms_ssim_weight=recipe.ms_ssim_weight
-        )
-        self._guard(float(loss.detach()))
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            group["lr"] = self._rate_factor * recipe.learning_rate_at(self.step)
+        while True:
+            loss = self._gradient(lr, hr)
+            total, lacking = self._ranks.sum_numbers(loss or 0.0, loss is None)
+            if not lacking:
+                break
+            self._take_smaller_micro_batch()
+        self._guard(total)
+        parameters = list(self._objective.parameters())
+        self._ranks.sum_(parameter.grad for parameter in parameters if parameter.grad is not None)
         if recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
-        self._optimizer.step()
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if recipe.ema_decay:
+            self._average(recipe.ema_decay_at(self.step))
         self.step += 1
         self.psnr = self.ssim = None
+
+    def _gradient(self, lr: Tensor, hr: Tensor) -> float | None:
+        """The batch's loss, a mean, as far as it is this process's; its gradient is left behind.
+
+        None where it does not fit into memory. Losses are means over patches, so micro-batches, weighed
+        by their sizes, amount to the whole up to rounding.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        try:
+            for few_lr, few_hr in zip(lr.split(self._micro_batch), hr.split(self._micro_batch), strict=True):
+                loss = self._objective(few_lr, few_hr) * (len(few_lr) / self.recipe.batch_size)
+                self._scaler.scale(loss).backward()
+                losses.append(loss.detach())
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return float(sum(losses))
+
+    def _take_smaller_micro_batch(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        if torch.device(self._device).type == "cuda":
+            torch.cuda.empty_cache()
+        before = min(self._micro_batch, math.ceil(self.recipe.batch_size / self._ranks.size))
+        if before == 1:
+            raise TrainingError(
+                f"out of memory: a step must fit with one patch at a time, but at `hr_patch` "
+                f"{self.recipe.hr_patch} does not; take a smaller `hr_patch` or network"
+            )
+        self._micro_batch = before // 2
+        self.note(
+            f"out of memory at step {self.step}: {self._micro_batch} patches at a time instead of {before}; "
+            "the gradient is still that of the whole batch"
+        )
+
+    @torch.no_grad()
+    def _average(self, decay: float) -> None:
+        averages = [*self.network.parameters(), *self.network.buffers()]
+        values = [*self._objective.network.parameters(), *self._objective.network.buffers()]
+        torch._foreach_lerp_(averages, values, 1 - decay)
 
     def _guard(self, loss: float) -> None:
         """Notices a collapse before it reaches the weights."""
         self._loss = loss
         if not math.isfinite(loss):
-            raise TrainingError(
+            raise _CollapseError(
                 f"the loss must stay finite, but is {loss} at step {self.step}; "
                 "lower `learning_rate` or `clip_norm`"
             )
         if math.isnan(self._usual_loss):
             self._usual_loss = loss
         if self.step > self.recipe.warmup_steps + 50 and loss > 10 * self._usual_loss:
-            raise TrainingError(
+            raise _CollapseError(
                 f"the loss must not explode, but at step {self.step} is {loss:.4g} after "
                 f"{self._usual_loss:.4g}; lower `learning_rate` or `clip_norm`"
             )
         self._usual_loss += 0.05 * (loss - self._usual_loss)
+
+    def _validate(self) -> None:
+        found = (0.0, 0.0)
+        if self._ranks.rank == 0:
+            found = evaluate(self.network, self.validation_pairs, self._device)
+        self.psnr, self.ssim = self._ranks.sum_numbers(*found)
+        if not math.isfinite(self.psnr):
+            raise _CollapseError(f"validation PSNR must be finite, but is {self.psnr}")
+        if self._good is not None and self.psnr > (self._good["psnr"] or -math.inf) - GOOD_PSNR_DROP:
+            self._good = copied(self._state())
+
+    def _go_back(self, collapse: _CollapseError) -> None:
+        if self._good is None:
+            raise collapse
+        at = self.step
+        self._restore(self._good)
+        self._good = None
+        self._rate_factor = LOWER_RATE
+        self.note(
+            f"collapse at step {at}: {collapse}; gone back to step {self.step}, once, "
+            f"at {LOWER_RATE:g} of the rate"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        """All that steps change; tensors are the training's own."""
+        objective = self._objective
+        return {
+            "network": objective.network.state_dict(),
+            "duals": objective.duals and objective.duals.state_dict(),
+            "average": self.network.state_dict() if self.recipe.ema_decay else None,
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "step": self.step,
+            "loss": self._loss,
+            "usual_loss": self._usual_loss,
+            "psnr": self.psnr,
+            "ssim": self.ssim,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._objective.network.load_state_dict(state["network"])
+        if self._objective.duals is not None:
+            self._objective.duals.load_state_dict(state["duals"])
+        if self.recipe.ema_decay:
+            self.network.load_state_dict(state["average"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        self._loss, self._usual_loss = state["loss"], state["usual_loss"]
+        self.psnr, self.ssim = state["psnr"], state["ssim"]
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be of this training."""
@@ -241,26 +363,21 @@ class Training:
         Raises:
             OSError: it cannot be written, such as when the disk is full; the old one stays.
         """
+        if self._ranks.rank:
+            return
+        # at a validation the state is what to go back to, and is written once
+        good_is_now = self._good is not None and self._good["step"] == self.step
         document = {
             "identity": self._identity(),
-            "network": self.network.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "step": self.step,
+            "state": self._state(),
+            "good": None if good_is_now else self._good,
+            "good_is_now": good_is_now,
+            "micro_batch": self._micro_batch,
+            "rate_factor": self._rate_factor,
             "seconds": self._seconds,
-            "loss": self._loss,
-            "usual_loss": self._usual_loss,
-            "psnr": self.psnr,
-            "ssim": self.ssim,
+            "notes": list(self.notes),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(document, _OSErrors(file))  # type: ignore[arg-type]
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_checkpoint(path, document)
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint.
@@ -268,36 +385,21 @@ class Training:
         Raises:
             TrainingError: it is torn, or of another training.
         """
-        try:
-            document = torch.load(path, map_location="cpu", weights_only=True)
-            identity = document["identity"]
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TrainingError(f"{path}: a checkpoint must be whole, but {reason}") from None
-        for key, value in self._identity().items():
-            if identity.get(key) != value:
-                raise TrainingError(
-                    f"{path}: a checkpoint must be of the same training, but its {key} differs"
-                )
-        self.network.load_state_dict(document["network"])
-        self._optimizer.load_state_dict(document["optimizer"])
-        self.step = document["step"]
+        document = read_checkpoint(path, self._identity())
+        self._restore(document["state"])
+        self._good = copied(self._state()) if document["good_is_now"] else document["good"]
+        self._micro_batch, self._rate_factor = document["micro_batch"], document["rate_factor"]
         self._seconds = document["seconds"]
-        self._loss, self._usual_loss = document["loss"], document["usual_loss"]
-        self.psnr, self.ssim = document["psnr"], document["ssim"]
+        self.notes = document["notes"]
+        self._told = len(self.notes)
 
 
-class _OSErrors:
-    """A file for `torch.save` that lets an `OSError` of a write through as it is."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, data: Any) -> int:
-        return int(self._file.write(data))
-
-    def flush(self) -> None:
-        self._file.flush()
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was lacking, on a GPU or on a CPU, for which PyTorch has no error of its own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # the allocator's words, and oneDNN's where it finds no room for code or scratch
+    return "can't allocate memory" in str(error) or str(error) == "could not create a primitive"
 
 
 def train(
@@ -309,26 +411,43 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     report: Callable[[Progress], None] | None = None,
+    watchers: Sequence[Watcher] = (),
+    initial: Mapping[str, Tensor] | None = None,
     device: torch.device | str = "cpu",
+    ranks: Ranks | None = None,
 ) -> Progress:
     """Trains a network to the end and returns where it stands then.
 
     Args:
-        network, train_pairs, validation_pairs, recipe, seed, device: as `Training`.
+        network, train_pairs, validation_pairs, recipe, seed, device, ranks: as `Training`. With
+            `ema_decay` the network ends with the average.
         checkpoint: a file to go on from if it exists, and to write at every validation.
         report: called at every validation.
+        watchers: called about every second and at every validation, by rank 0.
+        initial: weights to start from; every tensor whose name and shape fits is taken.
 
     Raises:
         TrainingError: the training diverged, or the checkpoint is not of this training.
+        ValueError: as `Training`, or nothing of `initial` fits.
     """
-    training = Training(network, train_pairs, validation_pairs, recipe, seed=seed, device=device)
+    started = None if initial is None else warm_start(network, initial)
+    training = Training(network, train_pairs, validation_pairs, recipe, seed=seed, device=device, ranks=ranks)
     if checkpoint is not None and checkpoint.exists():
         training.load(checkpoint)
+    elif started is not None:
+        training.note(str(started))
     while True:
-        progress = training.advance()
+        progress = training.advance(WATCH_SECONDS if watchers else math.inf)
+        if ranks is None or ranks.rank == 0:
+            for watch in watchers:
+                watch(training, progress)
+        if progress.psnr is None:
+            continue
         if checkpoint is not None:
             training.save(checkpoint)
         if report is not None:
             report(progress)
         if progress.done:
+            if training.network is not network:
+                network.load_state_dict(training.network.state_dict())
             return progress

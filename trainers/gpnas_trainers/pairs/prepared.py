@@ -132,7 +132,12 @@ class PairSet:
         return lr.reshape(3, height, width), hr.reshape(3, self.scale * height, self.scale * width)
 
     def patches(
-        self, batch_size: int, hr_patch: int, generator: np.random.Generator
+        self,
+        batch_size: int,
+        hr_patch: int,
+        generator: np.random.Generator,
+        *,
+        rows: slice = slice(None),
     ) -> tuple[Tensor, Tensor]:
         """Random crops, each turned and mirrored at random (eight ways): a batch for training.
 
@@ -143,6 +148,7 @@ class PairSet:
             batch_size: B, at least 1.
             hr_patch: p, side of the HR crop in HR pixels; a multiple of the scale.
             generator: the only source of randomness.
+            rows: of the batch, which of its patches to return; B is then their number.
 
         Returns:
             lr (B, 3, p/scale, p/scale) and hr (B, 3, p, p), float32 in [0, 1].
@@ -166,13 +172,13 @@ class PairSet:
                 f"a patch of {hr_patch} HR pixels must fit into some pair, but the {len(self)} pairs are "
                 "smaller; use a smaller patch"
             )
-        chosen = generator.integers(len(large), size=batch_size)
-        where = generator.random((batch_size, 2))
-        transforms = generator.integers(8, size=batch_size)
+        chosen = generator.integers(len(large), size=batch_size)[rows]
+        where = generator.random((batch_size, 2))[rows]
+        transforms = generator.integers(8, size=batch_size)[rows]
         levels = np.uint16 if self._deep else np.uint8
-        lr_batch = np.empty((batch_size, 3, side, side), levels)
-        hr_batch = np.empty((batch_size, 3, hr_patch, hr_patch), levels)
-        for row in range(batch_size):
+        lr_batch = np.empty((len(chosen), 3, side, side), levels)
+        hr_batch = np.empty((len(chosen), 3, hr_patch, hr_patch), levels)
+        for row in range(len(chosen)):
             index = large[chosen[row]]
             lr, hr = self.stored(index)
             height, width = self.shapes[index]

@@ -1,0 +1,102 @@
+"""Two real processes over gloo train what one trains."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpnas_trainers.pairs import open_pairs, prepare_photographs
+from gpnas_trainers.ranks import Ranks
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from gpnas_trainers import build
+from gpnas_trainers.pairs import open_pairs
+from gpnas_trainers.ranks import Ranks
+from gpnas_trainers.train import Recipe, Training
+
+torch.set_num_threads(1)
+folder, out, family = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[5]
+rank, size = int(sys.argv[3]), int(sys.argv[4])
+if size > 1:
+    meeting = f"file://{out}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+ranks = Ranks(together=size > 1)
+torch.manual_seed(rank)  # rank 0 gives the others its weights
+axes = {"drn": {"features": 4, "blocks": 1, "stages": 1}, "dual_regression": {"features": 2, "blocks": 1}}
+network = build(family, 2, **axes[family])
+recipe = Recipe(steps=6, batch_size=5, evaluate_every=3, warmup_steps=2, ema_decay=0.5, dual_weight=0.1)
+pairs = open_pairs(folder, "train"), open_pairs(folder, "validation").head(1)
+
+def begun():
+    return Training(build(family, 2, **axes[family]), *pairs, recipe, seed=3, ranks=ranks)
+
+training = Training(network, *pairs, recipe, seed=3, ranks=ranks)
+rows = []
+while not training.done:
+    progress = training.advance(0.0)
+    rows.append([progress.step, progress.loss, progress.psnr, progress.ssim])
+    if progress.step == 4:  # killed, and gone on with, all of them
+        training.save(out / "checkpoint.pt")
+        if size > 1:
+            torch.distributed.barrier()
+        training = begun()
+        training.load(out / "checkpoint.pt")
+(out / f"rows{rank}.json").write_text(json.dumps(rows))
+torch.save(training.network.state_dict(), out / f"weights{rank}.pt")
+if size > 1:
+    torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare_photographs(tmp_path_factory.mktemp("cache"), 2)
+
+
+def trained(
+    folder: Path, out: Path, size: int, family: str
+) -> tuple[list[str], list[dict[str, torch.Tensor]]]:
+    out.mkdir()
+    commands = [
+        [sys.executable, "-c", SCRIPT, str(folder), str(out), str(rank), str(size), family]
+        for rank in range(size)
+    ]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    texts = [(out / f"rows{rank}.json").read_text() for rank in range(size)]
+    return texts, [torch.load(out / f"weights{rank}.pt", weights_only=True) for rank in range(size)]
+
+
+@pytest.mark.parametrize("family", ["drn", "dual_regression"])
+def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, family: str) -> None:
+    (alone,), (expected,) = trained(folder, tmp_path / "one", 1, family)
+    texts, weights = trained(folder, tmp_path / "two", 2, family)
+    assert texts[0] == texts[1]
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+        # batches of 5 in slices of 2 and 3: sums in another order, and Adam's steps from them
+        torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3)
+    one, two = (np.array(json.loads(text), dtype=float) for text in (alone, texts[0]))
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    assert np.isfinite(one[-1]).all()
+
+
+def test_slices_are_the_batch(folder: Path) -> None:
+    pairs = open_pairs(folder, "train")
+    whole = pairs.patches(5, 48, np.random.default_rng(1))
+    ranks = [Ranks() for _ in range(3)]
+    for number, each in enumerate(ranks):
+        each.rank, each.size = number, 3
+    parts = [pairs.patches(5, 48, np.random.default_rng(1), rows=each.slice(5)) for each in ranks]
+    assert [len(lr) for lr, _ in parts] == [1, 2, 2]
+    for place in (0, 1):
+        assert torch.equal(torch.cat([part[place] for part in parts]), whole[place])

@@ -1,0 +1,56 @@
+"""The processes that train one network together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+class Ranks:
+    """This process alone, or its place in the default process group of `torch.distributed`.
+
+    Every sum reaches all processes with the same bits, so that they stay equal without further words.
+    Gradients are summed in one message after the backward pass, micro-batches and all; what a graph
+    leaves out is left out everywhere, so no search for unused parameters is needed.
+
+    Args:
+        together: take the default process group, which must have been initialised.
+    """
+
+    def __init__(self, together: bool = False) -> None:
+        self.rank, self.size = 0, 1
+        if together:
+            self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def slice(self, count: int) -> slice:
+        """Which of `count` things are this process's; all differ by at most one in number."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def sum_numbers(self, *numbers: float) -> tuple[float, ...]:
+        """The sum of each number over all processes."""
+        if self.size == 1:
+            return numbers
+        # NCCL takes tensors of the GPU alone
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        total = torch.tensor(numbers, dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(total)
+        return tuple(total.tolist())
+
+    def sum_(self, tensors: Iterable[Tensor]) -> None:
+        """Sums tensors over all processes, in place."""
+        self._together(list(tensors), torch.distributed.all_reduce)
+
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
+        """Gives all processes the tensors of rank 0, in place."""
+        self._together(list(tensors), lambda flat: torch.distributed.broadcast(flat, 0))
+
+    def _together(self, tensors: list[Tensor], send: object) -> None:
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        send(flat)  # type: ignore[operator]
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
