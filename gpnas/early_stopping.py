@@ -38,6 +38,8 @@ SHRINKAGE = 1.0
 """Weight of the prior that slopes are 0, in finished trainings of average spread."""
 NORMALS = 64
 """Normals by which a Student's t is mixed."""
+TAIL = 1e-10
+"""Probability of the precisions beyond the mixture, on either side."""
 TINY = 1e-9
 """Least scale of a forecast, relative to the value."""
 
@@ -132,17 +134,21 @@ def combine(
 
     Returns:
         Mean and standard deviation, and the probability to exceed the threshold, of the density
-        proportional to the product of both, the t taken as a mixture of `NORMALS` equally likely
-        normals.
+        proportional to the product of both, the t taken as a mixture of `NORMALS` normals.
     """
-    shares = (np.arange(NORMALS) + 0.5) / NORMALS
-    variances = forecast.scale**2 * (forecast.freedom / 2) / gammaincinv(forecast.freedom / 2, shares)
-    means, weights = np.full(NORMALS, forecast.mean), np.full(NORMALS, 1 / NORMALS)
+    # precision is gamma distributed; evenly spaced in its logarithm, the tails have their normals too,
+    # which are what counts where curve and surrogate disagree
+    half = forecast.freedom / 2
+    least, most = (float(gammaincinv(half, share)) for share in (TAIL, 1 - TAIL))
+    precision = np.geomspace(least, most, NORMALS)
+    variances = forecast.scale**2 * half / precision
+    means, logs = np.full(NORMALS, forecast.mean), half * np.log(precision) - precision
     if prior is not None:
         total = variances + prior[1] ** 2
-        logs = -0.5 * ((forecast.mean - prior[0]) ** 2 / total + np.log(total))
-        weights = np.exp(logs - logs.max())
-        weights /= weights.sum()
+        logs -= 0.5 * ((forecast.mean - prior[0]) ** 2 / total + np.log(total))
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    if prior is not None:
         means = (forecast.mean * prior[1] ** 2 + prior[0] * variances) / total
         variances = variances * prior[1] ** 2 / total
     mean = float(weights @ means)

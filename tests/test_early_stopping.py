@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -83,6 +83,7 @@ def test_intervals_hold_as_often_as_they_say() -> None:
 
 
 @settings(deadline=None, max_examples=30)
+@example(0.0, 0.0625, 3, (1.0, 0.25), 1.0)  # they disagree: the tail of the t decides
 @given(
     st.floats(-1, 1),
     st.floats(0.05, 2),
@@ -99,8 +100,8 @@ def test_both_sources_are_multiplied(
         density *= stats.norm.pdf(y, *prior)
     density /= density.sum()
     found, stddev, chance = combine(Forecast(mean, scale, freedom), prior, threshold)
-    assert chance == pytest.approx(density[y >= threshold].sum(), abs=0.01)
-    assert found == pytest.approx((y * density).sum(), abs=0.03 * max(scale, 0.1))
+    assert chance == pytest.approx(density[y >= threshold].sum(), abs=5e-3)  # half a cell
+    assert found == pytest.approx((y * density).sum(), abs=1e-3)
     assert stddev > 0
 
 

@@ -1,16 +1,26 @@
-"""PSNR and SSIM, with every choice stated that papers and tools differ in.
+"""PSNR, SSIM and MS-SSIM, with every choice stated that papers and tools differ in.
 
-Both take images in [0, 1], float, (..., 3, H, W), RGB as it is. `border` pixels are dropped on
-each side first. Values are not rounded to 8 bit.
+All take images in [0, 1], float, (..., 3, H, W). `border` pixels are dropped on each side first; papers
+that report on Set5 and its like drop as many as the scale. `channels` is `rgb`, each channel as it is,
+or `y`, the luma of ITU-R BT.601 in its studio range of 16 to 235, as MATLAB's `rgb2ycbcr` gives it.
+Values are not rounded to 8 bit.
 """
 
 from __future__ import annotations
 
 import math
+from importlib import import_module
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
+from gpnas_trainers.ms_ssim import LEVELS, WEIGHTS
+
+Channels = Literal["rgb", "y"]
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+"""Weights of red, green and blue in Y; besides them stands 16/255."""
 WINDOW = 11
 """Side of SSIM's gaussian window."""
 SIGMA = 1.5
@@ -22,21 +32,22 @@ def psnr_from_mse(mse: float) -> float:
     return math.inf if mse <= 0 else -10 * math.log10(mse)
 
 
-def psnr(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
+def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb") -> float:
     """Peak signal-to-noise ratio in dB over all pixels and channels.
 
     Args:
         sr, hr: (..., 3, H, W) in [0, 1], of one size.
         border: pixels dropped on each side.
+        channels: `rgb` or `y`.
 
     Raises:
-        ValueError: the sizes differ.
+        ValueError: the sizes differ, or the border leaves nothing.
     """
-    sr, hr = _cropped(sr, hr, border)
+    sr, hr = _compared(sr, hr, border, channels)
     return psnr_from_mse(float((sr.double() - hr.double()).square().mean()))
 
 
-def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
+def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb") -> float:
     """Structural similarity, mean over channels and positions.
 
     Wang et al., IEEE TIP 13(4), 2004, Eq. 13: gaussian window of 11×11 with sigma 1.5, K1 = .01,
@@ -46,33 +57,114 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
     Args:
         sr, hr: (..., 3, H, W) in [0, 1], of one size, H and W at least 11 inside the border.
         border: pixels dropped on each side.
+        channels: `rgb` or `y`.
 
     Raises:
         ValueError: the sizes differ, or are too small.
     """
+    x, y = _compared(sr, hr, border, channels)
+    _check_size("SSIM", x, WINDOW)
+    luminance, structure = _similarities(x, y)
+    return float((luminance * structure).mean())
+
+
+def ms_ssim(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb") -> float:
+    """Multi-scale structural similarity, mean over images and channels.
+
+    Wang, Simoncelli, Bovik, Asilomar 2003, Eq. 7, with five scales and the weights found there, the
+    windows of `ssim`. As pytorch-msssim: a scale's negative structure counts as 0, and odd sides are
+    padded by zeros before they are halved.
+
+    Args:
+        sr, hr: (..., 3, H, W) in [0, 1], of one size, H and W at least 161 inside the border.
+        border: pixels dropped on each side.
+        channels: `rgb` or `y`.
+
+    Raises:
+        ValueError: the sizes differ, or are too small.
+    """
+    x, y = _compared(sr, hr, border, channels)
+    _check_size("MS-SSIM", x, (WINDOW - 1) * 2 ** (LEVELS - 1) + 1)
+    product = torch.ones(len(x), dtype=x.dtype, device=x.device)
+    for level, weight in enumerate(WEIGHTS):
+        if level:
+            odd = [side % 2 for side in x.shape[-2:]]
+            x, y = (avg_pool2d(planes, 2, padding=odd) for planes in (x, y))
+        luminance, structure = _similarities(x, y)
+        counted = luminance * structure if level == LEVELS - 1 else structure
+        product *= counted.mean(dim=(1, 2, 3)).relu() ** weight
+    return float(product.mean())
+
+
+def lpips(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
+    """Learned perceptual distance, the smaller the better.
+
+    Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR 2018:
+    version 0.1 of the `lpips` package, on AlexNet.
+
+    Args:
+        sr, hr: (..., 3, H, W) in [0, 1], of one size.
+        border: pixels dropped on each side.
+
+    Raises:
+        ValueError: the sizes differ.
+        ImportError: what it needs is not installed; says what.
+    """
+    try:
+        package = import_module("lpips")
+    except ImportError as error:
+        raise ImportError(
+            f"LPIPS needs the packages lpips and torchvision, but {error}; install gpnas[lpips], with the "
+            "torchvision that fits your torch. At its first use it fetches AlexNet's weights"
+        ) from None
     sr, hr = _cropped(sr, hr, border)
-    height, width = sr.shape[-2:]
-    if min(height, width) < WINDOW:
-        raise ValueError(f"SSIM needs images of at least {WINDOW}×{WINDOW}, but got {height}×{width}")
-    x = sr.double().reshape(-1, 1, height, width)
-    y = hr.double().reshape(-1, 1, height, width)
+    with torch.inference_mode():
+        distance: Any = package.LPIPS(net="alex", verbose=False)
+        pairs = (image.reshape(-1, *image.shape[-3:]).float() for image in (sr, hr))
+        return float(distance.to(sr.device)(*pairs, normalize=True).mean())
+
+
+def _compared(sr: Tensor, hr: Tensor, border: int, channels: Channels) -> tuple[Tensor, Tensor]:
+    """Both as float64 planes, (N, 1, H, W)."""
+    planes = []
+    for image in _cropped(sr, hr, border):
+        image = image.double()
+        if channels == "y":
+            weights = torch.tensor(LUMA, dtype=image.dtype, device=image.device)
+            image = (image * weights[:, None, None]).sum(dim=-3, keepdim=True) + 16 / 255
+        elif channels != "rgb":
+            raise ValueError(f"channels must be rgb or y, but got {channels!r}")
+        planes.append(image.reshape(-1, 1, *image.shape[-2:]))
+    return planes[0], planes[1]
+
+
+def _cropped(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    if sr.shape != hr.shape:
+        raise ValueError(f"images must have one size, but got {tuple(sr.shape)} and {tuple(hr.shape)}")
+    if not 0 <= 2 * border < min(sr.shape[-2:]):
+        height, width = sr.shape[-2:]
+        raise ValueError(
+            f"a border must leave something of the image, but {border} of {height}×{width} do not"
+        )
+    inner = slice(border, -border or None)
+    return sr[..., inner, inner], hr[..., inner, inner]
+
+
+def _check_size(metric: str, x: Tensor, least: int) -> None:
+    height, width = x.shape[-2:]
+    if min(height, width) < least:
+        raise ValueError(f"{metric} needs images of at least {least}×{least}, but got {height}×{width}")
+
+
+def _similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Luminance, and contrast with structure, of (N, 1, H, W) at each window."""
     mean_x, mean_y = _blur(x), _blur(y)
     var_x = _blur(x * x) - mean_x.square()
     var_y = _blur(y * y) - mean_y.square()
     covariance = _blur(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return float((luminance * structure).mean())
-
-
-def _cropped(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
-    if sr.shape != hr.shape:
-        raise ValueError(f"images must have one size, but got {tuple(sr.shape)} and {tuple(hr.shape)}")
-    if border:
-        inner = slice(border, -border)
-        sr, hr = sr[..., inner, inner], hr[..., inner, inner]
-    return sr, hr
+    return luminance, (2 * covariance + c2) / (var_x + var_y + c2)
 
 
 def _blur(x: Tensor) -> Tensor:  # (N, 1, H, W) -> (N, 1, H-10, W-10)
