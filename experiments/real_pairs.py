@@ -85,9 +85,9 @@ def main() -> None:
             f"{processor()}, one thread; {versions(('gpnas', 'torch'))}; {date.today()}.",
             "",
             f"City100 ×{SCALE}, {len(pairs)} pairs to train on, {len(validation)} to validate; "
-            f"{recipe.steps} steps; seeds {', '.join(map(str, SEEDS))}. Bicubic reaches {below:.2f} dB on these validation "
-            f"pairs; on those of the plain loop, which are not known, {KNOWN_BICUBIC:.2f}. Hence the gain "
-            "over bicubic is what can be compared.",
+            f"{recipe.steps} steps; seeds {', '.join(map(str, SEEDS))}. Bicubic reaches {below:.2f} dB on "
+            f"these validation pairs, and {KNOWN_BICUBIC:.2f} on those of the plain loop, which are not "
+            "known. Hence the gain over bicubic is what can be compared.",
             "",
             "| DRN (F, D, L) | PSNR, dB | over bicubic | plain loop's | loader's share | steps/s |",
             "|---|---|---|---|---|---|",

@@ -84,7 +84,6 @@ def test_bfloat16_is_that_of_the_network_alone(family: str) -> None:
         hook.remove()
     assert set(seen) == {torch.bfloat16}
     assert found.dtype == torch.float32
-    assert found.item() != whole(lr, hr).item()
     assert found.item() == pytest.approx(whole(lr, hr).item(), rel=2**-7)
     found.backward()
     assert {parameter.grad.dtype for parameter in built.parameters() if parameter.grad is not None} == {
