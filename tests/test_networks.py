@@ -289,3 +289,20 @@ def test_dual_regression_closes_the_loop() -> None:
     assert loss.item() == pytest.approx(0.1 + 0.2 + 0.4 + 0.1 * (0.3 + 0.5), rel=1e-5)
     loss.backward()
     assert network.tail[0].weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("family", "axes"),
+    [
+        ("drn", {"features": 16, "blocks": 2, "stages": 2}),
+        ("rcan", {"features": 16, "groups": 2, "blocks": 2, "image_skip": True}),
+    ],
+)
+@pytest.mark.parametrize("scale", [2, 3])
+def test_with_an_image_skip_a_fresh_network_is_nearly_bicubic(
+    family: str, axes: dict[str, int], scale: int
+) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 20, 24)
+    expected = torch.nn.functional.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+    assert (build(family, scale, **axes)(x) - expected).abs().max() < 0.01

@@ -19,6 +19,19 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
+def begin_near_zero(conv: nn.Conv2d, share: float = 0.01) -> nn.Conv2d:
+    """The same convolution with fresh weights and biases shrunk to a share of themselves.
+
+    The last one of a network that adds its input's upsampled image: it then begins at that image, and
+    not at noise that the first hundreds of steps must take away (as in H. Zhang, Y. Dauphin, T. Ma,
+    "Fixup initialization", ICLR 2019, section 3).
+    """
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.mul_(share)
+    return conv
+
+
 class ChannelAttention(nn.Module):
     """Channel attention (CA): each channel is scaled by a gate that sees every channel's mean.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from gpnas_trainers.blocks import ChannelAttention, conv3x3, upsampler
+from gpnas_trainers.blocks import ChannelAttention, begin_near_zero, conv3x3, upsampler
 
 
 class DenseResidualBlock(nn.Module):
@@ -74,6 +74,8 @@ class DRN(nn.Module):
         self.blocks = nn.ModuleList(DenseResidualBlock(features, stages, fuse) for _ in range(blocks))
         self.upsampler = upsampler(scale, features)
         self.tail = conv3x3(features, 3)
+        if image_skip:
+            begin_near_zero(self.tail)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         shallow = self.head(x)

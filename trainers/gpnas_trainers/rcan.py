@@ -16,6 +16,7 @@ from gpnas_trainers.blocks import (
     RGB_RANGE,
     MeanShift,
     ResidualChannelAttentionBlock,
+    begin_near_zero,
     conv3x3,
     upsampler,
 )
@@ -63,7 +64,8 @@ class RCAN(nn.Module):
         self.head = nn.Sequential(conv3x3(3, features))
         residual_groups = [ResidualGroup(features, blocks, reduction) for _ in range(groups)]
         self.body = nn.Sequential(*residual_groups, conv3x3(features, features))
-        self.tail = nn.Sequential(upsampler(scale, features), conv3x3(features, 3))
+        last = conv3x3(features, 3)
+        self.tail = nn.Sequential(upsampler(scale, features), begin_near_zero(last) if image_skip else last)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         h = self.head(self.sub_mean(x * RGB_RANGE))
