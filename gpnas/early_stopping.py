@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv, ndtr
+from scipy.special import gammainccinv, gammaincinv, ndtr
 
 Array = NDArray[np.float64]
 Curve = Mapping[int, float]
@@ -36,9 +36,9 @@ LEAST_FINISHED = 4
 """Finished trainings without which none is stopped."""
 SHRINKAGE = 1.0
 """Weight of the prior that slopes are 0, in finished trainings of average spread."""
-NORMALS = 64
+NORMALS = 256
 """Normals by which a Student's t is mixed."""
-TAIL = 1e-10
+TAIL = 1e-80
 """Probability of the precisions beyond the mixture, on either side."""
 TINY = 1e-9
 """Least scale of a forecast, relative to the value."""
@@ -139,7 +139,7 @@ def combine(
     # precision is gamma distributed; evenly spaced in its logarithm, the tails have their normals too,
     # which are what counts where curve and surrogate disagree
     half = forecast.freedom / 2
-    least, most = (float(gammaincinv(half, share)) for share in (TAIL, 1 - TAIL))
+    least, most = float(gammaincinv(half, TAIL)), float(gammainccinv(half, 1e-12))
     precision = np.geomspace(least, most, NORMALS)
     variances = forecast.scale**2 * half / precision
     means, logs = np.full(NORMALS, forecast.mean), half * np.log(precision) - precision

@@ -220,8 +220,6 @@ def test_on_ray_hopeless_trials_are_stopped_also_over_a_kill(home: Path) -> None
         stopped = [each.candidate for each in before if each.stopped is not None]
         attempts = {candidate.id: len(journal.attempts(candidate.id)) for candidate in stopped}
     assert stopped
-    for candidate in stopped:
-        assert candidate.architecture.axes["image_skip"] is False
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "stopped at step" in done.stderr or len(stopped) == 6

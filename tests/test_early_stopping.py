@@ -84,6 +84,7 @@ def test_intervals_hold_as_often_as_they_say() -> None:
 
 @settings(deadline=None, max_examples=30)
 @example(0.0, 0.0625, 3, (1.0, 0.25), 1.0)  # they disagree: the tail of the t decides
+@example(1.0, 0.05, 30, (-1.0, 0.1), 0.5)  # and by twenty standard deviations
 @given(
     st.floats(-1, 1),
     st.floats(0.05, 2),

@@ -51,6 +51,7 @@ while not training.done:
 (out / f"rows{rank}.json").write_text(json.dumps(rows))
 torch.save(training.network.state_dict(), out / f"weights{rank}.pt")
 if size > 1:
+    torch.distributed.barrier()  # who leaves first must not take the connection from the other
     torch.distributed.destroy_process_group()
 """
 

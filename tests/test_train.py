@@ -286,11 +286,15 @@ def test_memory_that_lacks_is_said_and_made_do_with(folder: Path, tmp_path: Path
         command = [sys.executable, "-c", LACKING, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    free, lacking = run(144, 100_000), run(144, 150)
-    assert (free.returncode, lacking.returncode) == (0, 0), lacking.stderr
-    assert free.stdout == "()\n"
+    free = run(144, 100_000)
+    assert (free.returncode, free.stdout) == (0, "()\n"), free.stderr
+    for mebibytes in (60, 80, 110, 150, 200, 270, 360, 480):  # processors differ in what one patch needs
+        lacking = run(144, mebibytes)
+        if lacking.returncode == 0:
+            break
+        assert "TrainingError: out of memory: a step must fit with one patch" in lacking.stderr
     assert "out of memory at step 0: 8 patches at a time instead of 16" in lacking.stdout
-    whole, parts = (torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (100_000, 150))
+    whole, parts = (torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (100_000, mebibytes))
     assert parts["micro_batch"] < whole["micro_batch"] == 16
     assert [note in lacking.stdout for note in parts["notes"]] == [True] * len(parts["notes"])
     assert parts["state"]["loss"] == pytest.approx(whole["state"]["loss"], rel=1e-4)
