@@ -25,7 +25,8 @@ import torch
 from machine import processor
 
 from gpnas.bundle import read_bundle
-from gpnas.ensemble import evaluation_pairs, load_networks
+from gpnas.ensemble import load_networks
+from gpnas.evaluation import evaluation_pairs
 from gpnas.journal import Journal
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.pairs import bicubic_upscale, write_rgb

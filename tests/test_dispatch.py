@@ -16,7 +16,8 @@ import torch
 from gpnas.bundle import read_bundle
 from gpnas.dispatch.delivery import residual_products
 from gpnas.dispatch.recall import explain_search
-from gpnas.ensemble import evaluate, evaluation_pairs, load_networks
+from gpnas.ensemble import load_networks
+from gpnas.evaluation import evaluate, evaluation_pairs
 from gpnas.journal import Journal, status
 from gpnas_trainers.train import evaluate as evaluate_network
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from gpnas.bundle import Bundle, Member, read_bundle, write_bundle
-from gpnas.ensemble import evaluate, evaluation_pairs, load_networks, upscale_files
+from gpnas.ensemble import load_networks, upscale_files
 from gpnas.errors import BundleError, DataError
 from gpnas.records import Architecture
 from gpnas_trainers import build
-from gpnas_trainers.pairs import PairSet, open_pairs, prepare, read_rgb
+from gpnas_trainers.pairs import read_rgb
 
 SIZES = ((8, 1), (12, 2), (8, 3))
 
@@ -71,54 +71,6 @@ def by_hand(networks: list[torch.nn.Module], weights: list[float], lr: np.ndarra
                 outputs.append(np.rot90(sr, -turn, axes=(1, 2)))
         total = total + weight * np.mean(outputs, axis=0)
     return np.asarray(total)
-
-
-def psnr(sr: np.ndarray, hr: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((sr.astype(np.float64) - hr) ** 2)))
-
-
-def images(pairs: list[PairSet]) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [
-        tuple(np.asarray(pixels, dtype=np.float32) / 255 for pixels in each.image(index))  # type: ignore[misc]
-        for each in pairs
-        for index in range(len(each))
-    ]
-
-
-@pytest.mark.parametrize("weights", [(0.5, 0.3, 0.2), (1.0, 0.0, 0.0)])
-def test_table_1_is_what_the_networks_give(
-    tmp_path: Path, pairs: Path, weights: tuple[float, float, float]
-) -> None:
-    made = bundle(tmp_path, weights)
-    judged = evaluation_pairs(made, pairs, print)
-    evaluation = evaluate(made, judged)
-    networks = load_networks(made)
-    assert evaluation.images == 5
-    rows = {(row.members, row.levels): row for row in evaluation.rows}
-    assert len(rows) == 3 * (3 + 3 + 1)
-    members = [member.architecture for member in made.members]
-    for subset in ([0], [2], [0, 1], [1, 2], [0, 1, 2]):
-        given = np.array([weights[index] for index in subset])
-        shares = given / given.sum() if given.sum() else np.full(len(subset), 1 / len(subset))
-        for turns in (False, True):
-            expected = np.mean(
-                [
-                    psnr(by_hand([networks[index] for index in subset], list(shares), lr, turns), hr)
-                    for lr, hr in images(judged)
-                ]
-            )
-            levels = (("networks",) if len(subset) > 1 else ()) + (("self_ensemble",) if turns else ())
-            row = rows[tuple(members[index] for index in subset), levels]
-            assert row.psnr == pytest.approx(expected, abs=1e-4)
-
-
-def test_nothing_it_was_trained_on_judges_a_bundle(tmp_path: Path, pairs: Path) -> None:
-    prepared = prepare(pairs, 2, minimum_side=48)
-    validation = open_pairs(prepared, "validation")
-    own = evaluation_pairs(bundle(tmp_path, data=validation.fingerprint), pairs, print)
-    assert [each.fingerprint for each in own] == [validation.fingerprint]
-    others = evaluation_pairs(bundle(tmp_path, data="another"), pairs, print)
-    assert sum(len(each) for each in others) == 5
 
 
 def test_files_hold_the_average_of_all(tmp_path: Path, pairs: Path) -> None:

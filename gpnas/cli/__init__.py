@@ -383,7 +383,7 @@ def _export(options: argparse.Namespace) -> Any:
 
 def _evaluate(options: argparse.Namespace) -> Any:
     from gpnas.bundle import read_bundle
-    from gpnas.ensemble import evaluate, evaluation_pairs
+    from gpnas.evaluation import evaluate, evaluation_pairs
 
     bundle = read_bundle(options.bundle)
     pairs = evaluation_pairs(bundle, options.data, _Watcher().say)
