@@ -1,6 +1,7 @@
 """Networks have the published sizes and names, and compute what the text says."""
 
 import math
+from itertools import accumulate
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import gpnas_trainers
@@ -37,7 +39,12 @@ def test_sizes_are_the_published_ones(family: str, axes: dict[str, int], expecte
 
 drn_axes = st.fixed_dictionaries(
     {"features": st.integers(1, 24), "blocks": st.integers(1, 3), "stages": st.integers(1, 3)},
-    optional={"fuse": st.sampled_from([1, 3]), "global_skip": st.booleans(), "image_skip": st.booleans()},
+    optional={
+        "fuse": st.sampled_from([1, 3]),
+        "global_skip": st.booleans(),
+        "image_skip": st.booleans(),
+        "upsampler": st.sampled_from(gpnas_trainers.UPSAMPLERS),
+    },
 )
 rcan_axes = st.fixed_dictionaries(
     {"features": st.integers(1, 24), "groups": st.integers(1, 3), "blocks": st.integers(1, 3)},
@@ -55,7 +62,7 @@ architectures = st.one_of(
 @settings(max_examples=25, deadline=None)
 def test_costs_equal_what_is_built_and_run(architecture: tuple[str, dict[str, int], int]) -> None:
     family, axes, scale = architecture
-    network = build(family, scale, **axes)
+    network = build(family, scale, **axes).eval()
     assert cost.parameters(family, scale, **axes) == count(network)
     image = torch.rand(1, 3, 5, 7)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -84,6 +91,31 @@ def test_official_names_of_rcan() -> None:
         "tail.0.0.weight", "tail.0.2.weight", "tail.1.weight",
     }  # fmt: skip
     assert expected <= names
+
+
+def test_other_upsamplers_equal_their_equations() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 5, 6, dtype=torch.float64)
+    image = interpolate(x, scale_factor=4, mode="bicubic", align_corners=False)
+    axes = {"features": 4, "blocks": 1, "stages": 1}
+
+    def conv(network: nn.Module, name: str, value: Tensor) -> Tensor:
+        weights = network.state_dict()
+        return nn.functional.conv2d(value, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    nearest, direct = (build("drn", 4, upsampler=kind, **axes).double() for kind in ("nearest", "direct"))
+    h = nearest.blocks[0](nearest.head(x), None)  # type: ignore[index, operator]
+    for place in (1, 4, 6):
+        if place < 6:
+            h = h.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        h = conv(nearest, f"upsampler.{place}", h)
+        h = torch.where(h > 0, h, 0.2 * h)
+    torch.testing.assert_close(nearest(x), conv(nearest, "tail", h) + image)
+
+    features = direct.blocks[0](direct.head(x), None)  # type: ignore[index, operator]
+    parts = conv(direct, "tail.0", features).view(3, 4, 4, 5, 6)
+    shuffled = parts.permute(0, 3, 1, 4, 2).reshape(1, 3, 20, 24)
+    torch.testing.assert_close(direct(x), shuffled + image)
 
 
 def test_drn_equals_its_equations() -> None:
@@ -137,6 +169,12 @@ def test_a_fresh_rcan_keeps_the_mean_colour() -> None:
         ),
         ("drn", 5, {"features": 8, "blocks": 1, "stages": 1}, "a scale must be one of 2, 3, 4, 8, but got 5"),
         ("drn", 2, {"features": 8, "blocks": 1}, "stages is missing"),
+        (
+            "drn",
+            2,
+            {"features": 8, "blocks": 1, "stages": 1, "upsampler": "deconv"},
+            "`upsampler` must be one of shuffle, nearest, direct, but got 'deconv'",
+        ),
         ("drn", 2, {"features": 8, "blocks": 1, "stages": 1, "groups": 1}, "but got 'groups'"),
         ("drn", 2, {"features": 0, "blocks": 1, "stages": 1}, "`features` must be an integer of at least 1"),
         ("drn", 2, {"features": 8, "blocks": 1, "stages": 1, "fuse": 2}, "`fuse` must be 1 or 3, but got 2"),
@@ -180,6 +218,8 @@ def kept_for_backward(network: nn.Module, scale: int, batch_size: int, hr_patch:
         ("drn", 2, {"features": 24, "blocks": 4, "stages": 3, "fuse": 3}),
         ("drn", 3, {"features": 16, "blocks": 2, "stages": 2, "global_skip": True, "image_skip": False}),
         ("drn", 4, {"features": 32, "blocks": 3, "stages": 1}),
+        ("drn", 4, {"features": 16, "blocks": 2, "stages": 2, "upsampler": "nearest"}),
+        ("drn", 3, {"features": 16, "blocks": 2, "stages": 2, "upsampler": "direct"}),
         ("rcan", 2, {"features": 16, "groups": 3, "blocks": 4, "image_skip": True}),
         ("rcan", 3, {"features": 8, "groups": 1, "blocks": 1, "reduction": 4}),
         ("rcan", 4, {"features": 32, "groups": 2, "blocks": 5}),
@@ -200,6 +240,37 @@ def test_training_memory_is_what_autograd_keeps(
     assert told == pytest.approx(4 * 4 * count(network) + activations, rel=0.05)
 
 
+def at_peak(network: nn.Module, image: Tensor) -> int:
+    """Bytes of tensors at the peak of a forward pass, by PyTorch's own record of each allocation."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, torch.inference_mode():
+        network(image)
+    events = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]
+    return max(accumulate(each.nbytes() for each in sorted(events, key=lambda each: each.start_ns())))
+
+
+@pytest.mark.parametrize(
+    ("family", "scale", "axes"),
+    [
+        ("drn", 2, {"features": 16, "blocks": 4, "stages": 2}),
+        ("drn", 2, {"features": 8, "blocks": 3, "stages": 6, "fuse": 3}),
+        ("drn", 3, {"features": 8, "blocks": 2, "stages": 1, "image_skip": False}),
+        ("drn", 4, {"features": 8, "blocks": 1, "stages": 2, "global_skip": True}),
+        ("drn", 4, {"features": 16, "blocks": 3, "stages": 2, "upsampler": "nearest"}),
+        ("drn", 2, {"features": 4, "blocks": 1, "stages": 1, "upsampler": "direct"}),
+        ("rcan", 2, {"features": 8, "groups": 1, "blocks": 1, "image_skip": True}),
+        ("rcan", 3, {"features": 16, "groups": 3, "blocks": 2}),
+        ("rcan", 4, {"features": 16, "groups": 1, "blocks": 3}),
+        ("dual_regression", 2, {"features": 16, "blocks": 2}),
+        ("dual_regression", 8, {"features": 4, "blocks": 1}),
+    ],
+)
+def test_inference_memory_is_what_lives_at_the_peak(family: str, scale: int, axes: dict[str, int]) -> None:
+    network = build(family, scale, **axes).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.rand(2, 3, 24, 40).contiguous(memory_format=torch.channels_last)
+    live = at_peak(network, image) + 4 * count(network) + 4 * image.numel()
+    assert cost.inference_memory(family, scale, 24, 40, batch_size=2, **axes) == pytest.approx(live, rel=0.05)
+
+
 def test_adam_keeps_two_moments_per_weight() -> None:
     """Of a network whose activations are few, all that a step leaves is four numbers per weight."""
     axes = {"features": 32, "blocks": 1, "stages": 1}
@@ -216,6 +287,8 @@ def test_adam_keeps_two_moments_per_weight() -> None:
 ONE_OF_EACH = [
     ("drn", {"features": 8, "blocks": 2, "stages": 2}),
     ("drn", {"features": 8, "blocks": 1, "stages": 1, "fuse": 3, "global_skip": True, "image_skip": False}),
+    ("drn", {"features": 8, "blocks": 1, "stages": 1, "upsampler": "nearest"}),
+    ("drn", {"features": 8, "blocks": 1, "stages": 1, "upsampler": "direct"}),
     ("rcan", {"features": 8, "groups": 2, "blocks": 2, "reduction": 4}),
     ("rcan", {"features": 8, "groups": 1, "blocks": 1, "image_skip": True}),
     ("dual_regression", {"features": 4, "blocks": 1}),

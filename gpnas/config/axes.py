@@ -173,6 +173,22 @@ def _switch_form(value: Any) -> AxisChoices:
     return switch
 
 
+def _name_form(value: Any) -> AxisChoices:
+    match value:
+        case AxisChoices():
+            names = value
+        case str():
+            names = AxisChoices(choices=[value])
+        case list():
+            names = AxisChoices.model_validate({"choices": value})
+        case _:
+            raise ValueError(f"this axis is a name or a list of names, but got {value!r}")
+    for choice in names.choices:
+        if not isinstance(choice, str):
+            raise ValueError(f"this axis is a name or a list of names, but got {choice!r}")
+    return names
+
+
 def _own_form(value: Any) -> AnyAxis:
     """Reads the short forms of an axis of a user's own family."""
     match value:
@@ -194,5 +210,7 @@ CountAxis = Annotated[AnyAxis, BeforeValidator(_count_form), AfterValidator(_at_
 """An axis of integers of at least 1."""
 SwitchAxis = Annotated[AxisChoices, BeforeValidator(_switch_form)]
 """An axis of true, false or both."""
+NameAxis = Annotated[AxisChoices, BeforeValidator(_name_form)]
+"""An axis of names, without order."""
 OwnAxis = Annotated[AnyAxis, BeforeValidator(_own_form)]
 """An axis of a family that only its user knows."""

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from gpnas.config.axes import AnyAxis, CountAxis, OwnAxis, SwitchAxis, only_value
+from gpnas.config.axes import AnyAxis, CountAxis, NameAxis, OwnAxis, SwitchAxis, only_value
 from gpnas.config.mistakes import Strict, in_words, moved, refuse_unknown
 from gpnas.config.tables import read_rows
 from gpnas.errors import SpaceError
@@ -50,6 +50,7 @@ class DrnAxes(Strict):
     fuse: CountAxis | None = None
     global_skip: SwitchAxis | None = None
     image_skip: SwitchAxis | None = None
+    upsampler: NameAxis | None = None
 
 
 class RcanAxes(Strict):

@@ -16,11 +16,13 @@ AXES = {
 }
 """Families of networks and the axes that each must be given."""
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "drn": ("fuse", "global_skip", "image_skip"),
+    "drn": ("fuse", "global_skip", "image_skip", "upsampler"),
     "rcan": ("reduction", "image_skip"),
     "dual_regression": (),
 }
 """Families of networks and what may be given besides."""
+UPSAMPLERS = ("shuffle", "nearest", "direct")
+"""Ways of `drn` from features of LR size to an image."""
 
 
 def build(family: str, scale: int, **axes: Any) -> nn.Module:
@@ -65,7 +67,10 @@ def check(family: str, scale: int, **axes: Any) -> None:
     for name, value in axes.items():
         if name not in allowed:
             raise ValueError(f"an axis of {family} must be one of {', '.join(allowed)}, but got {name!r}")
-        if name.endswith("skip"):
+        if name == "upsampler":
+            if value not in UPSAMPLERS:
+                raise ValueError(f"`upsampler` must be one of {', '.join(UPSAMPLERS)}, but got {value!r}")
+        elif name.endswith("skip"):
             if not isinstance(value, bool):
                 raise ValueError(f"`{name}` must be true or false, but got {value!r}")
         elif not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -8,7 +8,11 @@ what lives from the forward to the backward pass of a training step.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
+from operator import mul
 from typing import Any, NamedTuple
+
+from gpnas_trainers.blocks import factors
 
 BYTES = 4
 """Of a float32 number, in which networks are trained."""
@@ -89,6 +93,114 @@ def training_memory(
     return float(BYTES * round(COPIES * parameters(family, scale, **axes) + batch_size * kept))
 
 
+def inference_memory(
+    family: str, scale: int, lr_height: int, lr_width: int, *, batch_size: int = 1, **axes: Any
+) -> float:
+    """Bytes that one forward pass holds at its peak, in float32: weights, the input, and what lives at once.
+
+    Left out are the workspace of convolutions, and what the process takes before. Half as much, weights
+    aside, is held in half precision.
+
+    Args:
+        family: `drn`, `rcan` or `dual_regression`.
+        scale: 2, 3, 4 or 8.
+        lr_height, lr_width: size of an input in pixels, such as a tile.
+        batch_size: inputs that pass at once.
+        axes: as `build` takes them.
+
+    Raises:
+        ValueError: the family is unknown, or has no such scale.
+    """
+    own = parameters(family, scale, **axes)  # also refuses what does not exist
+    match family:
+        case "drn":
+            live = _drn_live(scale, **axes)
+        case "rcan":
+            live = _rcan_live(scale, **axes)
+        case _:
+            live = _dual_regression_live(scale, **axes)
+    return float(BYTES * (own + batch_size * lr_height * lr_width * (3 + max(live))))
+
+
+# Numbers per LR pixel that live at once, at the moments when they may be most. The caller of a module
+# holds its input until it returns; a sequence holds the input and output of its current layer besides.
+
+
+def _upsampler_live(scale: int, features: int) -> Iterator[float]:
+    """Beside the input."""
+    size = 1
+    for step, factor in enumerate(factors(scale)):
+        before = size * size if step else 0
+        size *= factor
+        yield features * (before + size * size)  # convolution
+        yield features * 2 * size * size  # shuffling
+
+
+def _drn_live(
+    scale: int,
+    *,
+    features: int,
+    blocks: int,
+    stages: int,
+    fuse: int = 1,
+    global_skip: bool = False,
+    image_skip: bool = True,
+    upsampler: str = "shuffle",
+) -> Iterator[float]:
+    held = 1 + (blocks > 1) + (global_skip and blocks > 2)  # h, the previous block's input, f
+    yield features * (held + (stages - 1) + (blocks > 1) + 2)  # the last stage's second convolution
+    yield features * (held + 2 * stages + 1)  # outputs, concatenated, fused
+    held = 1 + global_skip
+    image = 3 * scale * scale
+    match upsampler:
+        case "shuffle":
+            yield from (features * held + each for each in _upsampler_live(scale, features))
+        case "nearest":
+            # of each step two images of features: upsampled and convolved
+            yield features * (held + 2 * scale * scale)
+    inputs = features * (scale * scale if upsampler != "direct" else 0)
+    yield features * held + inputs + image  # the last convolution
+    yield features * held + image * (2 + image_skip)  # shuffled, or the bicubic image and the sum
+
+
+def _rcan_live(
+    scale: int, *, features: int, groups: int, blocks: int, reduction: int = 16, image_skip: bool = False
+) -> Iterator[float]:
+    held = 1 + (groups > 1) + (blocks > 1)  # inputs of the body, the group and the block
+    yield 6 + features * (held + 2)
+    image = 3 * scale * scale
+    # the head's output and the body's sum
+    yield from (features * 2 + each for each in _upsampler_live(scale, features))
+    yield features * (2 + scale * scale) + image
+    yield features * 1 + 3 * image
+
+
+def _dual_regression_live(scale: int, *, features: int, blocks: int) -> Iterator[float]:
+    phases = scale.bit_length() - 1
+    full = scale * scale
+    image = 3 * full
+    yield 2 * image + features * full  # upsampled image and head
+    width, size = features, float(full)
+    copies = float(image)  # the upsampled image lives to the end
+    for _ in range(phases):
+        copies += width * size  # the way up needs it
+        yield copies + width * size / 4 + 2 * width * size / 4
+        width, size = 2 * width, size / 4
+    found = width * size
+    inputs = width
+    for _ in range(phases):
+        yield copies + found + inputs * size * 3  # attention blocks: beside their input, two
+        outputs = width // 2
+        yield copies + found + inputs * size * (1 + 4 + 4)  # shuffling
+        yield copies + found + inputs * size * (1 + 4) + outputs * 4 * size
+        size *= 4
+        inputs = 2 * outputs
+        yield copies + found + outputs * size + inputs * size
+        found += inputs * size
+        width = outputs
+    yield copies + found + 3 * image
+
+
 class _Convolution(NamedTuple):
     inputs: int
     """Channels."""
@@ -126,11 +238,10 @@ def _attention(features: int, reduction: int = 16, resolution: int = 1) -> Itera
 
 
 def _upsampler(scale: int, features: int) -> Iterator[_Convolution]:
-    if scale == 3:
-        yield _Convolution(features, 9 * features, 3, 1)
-    else:
-        for step in range(scale.bit_length() - 1):
-            yield _Convolution(features, 4 * features, 3, 4**step)
+    size = 1
+    for factor in factors(scale):
+        yield _Convolution(features, factor * factor * features, 3, size * size)
+        size *= factor
     yield _Convolution(features, 3, 3, scale * scale)
 
 
@@ -143,6 +254,7 @@ def _drn(
     fuse: int = 1,
     global_skip: bool = False,
     image_skip: bool = True,
+    upsampler: str = "shuffle",
 ) -> Iterator[_Convolution]:
     yield _Convolution(3, features, 3, 1)
     for _ in range(blocks):
@@ -150,7 +262,16 @@ def _drn(
             yield _Convolution(features, features, 3, 1)
         yield _Convolution(features * stages, features, fuse, 1)
         yield from _attention(features)
-    yield from _upsampler(scale, features)
+    match upsampler:
+        case "shuffle":
+            yield from _upsampler(scale, features)
+        case "nearest":
+            for size in accumulate(factors(scale), mul):
+                yield _Convolution(features, features, 3, size * size)
+            yield _Convolution(features, features, 3, scale * scale)
+            yield _Convolution(features, 3, 3, scale * scale)
+        case _:
+            yield _Convolution(features, 3 * scale * scale, 3, 1)
 
 
 def _rcan(

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
-from gpnas_trainers.blocks import ChannelAttention, begin_near_zero, conv3x3, upsampler
+from gpnas_trainers.blocks import ChannelAttention, begin_near_zero, bicubic, conv3x3, nearest_upsampler
+from gpnas_trainers.blocks import upsampler as shuffle_upsampler
 
 
 class DenseResidualBlock(nn.Module):
@@ -55,6 +55,10 @@ class DRN(nn.Module):
         global_skip: adds the shallow features to the last block's. Not stated; off.
         image_skip: adds the bicubically upsampled input to the output (as VDSR, Kim et al., CVPR
             2016). Not stated; on, since short trainings gain by it.
+        upsampler: what makes the paper's "enhanced upsampler" is not stated. `shuffle`, sub-pixel
+            convolutions and a last one at HR size, as in EDSR and RCAN (the default); `nearest`, nearest
+            neighbours with convolutions between, as in ESRGAN; `direct`, one sub-pixel convolution to the
+            image itself (Shi et al., CVPR 2016), the cheapest.
     """
 
     def __init__(
@@ -67,24 +71,34 @@ class DRN(nn.Module):
         fuse: int = 1,
         global_skip: bool = False,
         image_skip: bool = True,
+        upsampler: str = "shuffle",
     ) -> None:
         super().__init__()
         self.scale, self.global_skip, self.image_skip = scale, global_skip, image_skip
         self.head = conv3x3(3, features)
         self.blocks = nn.ModuleList(DenseResidualBlock(features, stages, fuse) for _ in range(blocks))
-        self.upsampler = upsampler(scale, features)
-        self.tail = conv3x3(features, 3)
+        last = conv3x3(features, 3 if upsampler != "direct" else 3 * scale * scale)
         if image_skip:
-            begin_near_zero(self.tail)
+            begin_near_zero(last)
+        self.upsampler: nn.Module
+        self.tail: nn.Module = last
+        match upsampler:
+            case "shuffle":
+                self.upsampler = shuffle_upsampler(scale, features)
+            case "nearest":
+                self.upsampler = nearest_upsampler(scale, features)
+            case _:
+                self.upsampler, self.tail = nn.Identity(), nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
-        shallow = self.head(x)
-        h, previous = shallow, None
+        h, previous = self.head(x), None
+        shallow = h if self.global_skip else None
         for block in self.blocks:
             h, previous = block(h, previous), h
-        if self.global_skip:
+        del previous  # what is not needed at HR size is not held there
+        if shallow is not None:
             h = h + shallow
         sr: Tensor = self.tail(self.upsampler(h))
         if self.image_skip:
-            sr = sr + interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
+            sr = sr + bicubic(x, self.scale, training=self.training)
         return sr

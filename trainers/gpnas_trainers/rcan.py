@@ -10,13 +10,13 @@ Shapes: B images, F features, h×w LR pixels, s scale.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from gpnas_trainers.blocks import (
     RGB_RANGE,
     MeanShift,
     ResidualChannelAttentionBlock,
     begin_near_zero,
+    bicubic,
     conv3x3,
     upsampler,
 )
@@ -72,6 +72,5 @@ class RCAN(nn.Module):
         sr: Tensor = self.tail(h + self.body(h))
         if self.image_skip:
             # the network then adds detail alone, so the mean colour is not added again
-            image = interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
-            return image + sr / RGB_RANGE
+            return sr / RGB_RANGE + bicubic(x, self.scale, training=self.training)
         return self.add_mean(sr) / RGB_RANGE

@@ -216,8 +216,7 @@ class Training:
         generator = np.random.default_rng((self._seed, self.step))
         rows = self._ranks.slice(recipe.batch_size)
         lr, hr = self._train_pairs.patches(recipe.batch_size, recipe.hr_patch, generator, rows=rows)
-        lr = lr.to(self._device, memory_format=torch.channels_last)
-        hr = hr.to(self._device)
+        lr, hr = (each.to(self._device, memory_format=torch.channels_last) for each in (lr, hr))
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate_factor * recipe.learning_rate_at(self.step)
         while True:
