@@ -24,7 +24,8 @@ OPTIONS = {
     "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "
     "--output --scale --seed --synthetic --validation --workers DIR",
     "export": "--json --output --top RUN",
-    "evaluate": "--data --json --overlap --tile BUNDLE",
+    "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
+    "--self-ensemble --tile --tiles BUNDLE",
     "upscale": "--json --no-self-ensemble --output --overlap --self-ensemble --tile BUNDLE IN",
 }
 GOLDEN_BUNDLE = Path(__file__).parent / "golden" / "bundle-v1"

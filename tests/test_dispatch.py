@@ -169,8 +169,10 @@ def test_the_portfolios_numbers_are_those_of_its_networks(home: Path, killed: di
     assert whole.psnr == pytest.approx(psnr, abs=1e-4)
     last = [row for row in evaluation.rows if row.levels == ("networks", "self_ensemble")][-1]
     assert last.psnr == pytest.approx(killed["psnr"]["ensemble"], abs=1e-4)
-    assert evaluation.bicubic[0] == pytest.approx(killed["psnr"]["bicubic"], abs=1e-9)
-    assert len(evaluation.rows) == 3 * 7  # three levels; three networks, three pairs, all
+    assert evaluation.bicubic.psnr == pytest.approx(killed["psnr"]["bicubic"], abs=1e-9)
+    assert (
+        len(evaluation.rows) == 4 * 7
+    )  # with and without tiles and self-ensemble; three networks, three pairs, all
 
 
 def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, killed: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gpnas import GpnasError, __version__
-from gpnas.cli import data
+from gpnas.cli import bundles, data
 from gpnas.cli.console import log, out, plain, positive
 from gpnas.records import STRATEGIES
 
@@ -133,15 +133,7 @@ def parser() -> argparse.ArgumentParser:
 
     data.add_commands(commands, command)
 
-    export = command("export", _export, "write a bundle of a finished search")
-    export.add_argument("search", metavar="RUN", type=Path, help="run folder")
-    export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
-    export.add_argument("-o", "--output", type=Path, required=True, help="folder, or file with .zip")
-
-    evaluate = command("evaluate", _evaluate, "measure a bundle: every network, every pair, all")
-    evaluate.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
-    evaluate.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
-    _tiles(evaluate)
+    bundles.add_commands(command)
 
     upscale = command("upscale", _upscale, "make super-resolved images")
     upscale.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
@@ -367,47 +359,6 @@ def _in_short(values: Sequence[Any]) -> str:
         shown = [*shown[:4], "…", *shown[-2:]]
         return f"{', '.join(shown)} ({len(values)} values)"
     return ", ".join(shown)
-
-
-def _export(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.delivery import export
-
-    document = export(options.search, options.top, options.output)
-    if options.json:
-        return document
-    out.print(
-        f"{len(document['portfolio'])} networks, {document['psnr']:.2f} dB: {plain(document['bundle'])}"
-    )
-    return None
-
-
-def _evaluate(options: argparse.Namespace) -> Any:
-    from gpnas.bundle import read_bundle
-    from gpnas.evaluation import evaluate, evaluation_pairs
-
-    bundle = read_bundle(options.bundle)
-    pairs = evaluation_pairs(bundle, options.data, _Watcher().say)
-    with Progress(console=log, transient=True) as bar:
-        task = bar.add_task("images", total=sum(len(each) for each in pairs))
-        evaluation = evaluate(
-            bundle,
-            pairs,
-            tile=options.tile,
-            overlap=options.overlap,
-            progress=lambda done, _: bar.update(task, completed=done),
-        )
-    if options.json:
-        return evaluation.to_json()
-    table = Table(title=f"{evaluation.images} images, RGB, ×{bundle.scale}", title_justify="left")
-    for heading in ("networks", "levels", "PSNR dB", "SSIM"):
-        table.add_column(heading, justify="left" if heading in ("networks", "levels") else "right")
-    table.add_row("bicubic", "", f"{evaluation.bicubic[0]:.2f}", f"{evaluation.bicubic[1]:.4f}")
-    for row in evaluation.rows:
-        members = " + ".join(plain(member) for member in row.members)
-        levels = ", ".join(level.replace("_", "-") for level in row.levels)
-        table.add_row(members, levels, f"{row.psnr:.2f}", f"{row.ssim:.4f}")
-    out.print(table)
-    return None
 
 
 def _upscale(options: argparse.Namespace) -> Any:

@@ -1,0 +1,129 @@
+"""`gpnas export` and `gpnas evaluate`: bundles, made and judged."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from gpnas.cli.console import log, out, plain, positive
+
+if TYPE_CHECKING:
+    from gpnas.evaluation import Evaluation
+
+
+def add_commands(command: Callable[..., Any]) -> None:
+    """Adds both; `command` makes a parser with what all commands share."""
+    export = command("export", _export, "write a bundle of a finished search")
+    export.add_argument("search", metavar="RUN", type=Path, help="run folder")
+    export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
+    export.add_argument("-o", "--output", type=Path, required=True, help="folder, or file with .zip")
+
+    evaluate = command("evaluate", _evaluate, "measure a bundle: every network, every pair, all")
+    evaluate.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
+    evaluate.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
+    evaluate.add_argument("--tile", type=positive, default=120, help="tile side in LR pixels (default: 120)")
+    evaluate.add_argument("--overlap", type=int, default=60, help="LR pixels shared by tiles (default: 60)")
+    evaluate.add_argument(
+        "--tiles",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also measure with tiles",
+    )
+    evaluate.add_argument(
+        "--self-ensemble",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also measure averages over eight flips and transposes",
+    )
+    evaluate.add_argument(
+        "--channel",
+        choices=("rgb", "y"),
+        default="rgb",
+        help="compare RGB, or the luma of BT.601 in 16 … 235 (default: rgb)",
+    )
+    evaluate.add_argument(
+        "--border", type=natural, default=0, help="HR pixels dropped on each side first (default: 0)"
+    )
+    evaluate.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there as well")
+
+
+def natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {number}")
+    return number
+
+
+def _export(options: argparse.Namespace) -> Any:
+    from gpnas.dispatch.delivery import export
+
+    document = export(options.search, options.top, options.output)
+    if options.json:
+        return document
+    out.print(
+        f"{len(document['portfolio'])} networks, {document['psnr']:.2f} dB: {plain(document['bundle'])}"
+    )
+    return None
+
+
+def _evaluate(options: argparse.Namespace) -> Any:
+    from gpnas.bundle import read_bundle
+    from gpnas.evaluation import evaluate, evaluation_pairs, to_markdown
+
+    bundle = read_bundle(options.bundle)
+    pairs = evaluation_pairs(bundle, options.data, lambda line: log.print(plain(line)))
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=log, transient=True) as bar:
+        task = bar.add_task("images", total=sum(len(each) for each in pairs))
+        evaluation = evaluate(
+            bundle,
+            pairs,
+            tile=options.tile,
+            overlap=options.overlap,
+            tiles=options.tiles,
+            self_ensemble=options.self_ensemble,
+            channels=options.channel,
+            border=options.border,
+            progress=lambda done, all_: bar.update(
+                task, completed=done, description=f"image {min(int(done) + 1, all_)} of {all_}"
+            ),
+        )
+    if options.markdown is not None:
+        options.markdown.write_text(to_markdown(evaluation), encoding="utf-8")
+    if options.json:
+        return evaluation.to_json()
+    _show(evaluation)
+    return None
+
+
+def _show(evaluation: Evaluation) -> None:
+    from gpnas.evaluation.results import difference, measured, row_name, scored
+
+    named = Table("network", "architecture", "weight", box=None)
+    for number, architecture in enumerate(evaluation.architectures, start=1):
+        named.add_row(str(number), plain(architecture), f"{evaluation.weights[number - 1]:.3f}")
+    out.print(named)
+    table = Table(title_justify="left")
+    table.add_column("networks", no_wrap=True)
+    for heading in ("PSNR dB", "", "SSIM", ""):
+        table.add_column(heading, justify="left", no_wrap=True)
+    table.add_column("over the best network alone, dB", no_wrap=True)
+    psnr, ssim = scored(evaluation.bicubic, "psnr"), scored(evaluation.bicubic, "ssim")
+    table.add_row("bicubic", *map(plain, (*psnr, *ssim)), "")
+    for title, rows in evaluation.by_levels():
+        table.add_section()
+        table.add_row(f"[italic]{title}[/]")
+        best = max(rows, key=lambda row: row.psnr)
+        for row in rows:
+            cells = [row_name(row.networks), *scored(row, "psnr"), *scored(row, "ssim")]
+            table.add_row(
+                *map(plain, (*cells, difference(row.over_best))), style="bold" if row is best else None
+            )
+    out.print(table)
+    out.print(plain(measured(evaluation)))
+    out.print("Superscripts are ranks among as many networks at equal levels.")

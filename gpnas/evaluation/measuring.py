@@ -1,0 +1,207 @@
+"""The measurement: every network, every pair, all, with and without each level of the ensemble."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gpnas.bundle import Bundle
+from gpnas.ensemble import default_device, load_networks
+from gpnas.errors import DataError
+from gpnas.evaluation.results import Evaluation
+from gpnas.evaluation.tabulating import Levels, Subset, tabulate
+from gpnas_trainers.infer import upscale
+from gpnas_trainers.metrics import Channels, psnr, ssim
+from gpnas_trainers.pairs import Camera, PairsError, PairSet, bicubic_upscale, open_pairs, prepare
+
+LEVELS: tuple[Levels, ...] = ((), ("tiles",), ("self_ensemble",), ("tiles", "self_ensemble"))
+"""Every combination of the ensemble's levels, besides the average of networks."""
+MOST_PSNR = 100.0
+"""dB; what is closer to HR counts as this, since one flawless image would make a mean infinite."""
+
+
+def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], None]) -> list[PairSet]:
+    """The pairs to judge a bundle by: never any that it was trained on.
+
+    Args:
+        bundle: tells what it was trained on.
+        source: folder of LR/HR pairs. Where it is what the bundle was trained on, its validation
+            images serve, else all of it, whatever its pairs' alignment. None takes the validation
+            photographs.
+        say: gets a line for each image that is left out.
+
+    Raises:
+        DataError: the folder cannot be used.
+    """
+    data: dict[str, Any] = bundle.manifest.data
+    recipe: dict[str, Any] = bundle.manifest.recipe
+    settings = {name: tuple(value) for name, value in (data.get("camera") or {}).items()}
+    try:
+        camera, side = Camera(**settings), recipe.get("hr_patch", 48)
+        with suppress(PairsError):  # too few may be left when prepared as for a search
+            lines: list[str] = []
+            folder = prepare(
+                source, bundle.scale, camera=camera, minimum_side=side, workers=None, report=lines.append
+            )
+            validation = open_pairs(folder, "validation")
+            if source is None or validation.fingerprint == data.get("validation"):
+                for line in lines:
+                    say(line)
+                return [validation]
+        folder = prepare(
+            source,
+            bundle.scale,
+            camera=camera,
+            minimum_side=side,
+            minimum_ncc=0.0,
+            workers=None,
+            report=say,
+        )
+        return [open_pairs(folder, "train"), open_pairs(folder, "validation")]
+    except PairsError as error:
+        raise DataError(str(error)) from None
+
+
+def evaluate(
+    bundle: Bundle,
+    pairs: Sequence[PairSet],
+    *,
+    tile: int = 120,
+    overlap: int = 60,
+    tiles: bool = True,
+    self_ensemble: bool = True,
+    channels: Channels = "rgb",
+    border: int = 0,
+    progress: Callable[[float, int], None] | None = None,
+) -> Evaluation:
+    """The paper's Table 1 for a bundle: every network alone, every pair, all, beside bicubic.
+
+    No other subsets: k networks make k·(k + 1)/2 + 1 rows of each combination of levels. Each network
+    passes over an image once per combination, and all rows are averages of these outputs: beside the
+    images of one pair, memory holds k outputs.
+
+    Args:
+        bundle: with its weights; of a pair's networks, their weights share out the whole.
+        pairs: of the bundle's scale.
+        tile: LR pixels of a tile's side.
+        overlap: LR pixels that neighbouring tiles share.
+        tiles: whether rows with tiles are wanted; an image no larger than a tile is one tile.
+        self_ensemble: whether rows with self-ensemble are wanted.
+        channels: `rgb`, or `y` of BT.601 as papers on Set5 and the like report.
+        border: HR pixels dropped on each side first.
+        progress: called with images done, in fractions too, and all.
+
+    Raises:
+        DataError: there is no image, or one is too small for the border and SSIM's window.
+        BundleError: the bundle's weights do not fit its architectures.
+    """
+    images = [(each, index) for each in pairs for index in range(len(each))]
+    if not images:
+        raise DataError("there must be at least one pair to evaluate on, but there is none")
+    if not 0 <= overlap < tile:
+        raise DataError(
+            f"`0 <= overlap < tile` must hold, but got overlap={overlap}, tile={tile}; "
+            "choose a smaller overlap or a larger tile"
+        )
+    networks = load_networks(bundle, default_device())
+    weights = [member.weight for member in bundle.members]
+    subsets = [
+        subset
+        for size in sorted({1, 2, len(networks)})
+        for subset in itertools.combinations(range(len(networks)), size)
+    ]
+    wanted = [
+        levels
+        for levels in LEVELS
+        if (tiles or "tiles" not in levels) and (self_ensemble or "self_ensemble" not in levels)
+    ]
+    # the first column is bicubic's; then come the subsets, once per combination of levels
+    scores = np.empty((len(images), 1 + len(wanted) * len(subsets), 2))
+    for row, (each, index) in enumerate(images):
+        lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in each.image(index))
+
+        def told(share: float, done: int = row) -> None:
+            if progress is not None:
+                progress(done + share, len(images))
+
+        def score(sr: Tensor, hr: Tensor = hr) -> tuple[float, float]:
+            similarity = ssim(sr, hr, border=border, channels=channels)
+            return min(psnr(sr, hr, border=border, channels=channels), MOST_PSNR), similarity
+
+        try:
+            scores[row, 0] = score(bicubic_upscale(lr, bundle.scale))
+            column = 1
+            for outputs in _outputs(networks, lr, bundle.scale, wanted, tile, overlap, told):
+                if outputs is None:  # one tile holds the image: as the same without tiles
+                    scores[row, column : column + len(subsets)] = scores[row, column - len(subsets) : column]
+                    column += len(subsets)
+                    continue
+                for subset in subsets:
+                    scores[row, column] = score(_average(outputs, weights, subset))
+                    column += 1
+        except ValueError as error:
+            raise DataError(f"{each.names[index]}: {error}; leave this image out") from None
+    return tabulate(
+        bundle,
+        tuple(each.names[index] for each, index in images),
+        [(levels, subset) for levels in wanted for subset in subsets],
+        scores,
+        {"channels": channels, "border": border, "tile": tile, "overlap": overlap},
+    )
+
+
+def _outputs(
+    networks: Sequence[nn.Module],
+    lr: Tensor,
+    scale: int,
+    wanted: Sequence[Levels],
+    tile: int,
+    overlap: int,
+    told: Callable[[float], None],
+) -> Iterator[list[Tensor] | None]:
+    """What each network makes of an image, for each combination of levels.
+
+    None where the combination before it, which has no tiles, gives the same.
+    """
+    one_tile = max(lr.shape[1:]) <= tile
+    # tiles with half overlap are about four times the image
+    costs = [
+        (8 if "self_ensemble" in levels else 1) * ((0 if one_tile else 4) if "tiles" in levels else 1)
+        for levels in wanted
+    ]
+    spent, every = 0.0, sum(costs) * len(networks)
+    for levels, cost in zip(wanted, costs, strict=True):
+        if not cost:
+            yield None
+            continue
+        outputs = []
+        for network in networks:
+            made = upscale(
+                [network],
+                lr,
+                scale,
+                tile=tile if "tiles" in levels else 0,
+                overlap=overlap,
+                self_ensemble="self_ensemble" in levels,
+                progress=lambda done, of, spent=spent, cost=cost: told((spent + cost * done / of) / every),  # type: ignore[misc]
+            )
+            outputs.append(made.cpu())
+            spent += cost
+        yield outputs
+
+
+def _average(outputs: Sequence[Tensor], weights: Sequence[float], subset: Subset) -> Tensor:
+    """Weighed as in the bundle; members without weight among themselves count equally."""
+    given = torch.tensor([weights[index] for index in subset])
+    shares = given / given.sum() if given.sum() > 0 else torch.full_like(given, 1 / len(subset))
+    average = torch.zeros_like(outputs[0])
+    for index, share in zip(subset, shares.tolist(), strict=True):
+        average.add_(outputs[index], alpha=share)
+    return average
