@@ -535,6 +535,20 @@ def test_damage_beyond_the_backup_says_what_to_do(filled: Path, tmp_path: Path) 
     assert (run / "journal.sqlite").read_bytes() == b"x" * 9000
 
 
+@pytest.mark.parametrize("place", [18, 19])
+def test_a_file_that_sqlite_would_not_write_is_recovered(filled: Path, tmp_path: Path, place: int) -> None:
+    """Bytes 18 and 19 are the file format's write and read version; above 2 SQLite only reads, or refuses."""
+    run = tmp_path / "run"
+    shutil.copytree(filled, run)
+    data = bytearray((run / "journal.sqlite").read_bytes())
+    data[place] ^= 0x40
+    (run / "journal.sqlite").write_bytes(data)
+    with Journal.create_or_open(run, HEADER) as journal:
+        assert journal.note is not None
+        journal.commit_candidates([candidate(12)])
+        assert len(journal.candidates()) == 13
+
+
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False), st.integers(1, 40), st.booleans())
 def test_no_flipped_bytes_pass_for_the_truth(

@@ -35,6 +35,9 @@ BUSY_SECONDS = 20.0
 LOCK_SECONDS = 0.5
 """So long a driver waits for the lock: `status` may touch it for an instant."""
 
+FILE_VERSIONS = {1, 2}
+"""What bytes 18 and 19 of an SQLite file may be: rollback journal, write-ahead log (sqlite.org/fileformat)."""
+
 
 def now() -> str:
     """The time as a journal writes it: ISO 8601, UTC, milliseconds."""
@@ -272,7 +275,7 @@ def _judge(path: Path, or_unreadable: bool) -> tuple[int, int, int] | str:
     options = "mode=ro&immutable=1" if path.name == BACKUP else "mode=ro"
     try:
         with closing(connect(path, options)) as connection:
-            return examine(connection, path)
+            counts = examine(connection, path)
     except (DamageError, UnicodeError) as error:
         return " ".join(str(error).split())
     except sqlite3.DatabaseError as error:
@@ -282,6 +285,12 @@ def _judge(path: Path, or_unreadable: bool) -> tuple[int, int, int] | str:
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_IOERR")):
             raise
         return str(error)
+    # SQLite opens a file of another write version, but refuses to write to it
+    with open(path, "rb") as file:
+        versions = file.read(20)[18:]
+    if not set(versions) <= FILE_VERSIONS:
+        return f"its file format's versions must be 1 or 2, but are {versions[0]} and {versions[1]}"
+    return counts
 
 
 def examine(connection: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
