@@ -36,7 +36,7 @@ LOCK_SECONDS = 0.5
 """So long a driver waits for the lock: `status` may touch it for an instant."""
 
 FILE_VERSIONS = {1, 2}
-"""What bytes 18 and 19 of an SQLite file may be: rollback journal, write-ahead log (sqlite.org/fileformat)."""
+"""What bytes 18 and 19 of an SQLite file may be (its "Database File Format"): rollback journal, or WAL."""
 
 
 def now() -> str:

@@ -25,6 +25,7 @@ from gpnas_trainers.checkpoint import copied, read_checkpoint, write_checkpoint
 from gpnas_trainers.metrics import psnr, ssim
 from gpnas_trainers.objective import Objective
 from gpnas_trainers.pairs import PairSet
+from gpnas_trainers.pairs.resident import resident
 from gpnas_trainers.ranks import Ranks
 from gpnas_trainers.recipe import Recipe as Recipe
 from gpnas_trainers.warm_start import warm_start
@@ -136,7 +137,7 @@ class Training:
         self.ssim: float | None = None
         self.validation_pairs = validation_pairs
         self.notes: list[str] = []
-        self._train_pairs = train_pairs
+        self._train_pairs, self._patches = train_pairs, resident(train_pairs, device).patches
         self._seed, self._device = seed, device
         self._optimizer = torch.optim.AdamW(
             objective.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -215,7 +216,7 @@ class Training:
         recipe = self.recipe
         generator = np.random.default_rng((self._seed, self.step))
         rows = self._ranks.slice(recipe.batch_size)
-        lr, hr = self._train_pairs.patches(recipe.batch_size, recipe.hr_patch, generator, rows=rows)
+        lr, hr = self._patches(recipe.batch_size, recipe.hr_patch, generator, rows=rows)
         lr, hr = (each.to(self._device, memory_format=torch.channels_last) for each in (lr, hr))
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate_factor * recipe.learning_rate_at(self.step)

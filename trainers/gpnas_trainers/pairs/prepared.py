@@ -70,6 +70,18 @@ class Entry:
         return area * self.lr_bits // 8, scale**2 * area * self.hr_bits // 8
 
 
+@dataclass(frozen=True)
+class Draw:
+    """Patches of a batch, by where they are read."""
+
+    index: NDArray[np.int64]  # (B,)
+    """Of the pairs."""
+    corner: NDArray[np.int64]  # (B, 2)
+    """Row and column of the first LR pixel."""
+    transform: NDArray[np.int64]  # (B,)
+    """0 … 7, as `dihedral` takes it."""
+
+
 class PairSet:
     """The pairs of one split; opened lazily, cheap to construct and to pickle.
 
@@ -78,6 +90,7 @@ class PairSet:
         names: of the pairs, unique.
         shapes: (h, w) of each LR image.
         smallest_side: the smallest height or width of an HR image, in pixels; 0 of an empty set.
+        bytes: of the pixels.
         hr_sha256: SHA-256 of each HR image's pixels, which tells the same photograph in another set.
         fingerprint: SHA-256 of scale, split, names and pixels: two sets that agree in it are equal.
     """
@@ -93,6 +106,7 @@ class PairSet:
         self.names = tuple(entry.name for entry in entries)
         self.shapes = tuple(entry.lr_shape for entry in entries)
         self.smallest_side = scale * min((min(shape) for shape in self.shapes), default=0)
+        self.bytes = sum(sum(entry.extents(scale)) for entry in entries)
         self.hr_sha256 = tuple(entry.hr_sha256 for entry in entries)
         contents = [[entry.name, entry.lr_shape, entry.lr_sha256, entry.hr_sha256] for entry in entries]
         self.fingerprint = hashlib.sha256(canonical([FORMAT, scale, split, contents])).hexdigest()
@@ -159,37 +173,44 @@ class PairSet:
         """
         import torch  # see `images.to_tensor`
 
+        draw = self.draw(batch_size, hr_patch, generator, rows=rows)
+        side = hr_patch // self.scale
+        levels = np.uint16 if self._deep else np.uint8
+        lr_batch = np.empty((len(draw.index), 3, side, side), levels)
+        hr_batch = np.empty((len(draw.index), 3, hr_patch, hr_patch), levels)
+        for row, (index, (y, x), transform) in enumerate(
+            zip(draw.index.tolist(), draw.corner.tolist(), draw.transform.tolist(), strict=True)
+        ):
+            lr, hr = self.stored(index)
+            _put(lr_batch[row], dihedral(lr[:, y : y + side, x : x + side], transform))
+            y, x = self.scale * y, self.scale * x
+            _put(hr_batch[row], dihedral(hr[:, y : y + hr_patch, x : x + hr_patch], transform))
+        top = np.iinfo(levels).max
+        lr_patches, hr_patches = (torch.from_numpy(batch).to(torch.float32) for batch in (lr_batch, hr_batch))
+        return lr_patches.div_(top), hr_patches.div_(top)
+
+    def draw(
+        self, batch_size: int, hr_patch: int, generator: np.random.Generator, *, rows: slice = slice(None)
+    ) -> Draw:
+        """Which patches `patches` gives; arguments and errors are its own."""
         if hr_patch < 1 or hr_patch % self.scale:
             raise ValueError(
                 f"`hr_patch` must be a positive multiple of the scale {self.scale}, but got {hr_patch}"
             )
         side = hr_patch // self.scale
-        large: Sequence[int] = range(len(self))
+        large: NDArray[np.int64] = np.arange(len(self))
         if self.smallest_side < hr_patch:
-            large = [index for index in large if min(self.shapes[index]) >= side]
-        if not large:
+            large = large[np.array([min(shape) >= side for shape in self.shapes], bool)]
+        if not len(large):
             raise PairsError(
                 f"a patch of {hr_patch} HR pixels must fit into some pair, but the {len(self)} pairs are "
                 "smaller; use a smaller patch"
             )
-        chosen = generator.integers(len(large), size=batch_size)[rows]
+        chosen = large[generator.integers(len(large), size=batch_size)[rows]]
         where = generator.random((batch_size, 2))[rows]
         transforms = generator.integers(8, size=batch_size)[rows]
-        levels = np.uint16 if self._deep else np.uint8
-        lr_batch = np.empty((len(chosen), 3, side, side), levels)
-        hr_batch = np.empty((len(chosen), 3, hr_patch, hr_patch), levels)
-        for row in range(len(chosen)):
-            index = large[chosen[row]]
-            lr, hr = self.stored(index)
-            height, width = self.shapes[index]
-            y = int(where[row, 0] * (height - side + 1))
-            x = int(where[row, 1] * (width - side + 1))
-            _put(lr_batch[row], dihedral(lr[:, y : y + side, x : x + side], int(transforms[row])))
-            y, x = self.scale * y, self.scale * x
-            _put(hr_batch[row], dihedral(hr[:, y : y + hr_patch, x : x + hr_patch], int(transforms[row])))
-        top = np.iinfo(levels).max
-        lr_patches, hr_patches = (torch.from_numpy(batch).to(torch.float32) for batch in (lr_batch, hr_batch))
-        return lr_patches.div_(top), hr_patches.div_(top)
+        room = np.array([self.shapes[index] for index in chosen.tolist()]) - side + 1
+        return Draw(chosen, (where * room).astype(np.int64), transforms)
 
     def _shard(self, place: int) -> NDArray[np.uint8]:
         found = self._maps.pop(place, None)
