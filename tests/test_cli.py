@@ -23,6 +23,9 @@ OPTIONS = {
     "--validation --workers DIR",
     "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "
     "--output --scale --seed --synthetic --validation --workers DIR",
+    "train": "--address --architecture --batch-size --budget-hours --concurrent --data --ema-decay "
+    "--evaluate-every --hr-patch --json --learning-rate --micro-batch --ms-ssim-weight --precision --recipe "
+    "--run --scale --schedule --seed --steps --tensorboard --top --warm-start --warmup-steps RUN",
     "export": "--json --output --top RUN",
     "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
     "--self-ensemble --tile --tiles BUNDLE",

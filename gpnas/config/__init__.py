@@ -10,6 +10,7 @@ from gpnas.config.families import DualRegressionAxes as DualRegressionAxes
 from gpnas.config.families import RcanAxes as RcanAxes
 from gpnas.config.reading import find_space as find_space
 from gpnas.config.reading import load_space as load_space
+from gpnas.config.reading import read_recipe_file as read_recipe_file
 from gpnas.config.reading import read_space_file as read_space_file
 from gpnas.config.schema import CameraSettings as CameraSettings
 from gpnas.config.schema import Limits as Limits

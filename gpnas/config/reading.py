@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from gpnas.config.families import Reading
 from gpnas.config.mistakes import LocatedError, Location, in_words
-from gpnas.config.schema import SpaceFile
+from gpnas.config.schema import RecipeSettings, SpaceFile
 from gpnas.errors import SpaceError
 from gpnas.space import SearchSpace
 
@@ -60,23 +61,7 @@ def read_space_file(space: str | Path, *, own_families: bool = False) -> SpaceFi
         SpaceError: it cannot be read, or breaks a rule; one line with file, line, rule and value.
     """
     path = find_space(space)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path}: a space file must be readable UTF-8 text, but {error}") from None
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        lines = dict(_lines(root, ())) if root is not None else {}
-        document = _Loader(text).get_single_data()
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpaceError(f"{path}:{line}: a space file must be valid YAML, but {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SpaceError(f"{path}: a space file must be valid YAML, but {first}") from None
-    if not isinstance(document, dict):
-        raise SpaceError(f"{path}: a space file must be a mapping with `scale` and `families`, but got "
-                         f"{type(document).__name__}")  # fmt: skip
+    document, lines = _document(path, "a space file", "with `scale` and `families`")
     try:
         file = SpaceFile.model_validate(document, context=Reading(path, own_families))
         file.search_space()
@@ -86,6 +71,41 @@ def read_space_file(space: str | Path, *, own_families: bool = False) -> SpaceFi
     except LocatedError as error:
         raise SpaceError(f"{path}:{_line(error.location, lines)}: {error}") from None
     return file
+
+
+def read_recipe_file(path: Path) -> RecipeSettings:
+    """What a file says of how networks are trained: the settings of a space file's `recipe`, by themselves.
+
+    Raises:
+        SpaceError: it cannot be read, or breaks a rule; one line with file, line, rule and value.
+    """
+    document, lines = _document(path, "a recipe file", "of settings, such as `steps: 1000`")
+    try:
+        return RecipeSettings.model_validate(document)
+    except ValidationError as error:
+        location, what = in_words(error)
+        raise SpaceError(f"{path}:{_line(location, lines)}: {what}") from None
+
+
+def _document(path: Path, what: str, of: str) -> tuple[dict[Any, Any], dict[tuple[str, ...], int]]:
+    """A YAML file's mapping, and the line of each of its keys."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path}: {what} must be readable UTF-8 text, but {error}") from None
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        lines = dict(_lines(root, ())) if root is not None else {}
+        document = _Loader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpaceError(f"{path}:{line}: {what} must be valid YAML, but {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SpaceError(f"{path}: {what} must be valid YAML, but {first}") from None
+    if not isinstance(document, dict):
+        raise SpaceError(f"{path}: {what} must be a mapping {of}, but got {type(document).__name__}")
+    return document, lines
 
 
 def load_space(space: str | Path, *, own_families: bool = False) -> SearchSpace:

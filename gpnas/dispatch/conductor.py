@@ -14,18 +14,17 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ray import tune
 from ray.tune.search import Searcher
 
 from gpnas.dispatch.cores import use_one_core
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
-from gpnas.engine import Engine
 from gpnas.errors import GpnasError
 from gpnas.heterogeneity import CORRELATION
 from gpnas.journal import Journal
-from gpnas.records import Candidate, Observation, Stop
+from gpnas.records import Architecture, Candidate, Observation, Stop
 
 MAX_RESTARTS = 3
 """So often a candidate whose worker died is started again, before it counts as failed."""
@@ -49,6 +48,14 @@ class Stopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         return stop.is_set()
+
+
+class Adviser(Protocol):
+    """Who says what to train: a search's engine, or someone who knows it beforehand."""
+
+    def suggest(self, n: int) -> list[Candidate]: ...
+    def observe(self, observation: Observation) -> None: ...
+    def outlook(self, architecture: Architecture) -> tuple[float, float] | None: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Conductor(Searcher):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Adviser,
         journal: Journal,
         *,
         trials: int,

@@ -23,12 +23,16 @@ from gpnas.journal import Journal
 from gpnas.portfolio import choose
 from gpnas.records import Candidate, Observation, Portfolio
 from gpnas_trainers import build
+from gpnas_trainers.cost import parameters
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
 
 LEAST_SHARE = 0.1
 """Least weight of a portfolio's member, relative to an equal share."""
+
+PIXELS = 100_000
+"""So many of an image's values are multiplied at a time."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,70 @@ def deliver(
     return delivery
 
 
+def deliver_networks(
+    run: Path, journal: Journal, names: Sequence[str], validation: PairSet, begun: float
+) -> dict[str, Any]:
+    """Weighs the average of all networks of a final training, and writes its bundle.
+
+    Args:
+        run: its folder.
+        journal: with every observation.
+        names: of the candidates that the average is to have.
+        validation: the pairs that the trials were judged by.
+        begun: `time.monotonic()` when the command began.
+
+    Returns:
+        A JSON document, which the journal keeps too.
+
+    Raises:
+        TrialError: no training succeeded, or what one left behind is damaged.
+        BundleError: the bundle cannot be written.
+    """
+    observations = [each for each in journal.observations() if each.candidate.id in set(names)]
+    finished = [each for each in observations if each.finished]
+    if not finished:
+        reasons = "; ".join(sorted({each.failure or "" for each in observations}))
+        raise TrialError(f"at least one training must succeed, but all {len(observations)} failed: {reasons}")
+    candidates = [each.candidate for each in finished]
+    files = [candidate_folder(run, candidate) / RESIDUALS_FILE for candidate in candidates]
+    gram = residual_products(files)
+    portfolio = _portfolio_of(candidates, gram, len(candidates))
+    best = max(finished, key=lambda each: each.value or 0.0)
+    mean = gram.mean(dim=0)
+    root = mean.diagonal().clamp_min(1e-30).sqrt()
+    document = {
+        "run": str(run),
+        "seconds": time.monotonic() - begun,
+        "trials": {"observed": len(observations), "failed": len(observations) - len(finished)},
+        "best": {"architecture": best.candidate.architecture.to_json(), "psnr": best.value},
+        "portfolio": [member.architecture.to_json() for member in portfolio.members],
+        "weights": list(portfolio.weights),
+        "shares": {each.id: share for each, share in zip(portfolio.members, portfolio.weights, strict=True)},
+        "psnr": {"bicubic": bicubic_psnr(validation), "best": best.value, "average": portfolio.psnr},
+        "bundle": str(run / "bundle"),
+        "images": len(validation),
+        "candidates": [candidate.id for candidate in candidates],
+        "gram": mean.tolist(),
+        "correlation": (mean / root / root[:, None]).tolist(),
+        "ranking": [
+            {
+                "id": each.candidate.id,
+                "architecture": each.candidate.architecture.to_json(),
+                "psnr": each.value,
+                "ssim": each.metrics["ssim"],
+                "parameters": parameters(
+                    each.candidate.architecture.family, validation.scale, **each.candidate.architecture.axes
+                ),
+                "seconds": each.seconds,
+            }
+            for each in sorted(finished, key=lambda each: -(each.value or 0.0))
+        ],
+    }
+    write_portfolio(run, journal, portfolio, document, run / "bundle")
+    journal.set_result("delivery", document)
+    return document
+
+
 def ensemble_psnr(run: Path, journal: Journal, portfolio: Portfolio, pairs: PairSet) -> float:
     """Mean PSNR in dB of a portfolio's networks, averaged with each other and over eight transforms.
 
@@ -225,8 +293,11 @@ def choose_portfolio(run: Path, candidates: Sequence[Candidate], size: int) -> P
         TrialError: the residuals of one are missing or damaged.
     """
     files = [candidate_folder(run, candidate) / RESIDUALS_FILE for candidate in candidates]
-    size = min(size, len(candidates))
-    choice = choose(residual_products(files), size, convex=True, least=LEAST_SHARE / size)
+    return _portfolio_of(candidates, residual_products(files), min(size, len(candidates)))
+
+
+def _portfolio_of(candidates: Sequence[Candidate], gram: Tensor, size: int) -> Portfolio:
+    choice = choose(gram, size, convex=True, least=LEAST_SHARE / size)
     return Portfolio(tuple(candidates[index] for index in choice.members), choice.weights, choice.psnr)
 
 
@@ -287,7 +358,7 @@ def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
     if not finished:
         return []
     mean, stddev = engine.posterior()
-    parameters = engine.space.costs["parameters"]
+    counts = engine.space.costs["parameters"]
     ranking = []
     for observation in finished:
         assert observation.value is not None
@@ -299,7 +370,7 @@ def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
                 predicted=float(mean[index]),
                 stddev=float(stddev[index]),
                 ssim=observation.metrics["ssim"],
-                parameters=int(parameters[index]),
+                parameters=int(counts[index]),
                 seconds=observation.seconds,
             )
         )
@@ -325,8 +396,10 @@ def residual_products(files: Sequence[Path]) -> Tensor:
             opened = [stack.enter_context(safe_open(path, "pt")) for path in files]
             products = []
             for image in sorted(opened[0].keys()):  # one image at a time, so that memory stays small
-                rows = torch.stack([file.get_tensor(image).float().flatten() for file in opened])
-                products.append((rows @ rows.T).double() / rows.shape[1])
+                rows = torch.stack([file.get_tensor(image).flatten() for file in opened])
+                # float32 would lose the fifth digit over a million pixels
+                parts = (part.double() for part in rows.split(PIXELS, dim=1))
+                products.append(sum(part @ part.T for part in parts) / rows.shape[1])
         except (OSError, SafetensorError) as error:
             raise TrialError(
                 f"{Path(files[0]).parents[1]}: every trained network's residuals must be readable, but "

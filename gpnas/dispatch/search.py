@@ -24,7 +24,7 @@ from ray.tune.error import TuneError
 
 from gpnas.config import find_space, read_space_file
 from gpnas.dispatch.cluster import Cluster, connected
-from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Deadline, Event, Stopper, stop
+from gpnas.dispatch.conductor import MAX_RESTARTS, Adviser, Conductor, Deadline, Event, Stopper, stop
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.pricing import priced, recipe_of
@@ -35,6 +35,7 @@ from gpnas.dispatch.warm import sources_document
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
+from gpnas.records import Candidate
 from gpnas.space import SearchSpace
 from gpnas_trainers.pairs import Camera, PairsError, PairSet, open_pairs, prepare
 from gpnas_trainers.train import Recipe
@@ -131,7 +132,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         raise DataError(str(error)) from None
     except ValueError as error:
         raise SpaceError(f"{path}: `camera`: {error}") from None
-    _check_patch(training, recipe)
+    check_patch(training, recipe)
     strategy = request.strategy or file.search.strategy
     early = file.search.early_stopping if request.early_stopping is None else request.early_stopping
     run = (request.run or Path("runs") / path.stem).absolute()
@@ -179,12 +180,13 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     )
 
 
-def _check_patch(pairs: PairSet, recipe: Recipe) -> None:
+def check_patch(pairs: PairSet, recipe: Recipe) -> None:
+    """Raises a `DataError` where a recipe's patches are larger than the images, or miss the scale."""
     smallest = pairs.smallest_side
     if recipe.hr_patch > smallest:
         raise DataError(
             f"training patches must fit into the images, but hr_patch={recipe.hr_patch} and the smallest "
-            f"HR side is {smallest} pixels; lower `recipe.hr_patch` in the space file"
+            f"HR side is {smallest} pixels; lower the recipe's `hr_patch`"
         )
     if recipe.hr_patch % pairs.scale:
         raise DataError(
@@ -225,7 +227,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
 
 
 def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener) -> None:
-    def config(candidate: Any) -> dict[str, Any]:
+    def config(candidate: Candidate) -> dict[str, Any]:
         return trial_config(
             candidate,
             run=work.run,
@@ -236,25 +238,61 @@ def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, 
             correlations=work.header.get("portfolio_aware", False),
         )
 
+    run_trials(
+        engine,
+        journal,
+        listener,
+        trials=work.trials,
+        concurrent=work.concurrent,
+        config=config,
+        best=work.portfolio if work.early_stopping else None,
+        address=request.address,
+        budget_hours=request.budget_hours,
+    )
+
+
+def run_trials(
+    engine: Adviser,
+    journal: Journal,
+    listener: Listener,
+    *,
+    trials: int,
+    concurrent: int,
+    config: Callable[[Candidate], dict[str, Any]],
+    best: int | None = None,
+    address: str | None = None,
+    budget_hours: float | None = None,
+) -> None:
+    """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
+
+    Args:
+        engine: that says what to train, once what the journal holds is trained.
+        journal: open for writing.
+        listener: told of everything that happens.
+        trials: in all.
+        concurrent: trials side by side.
+        config: what a worker must know of a candidate.
+        best: as `Conductor`.
+        address, budget_hours: as `Request`.
+
+    Raises:
+        Interrupted: a signal or the time budget came first.
+        TrialError: trials cannot run.
+    """
     stop.clear()
-    with connected(request.address, work.concurrent) as cluster:
+    with connected(address, concurrent) as cluster:
         conductor = Conductor(
-            engine,
-            journal,
-            trials=work.trials,
-            trial_config=config,
-            listen=listener.event,
-            best=work.portfolio if work.early_stopping else None,
+            engine, journal, trials=trials, trial_config=config, listen=listener.event, best=best
         )
-        listener.started(work.run, work.trials, len(journal.observations()), cluster)
-        with Deadline(request.budget_hours), _signals(listener.say) as received:
-            _fit(conductor, work, cluster)
+        listener.started(journal.run, trials, len(journal.observations()), cluster)
+        with Deadline(budget_hours), _signals(listener.say) as received:
+            _fit(conductor, journal.run, concurrent, cluster)
         conductor.close()
     if conductor.abort:
         raise TrialError(conductor.abort)
     observed = len(journal.observations())
     if stop.is_set():
-        what = f"{observed} of {work.trials} trials observed in {work.run}; the same command goes on"
+        what = f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
         if received:
             raise Interrupted(f"interrupted: {what}", 128 + received[0])
         raise Interrupted(f"the time budget is used up: {what}", 0)
@@ -265,16 +303,16 @@ def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, 
         )
 
 
-def _fit(conductor: Conductor, work: Plan, cluster: Cluster) -> None:
+def _fit(conductor: Conductor, run: Path, concurrent: int, cluster: Cluster) -> None:
     """One session of Tune; its own folder holds nothing that is needed later."""
-    session = work.run / "tune"
-    gpus = min(1.0, cluster.gpus / work.concurrent)
+    session = run / "tune"
+    gpus = min(1.0, cluster.gpus / concurrent)
     tuner = tune.Tuner(
         tune.with_resources(Trial, {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=conductor,
             num_samples=-1,
-            max_concurrent_trials=min(work.concurrent, int(cluster.cpus)),
+            max_concurrent_trials=min(concurrent, int(cluster.cpus)),
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,

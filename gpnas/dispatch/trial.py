@@ -7,6 +7,8 @@ candidate, and does not depend on Tune's own state. A candidate's folder holds
                                            was cut off may go on writing after its successor started
     network.safetensors                    the trained weights, once finished
     residuals.safetensors                  SR - HR of each validation image, float16, once finished
+    initial.safetensors                    where it was begun with other weights: those
+    training.jsonl, tensorboard/           on demand: an evaluation per line, TensorBoard's files
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from gpnas.dispatch.watchers import Watchers
 from gpnas.records import Candidate
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairSet, open_pairs
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
+from gpnas_trainers.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ CHECKPOINT_SHARE = 0.05
 
 NETWORK_FILE = "network.safetensors"
 RESIDUALS_FILE = "residuals.safetensors"
+INITIAL_FILE = "initial.safetensors"
 
 
 def candidate_folder(run: Path, candidate: Candidate) -> Path:
@@ -56,8 +62,20 @@ def trial_config(
     recipe: Recipe,
     validation_images: int,
     correlations: bool = False,
+    watch: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What a worker must know to run a candidate; plain values, since Tune copies and prints it."""
+    """What a worker must know to run a candidate; plain values, since Tune copies and prints it.
+
+    Args:
+        candidate: what to train.
+        run: the run folder.
+        pairs: folder of the prepared pairs.
+        scale: of the network.
+        recipe: how to train it; the candidate says how long.
+        validation_images: at most so many score it.
+        correlations: whether it tells of its errors' correlations with others'.
+        watch: `json`, `tensorboard`: what else is written of the training.
+    """
     return {
         "id": candidate.id,
         "family": candidate.architecture.family,
@@ -69,6 +87,7 @@ def trial_config(
         "recipe": recipe.to_json() | {"steps": candidate.fidelity.steps},
         "validation_images": validation_images,
         "correlations": correlations,
+        "watch": list(watch),
     }
 
 
@@ -141,6 +160,7 @@ class Trial(tune.Trainable):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config["seed"])
             network = build(config["family"], config["scale"], **config["axes"])
+        begun = begin(network, self._folder)
         training = Training(
             network,
             open_pairs(pairs, "train"),
@@ -155,6 +175,10 @@ class Trial(tune.Trainable):
                 break
             except TrainingError:
                 continue  # torn by a crash, or by a worker that was cut off: the one before it serves
+        else:
+            if begun:
+                training.note(begun)
+        self._watchers = Watchers(self._folder, config.get("watch", ()))
         self._training = training
         self._saved, self._saving_took = time.monotonic(), 0.0
 
@@ -171,6 +195,7 @@ class Trial(tune.Trainable):
     def _advance(self) -> dict[str, Any]:
         assert self._training is not None
         progress = self._training.advance(REPORT_SECONDS)
+        self._watchers(self._training, progress)
         idle = max(CHECKPOINT_SECONDS, self._saving_took / CHECKPOINT_SHARE)
         if progress.done:
             self._save()
@@ -198,8 +223,8 @@ class Trial(tune.Trainable):
 
     def _finish(self, network: nn.Module) -> None:
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        _save_atomic(weights, self._folder / NETWORK_FILE)
-        _save_atomic(residuals(network, self._validation), self._folder / RESIDUALS_FILE)
+        save_atomic(weights, self._folder / NETWORK_FILE)
+        save_atomic(residuals(network, self._validation), self._folder / RESIDUALS_FILE)
 
 
 def residuals(network: nn.Module, pairs: PairSet) -> dict[str, Tensor]:
@@ -242,7 +267,18 @@ def _products(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     return float(a.square().mean()), float(b.square().mean()), float((a * b).mean())
 
 
-def _save_atomic(tensors: dict[str, Tensor], path: Path) -> None:
+def begin(network: nn.Module, folder: Path) -> str | None:
+    """Has a network begin with the weights that lie in its candidate's folder, if any; says what it took."""
+    path = folder / INITIAL_FILE
+    return str(warm_start(network, load_file(path))) if path.exists() else None
+
+
+def save_atomic(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file; it is whole at any moment, or not there.
+
+    Raises:
+        OSError: it cannot be written, such as when the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # written by Python, whose OSError tells a full disk from other troubles

@@ -1,0 +1,336 @@
+"""Final training: a search's portfolio, or networks that a person chose, trained to the end.
+
+The path is the search's: candidates in a journal, trials on Ray, observations in the journal. Only that
+the candidates are known beforehand, so nobody has to be asked. The folder, `final/` in the search's run
+folder, is a run folder like any other: the same command goes on with it, `gpnas status` and
+`gpnas export` read it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpnas_trainers
+from gpnas.config import read_recipe_file
+from gpnas.dispatch.cores import one_core
+from gpnas.dispatch.delivery import choose_portfolio, deliver_networks
+from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
+from gpnas.dispatch.provenance import machine, versions
+from gpnas.dispatch.search import Listener, check_patch, run_trials
+from gpnas.dispatch.trial import trial_config
+from gpnas.dispatch.watchers import check_tensorboard
+from gpnas.errors import DataError, SpaceError, TrialError
+from gpnas.journal import Journal
+from gpnas.records import Architecture, AxisValue, Candidate, Fidelity, Observation
+from gpnas_trainers.pairs import Camera, PairsError, cache_folder, open_pairs, prepare
+from gpnas_trainers.train import Recipe
+
+FOLDER = "final"
+"""Of a search's final training, in its run folder."""
+CONCURRENT = 2
+"""Trainings side by side where neither a user nor a search says."""
+
+
+@dataclass(frozen=True)
+class FinalRequest:
+    """What a user asks a final training for; None where the search, or a default, decides."""
+
+    search: Path | None = None
+    """Run folder of a finished search whose portfolio is trained."""
+    architectures: tuple[str, ...] = ()
+    """Networks that a person chose, such as `drn:features=128,blocks=18,stages=3`; without a search."""
+    run: Path | None = None
+    """Folder of this training; None is `final` in the search's."""
+    top: int | None = None
+    """Networks of the portfolio."""
+    data: Path | None = None
+    """Folder of LR/HR pairs; None is what the search was given."""
+    scale: int | None = None
+    recipe_file: Path | None = None
+    """YAML file with settings of the recipe."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that stand above the file's, which stand above the search's."""
+    warm_start: str | None = None
+    """`search`, `none`, or the path of a run folder or a bundle."""
+    seed: int | None = None
+    concurrent: int | None = None
+    address: str | None = None
+    """Of a running Ray cluster; None starts Ray on this machine."""
+    budget_hours: float | None = None
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class FinalPlan:
+    """A request, made definite and checked."""
+
+    run: Path
+    architectures: tuple[tuple[str | None, Architecture], ...]
+    """What is trained; beside each its candidate's name in the search."""
+    scale: int
+    recipe: Recipe
+    pairs: Path
+    validation_images: int
+    find: Find
+    concurrent: int
+    seed: int
+    header: dict[str, Any] = field(repr=False)
+
+
+class Settled:
+    """An adviser who has nothing to add: what is trained stands in the journal already."""
+
+    def suggest(self, n: int) -> list[Candidate]:
+        return []
+
+    def observe(self, observation: Observation) -> None: ...
+
+    def outlook(self, architecture: Architecture) -> None: ...
+
+
+def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
+    """Reads and checks everything that a request names, and prepares its pairs.
+
+    Raises:
+        SpaceError, DataError, JournalError, BundleError, TrialError: something in it breaks a rule.
+    """
+    if (request.search is None) == (not request.architectures):
+        raise TrialError(
+            "a final training needs either the run folder of a finished search or --architecture, "
+            f"but got {'both' if request.architectures else 'neither'}"
+        )
+    if request.tensorboard:
+        check_tensorboard()
+    searched: dict[str, Any] = {}
+    search = None
+    if request.search is not None:
+        search = request.search.absolute()
+        searched, architectures = _portfolio(search, request.top)
+        run, scale = (request.run or search / FOLDER).absolute(), searched["scale"]
+        if request.scale not in (None, scale):
+            raise SpaceError(
+                f"{search}: a search's networks are trained at its scale {scale}, but got {request.scale}; "
+                "name them by --architecture to train them at another"
+            )
+    else:
+        if request.run is None:
+            raise TrialError(
+                "networks named by --architecture need a folder of their own; name it with --run"
+            )
+        if request.top is not None:
+            raise TrialError(f"only a search has a portfolio to choose, but got --top {request.top}")
+        run, scale = request.run.absolute(), request.scale or 2
+        architectures = [(None, architecture_of(text, scale)) for text in request.architectures]
+    recipe = _recipe(request, searched.get("recipe", {}))
+    pairs, data = _pairs(request, scale, recipe, searched, say)
+    training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
+    check_patch(training, recipe)
+    warm_start = request.warm_start or (SEARCH if search else FRESH)
+    seed = searched.get("seed", 0) if request.seed is None else request.seed
+    concurrent = request.concurrent or min(searched.get("concurrent", CONCURRENT), len(architectures))
+    header = {
+        "kind": "final training",
+        "search": search.name if search else None,
+        "scale": scale,
+        "recipe": recipe.to_json(),
+        "data": data
+        | {"fingerprint": training.fingerprint, "validation": validation.fingerprint, "pairs": len(training)},
+        "warm_start": warm_start if warm_start in (FRESH, SEARCH) else Path(warm_start).name,
+        "seed": seed,
+        "validation_images": len(validation),
+        "trials": len(architectures),
+        "concurrent": concurrent,
+        "versions": versions(),
+        "machine": machine(),
+    }
+    return FinalPlan(
+        run=run,
+        architectures=tuple(architectures),
+        scale=scale,
+        recipe=recipe,
+        pairs=pairs,
+        validation_images=len(validation),
+        find=finder(warm_start, search),
+        concurrent=concurrent,
+        seed=seed,
+        header=header,
+    )
+
+
+def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
+    """Trains, or goes on with, a final training; then weighs the average and writes its bundle.
+
+    Returns:
+        A JSON document: `run`, `seconds`, `trials`, `best`, `portfolio`, `weights`, `psnr` (`bicubic`,
+        `best`, `average`, in dB), `ranking`, `gram` and `correlation` of the errors, `bundle`.
+
+    Raises:
+        SpaceError, DataError, JournalError, BundleError: something given cannot be used.
+        Interrupted: a signal or the time budget came before the last step.
+        TrialError: trials cannot run, or none succeeded.
+    """
+    begun = time.monotonic()
+    work = plan_final(request, listener.say)
+    with one_core(), Journal.create_or_open(work.run, work.header) as journal:
+        if journal.note:
+            listener.say(journal.note)
+        wanted = _enter(work, journal)
+        fresh = [each for each in wanted if not lay_out(work.run, each, work.find)]
+        if work.header["warm_start"] != FRESH:
+            for each in fresh:
+                listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
+        watch = ["json", "tensorboard"] if request.tensorboard else ["json"]
+        if journal.pending():
+            run_trials(
+                Settled(),
+                journal,
+                listener,
+                trials=len(journal.candidates()),
+                concurrent=work.concurrent,
+                config=lambda candidate: trial_config(
+                    candidate,
+                    run=work.run,
+                    pairs=work.pairs,
+                    scale=work.scale,
+                    recipe=work.recipe,
+                    validation_images=work.validation_images,
+                    watch=watch,
+                ),
+                address=request.address,
+                budget_hours=request.budget_hours,
+            )
+        names = [each.id for each in wanted]
+        return deliver_networks(work.run, journal, names, open_pairs(work.pairs, "validation"), begun)
+
+
+def architecture_of(text: str, scale: int) -> Architecture:
+    """The architecture that a person wrote as `family:axis=value,…`.
+
+    Raises:
+        SpaceError: it is not written so, or there is no such network.
+    """
+    family, _, rest = text.partition(":")
+    axes: dict[str, AxisValue] = {}
+    for part in rest.split(",") if rest else ():
+        name, equals, value = (each.strip() for each in part.partition("="))
+        if not equals or not name or name in axes:
+            raise SpaceError(
+                f"--architecture {text}: must be like drn:features=128,blocks=18,stages=3, "
+                f"but {part.strip()!r} is not `axis=value`, once"
+            )
+        axes[name] = _value(value)
+    try:
+        gpnas_trainers.check(family, scale, **axes)
+    except ValueError as error:
+        raise SpaceError(f"--architecture {text}: {error}") from None
+    return Architecture(family, axes)
+
+
+def _value(text: str) -> AxisValue:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _portfolio(search: Path, top: int | None) -> tuple[dict[str, Any], list[tuple[str | None, Architecture]]]:
+    """What a finished search was, and its portfolio."""
+    with Journal.read(search) as journal:
+        header, delivery = journal.header, journal.result("delivery")
+        if header.get("kind") == "final training":
+            raise TrialError(f"{search}: is a final training itself; name the run folder of a search")
+        if delivery is None:
+            raise TrialError(
+                f"{search}: a search must be finished before its final training; run `gpnas search` again"
+            )
+        trained = {row["id"] for row in delivery["ranking"]}
+        candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]
+    size = top or header["portfolio"]
+    if size > len(candidates):
+        raise TrialError(f"{search}: `--top` must be at most the {len(candidates)} networks, but got {size}")
+    members = choose_portfolio(search, candidates, size).members
+    return header, [(member.id, member.architecture) for member in members]
+
+
+def _recipe(request: FinalRequest, searched: Mapping[str, Any]) -> Recipe:
+    settings = dict(read_recipe_file(request.recipe_file).given()) if request.recipe_file else {}
+    settings |= request.recipe
+    if "steps" in settings and "steps" in searched and "evaluate_every" not in settings:
+        # as many validations as in the search, since these are on all images
+        settings["evaluate_every"] = max(
+            1, round(searched["evaluate_every"] * settings["steps"] / searched["steps"])
+        )
+    try:
+        return Recipe(**(dict(searched) | settings))
+    except ValueError as error:
+        raise SpaceError(f"the recipe of a final training: {error}") from None
+
+
+def _pairs(
+    request: FinalRequest,
+    scale: int,
+    recipe: Recipe,
+    searched: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> tuple[Path, dict[str, Any]]:
+    """The prepared pairs, and what is recorded of where they come from."""
+    known = searched.get("data", {})
+    source, side = request.data, max(recipe.hr_patch, searched.get("recipe", {}).get("hr_patch", 0))
+    if source is None and known and known["camera"] is None:
+        source = _prepared(known["fingerprint"])
+        if source is None:
+            raise DataError(
+                f"a final training needs the pairs of its search, but those of {known['source']} are no "
+                "longer prepared; name their folder with --data"
+            )
+    camera = Camera(**(known.get("camera") or {})) if source is None else None
+    try:
+        pairs = prepare(source, scale, camera=camera, minimum_side=side, workers=None, report=say)
+        fingerprint = open_pairs(pairs, "train").fingerprint
+    except PairsError as error:
+        raise DataError(str(error)) from None
+    if known and fingerprint != known["fingerprint"]:
+        say("these are not the pairs of the search; the journal and the bundle say so")
+    name = request.data.name if request.data else known.get("source", "photographs")
+    return pairs, {"source": name, "camera": asdict(camera) if camera else None} | (
+        {"of_search": fingerprint == known["fingerprint"]} if known else {}
+    )
+
+
+def _prepared(fingerprint: str) -> Path | None:
+    """The prepared set whose training pairs have this fingerprint, where the cache still holds it."""
+    for path in sorted(cache_folder().glob("*/manifest.json")):
+        try:
+            if open_pairs(path.parent, "train").fingerprint == fingerprint:
+                return path.parent
+        except PairsError:
+            continue
+    return None
+
+
+def _enter(work: FinalPlan, journal: Journal) -> list[Candidate]:
+    """The candidates of what is wanted, in order; those that the journal lacks are committed."""
+    known = journal.candidates()
+    free = list(known)
+    wanted: list[Candidate] = []
+    new: list[Candidate] = []
+    for name, architecture in work.architectures:
+        found = next(
+            (each for each in free if each.architecture == architecture and name in (None, each.id)), None
+        )
+        if found is not None:
+            free.remove(found)
+        else:
+            name = name or f"c{len(known) + len(new):04d}"
+            seed = int(np.random.SeedSequence([work.seed, *name.encode()]).generate_state(1)[0]) >> 1
+            decision = {"phase": "final training"}
+            found = Candidate(name, architecture, Fidelity(work.recipe.steps), seed, decision)
+            new.append(found)
+        wanted.append(found)
+    journal.commit_candidates(new)
+    return wanted

@@ -1,0 +1,48 @@
+"""What a trial writes of its training for a person to read, beside what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from gpnas.errors import TrialError
+from gpnas_trainers.train import Progress, Training, Watcher
+
+LINES_FILE = "training.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+def check_tensorboard() -> None:
+    """Raises a `TrialError` where TensorBoard's package is missing: here, not in every worker."""
+    if find_spec("tensorboard") is None:
+        raise TrialError(
+            "TensorBoard files need the package tensorboard, which is not installed; "
+            "pip install 'gpnas[tensorboard]'"
+        )
+
+
+class Watchers:
+    """Watches a training on behalf of a trial.
+
+    Args:
+        folder: the candidate's.
+        wanted: of `json` (a line per evaluation in `training.jsonl`) and `tensorboard` (event files in
+            `tensorboard/`).
+    """
+
+    def __init__(self, folder: Path, wanted: Sequence[str]) -> None:
+        # loaded by who wants them: every worker would pay
+        self._watchers: list[Watcher] = []
+        if "json" in wanted:
+            from gpnas_trainers.watching import JsonLines
+
+            self._watchers.append(JsonLines(folder / LINES_FILE))
+        if "tensorboard" in wanted:
+            from gpnas_trainers.watching import TensorBoard
+
+            self._watchers.append(TensorBoard(folder / TENSORBOARD_FOLDER))
+
+    def __call__(self, training: Training, progress: Progress) -> None:
+        for watch in self._watchers:
+            watch(training, progress)
