@@ -244,6 +244,24 @@ class Engine:
         mean, variance = posterior.warp.moments(mean, variance + posterior.noise)
         return float(mean), float(variance.sqrt())
 
+    def uncertainty(self, top: int = 10) -> float | None:
+        """Mean standard deviation of the untrained architectures of the best predictions, in the
+        objective's unit: what a search could still find out.
+
+        Args:
+            top: so many of them; of more than 1,000 untrained ones, those of an even part.
+
+        Returns:
+            None where nothing was fitted since the last observation, since a look costs no fit, and
+            where every architecture was suggested.
+        """
+        free = (~self._taken).nonzero()[:, 0]
+        if self._posterior is None or not len(free):
+            return None
+        part = free[:: -(-len(free) // FINALISTS)]
+        mean, variance = self._posterior.mean_and_variance(self._features[part])
+        return float(variance[mean.argsort(descending=True, stable=True)[:top]].sqrt().mean())
+
     def recommend(self) -> list[Candidate]:
         """The candidates that were trained to the end, the most promising first.
 

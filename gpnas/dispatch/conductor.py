@@ -56,6 +56,7 @@ class Adviser(Protocol):
     def suggest(self, n: int) -> list[Candidate]: ...
     def observe(self, observation: Observation) -> None: ...
     def outlook(self, architecture: Architecture) -> tuple[float, float] | None: ...
+    def uncertainty(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class Conductor(Searcher):
         """What ended the session, which Tune would wrap in a traceback; None while nothing did."""
         self.abort: str | None = None
         """Why no trial can run any more; None while they can."""
+        self.uncertainty: float | None = None
+        """What `Engine.uncertainty` said after the newest suggestion; None while it knows nothing."""
 
     # Tune pickles and snapshots its searcher; nothing of this one belongs there.
     def __getstate__(self) -> dict[str, Any]:
@@ -178,7 +181,11 @@ class Conductor(Searcher):
             return None
         self._journal.commit_candidates(candidates)
         self._proposed += 1
+        self._told.append(self._thread.submit(self._measure_uncertainty))
         return candidates[0]
+
+    def _measure_uncertainty(self) -> None:
+        self.uncertainty = self._engine.uncertainty() or self.uncertainty
 
     @_kept
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

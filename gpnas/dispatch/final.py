@@ -93,6 +93,8 @@ class Settled:
 
     def outlook(self, architecture: Architecture) -> None: ...
 
+    def uncertainty(self) -> None: ...
+
 
 def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
     """Reads and checks everything that a request names, and prepares its pairs.

@@ -27,10 +27,11 @@ from gpnas.dispatch.cluster import Cluster, connected
 from gpnas.dispatch.conductor import MAX_RESTARTS, Adviser, Conductor, Deadline, Event, Stopper, stop
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
+from gpnas.dispatch.monitoring import monitored
 from gpnas.dispatch.pricing import priced, recipe_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
-from gpnas.dispatch.trial import Trial, trial_config
+from gpnas.dispatch.trial import Trial, trial_config, trial_name
 from gpnas.dispatch.warm import sources_document
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
@@ -285,7 +286,8 @@ def run_trials(
             engine, journal, trials=trials, trial_config=config, listen=listener.event, best=best
         )
         listener.started(journal.run, trials, len(journal.observations()), cluster)
-        with Deadline(budget_hours), _signals(listener.say) as received:
+        watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
+        with watching, Deadline(budget_hours), _signals(listener.say) as received:
             _fit(conductor, journal.run, concurrent, cluster)
         conductor.close()
     if conductor.abort:
@@ -307,8 +309,10 @@ def _fit(conductor: Conductor, run: Path, concurrent: int, cluster: Cluster) -> 
     """One session of Tune; its own folder holds nothing that is needed later."""
     session = run / "tune"
     gpus = min(1.0, cluster.gpus / concurrent)
+    trainable = tune.with_resources(Trial, {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1})
+    trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
     tuner = tune.Tuner(
-        tune.with_resources(Trial, {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1}),
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=conductor,
             num_samples=-1,
@@ -338,9 +342,7 @@ def _fit(conductor: Conductor, run: Path, concurrent: int, cluster: Cluster) -> 
 
 
 def _trial_name(trial: Any) -> str:
-    config = trial.config
-    axes = "-".join(f"{name}{value}" for name, value in config["axes"].items())
-    return f"{config['id']}-{config['family']}-{axes}"
+    return trial_name(trial.config)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from gpnas.dispatch.metrics import Worker
 from gpnas.dispatch.watchers import Watchers
 from gpnas.records import Candidate
 from gpnas_trainers import build
@@ -78,6 +79,7 @@ def trial_config(
     """
     return {
         "id": candidate.id,
+        "run": run.name,
         "family": candidate.architecture.family,
         "axes": dict(candidate.architecture.axes),
         "seed": candidate.seed,
@@ -89,6 +91,12 @@ def trial_config(
         "correlations": correlations,
         "watch": list(watch),
     }
+
+
+def trial_name(config: dict[str, Any]) -> str:
+    """A trial, for the eyes of those who watch: `c0007-drn-features24-blocks4-stages2`."""
+    axes = "-".join(f"{name}{value}" for name, value in config["axes"].items())
+    return f"{config['id']}-{config['family']}-{axes}"
 
 
 class Trial(tune.Trainable):
@@ -105,15 +113,21 @@ class Trial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         if not torch.cuda.is_available():
             torch.set_num_threads(1)
+        self._worker = Worker(config["run"])
         self.reset_config(config)
+
+    def __repr__(self) -> str:  # the dashboard shows it
+        return f"trials of {self._config['run']}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._pause()
         self._training = None
         self._config = new_config
+        self._worker.begins(trial_name(new_config))
         return True
 
     def step(self) -> dict[str, Any]:
+        self._worker.works(trial_name(self._config))
         try:
             if self._training is None:
                 self._start()
