@@ -29,6 +29,7 @@ OPTIONS = {
     "export": "--json --output --top RUN",
     "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
     "--self-ensemble --tile --tiles BUNDLE",
+    "convert": "--json --output BUNDLE NETWORK",
     "upscale": "--json --no-self-ensemble --output --overlap --self-ensemble --tile BUNDLE IN",
 }
 GOLDEN_BUNDLE = Path(__file__).parent / "golden" / "bundle-v1"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import conv2d, pixel_shuffle
 
 from gpnas_trainers import build
+from gpnas_trainers.converting import save_official
 from gpnas_trainers.weights import WeightsError, from_state, load_rcan
 
 State = dict[str, Tensor]
@@ -134,6 +135,26 @@ def test_safetensors_and_prefixed_half_precision(tmp_path: Path) -> None:
     for name, value in network.state_dict().items():
         assert torch.equal(value, state[name].half().float())
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("scale", "suffix"), [(2, ".pt"), (3, ".safetensors"), (4, ".pth")])
+def test_what_is_written_is_an_official_file(tmp_path: Path, scale: int, suffix: str) -> None:
+    """Its names and shapes are those of the published files, and their code computes what ours does."""
+    torch.manual_seed(0)
+    network = build("rcan", scale, features=12, groups=2, blocks=3, reduction=4).eval()
+    path = tmp_path / f"rcan{suffix}"
+    save_official(network, path)
+    assert list(tmp_path.iterdir()) == [path]
+    state = load_file(path) if suffix == ".safetensors" else torch.load(path, weights_only=True)
+    published = official(12, 2, 3, 3, scale)
+    assert {name: value.shape for name, value in state.items()} == {
+        name: value.shape for name, value in published.items()
+    }
+    image = torch.rand(1, 3, 6, 5)
+    expected = official_forward(state, 2, 3, scale, 255 * image) / 255
+    with torch.inference_mode():
+        torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-4)
+    assert load_rcan(path)[1:] == (scale, {"features": 12, "groups": 2, "blocks": 3, "reduction": 4})
 
 
 def test_published_sizes_are_inferred() -> None:

@@ -1,4 +1,4 @@
-"""`gpnas export` and `gpnas evaluate`: bundles, made and judged."""
+"""`gpnas export`, `gpnas evaluate` and `gpnas convert`: bundles, made, judged, given to other tools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(command: Callable[..., Any]) -> None:
-    """Adds both; `command` makes a parser with what all commands share."""
+    """Adds them; `command` makes a parser with what all commands share."""
     export = command("export", _export, "write a bundle of a finished search")
     export.add_argument("search", metavar="RUN", type=Path, help="run folder")
     export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
@@ -50,6 +50,19 @@ def add_commands(command: Callable[..., Any]) -> None:
         "--border", type=natural, default=0, help="HR pixels dropped on each side first (default: 0)"
     )
     evaluate.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there as well")
+
+    convert = command("convert", _convert, "write networks as ONNX, or RCAN under its official names")
+    convert.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
+    convert.add_argument(
+        "network", metavar="NETWORK", nargs="?", help="such as network-2, or average (default: each)"
+    )
+    convert.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="file with .onnx, or with .safetensors, .pt, .pth for official names; a folder for ONNX of each",
+    )
 
 
 def natural(text: str) -> int:
@@ -98,6 +111,29 @@ def _evaluate(options: argparse.Namespace) -> Any:
     if options.json:
         return evaluation.to_json()
     _show(evaluation)
+    return None
+
+
+def _convert(options: argparse.Namespace) -> Any:
+    from gpnas.bundle import read_bundle
+    from gpnas.conversion import convert
+
+    bundle = read_bundle(options.bundle)
+    with Progress(console=log, transient=True) as bar:
+        task = bar.add_task("networks", total=None)
+        document = convert(
+            bundle,
+            options.network,
+            options.output,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if options.json:
+        return document
+    for row in document:
+        checked = ""
+        if "difference" in row:
+            checked = f"  (onnxruntime differs from PyTorch by at most {row['difference']:.1e})"
+        out.print(f"{row['network']} -> {plain(row['file'])}{checked}")
     return None
 
 

@@ -1,0 +1,192 @@
+"""Networks for other tools: published file formats and ONNX.
+
+RCAN and the dual regression network have the layers and names of their official code
+(yulunzhang/RCAN, guoyongcs/DRN), so that a file of their weights opens there and in tools that read
+such files. Any network can become ONNX.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from gpnas_trainers.dual_regression import DualRegression
+from gpnas_trainers.rcan import RCAN
+
+OFFICIAL = (".safetensors", ".pt", ".pth")
+"""Suffixes of files of weights under the official names."""
+OPSET = 18
+"""Version of ONNX's operators: the oldest with all that the networks need."""
+SIZES = ((24, 32), (17, 40), (48, 11))
+"""Heights and widths at which an ONNX file is compared with its network."""
+TOLERANCE = 1e-4
+"""Largest difference of a pixel from PyTorch's, in the networks' range of 0 to 1."""
+
+
+class ConversionError(ValueError):
+    """A network has no such form, or it cannot be made here; one line."""
+
+
+class Average(nn.Module):
+    """The weighted average of networks, each output clamped to [0, 1] as the ensemble does.
+
+    Args:
+        networks: at least one, of one scale.
+        weights: one per network; they sum to 1.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.weights = tuple(weights)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
+        outputs = [
+            weight * network(x).clamp(0, 1)
+            for network, weight in zip(self.networks, self.weights, strict=True)
+        ]
+        return torch.stack(outputs).sum(dim=0)
+
+
+def save_official(network: nn.Module, path: Path) -> None:
+    """Writes a network's weights under the names of its official code; whole, or not at all.
+
+    Args:
+        network: RCAN or the dual regression network.
+        path: of the file; `.safetensors`, or `.pt` and `.pth` for what `torch.save` makes.
+
+    Raises:
+        ConversionError: no official code computes what this network does, or the suffix is another.
+    """
+    if not isinstance(network, (RCAN, DualRegression)):
+        raise ConversionError(
+            f"only RCAN and the dual regression network have official code, but this is "
+            f"{type(network).__name__}; convert it to .onnx instead"
+        )
+    if getattr(network, "image_skip", False):
+        raise ConversionError(
+            "official code knows no image skip, but this RCAN adds the upsampled image to its output; "
+            "convert it to .onnx instead"
+        )
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    with _whole(path) as temporary:
+        match path.suffix.lower():
+            case ".safetensors":
+                save_file(state, temporary, {"format": "pt"})
+            case ".pt" | ".pth":
+                torch.save(state, temporary)
+            case _:
+                raise ConversionError(
+                    f"a file of weights must end in {', '.join(OFFICIAL)}, but got {path.name!r}"
+                )
+
+
+def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None = None) -> float:
+    """Writes a network as ONNX, once onnxruntime has been seen to compute what PyTorch does.
+
+    Its input `lr` is (batch, 3, h, w), RGB in [0, 1], of any size; its output `sr` (batch, 3, s·h, s·w),
+    not clamped.
+
+    Args:
+        network: maps the one to the other; on the CPU, in float32.
+        path: of the file.
+        metadata: written into the file.
+
+    Returns:
+        The largest difference of a pixel from PyTorch's, over several sizes.
+
+    Raises:
+        ConversionError: a package is missing, the network has no ONNX form, or they differ.
+    """
+    _imported("onnxscript")
+    runtime = _imported("onnxruntime")
+    network.eval()
+    with _whole(path) as temporary, _quiet():
+        dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+        try:
+            program = torch.onnx.export(
+                network,
+                # no side is 1 or equals another: the exporter would hold such a one for a constant
+                (torch.rand(2, 3, 24, 20),),
+                input_names=["lr"],
+                output_names=["sr"],
+                dynamic_shapes=(dims,),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            program.model.metadata_props.update(metadata or {})
+            program.save(temporary, external_data=False)
+        except Exception as error:  # the exporter's own are many and not public
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConversionError(f"a network must have an ONNX form, but {reason}") from error
+        difference = _difference(network, temporary, runtime)
+        if not difference <= TOLERANCE:
+            raise ConversionError(
+                f"onnxruntime must agree with PyTorch within {TOLERANCE:g}, but differs by {difference:g}; "
+                "nothing was written"
+            )
+    return difference
+
+
+def _difference(network: nn.Module, path: Path, runtime: Any) -> float:
+    """Largest difference of a pixel between an ONNX file and its network; of large outputs, relative."""
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for batch, (height, width) in enumerate(SIZES, start=1):
+        lr = torch.rand(batch, 3, height, width, generator=generator)
+        with torch.inference_mode():
+            expected = network(lr)
+        found = torch.from_numpy(session.run(["sr"], {"lr": lr.numpy()})[0])
+        if found.shape != expected.shape:
+            return float("inf")
+        unit = max(1.0, float(expected.abs().max()))
+        largest = max(largest, float((found - expected).abs().max()) / unit)
+    return largest
+
+
+def _imported(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConversionError(
+            f"ONNX needs the packages onnx, onnxscript and onnxruntime, but {error}; install gpnas[onnx]"
+        ) from None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name to write under; the file gets its own once all went well."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter tells its own developers."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
