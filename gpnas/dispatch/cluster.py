@@ -11,8 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
+from ray.tune.execution import class_cache
 
 from gpnas.errors import TrialError
+
+SECRETS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+)
+"""Environment variables that Ray Tune would copy into its actors' runtime environment, where the
+dashboard shows them to everyone who has the token; each node brings its own."""
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """What trials exchange is a few numbers; Ray would take 30 % of the machine's memory."""
@@ -54,6 +65,26 @@ def token_file() -> Path:
 
 
 @contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Has a Ray that is started meanwhile listen on 127.0.0.1 alone, all of it.
+
+    By itself it turns that address into the machine's own, save where this switch says, as it does on
+    Windows and macOS, that no other machine will join.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before[0]
+        if before[1] is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before[1]
+
+
+@contextmanager
 def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     """A cluster to run trials on; what was started is stopped at the end.
 
@@ -65,22 +96,28 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
         TrialError: Ray cannot be started or reached, or is too small for a single trial.
     """
     token = token_file()
+    if ray._raylet.get_authentication_mode() != ray._raylet.AuthenticationMode.TOKEN:
+        raise TrialError(
+            "Ray must ask for a token, but RAY_AUTH_MODE=token came too late; import gpnas.dispatch first"
+        )
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         # what goes wrong in a trial is in its observation; Ray's own words fill screens
         logging.getLogger("ray").setLevel(logging.CRITICAL)
     level = logging.getLogger("ray").level
     try:
         if address is None:
-            context = ray.init(
-                # "local", since a plain start would follow a stale address file
-                address="local",
-                num_cpus=concurrent,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level=level,
-            )
+            with _on_loopback():
+                context = ray.init(
+                    # "local", since a plain start would follow a stale address file
+                    address="local",
+                    num_cpus=concurrent,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    log_to_driver=False,
+                    logging_level=level,
+                )
         else:
             context = ray.init(address=address, log_to_driver=False, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:

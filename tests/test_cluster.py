@@ -1,0 +1,116 @@
+"""Ray, started the safe way: seen from the kernel, from a stranger and from the dashboard."""
+
+import importlib
+import json
+import os
+import pickle
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpnas.dispatch.cluster import token_file
+from gpnas_trainers.checkpoint import TrainingError, read_checkpoint
+
+psutil = importlib.import_module("psutil")  # Ray brings its own
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, object]]:
+    """What a driver of its own sees: Ray is started once in a process."""
+    script = """
+import json, os, sys
+os.environ |= {"AWS_SECRET_ACCESS_KEY": "s3cr3t", "HF_TOKEN": "s3cr3t"}
+from gpnas.dispatch.cluster import connected
+from ray.tune.execution.class_cache import _ActorClassCache
+from gpnas.dispatch.trial import Trial
+with connected(None, 1) as cluster:
+    actor = _ActorClassCache().get(Trial)
+    print(json.dumps({"url": cluster.dashboard, "token": str(cluster.token_file), "pid": os.getpid(),
+        "environment": actor._default_options["runtime_env"]["env_vars"]}), flush=True)
+    sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield json.loads(process.stdout.readline())
+    process.communicate("", timeout=60)
+
+
+def test_everything_listens_on_loopback_alone(cluster: dict[str, int]) -> None:
+    family = [psutil.Process(cluster["pid"]), *psutil.Process(cluster["pid"]).children(recursive=True)]
+    listening = {
+        (each.name(), connection.laddr.ip)
+        for each in family
+        for connection in each.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) >= 4  # GCS, raylet, dashboard, its agent
+    assert {ip for _, ip in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
+
+
+def test_the_dashboard_answers_to_the_token_alone(cluster: dict[str, str]) -> None:
+    address = f"{cluster['url']}/api/v0/nodes"
+    for header in ({}, {"Authorization": "Bearer " + 64 * "0"}):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[13]"):
+            urllib.request.urlopen(urllib.request.Request(address, headers=header), timeout=10)
+    token = Path(cluster["token"]).read_text().strip()
+    right = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(right, timeout=10) as answer:
+        assert json.load(answer)["result"] is True
+
+
+def test_no_secret_enters_an_actors_environment(cluster: dict[str, dict[str, str]]) -> None:
+    assert "s3cr3t" not in cluster["environment"].values()
+    assert "AWS_SECRET_ACCESS_KEY" not in cluster["environment"]
+
+
+def test_a_token_is_made_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    before = os.umask(0)
+    try:
+        assert token_file() == path
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(bytes.fromhex(path.read_text())) == 32
+    path.chmod(0o644)  # as Ray makes it
+    kept = path.read_text()
+    token_file()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text() == kept
+
+
+def test_a_token_that_comes_too_late_is_refused() -> None:
+    """Whoever imports Ray first has a Ray that asks for nothing."""
+    script = "import ray\nfrom gpnas.dispatch.cluster import connected\nwith connected(None, 1): pass"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert done.returncode == 1
+    assert "TrialError: Ray must ask for a token, but RAY_AUTH_MODE=token came too late" in done.stderr
+
+
+def test_a_checkpoint_that_someone_else_wrote_runs_nothing(tmp_path: Path) -> None:
+    """The one pickle in a run folder is a checkpoint's; PyTorch reads tensors and plain values from it."""
+    done = tmp_path / "done"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (os.mkdir, (str(done),))
+
+    torch.save({"identity": {}, "network": Bomb()}, tmp_path / "checkpoint.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
+    for name in ("checkpoint.pt", "plain.pt"):
+        with pytest.raises(TrainingError, match="a checkpoint must be whole"):
+            read_checkpoint(tmp_path / name, {})
+    assert not done.exists()
