@@ -195,6 +195,7 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
                 listener,
                 trials=len(journal.candidates()),
                 concurrent=work.concurrent,
+                reading=[work.pairs],
                 config=lambda candidate: trial_config(
                     candidate,
                     run=work.run,

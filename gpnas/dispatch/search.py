@@ -12,7 +12,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from gpnas.dispatch.conductor import MAX_RESTARTS, Adviser, Conductor, Deadline,
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.monitoring import monitored
+from gpnas.dispatch.preflight import preflight
 from gpnas.dispatch.pricing import priced, recipe_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
@@ -249,6 +250,7 @@ def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, 
         best=work.portfolio if work.early_stopping else None,
         address=request.address,
         budget_hours=request.budget_hours,
+        reading=[work.pairs],
     )
 
 
@@ -263,6 +265,7 @@ def run_trials(
     best: int | None = None,
     address: str | None = None,
     budget_hours: float | None = None,
+    reading: Sequence[Path] = (),
 ) -> None:
     """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
 
@@ -275,6 +278,7 @@ def run_trials(
         config: what a worker must know of a candidate.
         best: as `Conductor`.
         address, budget_hours: as `Request`.
+        reading: folders that every node must read.
 
     Raises:
         Interrupted: a signal or the time budget came first.
@@ -282,6 +286,8 @@ def run_trials(
     """
     stop.clear()
     with connected(address, concurrent) as cluster:
+        if address is not None:
+            preflight(journal.run, reading)
         conductor = Conductor(
             engine, journal, trials=trials, trial_config=config, listen=listener.event, best=best
         )
