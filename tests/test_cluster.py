@@ -32,7 +32,7 @@ from ray.tune.execution.class_cache import _ActorClassCache
 from gpnas.dispatch.trial import Trial
 with connected(None, 1) as cluster:
     actor = _ActorClassCache().get(Trial)
-    print(json.dumps({"url": cluster.dashboard, "token": str(cluster.token_file), "pid": os.getpid(),
+    print(json.dumps({"url": cluster.dashboard, "token": cluster.token, "pid": os.getpid(),
         "environment": actor._default_options["runtime_env"]["env_vars"]}), flush=True)
     sys.stdin.read()
 """

@@ -176,7 +176,7 @@ class _Watcher:
     def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
         self.say(f"run: {run}")
         if cluster.dashboard:
-            self.say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token_file})")
+            self.say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token})")
         if observed:
             self.say(f"going on: {observed} of {trials} trials observed")
         self.bar.update(self.task, total=trials, completed=observed)

@@ -35,8 +35,8 @@ class Cluster:
 
     dashboard: str | None
     """Address of the dashboard, `http://127.0.0.1:8265`; None where there is none."""
-    token_file: Path
-    """Where the token lies that the dashboard asks for."""
+    token: str
+    """Where the token is that the dashboard asks for: a file, or `RAY_AUTH_TOKEN`."""
     cpus: float
     gpus: float
 
@@ -55,7 +55,9 @@ def token_file() -> Path:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
-        path.chmod(0o600)
+        # one that an administrator mounted is theirs
+        if path.stat().st_uid == os.getuid() and path.stat().st_mode & 0o077:
+            path.chmod(0o600)
     except OSError as error:
         raise TrialError(
             f"{path}: Ray's token must be a readable and writable file, but {error.strerror}; "
@@ -95,7 +97,8 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     Raises:
         TrialError: Ray cannot be started or reached, or is too small for a single trial.
     """
-    token = token_file()
+    # as Ray looks for it: the variable comes first
+    token = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else str(token_file())
     if ray._raylet.get_authentication_mode() != ray._raylet.AuthenticationMode.TOKEN:
         raise TrialError(
             "Ray must ask for a token, but RAY_AUTH_MODE=token came too late; import gpnas.dispatch first"
