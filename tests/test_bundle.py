@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -12,13 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
-from gpnas.bundle import Bundle, Manifest, Member, manifest_schema, read_bundle, write_bundle
+from gpnas.bundle import Bundle, Manifest, Member, Picture, manifest_schema, read_bundle, write_bundle
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 
@@ -45,6 +48,12 @@ def member(seed: int, weight: float = 0.5) -> Member:
 def write(path: Path, *members: Member, **extras: Any) -> Path:
     write_bundle(path, members or (member(0), member(1)), **(EXTRAS | extras))
     return path
+
+
+def illustrated(path: Path) -> Path:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 2), (200, 100, 50)).save(file, "PNG")
+    return write(path, picture=Picture(file.getvalue(), "Two | bars"))
 
 
 @pytest.fixture(params=["bundle", "bundle.zip"])
@@ -186,12 +195,89 @@ def test_a_bundle_is_what_other_tools_verify(bundle: Path, tmp_path: Path) -> No
         assert fact in card
 
 
-def test_the_exported_schema_is_the_manifests() -> None:
-    schema = manifest_schema()
-    written = json.loads((GOLDEN / "bundle-v1" / "manifest.json").read_text())
-    assert set(schema["required"]) == set(written) == set(Manifest.model_fields)
-    assert schema["additionalProperties"] is False
-    json.dumps(schema)
+SCHEMA = Path(__file__).parent.parent / "docs" / "bundle.schema.json"
+
+
+def test_the_published_schema_is_the_manifests() -> None:
+    """As `docs/bundles.md` says how to make it."""
+    published = json.loads(SCHEMA.read_text())
+    assert published == manifest_schema()
+    assert set(published["properties"]) == set(Manifest.model_fields)
+    jsonschema.Draft202012Validator.check_schema(published)
+
+
+def test_an_independent_validator_takes_what_is_written(tmp_path: Path) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    folders = [GOLDEN / "bundle-v1", GOLDEN / "bundle-v2", write(tmp_path / "a"), illustrated(tmp_path / "b")]
+    for folder in folders:
+        validator.validate(json.loads((folder / "manifest.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 3},
+        {"format": "other"},
+        {"surprise": 1},
+        {"scale": "2"},
+        {"members": []},
+        {"metrics": {"best": 30.0}},
+        {"picture": {"file": "../picture.png"}},
+        {"members": [{"file": "network.pt"}]},
+        {"licence": 4},
+    ],
+)
+def test_an_independent_validator_refuses_what_we_refuse(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = write(tmp_path / "bundle")
+    forge(folder, lambda manifest: manifest.update(change))
+    refusal(folder)
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    assert not validator.is_valid(json.loads((folder / "manifest.json").read_text()))
+
+
+# -- the picture
+
+
+def test_a_picture_is_a_file_like_the_others(tmp_path: Path) -> None:
+    folder = illustrated(tmp_path / "bundle")
+    picture = read_bundle(folder).picture
+    assert picture == Picture((folder / "picture.png").read_bytes(), "Two | bars")
+    with Image.open(folder / "picture.png") as image:
+        assert image.size == (4, 2)
+    card = (folder / "README.md").read_text()
+    assert "(picture.png)\n\nTwo \\| bars\n" in card
+    assert "picture.png" in (folder / "SHA256SUMS").read_text()
+    read = read_bundle(illustrated(tmp_path / "bundle.zip"))
+    assert read.picture == picture
+    assert "picture" not in (write(tmp_path / "plain") / "README.md").read_text()
+    content = (folder / "picture.png").read_bytes()
+    for changed in (content[:-1], content + b"x", content[:20] + b"\xff" + content[21:]):
+        (folder / "picture.png").write_bytes(changed)
+        assert "picture.png has changed" in refusal(folder)
+    (folder / "picture.png").unlink()
+    assert "must hold picture.png, but it is missing" in refusal(folder)
+
+
+def test_a_picture_that_the_manifest_does_not_name_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "bundle")
+    shutil.copy(GOLDEN / "bundle-v2" / "picture.png", folder)
+    assert "but also 'picture.png'" in refusal(folder)
+    old = tmp_path / "old"
+    shutil.copytree(GOLDEN / "bundle-v2", old)
+    forge(old, lambda manifest: manifest.update(version=1))
+    assert "a bundle of version 1 has no picture" in refusal(old)
+
+
+def test_what_is_no_png_is_no_picture(tmp_path: Path) -> None:
+    folder = illustrated(tmp_path / "bundle")
+    content = b"<html>"
+    (folder / "picture.png").write_bytes(content)
+
+    def match(manifest: dict[str, Any]) -> None:
+        manifest["picture"] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+    forge(folder, match)
+    assert "picture.png must be a PNG file" in refusal(folder)
 
 
 def test_the_same_content_gives_the_same_networks(tmp_path: Path) -> None:
@@ -436,7 +522,7 @@ def test_archives_that_grow_beyond_reason_are_refused(tmp_path: Path) -> None:
     assert "at most 20 times its size" in refusal(path)
     many = write(tmp_path / "many.zip")
     repack(many, lambda entries: entries.extend((zipfile.ZipInfo(f"{i}.txt"), b"") for i in range(100)))
-    assert "at most 67 files" in refusal(many)
+    assert "at most 68 files" in refusal(many)
 
 
 def test_an_archive_packed_anew_by_another_tool_is_read(tmp_path: Path) -> None:
@@ -452,7 +538,7 @@ def test_an_archive_packed_anew_by_another_tool_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda manifest: manifest.update(version=2), "up to version 1, but got version 2"),
+        (lambda manifest: manifest.update(version=3), "up to version 2, but got version 3"),
         (lambda manifest: manifest.update(version="1"), "`version`"),
         (lambda manifest: manifest.update(format="other"), "must be 'gpnas bundle', but got 'other'"),
         (lambda manifest: manifest.pop("scale"), "`scale`: Field required"),
@@ -514,15 +600,14 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 # -- every version ever shipped stays readable
 
 
-@pytest.fixture(params=["bundle-v1", "bundle-v1.zip"])
-def golden(request: pytest.FixtureRequest) -> Bundle:
-    return read_bundle(GOLDEN / request.param)
-
-
-def test_golden_bundle_of_version_1(golden: Bundle) -> None:
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_golden_bundles(version: int, suffix: str) -> None:
+    golden = read_bundle(GOLDEN / f"bundle-v{version}{suffix}")
+    assert golden.manifest.version == version
     assert golden.scale == 2
     assert [str(entry.architecture) for entry in golden.members] == [
-        "drn:features=2,blocks=1,stages=1",
+        "drn:features=2,blocks=1,stages=1" + (",upsampler=direct" if version > 1 else ""),
         "rcan:features=2,groups=1,blocks=1",
     ]
     assert [entry.weight for entry in golden.members] == [0.75, 0.25]
@@ -534,3 +619,12 @@ def test_golden_bundle_of_version_1(golden: Bundle) -> None:
     assert golden.manifest.licence == "CC-BY-4.0"
     assert golden.manifest.journal == {"candidates": 4, "observations": 4}
     assert golden.manifest.recipe == {"steps": 300, "learning_rate": 0.002}
+    if version == 1:
+        assert golden.picture is None
+        return
+    assert golden.picture is not None
+    assert golden.picture.caption == "A ramp of red and green."
+    with Image.open(io.BytesIO(golden.picture.png)) as image:
+        assert [image.getpixel((x, y)) for x, y in ((0, 0), (7, 0), (0, 5))] == [
+            (0, 0, 0), (224, 0, 0), (0, 200, 0)
+        ]  # fmt: skip

@@ -26,7 +26,7 @@ OPTIONS = {
     "train": "--address --architecture --batch-size --budget-hours --concurrent --data --ema-decay "
     "--evaluate-every --hr-patch --json --learning-rate --micro-batch --ms-ssim-weight --precision --recipe "
     "--run --scale --schedule --seed --steps --tensorboard --top --warm-start --warmup-steps RUN",
-    "export": "--json --output --top RUN",
+    "export": "--json --licence --no-picture --output --picture --top RUN",
     "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
     "--self-ensemble --tile --tiles BUNDLE",
     "convert": "--json --output BUNDLE NETWORK",

@@ -4,6 +4,7 @@ A folder, or a .zip file, that holds at its top and nowhere else
 
     network-1.safetensors   the weights of each network of the average
     README.md               the model card, for people
+    picture.png             a part of a validation image: LR, bicubic, the average, HR (where there is one)
     manifest.json           for programs: architectures, checksums, provenance
     SHA256SUMS              of all of the above, as `sha256sum --check` reads it
 
@@ -14,5 +15,6 @@ from gpnas.bundle.manifest import Manifest as Manifest
 from gpnas.bundle.manifest import manifest_schema as manifest_schema
 from gpnas.bundle.member import Bundle as Bundle
 from gpnas.bundle.member import Member as Member
+from gpnas.bundle.member import Picture as Picture
 from gpnas.bundle.reading import read_bundle as read_bundle
 from gpnas.bundle.writing import write_bundle as write_bundle

@@ -26,6 +26,10 @@ def model_card(document: Mapping[str, Any]) -> str:
     ]
     average = "One network" if len(members) == 1 else f"{len(members)} networks whose outputs are averaged"
     source = document["data"].get("source")
+    picture = document.get("picture")
+    seen = []
+    if picture is not None:
+        seen = [f"![LR, bicubic, the average, HR]({picture['file']})", "", _cell(picture["caption"]), ""]
     return "\n".join(
         [
             *head,
@@ -43,6 +47,7 @@ def model_card(document: Mapping[str, Any]) -> str:
             f"best network alone {metrics['best']:.2f} dB, all {metrics['ensemble']:.2f} dB. The networks "
             "were chosen on these images too, so expect a little less on others.",
             "",
+            *seen,
             "## Use",
             "",
             "```sh",

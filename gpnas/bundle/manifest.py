@@ -19,20 +19,25 @@ from pydantic import (
 
 from gpnas.errors import BundleError
 
-VERSION = 1
+VERSION = 2
 """Version of the format; raised when a reader of an older one could not use or verify the new."""
 
 MANIFEST = "manifest.json"
 README = "README.md"
+PICTURE = "picture.png"
 SUMS = "SHA256SUMS"
 
 MAX_MEMBERS = 64
+MAX_PICTURE = 16 * 2**20
+"""Bytes."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class ModelCard(_Strict):
@@ -41,6 +46,16 @@ class ModelCard(_Strict):
     file: Literal["README.md"]
     sha256: Digest
     bytes: int = Field(ge=0)
+
+
+class PictureFile(_Strict):
+    """What the networks do, seen: LR, bicubic, their average, HR. Since version 2."""
+
+    file: Literal["picture.png"]
+    sha256: Digest
+    bytes: int = Field(ge=0, le=MAX_PICTURE)
+    caption: str
+    """What it shows, in a sentence or two."""
 
 
 class MemberArchitecture(_Strict):
@@ -107,6 +122,8 @@ class Manifest(_Strict):
     journal: dict[str, JsonValue] | None
     """What the search's journal says of the members; None where there was no search."""
     model_card: ModelCard
+    picture: PictureFile | None = None
+    """None: there is none, as in every bundle of version 1."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:
@@ -118,6 +135,8 @@ class Manifest(_Strict):
             raise ValueError(f"the members' weights must sum to 1, but sum to {total}")
         if not isinstance(self.data.get("fingerprint"), str):
             raise ValueError("`data` must have a `fingerprint`, but has none")
+        if self.version < 2 and self.picture is not None:
+            raise ValueError("a bundle of version 1 has no picture, but this names one")
         return self
 
     def to_bytes(self) -> bytes:
@@ -128,7 +147,7 @@ class Manifest(_Strict):
 
 def manifest_schema() -> dict[str, Any]:
     """The manifest's JSON schema, for programs that read bundles without gpnas."""
-    return Manifest.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
 
 
 class _Version(BaseModel):

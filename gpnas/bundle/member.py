@@ -26,12 +26,23 @@ class Member:
     """Name of the candidate whose trial trained it."""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What the networks do, seen."""
+
+    png: bytes
+    """The file: LR, bicubic, the average, HR, side by side."""
+    caption: str
+    """What it shows, in a sentence or two."""
+
+
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """A bundle that has been read and verified to the last byte."""
 
     manifest: Manifest
     members: tuple[Member, ...]
+    picture: Picture | None = None
 
     @property
     def scale(self) -> int:

@@ -27,10 +27,11 @@ from gpnas.bundle.manifest import (
     Manifest,
     MemberFile,
     ModelCard,
+    PictureFile,
     parse_manifest,
     sums,
 )
-from gpnas.bundle.member import Bundle, Member
+from gpnas.bundle.member import Bundle, Member, Picture
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 
@@ -41,6 +42,10 @@ MAX_RATIO = 20
 PICKLES = (".bin", ".ckpt", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 """Suffixes of files that run code when they are loaded, or may."""
 
+PNG = b"\x89PNG\r\n\x1a\n"
+"""What such a file begins with."""
+
+Entry = ModelCard | PictureFile | MemberFile
 Read = Callable[[int], bytes]
 """Reads a file: as many bytes as asked for, one more where there are more."""
 
@@ -60,14 +65,22 @@ def read_bundle(path: Path) -> Bundle:
     with _opened(path) as files:
         manifest, text = _manifest(path, files)
         _check_names(path, files, manifest)
-        entries: tuple[ModelCard | MemberFile, ...] = (manifest.model_card, *manifest.members)
+        entries = _entries(manifest)
         digests = [(entry.file, entry.sha256) for entry in entries]
         digests.append((MANIFEST, hashlib.sha256(text).hexdigest()))
         if files[SUMS](MAX_MANIFEST) != sums(digests):
             raise BundleError(f"{path}: {MANIFEST} and {SUMS} must agree, but one has changed; {_AGAIN}")
         _verified(path, files, manifest.model_card)
+        picture = None if manifest.picture is None else _picture(path, files, manifest.picture)
         members = tuple(_member(path, files, entry) for entry in manifest.members)
-    return Bundle(manifest, members)
+    return Bundle(manifest, members, picture)
+
+
+def _picture(path: Path, files: Mapping[str, Read], entry: PictureFile) -> Picture:
+    content = _verified(path, files, entry)
+    if not content.startswith(PNG):
+        raise BundleError(f"{path}: {entry.file} must be a PNG file, but is not; {_AGAIN}")
+    return Picture(content, entry.caption)
 
 
 def _member(path: Path, files: Mapping[str, Read], entry: MemberFile) -> Member:
@@ -109,7 +122,13 @@ def is_bundle(path: Path) -> bool:
 
 
 def _names(manifest: Manifest) -> set[str]:
-    return {MANIFEST, SUMS, manifest.model_card.file, *(member.file for member in manifest.members)}
+    return {MANIFEST, SUMS, *(entry.file for entry in _entries(manifest))}
+
+
+def _entries(manifest: Manifest) -> tuple[Entry, ...]:
+    """The files that a manifest names."""
+    pictures = () if manifest.picture is None else (manifest.picture,)
+    return (manifest.model_card, *pictures, *manifest.members)
 
 
 def _manifest(path: Path, files: Mapping[str, Read]) -> tuple[Manifest, bytes]:
@@ -136,7 +155,7 @@ def _check_names(path: Path, files: Mapping[str, Read], manifest: Manifest) -> N
         raise BundleError(f"{path}: a bundle must hold {name}, but it is missing; {_AGAIN}")
 
 
-def _verified(path: Path, files: Mapping[str, Read], entry: ModelCard | MemberFile) -> bytes:
+def _verified(path: Path, files: Mapping[str, Read], entry: Entry) -> bytes:
     content = files[entry.file](entry.bytes)
     if len(content) != entry.bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(
@@ -213,9 +232,9 @@ def _reader(path: Path) -> Read:
 
 def _archive(path: Path, archive: zipfile.ZipFile) -> dict[str, Read]:
     entries = archive.infolist()
-    if len(entries) > MAX_MEMBERS + 3:
+    if len(entries) > MAX_MEMBERS + 4:
         raise BundleError(
-            f"{path}: a bundle holds at most {MAX_MEMBERS + 3} files, but this archive holds {len(entries)}"
+            f"{path}: a bundle holds at most {MAX_MEMBERS + 4} files, but this archive holds {len(entries)}"
         )
     content, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if content > MAX_RATIO * size + 2**20:

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from gpnas.bundle.card import model_card
-from gpnas.bundle.manifest import MANIFEST, README, SUMS, VERSION, Manifest, explain, sums
-from gpnas.bundle.member import Member
+from gpnas.bundle.manifest import MANIFEST, PICTURE, README, SUMS, VERSION, Manifest, explain, sums
+from gpnas.bundle.member import Member, Picture
 from gpnas.bundle.reading import is_bundle, is_zip
 from gpnas.errors import BundleError
 
@@ -40,6 +40,7 @@ def write_bundle(
     machine: Mapping[str, Any],
     licence: str | None = None,
     journal: Mapping[str, Any] | None = None,
+    picture: Picture | None = None,
 ) -> None:
     """Writes a bundle; an earlier bundle of that name is replaced, nothing else ever is.
 
@@ -55,6 +56,7 @@ def write_bundle(
         machine: what it was, as JSON.
         licence: of the weights, an SPDX identifier where there is one.
         journal: what the search's journal says of the members, as JSON.
+        picture: for the model card. Whose photographs they are is the caller's business.
 
     Raises:
         BundleError: something given breaks a rule, what lies there is not a bundle, or the disk is
@@ -82,10 +84,10 @@ def write_bundle(
             raise BundleError(f"{path.parent}: the folder that a bundle goes into must exist, but does not")
         _check_replaceable(path)
         if is_zip(path):
-            _write_zip(temporary, _contents(path, members, description))
+            _write_zip(temporary, _contents(path, members, description, picture))
             os.replace(temporary, path)
         else:
-            _write_folder(temporary, _contents(path, members, description))
+            _write_folder(temporary, _contents(path, members, description, picture))
             _replace_folder(temporary, path)
         _sync(path.parent)
     except OSError as error:
@@ -109,7 +111,7 @@ def _version() -> str:
 
 
 def _contents(
-    path: Path, members: Sequence[Member], description: Mapping[str, Any]
+    path: Path, members: Sequence[Member], description: Mapping[str, Any], picture: Picture | None
 ) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file, one at a time, so that one network's copy is in memory."""
     digests: list[tuple[str, str]] = []
@@ -132,6 +134,15 @@ def _contents(
         )
         yield name, content
     document = {**description, "members": entries}
+    if picture is not None:
+        digests.append((PICTURE, hashlib.sha256(picture.png).hexdigest()))
+        document["picture"] = {
+            "file": PICTURE,
+            "sha256": digests[-1][1],
+            "bytes": len(picture.png),
+            "caption": picture.caption,
+        }
+        yield PICTURE, picture.png
     placeholder = {"file": README, "sha256": "0" * 64, "bytes": 0}
     _checked(path, {**document, "model_card": placeholder})  # before the card relies on it
     card = model_card(document).encode()

@@ -23,6 +23,16 @@ def add_commands(command: Callable[..., Any]) -> None:
     export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
     export.add_argument("-o", "--output", type=Path, required=True, help="folder, or file with .zip")
 
+    export.add_argument("--licence", help="of the weights, such as CC-BY-4.0 (default: not stated)")
+    export.add_argument(
+        "--picture",
+        metavar="DIR",
+        type=Path,
+        help="show a part of a validation image of this folder of pairs in the model card; unasked, only "
+        "the shipped photographs are shown",
+    )
+    export.add_argument("--no-picture", action="store_true", help="show none")
+
     evaluate = command("evaluate", _evaluate, "measure a bundle: every network, every pair, all")
     evaluate.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
     evaluate.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
@@ -75,7 +85,13 @@ def natural(text: str) -> int:
 def _export(options: argparse.Namespace) -> Any:
     from gpnas.dispatch.delivery import export
 
-    document = export(options.search, options.top, options.output)
+    document = export(
+        options.search,
+        options.top,
+        options.output,
+        picture=options.picture or not options.no_picture,
+        licence=options.licence,
+    )
     if options.json:
         return document
     out.print(

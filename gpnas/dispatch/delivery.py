@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gpnas.bundle import Member, write_bundle
 from gpnas.diagnostics import Diagnostics, diagnose
+from gpnas.dispatch.picture import is_shipped, make_picture, validation_pairs
 from gpnas.dispatch.trial import NETWORK_FILE, RESIDUALS_FILE, candidate_folder
 from gpnas.engine import Engine
 from gpnas.errors import TrialError
@@ -147,7 +148,8 @@ def deliver(
         bundle=run / "bundle",
         diagnostics=diagnose(engine.surrogate),
     )
-    write_portfolio(run, journal, delivery.portfolio, delivery.to_json(), delivery.bundle)
+    seen = validation if is_shipped(journal.header["data"]) else None
+    write_portfolio(run, journal, delivery.portfolio, delivery.to_json(), delivery.bundle, seen=seen)
     journal.set_result("delivery", delivery.to_json())
     return delivery
 
@@ -211,7 +213,8 @@ def deliver_networks(
             for each in sorted(finished, key=lambda each: -(each.value or 0.0))
         ],
     }
-    write_portfolio(run, journal, portfolio, document, run / "bundle")
+    seen = validation if is_shipped(journal.header["data"]) else None
+    write_portfolio(run, journal, portfolio, document, run / "bundle", seen=seen)
     journal.set_result("delivery", document)
     return document
 
@@ -253,13 +256,18 @@ def trained_weights(run: Path, candidate: Candidate) -> dict[str, Tensor]:
     return state
 
 
-def export(run: Path, top: int, output: Path) -> dict[str, Any]:
+def export(
+    run: Path, top: int, output: Path, *, picture: bool | Path = True, licence: str | None = None
+) -> dict[str, Any]:
     """Writes a bundle of the best portfolio of a finished search.
 
     Args:
         run: its run folder.
         top: how many networks.
         output: a folder, or a file that ends in .zip.
+        picture: whether the model card shows one where the data are the shipped photographs; other
+            people's are shown only where their folder is given here.
+        licence: of the weights, an SPDX identifier where there is one.
 
     Returns:
         A JSON document: the portfolio's architectures, weights and PSNR in dB, the bundle.
@@ -267,6 +275,7 @@ def export(run: Path, top: int, output: Path) -> dict[str, Any]:
     Raises:
         JournalError: there is no such run.
         TrialError: the search has not finished.
+        DataError: the folder of the picture holds other validation images.
         BundleError: the bundle cannot be written.
     """
     run = run.absolute()
@@ -277,7 +286,13 @@ def export(run: Path, top: int, output: Path) -> dict[str, Any]:
         trained = {row["id"] for row in delivery["ranking"]}
         candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]
         portfolio = choose_portfolio(run, candidates, top)
-        write_portfolio(run, journal, portfolio, delivery, output)
+        header = journal.header
+        seen = None
+        if isinstance(picture, Path):
+            seen = validation_pairs(header, picture)
+        elif picture and is_shipped(header["data"]):
+            seen = validation_pairs(header, None)
+        write_portfolio(run, journal, portfolio, delivery, output, seen=seen, licence=licence)
     return {
         "portfolio": [member.architecture.to_json() for member in portfolio.members],
         "weights": list(portfolio.weights),
@@ -302,7 +317,14 @@ def _portfolio_of(candidates: Sequence[Candidate], gram: Tensor, size: int) -> P
 
 
 def write_portfolio(
-    run: Path, journal: Journal, portfolio: Portfolio, delivery: Mapping[str, Any], output: Path
+    run: Path,
+    journal: Journal,
+    portfolio: Portfolio,
+    delivery: Mapping[str, Any],
+    output: Path,
+    *,
+    seen: PairSet | None = None,
+    licence: str | None = None,
 ) -> None:
     """Writes a portfolio's bundle, with what the journal tells of it.
 
@@ -312,6 +334,8 @@ def write_portfolio(
         portfolio: to write.
         delivery: the search's, as JSON.
         output: the bundle's folder or zip file.
+        seen: validation pairs of which the model card shows a part; None: no picture.
+        licence: of the weights.
 
     Raises:
         TrialError: a network's weights are missing or damaged.
@@ -345,6 +369,8 @@ def write_portfolio(
         versions=header["versions"],
         machine=header["machine"],
         journal=journal.excerpt(member.id for member in portfolio.members),
+        licence=licence,
+        picture=None if seen is None else make_picture(members, seen),
     )
 
 

@@ -1,0 +1,121 @@
+"""The picture of a bundle's model card: what its networks do, seen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from gpnas.bundle import Member, Picture
+from gpnas.errors import DataError
+from gpnas_trainers import build
+from gpnas_trainers.infer import upscale
+from gpnas_trainers.metrics import psnr
+from gpnas_trainers.pairs import Camera, PairsError, PairSet, bicubic_upscale, open_pairs, prepare
+
+SIDE = 192
+"""HR pixels of a view, at most."""
+MARGIN = 32
+"""LR pixels around a view that the networks see besides."""
+GAP = 4
+"""White pixels between views."""
+
+
+def is_shipped(data: Mapping[str, Any]) -> bool:
+    """Whether a search's data, as its journal describes them, are photographs that packages ship.
+
+    Only these may be shown unasked: anyone else's photographs may be private.
+    """
+    return data.get("camera") is not None and data.get("source") == "photographs"
+
+
+def validation_pairs(header: Mapping[str, Any], source: Path | None) -> PairSet:
+    """The pairs that validated a search, opened anew.
+
+    Args:
+        header: of its journal.
+        source: folder of the pairs; None for the shipped photographs.
+
+    Raises:
+        DataError: the folder cannot be used, or its validation images are others.
+    """
+    data = header["data"]
+    settings = {name: tuple(value) for name, value in (data.get("camera") or {}).items()}
+    try:
+        folder = prepare(
+            source,
+            header["scale"],
+            camera=Camera(**settings) if source is None else None,
+            minimum_side=header["recipe"].get("hr_patch", 48),
+            workers=None,
+        )
+        pairs = open_pairs(folder, "validation")
+    except PairsError as error:
+        raise DataError(str(error)) from None
+    if pairs.fingerprint != data.get("validation"):
+        raise DataError(
+            f"{source or 'the photographs'}: a picture must show an image that validated the search, but "
+            "this folder's are others; name the folder that was searched on"
+        )
+    return pairs
+
+
+def make_picture(members: Sequence[Member], pairs: PairSet) -> Picture:
+    """A part of the first validation image: LR, bicubic, the average of the networks, HR.
+
+    The part is the one with most detail (the largest mean gradient of HR), so that no one chose it by
+    what the networks make of it. They see its surroundings too, and all eight flips and transposes.
+
+    Args:
+        members: with their weights.
+        pairs: that validated them.
+    """
+    scale = pairs.scale
+    lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in pairs.image(0))
+    side = min(SIDE // scale, *lr.shape[1:])
+    y, x = _most_detail(hr, scale, side)
+    top, left = max(0, y - MARGIN), max(0, x - MARGIN)
+    near = lr[:, top : y + side + MARGIN, left : x + side + MARGIN]
+    networks = []
+    for member in members:
+        network = build(member.architecture.family, scale, **member.architecture.axes)
+        network.load_state_dict(dict(member.state))
+        networks.append(network)
+    sr = upscale(networks, near, scale, tile=0, weights=[member.weight for member in members])
+    inner = [slice(scale * start, scale * (start + side)) for start in (y - top, x - left)]
+    bicubic, average = (image[:, inner[0], inner[1]] for image in (bicubic_upscale(near, scale), sr))
+    truth = hr[:, scale * y : scale * (y + side), scale * x : scale * (x + side)]
+    small = lr[:, y : y + side, x : x + side]
+    small = small.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+    caption = (
+        f"LR, bicubic ({psnr(bicubic, truth):.2f} dB), the average of the networks "
+        f"({psnr(average, truth):.2f} dB) and HR: the part with most detail of {pairs.names[0]}, an image "
+        "that validated the search."
+    )
+    return Picture(_png([small, bicubic, average, truth]), caption)
+
+
+def _most_detail(hr: Tensor, scale: int, side: int) -> tuple[int, int]:
+    """Corner in LR pixels of the square of `side` LR pixels in which HR has the largest gradients."""
+    grey = hr.mean(dim=0)
+    gradient = grey.diff(dim=0).abs()[:, :-1] + grey.diff(dim=1).abs()[:-1]
+    step = 4 * scale
+    means = avg_pool2d(gradient[None, None], scale * side - 1, stride=step)[0, 0]
+    place = int(means.argmax())
+    return 4 * (place // means.shape[1]), 4 * (place % means.shape[1])
+
+
+def _png(views: Sequence[Tensor]) -> bytes:
+    """Views (3, H, W) side by side, in a PNG file without any metadata."""
+    gap = torch.ones(3, views[0].shape[1], GAP)
+    parts = [part for view in views for part in (view, gap)][:-1]
+    pixels = (torch.cat(parts, dim=2).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous()
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, "PNG", optimize=True)
+    return file.getvalue()
