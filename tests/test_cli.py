@@ -72,6 +72,9 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     bad.write_text("scale: 2\nfamilies:\n  drn: {featuers: 8}\n")
     assert f"{bad}:3: unknown key `families.drn.featuers`" in error(capsys, "space", str(bad))
     assert "bundle" in error(capsys, "evaluate", str(tmp_path / "none"))
+    assert "the folder of the file must exist" in error(
+        capsys, "evaluate", str(GOLDEN_BUNDLE), "--markdown", str(tmp_path / "none" / "table.md")
+    )
     assert str(tmp_path / "none") in error(
         capsys, "search", "--space", "drn", "--data", str(tmp_path / "none"), "--run", str(tmp_path / "run")
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from gpnas import DataError
 from gpnas.cli.console import log, out, plain, positive
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ def _evaluate(options: argparse.Namespace) -> Any:
     from gpnas.bundle import read_bundle
     from gpnas.evaluation import evaluate, evaluation_pairs, to_markdown
 
+    if options.markdown is not None and not options.markdown.parent.is_dir():
+        # told now, and not after minutes of measuring
+        raise DataError(f"{options.markdown}: the folder of the file must exist, but does not; make it first")
     bundle = read_bundle(options.bundle)
     pairs = evaluation_pairs(bundle, options.data, lambda line: log.print(plain(line)))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
