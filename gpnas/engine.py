@@ -223,6 +223,11 @@ class Engine:
         return self._features
 
     @property
+    def columns(self) -> tuple[Column, ...]:
+        """What the features mean."""
+        return self._columns
+
+    @property
     def surrogate(self) -> Posterior:
         """What the observations so far have taught."""
         return self._fitted()

@@ -76,6 +76,34 @@ class Disagreement:
         return cls(torch.from_numpy(found), math.sqrt(float(left @ left) / len(left)))
 
 
+def leave_one_out(
+    x: Tensor,  # (n, d)
+    correlation: Tensor,  # (n, n)
+    columns: Sequence[Column],
+) -> tuple[float, float]:
+    """Error of the correlations that are predicted of a network as if it had not been trained.
+
+    Each network is left out once, and its correlations with the others are predicted from theirs alone.
+
+    Returns:
+        Root mean square error over all that were measured, and that of the others' mean correlation as the
+        prediction; NaN where there are fewer than three networks.
+    """
+    own, plain = [], []
+    for left in range(len(x) if len(x) > 2 else 0):
+        rest = [index for index in range(len(x)) if index != left]
+        among = correlation[rest][:, rest]
+        truth = correlation[left, rest]
+        known = ~truth.isnan()
+        pairs = among[tuple(torch.triu_indices(len(rest), len(rest), 1))]
+        fitted = Disagreement.fitted(x[rest], among, columns)
+        own.append((fitted(x[[left]], x[rest], columns)[0] - truth)[known])
+        plain.append((pairs[~pairs.isnan()].mean() - truth)[known])
+    if not own:
+        return math.nan, math.nan
+    return tuple(float(torch.cat(each).square().mean().sqrt()) for each in (own, plain))  # type: ignore[return-value]
+
+
 def _terms(a: Tensor, b: Tensor, columns: Sequence[Column]) -> Tensor:  # (p, d), (q, d) -> (p, q, 2d + 3)
     """Constant; whether the architectures differ; the distance in each column, plain and levelling off,
     and that in all columns, levelling off."""

@@ -24,9 +24,11 @@ OPTIONS = {
     "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "
     "--output --scale --seed --synthetic --validation --workers DIR",
     "train": "--address --architecture --batch-size --budget-hours --concurrent --data --ema-decay "
-    "--evaluate-every --hr-patch --json --learning-rate --micro-batch --ms-ssim-weight --precision --recipe "
+    "--evaluate-every --hr-patch --json --learning-rate --max-gmacs --max-parameters --micro-batch "
+    "--ms-ssim-weight --precision --recipe "
     "--run --scale --schedule --seed --steps --tensorboard --top --warm-start --warmup-steps RUN",
-    "export": "--json --licence --no-picture --output --picture --top RUN",
+    "portfolio": "--json --max-gmacs --max-parameters --top RUN",
+    "export": "--json --licence --max-gmacs --max-parameters --no-picture --output --picture --top RUN",
     "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
     "--self-ensemble --tile --tiles BUNDLE",
     "convert": "--json --output BUNDLE NETWORK",

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gpnas.bundle import read_bundle
-from gpnas.dispatch.delivery import residual_products
+from gpnas.dispatch.products import residual_products
 from gpnas.dispatch.recall import explain_search
 from gpnas.ensemble import load_networks
 from gpnas.evaluation import evaluate, evaluation_pairs

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,13 +19,15 @@ from gpnas.bundle import read_bundle
 from gpnas.cli import main
 from gpnas.dispatch.delivery import deliver
 from gpnas.dispatch.final import architecture_of
+from gpnas.dispatch.products import products_of, residual_products
 from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.search import Request, plan
 from gpnas.dispatch.trial import Trial, trial_config
-from gpnas.errors import SpaceError
+from gpnas.errors import SpaceError, TrialError
 from gpnas.journal import Journal, status
 from gpnas.records import Observation
 from gpnas_trainers import build
+from gpnas_trainers.cost import gmacs
 from gpnas_trainers.pairs import open_pairs
 from gpnas_trainers.train import Recipe, evaluate, train
 
@@ -211,6 +214,61 @@ def test_given_networks_begin_with_those_of_a_bundle_at_another_scale(
     assert "fresh: " in notes[0]
     assert list((home / "given/candidates/c0001/tensorboard").glob("events.out.tfevents.*"))
     assert not (home / "given/candidates/c0001/initial.safetensors").exists()
+
+
+def test_the_products_are_kept_and_extended(search: Path, tmp_path: Path) -> None:
+    """One file, equal to what all residuals give at once; what is damaged or gone is computed again."""
+    run = tmp_path / "run"
+    shutil.copytree(search / "candidates", run / "candidates")
+    with Journal.read(search) as journal:
+        candidates = journal.candidates()
+    files = [run / "candidates" / each.id / "residuals.safetensors" for each in candidates]
+    expected = residual_products(files)
+    two = products_of(run, candidates[1:])
+    torch.testing.assert_close(two, expected[:, 1:, 1:], rtol=1e-12, atol=0)
+    torch.testing.assert_close(products_of(run, candidates), expected, rtol=1e-12, atol=0)
+    files[1].unlink()  # no longer needed
+    turned = products_of(run, candidates[::-1])
+    torch.testing.assert_close(turned, expected.flip(1, 2), rtol=1e-12, atol=0)
+    (run / "products.safetensors").write_bytes(b"torn")
+    with pytest.raises(TrialError, match="residuals must be readable"):
+        products_of(run, candidates)
+    torch.testing.assert_close(products_of(run, candidates[::2]), expected[:, ::2, ::2], rtol=1e-12, atol=0)
+
+
+def test_the_command_tells_frontier_and_what_is_untrained(
+    search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["portfolio", str(search), "--top", "3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    with Journal.read(search) as journal:
+        psnr = {each.candidate.id: each.value for each in journal.observations()}
+        candidates = {each.id: each for each in journal.candidates()}
+    rows = document["frontier"]
+    assert [row["psnr"] for row in rows] == sorted(row["psnr"] for row in rows)
+    for row in rows:
+        members = [candidates[name].architecture for name in row["members"]]
+        assert row["gmacs"] == pytest.approx(sum(gmacs(m.family, 2, 120, 120, **m.axes) for m in members))
+        assert row["parameters"] == sum(
+            tensor.numel() for m in members for tensor in build(m.family, 2, **m.axes).state_dict().values()
+        )
+        if len(members) == 1:
+            assert row["psnr"] == pytest.approx(psnr[row["members"][0]], abs=1e-4)
+    ways = {row["way"]: row for row in document["compared"]}
+    assert ways["by their errors"]["psnr"] >= ways["best by PSNR"]["psnr"] - 1e-9
+    untrained = document["untrained"]
+    trained = [each.architecture for each in candidates.values()]
+    assert untrained["architectures"] == 4 - len(set(trained))
+    assert all(row["architecture"] not in [each.to_json() for each in trained] for row in untrained["rows"])
+    assert untrained["leave_one_out"]["networks"] == 3
+    cheapest = rows[0]["gmacs"]
+    limit = ["--max-gmacs", str(cheapest * 1.001)]
+    assert main(["portfolio", str(search), "--top", "1", *limit, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["choice"]["gmacs"] == pytest.approx(cheapest)
+    assert main(["portfolio", str(search), "--top", "2", *limit]) == 1
+    assert "no 2 of the 3 networks keep the limits together" in capsys.readouterr().err
+    assert main(["portfolio", str(search)]) == 0
+    assert "left out once" in capsys.readouterr().out
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from gpnas import Engine, Observation, SearchSpace
-from gpnas.heterogeneity import CORRELATION, Disagreement, log_portfolio_improvement, measured_correlation
+from gpnas.heterogeneity import (
+    CORRELATION,
+    Disagreement,
+    leave_one_out,
+    log_portfolio_improvement,
+    measured_correlation,
+)
 from gpnas.portfolio import choose
 from gpnas.records import Candidate
 from gpnas.space import CategoricalAxis, Column, Family, IntegerAxis
@@ -172,3 +178,17 @@ def test_correlations_are_read_from_observations() -> None:
     assert found[0, 1] == found[1, 0] == 0.97
     assert found.diagonal().tolist() == [1.0, 1.0, 1.0]
     assert bool(found[2, :2].isnan().all())
+
+
+def test_what_distance_explains_is_predicted_of_a_network_left_out() -> None:
+    """Correlations that fall with distance exactly; their mean as the prediction errs by their spread."""
+    x = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
+    apart = (x - x.T).abs()
+    correlation = 0.95 - 0.2 * apart + 0.05 * torch.eye(9)
+    error, guess = leave_one_out(x, correlation, COLUMNS[:1])
+    assert error < 0.01
+    distances = apart[~torch.eye(9, dtype=torch.bool)]
+    assert guess == pytest.approx(0.2 * float(distances.std()), rel=0.1)
+    correlation[2, 5] = correlation[5, 2] = math.nan  # not measured: not judged by
+    assert leave_one_out(x, correlation, COLUMNS[:1])[0] < 0.01
+    assert all(map(math.isnan, leave_one_out(x[:2], correlation[:2, :2], COLUMNS[:1])))

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 
 import gpnas.portfolio
-from gpnas.portfolio import choose
+from gpnas.portfolio import Limits, choose, correlations, frontier
 
 
 def residual_images(n: int = 7, images: int = 3, pixels: int = 400, seed: int = 0) -> torch.Tensor:
@@ -97,6 +97,87 @@ def test_swaps_find_what_enumeration_finds(monkeypatch: pytest.MonkeyPatch) -> N
         assert greedy <= exact + 1e-12
         found += greedy == pytest.approx(exact, abs=1e-12)
     assert found >= 18
+
+
+def test_the_weights_of_two_are_those_of_the_closed_form() -> None:
+    """On one image, w = (g22 - g12) / (g11 + g22 - 2 g12), where that lies in [0, 1]."""
+    for seed in range(10):
+        gram = products(residual_images(n=2, images=1, seed=seed))
+        (g11, g12), (_, g22) = gram[0].tolist()
+        weight = min(1.0, max(0.0, (g22 - g12) / (g11 + g22 - 2 * g12)))
+        choice = choose(gram, 2, convex=True)
+        found = choice.weights[choice.members.index(0)]
+        assert found == pytest.approx(weight, abs=1e-3)
+        mse = weight**2 * g11 + 2 * weight * (1 - weight) * g12 + (1 - weight) ** 2 * g22
+        assert choice.psnr == pytest.approx(-10 * np.log10(mse), abs=1e-5)
+
+
+COSTS = torch.tensor([[3.0, 1.0], [1.0, 5.0], [4.0, 1.0], [1.5, 2.0], [5.0, 9.0], [2.6, 6.0], [0.9, 3.0]])
+
+
+@pytest.mark.parametrize("enumerated", [True, False])
+@pytest.mark.parametrize("largest", [(9.0, 9.0), (6.0, 12.0), (4.45, 11.0)])
+def test_limits_hold_for_the_members_together(
+    monkeypatch: pytest.MonkeyPatch, enumerated: bool, largest: tuple[float, float]
+) -> None:
+    """Against all subsets that keep them; greedily, the choice keeps them too and is seldom worse."""
+    if not enumerated:
+        monkeypatch.setattr(gpnas.portfolio, "EXHAUSTIVE", 0)
+    same = 0
+    for seed in range(10):
+        gram = products(residual_images(seed=seed))
+        allowed = [
+            subset
+            for subset in itertools.combinations(range(7), 3)
+            if (COSTS[list(subset)].sum(dim=0) <= torch.tensor(largest)).all()
+        ]
+        best = max(choose(gram[:, s][:, :, s], 3).psnr for s in map(list, allowed))
+        choice = choose(gram, 3, limits=Limits(COSTS, torch.tensor(largest)))
+        assert tuple(sorted(choice.members)) in allowed
+        assert choice.psnr <= best + 1e-9
+        same += choice.psnr == pytest.approx(best, abs=1e-9)
+    assert same == 10 if enumerated else same >= 7
+    with pytest.raises(ValueError, match="no 3 of the 7 networks keep the limits together"):
+        choose(gram, 3, limits=Limits(COSTS, torch.tensor([3.0, 50.0])))
+
+
+def test_the_frontier_holds_all_that_no_other_beats() -> None:
+    gram, cost = products(residual_images()), COSTS[:, 0]
+    every = [
+        (float(cost[list(s)].double().sum()), choose(gram[:, list(s)][:, :, list(s)], k).psnr)
+        for k in (1, 2, 3)
+        for s in itertools.combinations(range(7), k)
+    ]
+    expected = sorted(
+        (c, p) for c, p in every if not any((d <= c and q > p) or (d < c and q >= p) for d, q in every)
+    )
+    found = frontier(gram, cost, 3)
+    assert [c for c, _ in found] == pytest.approx([c for c, _ in expected])
+    assert [choice.psnr for _, choice in found] == pytest.approx([p for _, p in expected])
+    limited = frontier(gram, cost, 3, limits=Limits(COSTS[:, 1:], torch.tensor([6.0])))
+    assert all(COSTS[list(choice.members), 1].sum() <= 6 for _, choice in limited)
+    weighed = frontier(gram, cost, 3, convex=True)
+    for spent, choice in found:
+        assert max(each.psnr for least, each in weighed if least <= spent + 1e-9) >= choice.psnr - 1e-9
+
+
+def test_the_frontier_of_many_networks_is_close_to_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gram, cost = products(residual_images()), COSTS[:, 0]
+    exact = frontier(gram, cost, 3)
+    monkeypatch.setattr(gpnas.portfolio, "EXHAUSTIVE", 0)
+    near = frontier(gram, cost, 3)
+    assert [choice.psnr for _, choice in near] == sorted(choice.psnr for _, choice in near)
+    assert near[-1][1].psnr == pytest.approx(exact[-1][1].psnr, abs=1e-9)
+    for spent, choice in near:
+        # nothing is better than what is exact at the same cost
+        assert choice.psnr <= max(each.psnr for least, each in exact if least <= spent + 1e-9) + 1e-9
+
+
+def test_correlations_are_those_of_numpy() -> None:
+    """Of errors without a mean, which uncentred correlations then are."""
+    residuals = residual_images(images=1)
+    residuals -= residuals.mean(dim=2, keepdim=True)
+    np.testing.assert_allclose(correlations(products(residuals)), np.corrcoef(residuals[0]), atol=1e-12)
 
 
 def test_what_breaks_a_rule_is_named() -> None:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gpnas import GpnasError, __version__
-from gpnas.cli import bundles, data, train
+from gpnas.cli import bundles, data, portfolio, train
 from gpnas.cli.console import log, out, plain, positive
 from gpnas.records import STRATEGIES
 
@@ -132,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
 
     data.add_commands(commands, command)
+    portfolio.add_command(command)
     train.add_command(command)
 
     bundles.add_commands(command)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from gpnas import DataError
-from gpnas.cli.console import log, out, plain, positive
+from gpnas.cli.console import add_limits, limits_of, log, out, plain, positive
 
 if TYPE_CHECKING:
     from gpnas.evaluation import Evaluation
@@ -22,6 +22,7 @@ def add_commands(command: Callable[..., Any]) -> None:
     export = command("export", _export, "write a bundle of a finished search")
     export.add_argument("search", metavar="RUN", type=Path, help="run folder")
     export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
+    add_limits(export)
     export.add_argument("-o", "--output", type=Path, required=True, help="folder, or file with .zip")
 
     export.add_argument("--licence", help="of the weights, such as CC-BY-4.0 (default: not stated)")
@@ -84,12 +85,13 @@ def natural(text: str) -> int:
 
 
 def _export(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.delivery import export
+    from gpnas.dispatch.delivery import Allowance, export
 
     document = export(
         options.search,
         options.top,
         options.output,
+        allowance=Allowance(**limits_of(options)),
         picture=options.picture or not options.no_picture,
         licence=options.licence,
     )

@@ -23,3 +23,17 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
     return number
+
+
+def add_limits(sub: argparse.ArgumentParser) -> None:
+    """Options of what the networks of a portfolio may cost together."""
+    sub.add_argument(
+        "--max-gmacs", type=float, help="of all networks together, at 120×120 LR pixels (default: any)"
+    )
+    sub.add_argument("--max-parameters", type=float, help="of all networks together (default: any)")
+
+
+def limits_of(options: argparse.Namespace) -> dict[str, float]:
+    """What these options say, as an `Allowance` takes it."""
+    given = {"gmacs": options.max_gmacs, "parameters": options.max_parameters}
+    return {name: limit for name, limit in given.items() if limit is not None}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gpnas.cli.console import log, out, plain, positive
+from gpnas.cli.console import add_limits, limits_of, log, out, plain, positive
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -42,6 +42,7 @@ def add_command(command: Callable[..., Any]) -> None:
     train = command("train", _train, "train a search's portfolio, or given networks, to the end")
     train.add_argument("search", metavar="RUN", type=Path, nargs="?", help="run folder of a finished search")
     train.add_argument("--top", type=positive, help="networks of the portfolio (default: the search's)")
+    add_limits(train)
     train.add_argument(
         "--architecture",
         metavar="NETWORK",
@@ -126,6 +127,7 @@ class _Watcher:
 
 
 def _train(options: argparse.Namespace) -> Any:
+    from gpnas.dispatch.delivery import Allowance
     from gpnas.dispatch.final import FinalRequest, run_final
 
     given = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in RECIPE}
@@ -137,6 +139,7 @@ def _train(options: argparse.Namespace) -> Any:
                 architectures=tuple(options.architecture),
                 run=options.run,
                 top=options.top,
+                allowance=Allowance(**limits_of(options)),
                 data=options.data,
                 scale=options.scale,
                 recipe_file=options.recipe,

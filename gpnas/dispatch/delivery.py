@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from gpnas.bundle import Member, write_bundle
 from gpnas.diagnostics import Diagnostics, diagnose
 from gpnas.dispatch.picture import is_shipped, make_picture, validation_pairs
-from gpnas.dispatch.trial import NETWORK_FILE, RESIDUALS_FILE, candidate_folder
+from gpnas.dispatch.pricing import TILE
+from gpnas.dispatch.products import products_of
+from gpnas.dispatch.trial import NETWORK_FILE, candidate_folder
 from gpnas.engine import Engine
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
-from gpnas.portfolio import choose
+from gpnas.portfolio import Limits, choose, correlations
 from gpnas.records import Candidate, Observation, Portfolio
 from gpnas_trainers import build
-from gpnas_trainers.cost import parameters
+from gpnas_trainers.cost import gmacs, parameters
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
 
 LEAST_SHARE = 0.1
 """Least weight of a portfolio's member, relative to an equal share."""
-
-PIXELS = 100_000
-"""So many of an image's values are multiplied at a time."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def deliver(
     if not ranking:
         reasons = "; ".join(sorted({observation.failure or "" for observation in observations}))
         raise TrialError(f"at least one trial must succeed, but all {len(observations)} failed: {reasons}")
-    portfolio = choose_portfolio(run, [ranked.candidate for ranked in ranking], size)
+    portfolio = choose_portfolio(run, [ranked.candidate for ranked in ranking], size, validation.scale)
     delivery = Delivery(
         run=run,
         seconds=time.monotonic() - begun,
@@ -179,12 +178,9 @@ def deliver_networks(
         reasons = "; ".join(sorted({each.failure or "" for each in observations}))
         raise TrialError(f"at least one training must succeed, but all {len(observations)} failed: {reasons}")
     candidates = [each.candidate for each in finished]
-    files = [candidate_folder(run, candidate) / RESIDUALS_FILE for candidate in candidates]
-    gram = residual_products(files)
-    portfolio = _portfolio_of(candidates, gram, len(candidates))
+    gram = products_of(run, candidates)
+    portfolio = choose_portfolio(run, candidates, len(candidates), validation.scale)
     best = max(finished, key=lambda each: each.value or 0.0)
-    mean = gram.mean(dim=0)
-    root = mean.diagonal().clamp_min(1e-30).sqrt()
     document = {
         "run": str(run),
         "seconds": time.monotonic() - begun,
@@ -197,8 +193,8 @@ def deliver_networks(
         "bundle": str(run / "bundle"),
         "images": len(validation),
         "candidates": [candidate.id for candidate in candidates],
-        "gram": mean.tolist(),
-        "correlation": (mean / root / root[:, None]).tolist(),
+        "gram": gram.mean(dim=0).tolist(),
+        "correlation": correlations(gram).tolist(),
         "ranking": [
             {
                 "id": each.candidate.id,
@@ -257,7 +253,13 @@ def trained_weights(run: Path, candidate: Candidate) -> dict[str, Tensor]:
 
 
 def export(
-    run: Path, top: int, output: Path, *, picture: bool | Path = True, licence: str | None = None
+    run: Path,
+    top: int,
+    output: Path,
+    *,
+    allowance: Allowance | None = None,
+    picture: bool | Path = True,
+    licence: str | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle of the best portfolio of a finished search.
 
@@ -265,6 +267,7 @@ def export(
         run: its run folder.
         top: how many networks.
         output: a folder, or a file that ends in .zip.
+        allowance: what they may cost together.
         picture: whether the model card shows one where the data are the shipped photographs; other
             people's are shown only where their folder is given here.
         licence: of the weights, an SPDX identifier where there is one.
@@ -280,12 +283,9 @@ def export(
     """
     run = run.absolute()
     with Journal.read(run) as journal:
-        delivery = journal.result("delivery")
-        if delivery is None:
-            raise TrialError(f"{run}: a search must be finished before its export; run `gpnas search` again")
-        trained = {row["id"] for row in delivery["ranking"]}
-        candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]
-        portfolio = choose_portfolio(run, candidates, top)
+        candidates = finished_candidates(run, journal)
+        portfolio = choose_portfolio(run, candidates, top, journal.header["scale"], allowance)
+        delivery = journal.result("delivery") or {}
         header = journal.header
         seen = None
         if isinstance(picture, Path):
@@ -301,18 +301,61 @@ def export(
     }
 
 
-def choose_portfolio(run: Path, candidates: Sequence[Candidate], size: int) -> Portfolio:
+@dataclass(frozen=True)
+class Allowance:
+    """What the members of a portfolio may cost together, when images are upscaled."""
+
+    gmacs: float = math.inf
+    """Of one forward pass of all at 120×120 LR pixels."""
+    parameters: float = math.inf
+
+    def costs(self, candidates: Sequence[Candidate], scale: int) -> Tensor:  # (n, 2)
+        """GMACs and parameters of each candidate's network."""
+        rows = []
+        for each in candidates:
+            family, axes = each.architecture.family, each.architecture.axes
+            rows.append([gmacs(family, scale, TILE, TILE, **axes), parameters(family, scale, **axes)])
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def limits(self, costs: Tensor) -> Limits | None:
+        """None where everything is allowed."""
+        if math.inf == self.gmacs == self.parameters:
+            return None
+        return Limits(costs, torch.tensor([self.gmacs, self.parameters], dtype=torch.float64))
+
+
+def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
+    """The candidates among which a delivered run chose its portfolio.
+
+    Raises:
+        TrialError: it has delivered nothing yet.
+    """
+    delivery = journal.result("delivery")
+    if delivery is None:
+        raise TrialError(
+            f"{run}: a search must be finished before its portfolio is chosen; run `gpnas search` again"
+        )
+    trained = {row["id"] for row in delivery["ranking"]}
+    return [candidate for candidate in journal.candidates() if candidate.id in trained]
+
+
+def choose_portfolio(
+    run: Path, candidates: Sequence[Candidate], size: int, scale: int, allowance: Allowance | None = None
+) -> Portfolio:
     """The best average of `size` trained candidates, or of all if there are fewer.
 
     Raises:
-        TrialError: the residuals of one are missing or damaged.
+        TrialError: the residuals of one are missing or damaged, or no `size` of them keep the limits.
     """
-    files = [candidate_folder(run, candidate) / RESIDUALS_FILE for candidate in candidates]
-    return _portfolio_of(candidates, residual_products(files), min(size, len(candidates)))
-
-
-def _portfolio_of(candidates: Sequence[Candidate], gram: Tensor, size: int) -> Portfolio:
-    choice = choose(gram, size, convex=True, least=LEAST_SHARE / size)
+    allowance = allowance or Allowance()
+    size = min(size, len(candidates))
+    limits = allowance.limits(allowance.costs(candidates, scale))
+    try:
+        choice = choose(
+            products_of(run, candidates), size, convex=True, least=LEAST_SHARE / size, limits=limits
+        )
+    except ValueError as error:
+        raise TrialError(f"{run}: {error}") from None
     return Portfolio(tuple(candidates[index] for index in choice.members), choice.weights, choice.psnr)
 
 
@@ -401,37 +444,6 @@ def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
             )
         )
     return sorted(ranking, key=lambda ranked: (-ranked.predicted, ranked.candidate.id))
-
-
-def residual_products(files: Sequence[Path]) -> Tensor:
-    """Mean products of the networks' residuals, one Gram matrix per image.
-
-    With it the mean square error of an average with weights w is wᵀGw, exactly.
-
-    Args:
-        files: residuals of each network, as `dispatch.trial.residuals` makes them.
-
-    Returns:
-        (I, n, n) float64 for I images and n files.
-
-    Raises:
-        TrialError: a file is missing or damaged.
-    """
-    with ExitStack() as stack:
-        try:
-            opened = [stack.enter_context(safe_open(path, "pt")) for path in files]
-            products = []
-            for image in sorted(opened[0].keys()):  # one image at a time, so that memory stays small
-                rows = torch.stack([file.get_tensor(image).flatten() for file in opened])
-                # float32 would lose the fifth digit over a million pixels
-                parts = (part.double() for part in rows.split(PIXELS, dim=1))
-                products.append(sum(part @ part.T for part in parts) / rows.shape[1])
-        except (OSError, SafetensorError) as error:
-            raise TrialError(
-                f"{Path(files[0]).parents[1]}: every trained network's residuals must be readable, but "
-                f"{error}; start another run"
-            ) from None
-    return torch.stack(products)
 
 
 def bicubic_psnr(pairs: PairSet) -> float:

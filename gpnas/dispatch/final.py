@@ -19,7 +19,7 @@ import numpy as np
 import gpnas_trainers
 from gpnas.config import read_recipe_file
 from gpnas.dispatch.cores import one_core
-from gpnas.dispatch.delivery import choose_portfolio, deliver_networks
+from gpnas.dispatch.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.search import Listener, check_patch, run_trials
@@ -49,6 +49,8 @@ class FinalRequest:
     """Folder of this training; None is `final` in the search's."""
     top: int | None = None
     """Networks of the portfolio."""
+    allowance: Allowance = field(default_factory=Allowance)
+    """What they may cost together."""
     data: Path | None = None
     """Folder of LR/HR pairs; None is what the search was given."""
     scale: int | None = None
@@ -113,7 +115,7 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
     search = None
     if request.search is not None:
         search = request.search.absolute()
-        searched, architectures = _portfolio(search, request.top)
+        searched, architectures = _portfolio(search, request.top, request.allowance)
         run, scale = (request.run or search / FOLDER).absolute(), searched["scale"]
         if request.scale not in (None, scale):
             raise SpaceError(
@@ -241,22 +243,19 @@ def _value(text: str) -> AxisValue:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
-def _portfolio(search: Path, top: int | None) -> tuple[dict[str, Any], list[tuple[str | None, Architecture]]]:
+def _portfolio(
+    search: Path, top: int | None, allowance: Allowance
+) -> tuple[dict[str, Any], list[tuple[str | None, Architecture]]]:
     """What a finished search was, and its portfolio."""
     with Journal.read(search) as journal:
-        header, delivery = journal.header, journal.result("delivery")
+        header = journal.header
         if header.get("kind") == "final training":
             raise TrialError(f"{search}: is a final training itself; name the run folder of a search")
-        if delivery is None:
-            raise TrialError(
-                f"{search}: a search must be finished before its final training; run `gpnas search` again"
-            )
-        trained = {row["id"] for row in delivery["ranking"]}
-        candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]
+        candidates = finished_candidates(search, journal)
     size = top or header["portfolio"]
     if size > len(candidates):
         raise TrialError(f"{search}: `--top` must be at most the {len(candidates)} networks, but got {size}")
-    members = choose_portfolio(search, candidates, size).members
+    members = choose_portfolio(search, candidates, size, header["scale"], allowance).members
     return header, [(member.id, member.architecture) for member in members]
 
 
