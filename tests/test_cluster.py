@@ -7,15 +7,17 @@ import pickle
 import stat
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
-from gpnas.dispatch.cluster import token_file
+from gpnas.dispatch.cluster import asks_for_token, token_file
 from gpnas_trainers.checkpoint import TrainingError, read_checkpoint
 
 psutil = importlib.import_module("psutil")  # Ray brings its own
@@ -65,6 +67,22 @@ def test_the_dashboard_answers_to_the_token_alone(cluster: dict[str, str]) -> No
     right = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(right, timeout=10) as answer:
         assert json.load(answer)["result"] is True
+
+
+def test_a_cluster_that_answers_everyone_is_told_from_one_that_does_not(cluster: dict[str, str]) -> None:
+    class Open(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    assert asks_for_token(cluster["url"])
+    with HTTPServer(("127.0.0.1", 0), Open) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert not asks_for_token(f"http://127.0.0.1:{server.server_port}")
+        thread.join()
 
 
 def test_no_secret_enters_an_actors_environment(cluster: dict[str, dict[str, str]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,16 @@ def token_file() -> Path:
             "name another one in RAY_AUTH_TOKEN_PATH"
         ) from None
     return path
+
+
+def asks_for_token(url: str) -> bool:
+    """Whether a dashboard turns away whoever has no token; where it does not answer, it gives nothing."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a node is no business of a proxy
+    try:
+        with opener.open(f"{url}/api/v0/nodes?limit=1", timeout=10):
+            return False
+    except OSError:
+        return True
 
 
 @contextmanager
@@ -133,6 +144,11 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
         if cpus < 1:
             raise TrialError(f"a trial needs 1 CPU, but the cluster has {cpus:g}; add a worker node")
         url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+        if url and not asks_for_token(url):
+            raise TrialError(
+                f"a cluster must ask for a token, but {url} answers everyone; start every node of it with "
+                "RAY_AUTH_MODE=token"
+            )
         yield Cluster(url, token, cpus, total.get("GPU", 0.0))
     finally:
         ray.shutdown()
