@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -24,22 +25,35 @@ psutil = importlib.import_module("psutil")  # Ray brings its own
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, object]]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
     """What a driver of its own sees: Ray is started once in a process."""
+    run = tmp_path_factory.mktemp("run")
     script = """
 import json, os, sys
+from pathlib import Path
 os.environ |= {"AWS_SECRET_ACCESS_KEY": "s3cr3t", "HF_TOKEN": "s3cr3t"}
 from gpnas.dispatch.cluster import connected
 from ray.tune.execution.class_cache import _ActorClassCache
 from gpnas.dispatch.trial import Trial
+from gpnas.dispatch import preflight
+run = Path(sys.argv[1])
+def looked(*reading):
+    try:
+        preflight.preflight(run, reading)
+    except preflight.TrialError as error:
+        return str(error)
 with connected(None, 1) as cluster:
     actor = _ActorClassCache().get(Trial)
-    print(json.dumps({"url": cluster.dashboard, "token": cluster.token, "pid": os.getpid(),
+    good = looked(run)
+    preflight.LEAST_FREE = 10**18
+    bad = looked(run, run / "missing")
+    print(json.dumps({"run": str(run), "good": good, "bad": bad, "left": len(list(run.iterdir())),
+        "url": cluster.dashboard, "token": cluster.token, "pid": os.getpid(),
         "environment": actor._default_options["runtime_env"]["env_vars"]}), flush=True)
     sys.stdin.read()
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     yield json.loads(process.stdout.readline())
@@ -88,6 +102,20 @@ def test_a_cluster_that_answers_everyone_is_told_from_one_that_does_not(cluster:
 def test_no_secret_enters_an_actors_environment(cluster: dict[str, dict[str, str]]) -> None:
     assert "s3cr3t" not in cluster["environment"].values()
     assert "AWS_SECRET_ACCESS_KEY" not in cluster["environment"]
+
+
+def test_a_real_node_is_looked_at_before_the_first_trial(cluster: dict[str, str]) -> None:
+    """It lacks nothing; then a folder, and more room than any disk has. Nothing is left in the run folder."""
+    run = cluster["run"]
+    assert not cluster["good"]
+    assert not cluster["left"]
+    missing, disk = cluster["bad"].splitlines()
+    assert missing == (
+        f"node 127.0.0.1: trials read {run}/missing, but it is not there; set GPNAS_CACHE to a folder that "
+        "every node has"
+    )
+    said = rf"node 127\.0\.0\.1: 1e\+09 GB must be free in {run}, but [\d.]+ GB are; make room or choose .*"
+    assert re.fullmatch(said, disk)
 
 
 def test_a_token_is_made_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
