@@ -23,7 +23,7 @@ OPTIONS = {
     "--validation --workers DIR",
     "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "
     "--output --scale --seed --synthetic --validation --workers DIR",
-    "train": "--address --architecture --batch-size --budget-hours --concurrent --data --ema-decay "
+    "train": "--address --architecture --batch-size --budget-hours --concurrent --data --devices --ema-decay "
     "--evaluate-every --hr-patch --json --learning-rate --max-gmacs --max-parameters --micro-batch "
     "--ms-ssim-weight --precision --recipe "
     "--run --scale --schedule --seed --steps --tensorboard --top --warm-start --warmup-steps RUN",

@@ -17,11 +17,13 @@ from safetensors.torch import load_file
 
 from gpnas.bundle import read_bundle
 from gpnas.cli import main
+from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.delivery import deliver
-from gpnas.dispatch.final import architecture_of
+from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_final
 from gpnas.dispatch.products import products_of, residual_products
 from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.search import Request, plan
+from gpnas.dispatch.together import check_devices
 from gpnas.dispatch.trial import Trial, trial_config
 from gpnas.errors import SpaceError, TrialError
 from gpnas.journal import Journal, status
@@ -271,6 +273,41 @@ def test_the_command_tells_frontier_and_what_is_untrained(
     assert "left out once" in capsys.readouterr().out
 
 
+def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
+    """Ray Train with gloo on CPUs, from the checkpoint of a single process, beside a plain loop."""
+    network = "drn:features=4,blocks=1,stages=1"
+    settings = {"steps": 40, "batch_size": 3, "evaluate_every": 20}
+    request = FinalRequest(architectures=(network,), run=home / "two", recipe=settings, devices=2)
+    work = plan_final(request, print)
+    with Journal.create_or_open(work.run, work.header) as journal:
+        (candidate,) = _enter(work, journal)
+    trial = Trial(
+        trial_config(
+            candidate, run=work.run, pairs=work.pairs, scale=2, recipe=work.recipe, validation_images=2
+        )
+    )
+    begun = trial.step()["step"]
+    assert 0 < begun < 40
+    trial.cleanup()
+    arguments = ["--architecture", network, "--run", str(work.run), "--devices", "2"]
+    arguments += ["--steps", "40", "--batch-size", "3", "--evaluate-every", "20"]
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    with torch.random.fork_rng():
+        torch.manual_seed(candidate.seed)
+        plain = build("drn", 2, features=4, blocks=1, stages=1)
+    pairs = open_pairs(work.pairs, "train"), open_pairs(work.pairs, "validation")
+    progress = train(plain, *pairs, work.recipe, seed=candidate.seed)
+    found = load_file(work.run / "candidates" / candidate.id / "network.safetensors")
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=1e-3)
+    assert json.loads(done.stdout)["best"]["psnr"] == pytest.approx(progress.psnr, abs=1e-3)
+    with Journal.read(work.run) as journal:
+        rows = journal.progress(candidate.id)
+    assert {row.attempt for row in rows} == {2}
+    assert begun < rows[0].step <= rows[-1].step == 40
+
+
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(["train", *arguments]) == 1
     captured = capsys.readouterr()
@@ -300,6 +337,9 @@ def test_what_breaks_a_rule_is_one_line(
     ):
         recipe.write_text(text)
         assert expected in error(capsys, run, "--recipe", str(recipe))
+    assert "batch_size=2 and devices=3; lower --devices" in error(capsys, run, "--devices", "3")
+    with pytest.raises(TrialError, match="needs as many CPUs, but the cluster has 2"):
+        check_devices(3, Cluster(None, "", 2.0, 0.0))
     given = ["--architecture", "drn:features=4,blocks=1,stages=1"]
     assert "name it with --run" in error(capsys, *given)
     assert "name a run or a bundle" in error(capsys, *given, "--run", run, "--warm-start", "search")

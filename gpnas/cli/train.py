@@ -67,6 +67,9 @@ def add_command(command: Callable[..., Any]) -> None:
         train.add_argument(f"--{name}", type=kind, help=f"recipe: {text}")
     train.add_argument("--seed", type=int, help="of the trainings (default: the search's)")
     train.add_argument("--concurrent", type=positive, help="trainings side by side")
+    train.add_argument(
+        "--devices", type=positive, default=1, help="GPUs, else CPUs, that share each training (default: 1)"
+    )
     train.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
     train.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files")
@@ -147,6 +150,7 @@ def _train(options: argparse.Namespace) -> Any:
                 warm_start=options.warm_start,
                 seed=options.seed,
                 concurrent=options.concurrent,
+                devices=options.devices,
                 address=options.address,
                 budget_hours=options.budget_hours,
                 tensorboard=options.tensorboard,

@@ -190,7 +190,7 @@ class Conductor(Searcher):
     @_kept
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         candidate = self._running.get(trial_id)
-        if candidate is not None:
+        if candidate is not None and "step" in result:
             self._record(candidate, result)
             self._judge(trial_id, candidate)
 

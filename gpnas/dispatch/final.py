@@ -62,6 +62,8 @@ class FinalRequest:
     """`search`, `none`, or the path of a run folder or a bundle."""
     seed: int | None = None
     concurrent: int | None = None
+    devices: int = 1
+    """That share each training."""
     address: str | None = None
     """Of a running Ray cluster; None starts Ray on this machine."""
     budget_hours: float | None = None
@@ -135,6 +137,11 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
     pairs, data = _pairs(request, scale, recipe, searched, say)
     training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
     check_patch(training, recipe)
+    if recipe.batch_size < request.devices:
+        raise SpaceError(
+            f"each device needs a patch of every batch, but got batch_size={recipe.batch_size} "
+            f"and devices={request.devices}; lower --devices"
+        )
     warm_start = request.warm_start or (SEARCH if search else FRESH)
     seed = searched.get("seed", 0) if request.seed is None else request.seed
     concurrent = request.concurrent or min(searched.get("concurrent", CONCURRENT), len(architectures))
@@ -151,7 +158,7 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
         "trials": len(architectures),
         "concurrent": concurrent,
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine() | {"devices": request.devices},
     }
     return FinalPlan(
         run=run,
@@ -198,6 +205,7 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
                 trials=len(journal.candidates()),
                 concurrent=work.concurrent,
                 reading=[work.pairs],
+                devices=request.devices,
                 config=lambda candidate: trial_config(
                     candidate,
                     run=work.run,

@@ -32,6 +32,7 @@ from gpnas.dispatch.preflight import preflight
 from gpnas.dispatch.pricing import priced, recipe_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
+from gpnas.dispatch.together import check_devices, trial_on
 from gpnas.dispatch.trial import Trial, trial_config, trial_name
 from gpnas.dispatch.warm import sources_document
 from gpnas.engine import Engine
@@ -266,6 +267,7 @@ def run_trials(
     address: str | None = None,
     budget_hours: float | None = None,
     reading: Sequence[Path] = (),
+    devices: int = 1,
 ) -> None:
     """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
 
@@ -279,13 +281,15 @@ def run_trials(
         best: as `Conductor`.
         address, budget_hours: as `Request`.
         reading: folders that every node must read.
+        devices: that share each training: GPUs where there are any, else CPUs.
 
     Raises:
         Interrupted: a signal or the time budget came first.
         TrialError: trials cannot run.
     """
     stop.clear()
-    with connected(address, concurrent) as cluster:
+    with connected(address, concurrent * devices) as cluster:
+        check_devices(devices, cluster)
         if address is not None:
             preflight(journal.run, reading)
         conductor = Conductor(
@@ -294,7 +298,7 @@ def run_trials(
         listener.started(journal.run, trials, len(journal.observations()), cluster)
         watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
         with watching, Deadline(budget_hours), _signals(listener.say) as received:
-            _fit(conductor, journal.run, concurrent, cluster)
+            _fit(conductor, journal.run, concurrent, cluster, devices)
         conductor.close()
     if conductor.abort:
         raise TrialError(conductor.abort)
@@ -311,19 +315,25 @@ def run_trials(
         )
 
 
-def _fit(conductor: Conductor, run: Path, concurrent: int, cluster: Cluster) -> None:
+def _fit(conductor: Conductor, run: Path, concurrent: int, cluster: Cluster, devices: int) -> None:
     """One session of Tune; its own folder holds nothing that is needed later."""
     session = run / "tune"
     gpus = min(1.0, cluster.gpus / concurrent)
-    trainable = tune.with_resources(Trial, {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1})
-    trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
+    if devices == 1:
+        trainable = tune.with_resources(Trial, {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1})
+        trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
+        room = int(cluster.cpus)
+    else:
+        # its processes have CPUs and GPUs of their own, but Tune refuses a trial that takes nothing
+        trainable = tune.with_resources(trial_on(devices, bool(cluster.gpus)), {"cpu": 0, "memory": 2**20})
+        room = int(cluster.gpus or cluster.cpus) // devices
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=conductor,
             num_samples=-1,
-            max_concurrent_trials=min(concurrent, int(cluster.cpus)),
-            reuse_actors=True,
+            max_concurrent_trials=min(concurrent, room),
+            reuse_actors=devices == 1,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),

@@ -32,6 +32,7 @@ from gpnas.dispatch.watchers import Watchers
 from gpnas.records import Candidate
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairSet, open_pairs
+from gpnas_trainers.ranks import Ranks
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
 from gpnas_trainers.warm_start import warm_start
 
@@ -134,7 +135,7 @@ class Trial(tune.Trainable):
             return self._advance()
         except TrainingError as error:
             self._training = None
-            return {"done": True, "attempt": self._attempt, "failure": str(error)}
+            return {"done": True, "attempt": self._attempt, "failure": str(error), "common": True}
         except (MemoryError, torch.OutOfMemoryError):
             self._training = None
             return {"done": True, "attempt": self._attempt, "failure": "out of memory; a smaller batch fits"}
@@ -166,8 +167,10 @@ class Trial(tune.Trainable):
         self._attempt = 0
         self._folder = Path(config["folder"])
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._ranks = Ranks(together=config.get("together", False))
         earlier = sorted(self._folder.glob("attempt-*/checkpoint.pt"), key=os.path.getmtime, reverse=True)
-        self._checkpoint = self._new_attempt() / "checkpoint.pt"
+        first = self._ranks.rank == 0  # the only one that writes
+        self._checkpoint = (self._new_attempt() if first else self._folder) / "checkpoint.pt"
         pairs = Path(config["pairs"])
         self._validation = open_pairs(pairs, "validation").head(config["validation_images"])
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -182,6 +185,7 @@ class Trial(tune.Trainable):
             Recipe(**config["recipe"]),
             seed=config["seed"],
             device=device,
+            ranks=self._ranks,
         )
         for path in earlier:
             try:
@@ -192,7 +196,7 @@ class Trial(tune.Trainable):
         else:
             if begun:
                 training.note(begun)
-        self._watchers = Watchers(self._folder, config.get("watch", ()))
+        self._watchers = Watchers(self._folder, config.get("watch", ()) if first else ())
         self._training = training
         self._saved, self._saving_took = time.monotonic(), 0.0
 
@@ -213,7 +217,8 @@ class Trial(tune.Trainable):
         idle = max(CHECKPOINT_SECONDS, self._saving_took / CHECKPOINT_SHARE)
         if progress.done:
             self._save()
-            self._finish(self._training.network)
+            if self._ranks.rank == 0:
+                self._finish(self._training.network)
             if self._config.get("correlations"):
                 return {"attempt": self._attempt, "done": True, **_numbers(progress)} | {
                     "correlations": error_correlations(self._folder)
