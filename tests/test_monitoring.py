@@ -102,7 +102,8 @@ def test_an_actor_holds_the_document_of_gpnas_status(cluster: None, journal: Jou
         candidate = journal.candidates()[3]
         journal.commit_observation(Observation(candidate, 34.0, None, 12.5))
         assert wait_for_document(run, document) == status(run)
-        resources = list_actors(filters=[("name", "=", ACTOR)], detail=True)
+        address = ray.get_runtime_context().gcs_address  # there may be other Rays on this machine
+        resources = list_actors(address, filters=[("name", "=", ACTOR)], detail=True)
         assert [row.required_resources for row in resources if str(tmp_path) in row.ray_namespace] == [{}]
 
 
