@@ -213,7 +213,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(home: Path) -> None:
         start_new_session=True,  # by which its workers are told from others'
     )  # fmt: skip
     wait_for(home / "one", 1, process)
-    find = ["pgrep", "--session", str(process.pid), "-f", "ray::ResourceTrainable"]
+    find = ["pgrep", "--session", str(process.pid), "-f", "ray::(ResourceTrainable|c[0-9])"]
     trials = subprocess.run(find, capture_output=True, text=True).stdout.split()
     assert trials
     for pid in trials:
