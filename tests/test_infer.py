@@ -212,7 +212,7 @@ def test_batches_progress_and_order() -> None:
     assert sum(sizes) == 9 * 8
     assert max(sizes) == 7
     assert seen[-1] == (72, 72)
-    assert [done for done, _ in seen] == np.cumsum(sizes).tolist()
+    assert [done for done, _ in seen] == np.cumsum(sorted(sizes, reverse=True)).tolist()
     sizes.clear()
     upscale([Counting()], lr, 2, tile=0)
     assert sizes == [1] * 8  # whole images one by one
@@ -234,6 +234,17 @@ def test_errors_state_the_rule_and_the_value() -> None:
         ([Nearest()], {"weights": [math.nan]}, "non-negative"),
         ([Nearest()], {"blend": "linear"}, "must be one of distance, gaussian, constant, but got 'linear'"),
         ([Nearest()], {"batch_size": 0}, "`batch_size >= 1` must hold"),
+        ([Nearest()], {"tile": (0, 120)}, r"`tile` must be one side .* or 0 .* but got \(0, 120\)"),
+        ([Nearest()], {"tile": (96, 96)}, r"several different ones.* but got \(96, 96\)"),
+        ([Nearest()], {"tile": (48, 96), "overlap": 48}, "must hold .* overlap=48, tile=48"),
+        ([Nearest()] * 2, {"drop_outlier": True}, "one of at least 3 networks .* but got 2"),
+        (
+            [Nearest()] * 3,
+            {"drop_outlier": True, "weights": [1, 0, 1]},
+            "one of at least 3 networks with a weight above 0, but got 2",
+        ),
+        ([Nearest()], {"precision": "half"}, "must be one of float32, bfloat16, float16, but got 'half'"),
+        ([Nearest()], {"precision": "float16"}, "float16 needs a GPU"),
         ([Nearest()], {"scale": 3}, r"a network of scale 3 must make \(8, 3, 24, 24\) of \(8, 3, 8, 8\)"),
     ):
         arguments = {"scale": 2, **changed}

@@ -1,0 +1,54 @@
+"""Networks in fewer operations compute what the networks compute, edges included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gpnas_trainers import build
+from gpnas_trainers.infer.fast import fast
+
+CASES: list[tuple[str, int, dict[str, Any]]] = [
+    *(("drn", scale, {"features": 6, "blocks": 3, "stages": 2}) for scale in (2, 3, 4, 8)),
+    ("drn", 2, {"features": 5, "blocks": 1, "stages": 3, "global_skip": True, "image_skip": False}),
+    ("drn", 2, {"features": 5, "blocks": 2, "stages": 2, "fuse": 3}),
+    ("drn", 4, {"features": 5, "blocks": 2, "stages": 1, "upsampler": "nearest"}),
+    ("drn", 4, {"features": 5, "blocks": 2, "stages": 1, "upsampler": "direct"}),
+    *(("rcan", scale, {"features": 8, "groups": 2, "blocks": 2}) for scale in (2, 3, 4, 8)),
+    ("rcan", 2, {"features": 8, "groups": 1, "blocks": 2, "image_skip": True, "reduction": 4}),
+    ("dual_regression", 4, {"features": 4, "blocks": 1}),
+]
+
+
+def network_of(family: str, scale: int, axes: dict[str, Any]) -> nn.Module:
+    """With every weight and bias away from where it starts, also those of the mean shift."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build(family, scale, **axes).eval()
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return network.double()
+
+
+@pytest.mark.parametrize(("family", "scale", "axes"), CASES)
+@pytest.mark.parametrize(("height", "width"), [(11, 17), (4, 9), (1, 6)])
+def test_the_same_result(family: str, scale: int, axes: dict[str, Any], height: int, width: int) -> None:
+    network = network_of(family, scale, axes)
+    x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    with torch.inference_mode():
+        expected = network(x.clone())
+        given = x.clone()
+        found = fast(network)(given)
+        assert torch.equal(given, x)  # nothing is written to the input
+        tolerance = 1e-11 * float(expected.abs().max())
+        torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+        again = fast(network)(x.contiguous(memory_format=torch.channels_last))
+        torch.testing.assert_close(again, expected, atol=tolerance, rtol=0)
+
+
+def test_unknown_networks_stay_as_they_are() -> None:
+    network = nn.Conv2d(3, 3, 1)
+    assert fast(network) is network

@@ -1,0 +1,109 @@
+"""The multi-level ensemble of Pan et al. 2020, Sec. 4.3: networks, overlapping tiles, flips and turns.
+
+With f_k the networks and a_k their weights (sum 1), w_t the blending weights of tile t, and T the
+eight flips and transposes, the SR value of pixel p is
+
+    sr(p) = Σ_t w_t(p) · Σ_k a_k · mean_T [ T⁻¹ clamp(f_k(T tile_t)) ](p)  /  Σ_t w_t(p),
+
+averaged over the sides of tiles where there are several. Each output is clamped to [0, 1] before
+anything is averaged: that brings it closer to any true image, and makes the ensemble of networks exactly
+the average of what each network yields alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gpnas_trainers.infer.blending import (
+    BLENDS,
+    Blend,
+    dihedral,
+    normalised_weights,
+    tile_starts,
+    tile_weights,
+    undo_dihedral,
+)
+from gpnas_trainers.infer.canvas import Source
+from gpnas_trainers.infer.levels import PRECISIONS, Levels, Precision, without_outlier
+from gpnas_trainers.infer.streaming import Rows, upscale_rows
+
+__all__ = [
+    "BLENDS",
+    "PRECISIONS",
+    "Blend",
+    "Levels",
+    "Precision",
+    "Rows",
+    "Source",
+    "dihedral",
+    "normalised_weights",
+    "tile_starts",
+    "tile_weights",
+    "undo_dihedral",
+    "upscale",
+    "upscale_rows",
+    "without_outlier",
+]
+
+
+def upscale(
+    networks: Sequence[nn.Module],
+    lr: Tensor,  # (3, h, w)
+    scale: int,
+    *,
+    tile: int | Sequence[int] = 120,
+    overlap: int | None = None,
+    blend: Blend = "distance",
+    self_ensemble: bool = True,
+    drop_outlier: bool = False,
+    precision: Precision = "float32",
+    weights: Sequence[float] | None = None,
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The super-resolved image, (3, scale·h, scale·w) in [0, 1], on the device and in the type of `lr`.
+
+    Beside the result, memory holds batches of tiles and the rows of one tile: `lr` may stay on the CPU
+    while the networks are on a GPU. The defaults are the paper's.
+
+    Args:
+        networks: as `upscale_rows` takes them.
+        lr: RGB, floats in [0, 1].
+        scale: HR pixels per LR pixel.
+        tile, overlap, blend, self_ensemble, drop_outlier, precision: as the fields of `Levels`.
+        weights, batch_size, progress: as `upscale_rows` takes them.
+
+    Raises:
+        ValueError: an argument breaks its rule, or a network's output has another size.
+    """
+    if lr.ndim != 3 or lr.shape[0] != 3 or 0 in lr.shape or not lr.is_floating_point():
+        raise ValueError(f"`lr` must be (3, h, w) of floats, but got {tuple(lr.shape)} of {lr.dtype}")
+    sides = tile if isinstance(tile, int) else tuple(tile)
+    levels = Levels(sides, overlap, blend, self_ensemble, drop_outlier, precision)
+    sr = lr.new_empty(3, scale * lr.shape[1], scale * lr.shape[2])
+    for _, top, rows in upscale_rows(
+        networks,
+        [_Image(lr)],
+        scale,
+        levels,
+        weights=weights,
+        batch_size=batch_size,
+        dtype=torch.float64 if lr.dtype == torch.float64 else torch.float32,
+        progress=progress,
+    ):
+        sr[:, top : top + rows.shape[1]] = rows
+    return sr
+
+
+class _Image:
+    """An image in memory, as a source."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self._pixels = pixels.detach()
+        self.height, self.width = pixels.shape[1:]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self._pixels[:, start:stop]

@@ -1,0 +1,130 @@
+"""Images through the ensemble, from the top down: what is held is bounded by their tiles.
+
+Tiles of all images wait in pools, one for each shape, until a batch is full: oblong tiles do not mix
+with transposed ones, and small images of equal size share batches.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gpnas_trainers.infer.canvas import Canvas, Item, Source
+from gpnas_trainers.infer.levels import Levels, shares
+from gpnas_trainers.infer.passes import batch_limit, in_parallel, members_of, outputs_of
+
+WAITING = 64
+"""Images at most whose tiles wait for others of their shape."""
+
+
+class Rows(NamedTuple):
+    """Finished rows of a super-resolved image."""
+
+    image: int
+    """Its place among the images."""
+    top: int
+    """The first of the rows, in HR pixels."""
+    pixels: Tensor
+    """(3, n, scale·w) in [0, 1], on the networks' device."""
+
+
+def upscale_rows(
+    networks: Sequence[nn.Module],
+    images: Sequence[Source],
+    scale: int,
+    levels: Levels | None = None,
+    *,
+    weights: Sequence[float] | None = None,
+    batch_size: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Rows]:
+    """Super-resolves images that need not fit the memory; each one's rows come from the top down.
+
+    Beside what the networks need for their batches, memory holds the rows of one image's tallest tile:
+    12 bytes · scale² · tile · width (as often as there are networks where an outlier is dropped). On
+    a CPU as many batches are under way as `torch.get_num_threads()` tells.
+
+    Args:
+        networks: at least one; each maps (B, 3, y, x) to (B, 3, scale·y, scale·x), on the device and in
+            the type of its own parameters. They are switched to evaluation mode.
+        images: each is read once, in order; of small ones several are under way.
+        scale: HR pixels per LR pixel.
+        levels: of the ensemble; None is `Levels()`, the paper's.
+        weights: a_k, one per network, non-negative; divided by their sum. None: all equal. A network of
+            weight 0 is not used.
+        batch_size: tiles, in any orientation, that pass a network at once; None: as many as suit the
+            device. Whole images (tile 0) pass one by one.
+        dtype: in which tiles are added up.
+        progress: called with passes of a tile through a network done and all, after each batch.
+
+    Raises:
+        ValueError: an argument breaks its rule, or a network's output has another size.
+        torch.OutOfMemoryError: not even one tile fits the GPU.
+    """
+    levels = levels or Levels()
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"`batch_size >= 1` must hold, but got {batch_size}")
+    given = shares(len(networks), weights, levels.drop_outlier)
+    used = [(network, share) for network, share in zip(networks, given, strict=True) if share > 0]
+    members = members_of([network for network, _ in used], levels.precision, dtype)
+    counts = [share for _, share in used]
+    whole = levels.sides == (0,)
+    layers = len(members) if levels.drop_outlier else 1
+    like = torch.empty((), dtype=dtype, device=members[0].device)
+
+    def work(batch: list[Item]) -> Tensor:  # (B, layers, 3, s·y, s·x)
+        with torch.inference_mode():
+            tiles = torch.stack([item.pixels for item in batch])
+            outputs = outputs_of(members, tiles, scale, levels.precision, dtype)
+            if layers > 1:
+                return torch.stack([output.to(like.device) for output in outputs], dim=1)
+            mean: Tensor | None = None
+            for output, share in zip(outputs, counts, strict=True):
+                part = output.to(like.device).mul_(share)
+                mean = part if mean is None else mean.add_(part)
+            assert mean is not None
+            return mean[:, None]
+
+    def limit(shape: torch.Size) -> int:
+        if whole:
+            return 1
+        return batch_size or batch_limit(members, shape[1] * shape[2])
+
+    def canvases() -> Iterator[Canvas]:
+        for number, image in enumerate(images):
+            yield Canvas(number, image, scale, levels, layers, like)
+
+    # a whole image's features may be large: then all cores share each layer of one
+    workers = 1 if whole or like.device.type != "cpu" else torch.get_num_threads()
+    every = len(members) * sum(Canvas(0, image, scale, levels, 1, like).passes for image in images)
+    done = 0
+    for batch, outputs in in_parallel(work, _batches(canvases(), limit), workers):
+        done += len(batch) * len(members)
+        if progress is not None:
+            progress(done, every)
+        for item, output in zip(batch, outputs, strict=True):
+            item.canvas.add(item, output)
+            for top, pixels in item.canvas.finished(counts):
+                yield Rows(item.canvas.number, top, pixels)
+
+
+def _batches(canvases: Iterator[Canvas], limit: Callable[[torch.Size], int]) -> Iterator[list[Item]]:
+    """All items of all images, those of one shape together."""
+    pools = defaultdict[torch.Size, list[Item]](list)
+    waiting: list[Canvas] = []
+    for canvas in canvases:
+        for item in canvas.items():
+            shape = item.pixels.shape
+            pools[shape].append(item)
+            if len(pools[shape]) >= limit(shape):
+                yield pools.pop(shape)
+        waiting = [*(each for each in waiting if not each.done), canvas]
+        if len(waiting) > WAITING:
+            yield from (pools.pop(shape) for shape in list(pools))
+            waiting.clear()
+    yield from pools.values()
