@@ -43,10 +43,10 @@ class FromTheTop:
 @pytest.mark.parametrize(
     ("height", "width", "levels"),
     [
-        (61, 40, Levels(16, 8)),
-        (61, 40, Levels(16, 12, "gaussian")),
+        (61, 26, Levels(16, 8)),
+        (37, 26, Levels(16, 12, "gaussian")),
         (61, 40, Levels(16, 0, "constant", self_ensemble=False)),
-        (61, 40, Levels((16, 24, 10))),
+        (37, 26, Levels((16, 24, 10))),
         (12, 70, Levels((16, 24))),
         (70, 12, Levels(16)),
         (20, 20, Levels(0)),
@@ -56,7 +56,8 @@ def test_rows_are_those_of_the_whole_image(height: int, width: int, levels: Leve
     """Each row comes once, in order; a row comes as soon as no tile reaches it any more; and they are,
     bit for bit, what `upscale` makes of the image in memory."""
     networks, lr = [small(0), small(1)], image(height, width)
-    source, made = FromTheTop(lr), []
+    source = FromTheTop(lr)
+    made: list[Tensor] = []
     for place, top, rows in upscale_rows(networks, [source], 2, levels, weights=[1, 3], batch_size=1):
         assert place == 0
         assert top == sum(each.shape[1] for each in made)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pixel_shuffle, pixel_unshuffle
 
-from gpnas_trainers.blocks import RGB_RANGE, ChannelAttention, bicubic
+from gpnas_trainers.blocks import RGB_RANGE, ChannelAttention, ResidualChannelAttentionBlock, bicubic
 from gpnas_trainers.drn import DRN, DenseResidualBlock
 from gpnas_trainers.rcan import RCAN, ResidualGroup
 
@@ -55,7 +55,7 @@ def _drn(network: DRN) -> Forward:
             assert isinstance(block, DenseResidualBlock)
             h, previous = _dense_block(block, h, previous), h
         sr = end(h + shallow if network.global_skip else h)
-        return sr.add_(bicubic(x, network.scale, training=True)) if network.image_skip else sr
+        return bicubic(x, network.scale, training=True).add_(sr) if network.image_skip else sr
 
     return forward
 
@@ -84,18 +84,19 @@ def _rcan(network: RCAN) -> Forward:
     def forward(x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         shallow = network.head(network.sub_mean(x * RGB_RANGE))
         h = shallow
-        for group in network.body[:-1]:
+        for group in list(network.body)[:-1]:
             assert isinstance(group, ResidualGroup)
             inner = h
-            for block in group.body[:-1]:
-                *layers, attention = block.body
+            for block in list(group.body)[:-1]:
+                assert isinstance(block, ResidualChannelAttentionBlock)
+                *layers, attention = block.body.children()
                 residual = inner
                 for layer in layers:
                     residual = layer(residual)
                 inner = torch.addcmul(inner, residual, gate(attention, residual))
             h = group.body[-1](inner).add_(h)
         sr = end(network.body[-1](h).add_(shallow))
-        return sr.add_(bicubic(x, network.scale, training=True)) if network.image_skip else sr
+        return bicubic(x, network.scale, training=True).add_(sr) if network.image_skip else sr
 
     return forward
 
@@ -103,7 +104,9 @@ def _rcan(network: RCAN) -> Forward:
 def gate(attention: nn.Module, x: Tensor) -> Tensor:  # (B, F, h, w) -> (B, F, 1, 1)
     """What channel attention scales its input by."""
     assert isinstance(attention, ChannelAttention)
-    squeeze, _, excite, _ = attention.conv_du
+    squeeze, excite = attention.conv_du[0], attention.conv_du[2]
+    assert isinstance(squeeze, nn.Conv2d)
+    assert isinstance(excite, nn.Conv2d)
     hidden = linear(x.mean((2, 3)), squeeze.weight.flatten(1), squeeze.bias).relu_()
     return linear(hidden, excite.weight.flatten(1), excite.bias).sigmoid_()[:, :, None, None]
 
