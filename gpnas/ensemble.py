@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
 from gpnas_trainers import build
 from gpnas_trainers.cost import parameters
-from gpnas_trainers.infer import upscale
+from gpnas_trainers.infer import Blend, Levels, Precision, upscale
+from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.pairs import SUFFIXES, PairsError, read_rgb, write_rgb
 
 
@@ -56,9 +57,12 @@ def upscale_files(
     inputs: Sequence[Path],
     output: Path,
     *,
-    tile: int = 120,
-    overlap: int = 60,
+    tile: int | tuple[int, ...] = 120,
+    overlap: int | None = None,
+    blend: Blend = "distance",
     self_ensemble: bool = True,
+    drop_outlier: bool = False,
+    precision: Precision = "float32",
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[Path, Path]]:
@@ -68,7 +72,8 @@ def upscale_files(
         bundle: with its weights.
         inputs: images, and folders of images.
         output: a file for a single image, else a folder, which is made; files in it are PNG.
-        tile, overlap, self_ensemble: as `gpnas_trainers.infer.upscale`.
+        tile, overlap, blend, self_ensemble, drop_outlier, precision: as the fields of
+            `gpnas_trainers.infer.Levels`.
         progress: called with the image's name, tiles done and all.
         say: gets a line for each image that cannot be read.
 
@@ -76,26 +81,23 @@ def upscale_files(
         Each input file with what was written for it.
 
     Raises:
-        DataError: no input, two inputs with one output, or an image that cannot be read or written;
-            the other images are written all the same.
+        DataError: no input, two inputs with one output, levels that break a rule, or an image that
+            cannot be read or written; the other images are written all the same.
     """
+    weights = [member.weight for member in bundle.members]
+    try:
+        levels = Levels(tile, overlap, blend, self_ensemble, drop_outlier, precision)
+        shares(len(weights), weights, drop_outlier)
+    except ValueError as error:
+        raise DataError(str(error)) from None
     pairs = _targets(inputs, output)
     networks = load_networks(bundle, default_device())
-    weights = [member.weight for member in bundle.members]
     written = []
     for source, target in pairs:
         try:
             lr = torch.from_numpy(read_rgb(source)).permute(2, 0, 1).float() / 255
-            sr = upscale(
-                networks,
-                lr,
-                bundle.scale,
-                tile=tile,
-                overlap=overlap,
-                self_ensemble=self_ensemble,
-                weights=weights,
-                progress=None if progress is None else partial(progress, source.name),
-            )
+            watch = None if progress is None else partial(progress, source.name)
+            sr = _upscaled(networks, lr, bundle.scale, levels, weights, watch)
             target.parent.mkdir(parents=True, exist_ok=True)
             write_rgb(target, (sr * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
         except PairsError as error:
@@ -109,6 +111,33 @@ def upscale_files(
             f"every image must be readable, but {len(pairs) - len(written)} of {len(pairs)} were not"
         )
     return written
+
+
+def _upscaled(
+    networks: list[nn.Module],
+    lr: Tensor,
+    scale: int,
+    levels: Levels,
+    weights: list[float],
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    try:
+        return upscale(
+            networks,
+            lr,
+            scale,
+            tile=levels.tile,
+            overlap=levels.overlap,
+            blend=levels.blend,
+            self_ensemble=levels.self_ensemble,
+            drop_outlier=levels.drop_outlier,
+            precision=levels.precision,
+            weights=weights,
+            progress=progress,
+        )
+    except (ValueError, torch.OutOfMemoryError) as error:
+        # a precision that the device lacks or the networks cannot bear, a tile too large for a GPU
+        raise DataError(str(error).splitlines()[0]) from None
 
 
 def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:

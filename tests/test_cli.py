@@ -5,12 +5,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gpnas.bundle import Member, write_bundle
 from gpnas.cli import main, parser
+from gpnas.records import Architecture
+from gpnas_trainers import build
 
 OPTIONS = {
     "search": "--address --budget-hours --concurrent --cost-aware --data --early-stopping --json "
@@ -32,7 +36,8 @@ OPTIONS = {
     "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
     "--self-ensemble --tile --tiles BUNDLE",
     "convert": "--json --output BUNDLE NETWORK",
-    "upscale": "--json --no-self-ensemble --output --overlap --self-ensemble --tile BUNDLE IN",
+    "upscale": "--blend --drop-outlier --json --no-self-ensemble --output --overlap --precision "
+    "--self-ensemble --tile BUNDLE IN",
 }
 GOLDEN_BUNDLE = Path(__file__).parent / "golden" / "bundle-v1"
 
@@ -80,6 +85,38 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert str(tmp_path / "none") in error(
         capsys, "search", "--space", "drn", "--data", str(tmp_path / "none"), "--run", str(tmp_path / "run")
     )
+
+
+def test_upscale_takes_levels_and_refuses_wrong_ones(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "lr.png", tmp_path / "sr.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 21, 3), dtype=np.uint8)).save(source)
+    axes = {"features": 4, "blocks": 1, "stages": 1}
+    member = Member(Architecture("drn", axes), build("drn", 2, **axes).state_dict(), 1.0, {}, None)
+    described: dict[str, Any] = {
+        "recipe": {},
+        "data": {"fingerprint": "0", "validation": ""},
+        "versions": {},
+        "machine": {},
+    }
+    metrics = {"bicubic": 20.0, "best": 20.0, "ensemble": 20.0}
+    write_bundle(tmp_path / "bundle", [member], scale=2, metrics=metrics, seed=0, **described)
+    command = ["upscale", str(tmp_path / "bundle"), str(source), "-o", str(target)]
+    for options, words in (
+        (["--overlap", "200"], "`0 <= overlap < tile` must hold"),
+        (["--tile", "96,96"], "several different ones"),
+        (["--tile", "-5"], "must be one side in LR pixels"),
+        (["--tile", "0,96"], "or 0 for the whole image"),
+        (["--drop-outlier"], "one of at least 3 networks"),
+    ):
+        assert words in error(capsys, *command, *options)
+    assert not target.exists()
+    options = ["--tile", "12,16", "--overlap", "5", "--blend", "gaussian", "--precision", "bfloat16"]
+    assert main([*command, *options, "--no-self-ensemble", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"input": str(source), "output": str(target)}]
+    with Image.open(target) as image:
+        assert image.size == (42, 48)
 
 
 def test_space_shows_what_a_file_means(capsys: pytest.CaptureFixture[str]) -> None:

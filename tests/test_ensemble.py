@@ -1,6 +1,7 @@
 """A bundle at work: what it reports and writes is what its networks give, added up by hand."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,53 @@ def test_files_hold_the_average_of_all(tmp_path: Path, pairs: Path) -> None:
     expected = by_hand(load_networks(made), [0.5, 0.3, 0.2], lr, turns=True)
     written = read_rgb(target).transpose(2, 0, 1).astype(np.float64)
     assert np.abs(written - 255 * expected).max() <= 0.51  # rounding to 8 bits
+
+
+def test_the_outlier_of_each_pixel_is_left_out(tmp_path: Path, pairs: Path) -> None:
+    made, weights = bundle(tmp_path), np.array([0.5, 0.3, 0.2])
+    source = pairs / "LRx2" / "0.png"
+    upscale_files(made, [source], tmp_path / "sr.png", self_ensemble=False, drop_outlier=True)
+    lr = read_rgb(source).transpose(2, 0, 1).astype(np.float32) / 255
+    each = np.stack([by_hand([network], [1.0], lr, turns=False) for network in load_networks(made)])
+    far = ((each - np.median(each, axis=0)) ** 2).sum(axis=1).argmax(axis=0)
+    counted = weights[:, None, None] * (np.arange(3)[:, None, None] != far)
+    expected = (each * (counted / counted.sum(axis=0))[:, None]).sum(axis=0)
+    written = read_rgb(tmp_path / "sr.png").transpose(2, 0, 1).astype(np.float64)
+    assert np.abs(written - 255 * expected).max() <= 0.51
+
+
+def test_tiles_of_several_sides_are_averaged(tmp_path: Path, pairs: Path) -> None:
+    made, source = bundle(tmp_path), pairs / "LRx2" / "0.png"
+    sr = []
+    for name, tile in (("16", 16), ("20", 20), ("both", (16, 20))):
+        ((_, target),) = upscale_files(
+            made,
+            [source],
+            tmp_path / f"{name}.png",
+            tile=tile,
+            overlap=4,
+            blend="constant",
+            self_ensemble=False,
+        )
+        sr.append(read_rgb(target).astype(np.float64))
+    assert (sr[0] != sr[1]).any()
+    assert np.abs(sr[2] - (sr[0] + sr[1]) / 2).max() <= 1.01  # each is rounded to 8 bits
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        ({"tile": 120, "overlap": 200}, "`0 <= overlap < tile` must hold .* overlap=200, tile=120"),
+        ({"tile": (96, 96)}, "several different ones"),
+        ({"blend": "linear"}, "must be one of distance, gaussian, constant, but got 'linear'"),
+        ({"precision": "half"}, "must be one of float32, bfloat16, float16, but got 'half'"),
+    ],
+)
+def test_wrong_levels_are_refused_before_anything_is_read(
+    tmp_path: Path, levels: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        upscale_files(bundle(tmp_path), [tmp_path / "none.png"], tmp_path / "sr.png", **levels)
 
 
 def test_one_unreadable_image_does_not_keep_the_others(tmp_path: Path, pairs: Path) -> None:

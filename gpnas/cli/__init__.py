@@ -21,7 +21,7 @@ from rich.table import Table
 
 from gpnas import GpnasError, __version__
 from gpnas.cli import bundles, data, portfolio, train
-from gpnas.cli.console import log, out, plain, positive
+from gpnas.cli.console import log, out, plain, positive, sides
 from gpnas.records import STRATEGIES
 
 if TYPE_CHECKING:
@@ -147,13 +147,33 @@ def parser() -> argparse.ArgumentParser:
         default=True,
         help="average over eight flips and transposes",
     )
-    _tiles(upscale)
+    upscale.add_argument(
+        "--tile",
+        metavar="SIDE[,SIDE...]",
+        type=sides,
+        default=(120,),
+        help="of tiles, in LR pixels; of several, each makes an image, and those are averaged; 0 takes the "
+        "whole image at once (default: 120)",
+    )
+    upscale.add_argument("--overlap", type=int, help="LR pixels shared by tiles (default: half of each tile)")
+    upscale.add_argument(
+        "--blend",
+        choices=("distance", "gaussian", "constant"),
+        default="distance",
+        help="how a tile's pixels count: by their distance from its centre, or equally (default: distance)",
+    )
+    upscale.add_argument(
+        "--drop-outlier",
+        action="store_true",
+        help="of three or more networks, leave out at each pixel the one farthest from their median",
+    )
+    upscale.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the networks; float16 needs a GPU (default: float32)",
+    )
     return top
-
-
-def _tiles(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--tile", type=positive, default=120, help="tile side in LR pixels (default: 120)")
-    sub.add_argument("--overlap", type=int, default=60, help="LR pixels shared by tiles (default: 60)")
 
 
 class _Watcher:
@@ -376,7 +396,10 @@ def _upscale(options: argparse.Namespace) -> Any:
             options.output,
             tile=options.tile,
             overlap=options.overlap,
+            blend=options.blend,
             self_ensemble=options.self_ensemble,
+            drop_outlier=options.drop_outlier,
+            precision=options.precision,
             progress=lambda name, done, total: bar.update(
                 task, description=name, completed=done, total=total
             ),

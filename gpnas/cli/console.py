@@ -25,6 +25,11 @@ def positive(text: str) -> int:
     return number
 
 
+def sides(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    return tuple(int(number) for number in text.split(","))
+
+
 def add_limits(sub: argparse.ArgumentParser) -> None:
     """Options of what the networks of a portfolio may cost together."""
     sub.add_argument(
