@@ -19,7 +19,7 @@ from gpnas_trainers import build
 OPTIONS = {
     "search": "--address --budget-hours --concurrent --cost-aware --data --early-stopping --json "
     "--no-cost-aware --no-early-stopping --no-portfolio-aware --portfolio-aware --run --scale --seed --space "
-    "--strategy --trials --warm-start",
+    "--storage --strategy --trials --warm-start",
     "status": "--json RUN",
     "explain": "--json CANDIDATE RUN",
     "space": "--json FILE",

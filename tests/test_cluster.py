@@ -36,10 +36,11 @@ from gpnas.dispatch.cluster import connected
 from ray.tune.execution.class_cache import _ActorClassCache
 from gpnas.dispatch.trial import Trial
 from gpnas.dispatch import preflight
+from gpnas.dispatch.storage import open_storage
 run = Path(sys.argv[1])
 def looked(*reading):
     try:
-        preflight.preflight(run, reading)
+        preflight.preflight(open_storage(str(run)), reading)
     except preflight.TrialError as error:
         return str(error)
 with connected(None, 1) as cluster:

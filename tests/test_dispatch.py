@@ -254,9 +254,9 @@ def test_residual_products_are_those_of_the_residuals(tmp_path: Path) -> None:
     ]
     files = []
     for number, each in enumerate(residuals):
-        files.append(tmp_path / f"{number}.safetensors")
-        save_file({name: value.half() for name, value in each.items()}, files[-1])
-    products = residual_products(files)
+        files.append(f"{number}.safetensors")
+        save_file({name: value.half() for name, value in each.items()}, tmp_path / files[-1])
+    products = residual_products([tmp_path / file for file in files])
     for place, name in enumerate(images):
         for i in range(3):
             for j in range(3):

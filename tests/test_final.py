@@ -74,8 +74,10 @@ def search(home: Path) -> Path:
             result = trained(
                 trial_config(
                     candidate,
-                    run=work.run,
+                    run=work.run.name,
+                    storage=work.storage.uri,
                     pairs=work.pairs,
+                    fingerprint=work.fingerprint,
                     scale=2,
                     recipe=work.recipe,
                     validation_images=1,

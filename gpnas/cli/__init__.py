@@ -110,6 +110,11 @@ def parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
     search.add_argument("--run", type=Path, help="run folder (default: runs/SPACE); an existing one goes on")
+    search.add_argument(
+        "--storage",
+        metavar="URI",
+        help="where checkpoints and networks go: a path, s3://… or what else pyarrow opens (default: --run)",
+    )
     search.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
     search.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
     search.add_argument(
@@ -245,6 +250,7 @@ def _search(options: argparse.Namespace) -> Any:
                 address=options.address,
                 budget_hours=options.budget_hours,
                 early_stopping=options.early_stopping,
+                storage=options.storage,
             ),
             watcher,
         )

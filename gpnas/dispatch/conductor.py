@@ -266,19 +266,27 @@ class Conductor(Searcher):
     def _record(self, candidate: Candidate, result: dict[str, Any]) -> None:
         self._note_attempt(candidate, int(result["attempt"]))
         self._seconds[candidate.id] = float(result.get("seconds", 0.0))
-        psnr = result.get("psnr")
+        attempt = int(result["attempt"])
+        curve = self._curves.setdefault(candidate.id, {})
+        for earlier in result.get("evaluations", ()):  # a checkpoint may know what no driver heard
+            if int(earlier["step"]) not in curve:
+                self._enter_progress(candidate, attempt, earlier)
+        self._enter_progress(candidate, attempt, result)
+        self._listen(Event("progress", candidate, step=int(result["step"]), psnr=result.get("psnr")))
+
+    def _enter_progress(self, candidate: Candidate, attempt: int, row: dict[str, Any]) -> None:
+        psnr, step = row.get("psnr"), int(row["step"])
         self._journal.record_progress(
             candidate.id,
-            int(result["attempt"]),
-            step=int(result["step"]),
+            attempt,
+            step=step,
             psnr=None if psnr is None else float(psnr),
-            ssim=None if psnr is None else float(result["ssim"]),
-            loss=float(result["loss"]),
-            seconds=float(result["seconds"]),
+            ssim=None if psnr is None else float(row["ssim"]),
+            loss=float(row["loss"]),
+            seconds=float(row["seconds"]),
         )
         if psnr is not None:
-            self._curves.setdefault(candidate.id, {})[int(result["step"])] = float(psnr)
-        self._listen(Event("progress", candidate, step=int(result["step"]), psnr=psnr))
+            self._curves.setdefault(candidate.id, {})[step] = float(psnr)
 
     def _note_attempt(self, candidate: Candidate, attempt: int) -> None:
         """Enters an attempt at its first word; an earlier one that never ended was killed."""

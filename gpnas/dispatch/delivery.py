@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from gpnas.bundle import Member, write_bundle
@@ -19,6 +19,7 @@ from gpnas.diagnostics import Diagnostics, diagnose
 from gpnas.dispatch.picture import is_shipped, make_picture, validation_pairs
 from gpnas.dispatch.pricing import TILE
 from gpnas.dispatch.products import products_of
+from gpnas.dispatch.storage import Storage, storage_of
 from gpnas.dispatch.trial import NETWORK_FILE, candidate_folder
 from gpnas.engine import Engine
 from gpnas.errors import TrialError
@@ -133,6 +134,7 @@ def deliver(
     if not ranking:
         reasons = "; ".join(sorted({observation.failure or "" for observation in observations}))
         raise TrialError(f"at least one trial must succeed, but all {len(observations)} failed: {reasons}")
+    storage = storage_of(run, journal.header)
     portfolio = choose_portfolio(run, [ranked.candidate for ranked in ranking], size, validation.scale)
     delivery = Delivery(
         run=run,
@@ -143,12 +145,12 @@ def deliver(
         ranking=tuple(ranking),
         portfolio=portfolio,
         bicubic=bicubic_psnr(validation),
-        ensemble=ensemble_psnr(run, journal, portfolio, validation),
+        ensemble=ensemble_psnr(storage, journal, portfolio, validation),
         bundle=run / "bundle",
         diagnostics=diagnose(engine.surrogate),
     )
     seen = validation if is_shipped(journal.header["data"]) else None
-    write_portfolio(run, journal, delivery.portfolio, delivery.to_json(), delivery.bundle, seen=seen)
+    write_portfolio(storage, journal, delivery.portfolio, delivery.to_json(), delivery.bundle, seen=seen)
     journal.set_result("delivery", delivery.to_json())
     return delivery
 
@@ -178,6 +180,7 @@ def deliver_networks(
         reasons = "; ".join(sorted({each.failure or "" for each in observations}))
         raise TrialError(f"at least one training must succeed, but all {len(observations)} failed: {reasons}")
     candidates = [each.candidate for each in finished]
+    storage = storage_of(run, journal.header)
     gram = products_of(run, candidates)
     portfolio = choose_portfolio(run, candidates, len(candidates), validation.scale)
     best = max(finished, key=lambda each: each.value or 0.0)
@@ -210,12 +213,12 @@ def deliver_networks(
         ],
     }
     seen = validation if is_shipped(journal.header["data"]) else None
-    write_portfolio(run, journal, portfolio, document, run / "bundle", seen=seen)
+    write_portfolio(storage, journal, portfolio, document, run / "bundle", seen=seen)
     journal.set_result("delivery", document)
     return document
 
 
-def ensemble_psnr(run: Path, journal: Journal, portfolio: Portfolio, pairs: PairSet) -> float:
+def ensemble_psnr(storage: Storage, journal: Journal, portfolio: Portfolio, pairs: PairSet) -> float:
     """Mean PSNR in dB of a portfolio's networks, averaged with each other and over eight transforms.
 
     Kept in the journal, so that a finished search does not compute it again.
@@ -227,7 +230,7 @@ def ensemble_psnr(run: Path, journal: Journal, portfolio: Portfolio, pairs: Pair
     networks = []
     for member in portfolio.members:
         network = build(member.architecture.family, pairs.scale, **member.architecture.axes)
-        network.load_state_dict(trained_weights(run, member))
+        network.load_state_dict(trained_weights(storage, member))
         networks.append(network)
     values = []
     for index in range(len(pairs)):
@@ -238,17 +241,19 @@ def ensemble_psnr(run: Path, journal: Journal, portfolio: Portfolio, pairs: Pair
     return mean
 
 
-def trained_weights(run: Path, candidate: Candidate) -> dict[str, Tensor]:
+def trained_weights(storage: Storage, candidate: Candidate) -> dict[str, Tensor]:
     """The state dictionary that a candidate's trial left behind.
 
     Raises:
         TrialError: it is missing or damaged.
     """
-    path = candidate_folder(run, candidate) / NETWORK_FILE
+    name = f"{candidate_folder(candidate)}/{NETWORK_FILE}"
     try:
-        state: dict[str, Tensor] = load_file(path)
+        state: dict[str, Tensor] = load(storage.read(name))
     except (OSError, SafetensorError) as error:
-        raise TrialError(f"{path}: a trained network's weights must be readable, but {error}") from None
+        raise TrialError(
+            f"{storage.uri}/{name}: a trained network's weights must be readable, but {error}"
+        ) from None
     return state
 
 
@@ -283,6 +288,7 @@ def export(
     """
     run = run.absolute()
     with Journal.read(run) as journal:
+        storage = storage_of(run, journal.header)
         candidates = finished_candidates(run, journal)
         portfolio = choose_portfolio(run, candidates, top, journal.header["scale"], allowance)
         delivery = journal.result("delivery") or {}
@@ -292,7 +298,7 @@ def export(
             seen = validation_pairs(header, picture)
         elif picture and is_shipped(header["data"]):
             seen = validation_pairs(header, None)
-        write_portfolio(run, journal, portfolio, delivery, output, seen=seen, licence=licence)
+        write_portfolio(storage, journal, portfolio, delivery, output, seen=seen, licence=licence)
     return {
         "portfolio": [member.architecture.to_json() for member in portfolio.members],
         "weights": list(portfolio.weights),
@@ -360,7 +366,7 @@ def choose_portfolio(
 
 
 def write_portfolio(
-    run: Path,
+    storage: Storage,
     journal: Journal,
     portfolio: Portfolio,
     delivery: Mapping[str, Any],
@@ -372,7 +378,7 @@ def write_portfolio(
     """Writes a portfolio's bundle, with what the journal tells of it.
 
     Args:
-        run: the run folder, where the weights lie.
+        storage: where the weights lie.
         journal: of the run.
         portfolio: to write.
         delivery: the search's, as JSON.
@@ -391,7 +397,7 @@ def write_portfolio(
         members.append(
             Member(
                 architecture=candidate.architecture,
-                state=trained_weights(run, candidate),
+                state=trained_weights(storage, candidate),
                 weight=weight,
                 metrics={name: rows[candidate.id][name] for name in ("psnr", "ssim")},
                 candidate=candidate.id,

@@ -23,6 +23,8 @@ from gpnas.dispatch.delivery import Allowance, choose_portfolio, deliver_network
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.search import Listener, check_patch, run_trials
+from gpnas.dispatch.sharing import fingerprint_of
+from gpnas.dispatch.storage import open_storage
 from gpnas.dispatch.trial import trial_config
 from gpnas.dispatch.watchers import check_tensorboard
 from gpnas.errors import DataError, SpaceError, TrialError
@@ -80,6 +82,8 @@ class FinalPlan:
     scale: int
     recipe: Recipe
     pairs: Path
+    fingerprint: str
+    """Of the pairs."""
     validation_images: int
     find: Find
     concurrent: int
@@ -166,6 +170,7 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
         scale=scale,
         recipe=recipe,
         pairs=pairs,
+        fingerprint=fingerprint_of(training, validation),
         validation_images=len(validation),
         find=finder(warm_start, search),
         concurrent=concurrent,
@@ -191,8 +196,9 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
     with one_core(), Journal.create_or_open(work.run, work.header) as journal:
         if journal.note:
             listener.say(journal.note)
+        storage = open_storage(str(work.run))
         wanted = _enter(work, journal)
-        fresh = [each for each in wanted if not lay_out(work.run, each, work.find)]
+        fresh = [each for each in wanted if not lay_out(storage, each, work.find)]
         if work.header["warm_start"] != FRESH:
             for each in fresh:
                 listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
@@ -208,8 +214,10 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
                 devices=request.devices,
                 config=lambda candidate: trial_config(
                     candidate,
-                    run=work.run,
+                    run=work.run.name,
+                    storage=storage.uri,
                     pairs=work.pairs,
+                    fingerprint=work.fingerprint,
                     scale=work.scale,
                     recipe=work.recipe,
                     validation_images=work.validation_images,

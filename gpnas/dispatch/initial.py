@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from safetensors.torch import save
 from torch import Tensor
 
 from gpnas.bundle import read_bundle
 from gpnas.dispatch.delivery import trained_weights
-from gpnas.dispatch.trial import INITIAL_FILE, candidate_folder, save_atomic
+from gpnas.dispatch.storage import Storage, storage_of
+from gpnas.dispatch.trial import INITIAL_FILE, candidate_folder
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.records import Candidate
@@ -40,7 +41,9 @@ def finder(warm_start: str, search: Path | None) -> Find:
                 "only networks of a search can start from its weights, but these were named by "
                 "--architecture; name a run or a bundle, or leave --warm-start out"
             )
-        return lambda candidate: trained_weights(search, candidate)
+        with Journal.read(search) as journal:
+            storage = storage_of(search, journal.header)
+        return lambda candidate: trained_weights(storage, candidate)
     source = Path(warm_start)
     if source.is_dir() and Journal.exists(source):
         return _of_run(source)
@@ -61,21 +64,21 @@ def _of_run(run: Path) -> Find:
                     for observation in journal.observations()
                     if observation.finished and observation.candidate.architecture == candidate.architecture
                 ]
+                storage = storage_of(each, journal.header)
             if finished:
-                return trained_weights(each, max(finished, key=lambda pair: pair[0] or 0.0)[1])
+                return trained_weights(storage, max(finished, key=lambda pair: pair[0] or 0.0)[1])
         return None
 
     return find
 
 
-def lay_out(run: Path, candidate: Candidate, find: Find) -> bool:
+def lay_out(storage: Storage, candidate: Candidate, find: Find) -> bool:
     """Puts a candidate's weights to begin with into its folder, once; says whether there are some."""
-    path = candidate_folder(run, candidate) / INITIAL_FILE
-    if path.exists():
+    name = f"{candidate_folder(candidate)}/{INITIAL_FILE}"
+    if storage.exists(name):
         return True
     found = find(candidate)
     if found is None:
         return False
-    os.makedirs(path.parent, exist_ok=True)
-    save_atomic({name: value.contiguous() for name, value in found.items()}, path)
+    storage.write(name, save({name: value.contiguous() for name, value in found.items()}))
     return True

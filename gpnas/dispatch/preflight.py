@@ -7,7 +7,6 @@ judges. A Ray that was started on this machine for this search is this machine, 
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gpnas.dispatch.provenance import versions
+from gpnas.dispatch.storage import Storage
 from gpnas.errors import TrialError
 
 LEAST_FREE = 10**9
@@ -45,20 +45,19 @@ class Sight:
     """That PyTorch sees, of one that the task was lent; None where the node has none."""
 
 
-def preflight(run: Path, reading: Sequence[Path] = ()) -> None:
+def preflight(storage: Storage, reading: Sequence[Path] = ()) -> None:
     """Looks at every node of the cluster that Ray is connected to.
 
     Args:
-        run: the run folder, which every node must read and write.
+        storage: which every node must read and write.
         reading: folders that every node must read.
 
     Raises:
         TrialError: a node lacks something; a line for each.
     """
-    folder = run / f"preflight-{secrets.token_hex(4)}"
-    folder.mkdir(parents=True)
+    folder = f"preflight-{secrets.token_hex(4)}"
     token = secrets.token_hex(16)
-    (folder / "driver").write_text(token)
+    storage.write(f"{folder}/driver", token.encode())
     try:
         nodes = [each for each in ray.nodes() if each["Alive"] and each["Resources"].get("CPU", 0) >= 1]
         probe = _probe()
@@ -73,7 +72,7 @@ def preflight(run: Path, reading: Sequence[Path] = ()) -> None:
                 name="preflight",
             )
             paths = [str(each) for each in reading]
-            tasks[node["NodeID"]] = task.remote(str(folder), node["NodeID"], paths, bool(gpus), SAME)
+            tasks[node["NodeID"]] = task.remote(storage.uri, folder, node["NodeID"], paths, bool(gpus), SAME)
         ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=SECONDS, fetch_local=False)
         lines = []
         for node in nodes:
@@ -87,23 +86,25 @@ def preflight(run: Path, reading: Sequence[Path] = ()) -> None:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 lines.append(f"{name}: it must run tasks, but {reason}; look at its log")
                 continue
-            arrived = (folder / node["NodeID"]).exists()
-            lines += complaints(name, sight, run=run, token=token, arrived=arrived, expected=versions())
+            arrived = storage.exists(f"{folder}/{node['NodeID']}")
+            lines += complaints(
+                name, sight, run=storage.uri, token=token, arrived=arrived, expected=versions()
+            )
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        storage.remove(folder)
     if lines:
         raise TrialError("\n".join(lines))
 
 
 def complaints(
-    name: str, sight: Sight, *, run: Path, token: str, arrived: bool, expected: Mapping[str, str]
+    name: str, sight: Sight, *, run: Path | str, token: str, arrived: bool, expected: Mapping[str, str]
 ) -> list[str]:
     """What is wrong with a node: a line for each rule that it breaks.
 
     Args:
         name: of the node.
         sight: what its task saw.
-        run: the run folder.
+        run: the run folder, or the address of its storage.
         token: what the driver's marker says.
         arrived: whether the driver sees the marker that the node wrote.
         expected: the driver's versions.
@@ -152,12 +153,15 @@ def _probe() -> Callable[..., dict[str, Any]]:
     """The task; made here, since Ray copies what a function makes, and a node may lack gpnas."""
 
     def probe(
-        folder: str, node: str, reading: list[str], with_gpu: bool, packages: tuple[str, ...]
+        uri: str, folder: str, node: str, reading: list[str], with_gpu: bool, packages: tuple[str, ...]
     ) -> dict[str, Any]:
         import os
         import platform
         import shutil
+        import tempfile
         from importlib.metadata import PackageNotFoundError, version
+
+        from pyarrow.fs import FileSystem, LocalFileSystem
 
         def version_of(name: str) -> str:
             try:
@@ -167,24 +171,23 @@ def _probe() -> Callable[..., dict[str, Any]]:
 
         marker = written = None
         try:
-            with open(os.path.join(folder, "driver")) as file:
-                marker = file.read()
+            system, root = FileSystem.from_uri(uri) if "://" in uri else (LocalFileSystem(), uri)
+            with system.open_input_stream(f"{root}/{folder}/driver") as file:
+                marker = file.read().decode()
         except OSError:
             pass
         else:
             try:
-                with open(os.path.join(folder, node), "x") as file:
-                    file.write(node)
-                    file.flush()
-                    os.fsync(file.fileno())
+                with system.open_output_stream(f"{root}/{folder}/{node}") as file:
+                    file.write(node.encode())
             except OSError as error:
-                written = error.strerror or type(error).__name__
+                written = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
         gpus = None
         if with_gpu:
             import torch
 
             gpus = torch.cuda.device_count()
-        here = folder
+        here = tempfile.gettempdir() if "://" in uri else uri
         while not os.path.isdir(here):
             here = os.path.dirname(here)
         return {

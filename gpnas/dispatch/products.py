@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpnas.dispatch.storage import storage_in
 from gpnas.dispatch.trial import RESIDUALS_FILE, candidate_folder
 from gpnas.errors import TrialError
 from gpnas.records import Candidate
@@ -33,7 +34,7 @@ def products_of(run: Path, candidates: Sequence[Candidate]) -> Tensor:
     With it the mean square error of an average with weights w is wᵀGw, exactly.
 
     Args:
-        run: the run folder, where the residuals lie and the products are kept.
+        run: the run folder, where the products are kept; the residuals lie in its storage.
         candidates: at least one, each trained to the end.
 
     Returns:
@@ -43,14 +44,22 @@ def products_of(run: Path, candidates: Sequence[Candidate]) -> Tensor:
         TrialError: residuals that are needed are missing or damaged.
     """
     known, kept = _read(run / FILE)
-    folders = candidate_folder(run, candidates[0]).parent
+    storage = storage_in(run)
+    folders = candidate_folder(candidates[0]).rpartition("/")[0]
     new = [each for each in candidates if each.id not in known]
-    if new and not all((folders / name / RESIDUALS_FILE).exists() for name in known):
+    if new and not all(storage.exists(f"{folders}/{name}/{RESIDUALS_FILE}") for name in known):
         known, kept, new = [], None, list(candidates)  # residuals of others may have been removed
     names = [*known, *(each.id for each in new)]
     if new:
-        files = [folders / name / RESIDUALS_FILE for name in names]
-        rows = residual_products(files, first=len(known))
+        with ExitStack() as stack:
+            try:
+                files = [
+                    stack.enter_context(storage.reading(f"{folders}/{name}/{RESIDUALS_FILE}"))
+                    for name in names
+                ]
+            except OSError as error:
+                raise _unreadable(storage.uri, error) from None
+            rows = residual_products(files, first=len(known))
         products = torch.zeros(len(rows), len(names), len(names), dtype=torch.float64)
         if kept is not None:
             products[:, : len(known), : len(known)] = kept
@@ -83,12 +92,15 @@ def residual_products(files: Sequence[Path], first: int = 0) -> Tensor:  # (I, n
                 parts = (part.double() for part in rows.split(PIXELS, dim=1))
                 products.append(sum(part @ part[first:].T for part in parts) / rows.shape[1])
         except (OSError, SafetensorError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise TrialError(
-                f"{Path(files[0]).parents[1]}: every trained network's residuals must be readable, but "
-                f"{reason}; start another run"
-            ) from None
+            raise _unreadable(str(Path(files[0]).parents[1]), error) from None
     return torch.stack(products)
+
+
+def _unreadable(where: str, error: Exception) -> TrialError:
+    return TrialError(
+        f"{where}: every trained network's residuals must be readable, but "
+        f"{' '.join(str(error).split())}; start another run"
+    )
 
 
 def _read(path: Path) -> tuple[list[str], Tensor | None]:

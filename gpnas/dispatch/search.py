@@ -1,7 +1,8 @@
 """The main job: from a space file and photographs to a portfolio and its bundle.
 
 `run_search` is start and resume at once: what a run folder's journal already holds is not done
-again. A run folder holds `journal.sqlite`, `candidates/` and, at the end, `bundle/`.
+again. A run folder holds `journal.sqlite`, `candidates/` where no other storage is given and, at the
+end, `bundle/`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,7 @@ from ray.tune.error import TuneError
 from gpnas.config import find_space, read_space_file
 from gpnas.dispatch.cluster import Cluster, connected
 from gpnas.dispatch.conductor import MAX_RESTARTS, Adviser, Conductor, Deadline, Event, Stopper, stop
+from gpnas.dispatch.copying import JournalCopy, fetch_journal
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.monitoring import monitored
@@ -32,6 +34,8 @@ from gpnas.dispatch.preflight import preflight
 from gpnas.dispatch.pricing import priced, recipe_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
+from gpnas.dispatch.sharing import fingerprint_of, share
+from gpnas.dispatch.storage import Storage, open_storage, storage_in
 from gpnas.dispatch.together import check_devices, trial_on
 from gpnas.dispatch.trial import Trial, trial_config, trial_name
 from gpnas.dispatch.warm import sources_document
@@ -72,6 +76,9 @@ class Request:
     budget_hours: float | None = None
     early_stopping: bool | None = None
     """Whether trainings that will not matter are ended early."""
+    storage: str | None = None
+    """Where checkpoints, networks and residuals go: a path, or an address that pyarrow knows; None is
+    the run folder, or where an existing run has put them."""
 
 
 class Listener(Protocol):
@@ -99,6 +106,9 @@ class Plan:
     scale: int
     recipe: Recipe
     pairs: Path
+    fingerprint: str
+    """Of the pairs."""
+    storage: Storage
     validation_images: int
     trials: int
     concurrent: int
@@ -114,7 +124,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     """Reads and checks everything that a request names, and prepares its pairs.
 
     Raises:
-        SpaceError, DataError: something in it breaks a rule.
+        SpaceError, DataError, TrialError: something in it breaks a rule.
     """
     path = find_space(request.space)
     file = read_space_file(path)
@@ -139,6 +149,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     strategy = request.strategy or file.search.strategy
     early = file.search.early_stopping if request.early_stopping is None else request.early_stopping
     run = (request.run or Path("runs") / path.stem).absolute()
+    storage = _storage(request, run, say)
     header = {
         "space": {"fingerprint": space.fingerprint, **space.to_document()},
         "scale": scale,
@@ -164,6 +175,8 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         header["cost_aware"] = True
     if request.portfolio_aware if request.portfolio_aware is not None else file.search.portfolio_aware:
         header["portfolio_aware"] = True
+    if storage.uri != str(run):
+        header["storage"] = storage.uri
     if sources := sources_document(request.warm_start, run):
         header["sources"] = sources
     return Plan(
@@ -172,6 +185,8 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         scale=scale,
         recipe=recipe,
         pairs=pairs,
+        fingerprint=fingerprint_of(training, validation),
+        storage=storage,
         validation_images=file.search.validation_images,
         trials=trials,
         concurrent=request.concurrent or file.search.concurrent,
@@ -181,6 +196,17 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         seed=request.seed,
         header=header,
     )
+
+
+def _storage(request: Request, run: Path, say: Callable[[str], None]) -> Storage:
+    """Where artefacts go; a run folder that lost its journal gets it back from there."""
+    if request.storage is not None:
+        storage = open_storage(request.storage)
+        note = fetch_journal(run, storage) if storage.uri != str(run) else None
+        if note:
+            say(note)
+        return storage
+    return storage_in(run)
 
 
 def check_patch(pairs: PairSet, recipe: Recipe) -> None:
@@ -221,26 +247,39 @@ def run_search(request: Request, listener: Listener) -> Delivery:
         if journal.note:
             listener.say(journal.note)
         engine.replay(journal.candidates(), journal.observations())
-        if journal.pending() or len(journal.candidates()) < work.trials:
-            _run_trials(work, request, journal, engine, listener)
-        validation = open_pairs(work.pairs, "validation").head(work.validation_images)
-        delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
+        elsewhere = work.storage.uri != str(work.run)
+        with JournalCopy(work.run, work.storage, listener.say) if elsewhere else nullcontext() as copy:
+            if journal.pending() or len(journal.candidates()) < work.trials:
+                _run_trials(work, request, journal, engine, listener, copy)
+            validation = open_pairs(work.pairs, "validation").head(work.validation_images)
+            delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
     return delivery
 
 
-def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, listener: Listener) -> None:
+def _run_trials(
+    work: Plan,
+    request: Request,
+    journal: Journal,
+    engine: Engine,
+    listener: Listener,
+    copy: JournalCopy | None,
+) -> None:
     def config(candidate: Candidate) -> dict[str, Any]:
         return trial_config(
             candidate,
-            run=work.run,
+            run=work.run.name,
+            storage=work.storage.uri,
             pairs=work.pairs,
+            fingerprint=work.fingerprint,
             scale=work.scale,
             recipe=work.recipe,
             validation_images=work.validation_images,
             correlations=work.header.get("portfolio_aware", False),
         )
 
+    if request.address is not None and copy is not None:  # other nodes may lack the prepared pairs
+        share(work.pairs, work.fingerprint, work.storage)
     run_trials(
         engine,
         journal,
@@ -251,7 +290,10 @@ def _run_trials(work: Plan, request: Request, journal: Journal, engine: Engine, 
         best=work.portfolio if work.early_stopping else None,
         address=request.address,
         budget_hours=request.budget_hours,
-        reading=[work.pairs],
+        storage=work.storage,
+        # elsewhere than in the run folder, nodes find the pairs there
+        reading=[work.pairs] if copy is None else [],
+        touch=copy.touch if copy is not None else None,
     )
 
 
@@ -266,8 +308,10 @@ def run_trials(
     best: int | None = None,
     address: str | None = None,
     budget_hours: float | None = None,
+    storage: Storage | None = None,
     reading: Sequence[Path] = (),
     devices: int = 1,
+    touch: Callable[[], None] | None = None,
 ) -> None:
     """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
 
@@ -280,21 +324,27 @@ def run_trials(
         config: what a worker must know of a candidate.
         best: as `Conductor`.
         address, budget_hours: as `Request`.
+        storage: where trials write; None is the run folder.
         reading: folders that every node must read.
         devices: that share each training: GPUs where there are any, else CPUs.
+        touch: called after each observation.
 
     Raises:
         Interrupted: a signal or the time budget came first.
         TrialError: trials cannot run.
     """
+
+    def listen(event: Event) -> None:
+        if touch is not None and event.observation is not None:
+            touch()
+        listener.event(event)
+
     stop.clear()
     with connected(address, concurrent * devices) as cluster:
         check_devices(devices, cluster)
         if address is not None:
-            preflight(journal.run, reading)
-        conductor = Conductor(
-            engine, journal, trials=trials, trial_config=config, listen=listener.event, best=best
-        )
+            preflight(storage or open_storage(str(journal.run)), reading)
+        conductor = Conductor(engine, journal, trials=trials, trial_config=config, listen=listen, best=best)
         listener.started(journal.run, trials, len(journal.observations()), cluster)
         watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
         with watching, Deadline(budget_hours), _signals(listener.say) as received:

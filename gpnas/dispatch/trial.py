@@ -1,7 +1,7 @@
 """One trial, as it runs in a Ray worker: a training that keeps its own checkpoints.
 
-Ray Tune starts, stops and restarts trials; what they earned lies in the run folder, keyed by
-candidate, and does not depend on Tune's own state. A candidate's folder holds
+Ray Tune starts, stops and restarts trials; what they earned lies in the run's storage, keyed by
+candidate, and does not depend on Tune's own state. A candidate's folder there holds
 
     attempt-1/checkpoint.pt, attempt-2/…   one folder per attempt, never shared, since a worker that
                                            was cut off may go on writing after its successor started
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +23,17 @@ from typing import Any
 import torch
 from ray import tune
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gpnas.dispatch.metrics import Worker
+from gpnas.dispatch.sharing import opened
+from gpnas.dispatch.storage import Storage, open_storage
 from gpnas.dispatch.watchers import Watchers
+from gpnas.errors import TrialError
 from gpnas.records import Candidate
 from gpnas_trainers import build
-from gpnas_trainers.pairs import PairSet, open_pairs
+from gpnas_trainers.pairs import PairsError, PairSet
 from gpnas_trainers.ranks import Ranks
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
 from gpnas_trainers.warm_start import warm_start
@@ -45,21 +47,24 @@ CHECKPOINT_SECONDS = 3.0
 CHECKPOINT_SHARE = 0.05
 """Largest share of the time that checkpoints may take."""
 
+CHECKPOINT_FILE = "checkpoint.pt"
 NETWORK_FILE = "network.safetensors"
 RESIDUALS_FILE = "residuals.safetensors"
 INITIAL_FILE = "initial.safetensors"
 
 
-def candidate_folder(run: Path, candidate: Candidate) -> Path:
-    """Where a candidate's checkpoints and results lie."""
-    return run / "candidates" / candidate.id
+def candidate_folder(candidate: Candidate) -> str:
+    """Where in a storage a candidate's checkpoints and results lie."""
+    return f"candidates/{candidate.id}"
 
 
 def trial_config(
     candidate: Candidate,
     *,
-    run: Path,
+    run: str,
+    storage: str,
     pairs: Path,
+    fingerprint: str,
     scale: int,
     recipe: Recipe,
     validation_images: int,
@@ -70,22 +75,26 @@ def trial_config(
 
     Args:
         candidate: what to train.
-        run: the run folder.
-        pairs: folder of the prepared pairs.
+        run: name of the run.
+        storage: address of the run's.
+        pairs: folder of the prepared pairs on the driver.
+        fingerprint: of these pairs.
         scale: of the network.
         recipe: how to train it; the candidate says how long.
         validation_images: at most so many score it.
         correlations: whether it tells of its errors' correlations with others'.
-        watch: `json`, `tensorboard`: what else is written of the training.
+        watch: `json`, `tensorboard`: what else is written of the training, where the storage is a folder.
     """
     return {
         "id": candidate.id,
-        "run": run.name,
+        "run": run,
         "family": candidate.architecture.family,
         "axes": dict(candidate.architecture.axes),
         "seed": candidate.seed,
-        "folder": str(candidate_folder(run, candidate)),
+        "storage": storage,
+        "folder": candidate_folder(candidate),
         "pairs": str(pairs),
+        "fingerprint": fingerprint,
         "scale": scale,
         "recipe": recipe.to_json() | {"steps": candidate.fidelity.steps},
         "validation_images": validation_images,
@@ -104,9 +113,10 @@ class Trial(tune.Trainable):
     """A candidate's training, advanced by about a second per call; its process is reused.
 
     A result is a plain dictionary with `attempt`, `step`, `loss`, `seconds` and, after an
-    evaluation, `psnr` and `ssim`. The last one has `done`, on demand `correlations` of its errors with
-    those of candidates that finished before, and where the candidate could not be
-    trained `failure`, or `abort` where no other candidate could be either.
+    evaluation, `psnr` and `ssim`. The first one after a restart has `evaluations`, all that its
+    checkpoint knows of, since the driver may have died before it heard. The last one has `done`, on
+    demand `correlations` of its errors with those of candidates that finished before, and where the
+    candidate could not be trained `failure`, or `abort` where no other candidate could be either.
     """
 
     _training: Training | None = None
@@ -139,15 +149,15 @@ class Trial(tune.Trainable):
         except (MemoryError, torch.OutOfMemoryError):
             self._training = None
             return {"done": True, "attempt": self._attempt, "failure": "out of memory; a smaller batch fits"}
+        except (PairsError, TrialError) as error:  # of this node or of the storage, not of the candidate
+            return self._aborted(str(error))
         except OSError as error:
-            self._training = None
-            what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
-            return {
-                "done": True,
-                "attempt": self._attempt,
-                "abort": f"{self._config['folder']}: trials must be able to write here, but {what}; "
-                "mend that and run the same command again",
-            }
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "the disk is full" if full else " ".join(str(error).split())
+            return self._aborted(
+                f"{self._config['storage']}: trials must be able to read and write here, but {what}; "
+                "mend that and run the same command again"
+            )
         except Exception as error:  # whatever it is, one candidate must not end the others
             logger.exception("candidate %s", self._config["id"])
             self._training = None
@@ -157,6 +167,10 @@ class Trial(tune.Trainable):
                 "failure": f"{type(error).__name__}: {' '.join(str(error).split())}",
             }
 
+    def _aborted(self, why: str) -> dict[str, Any]:
+        self._training = None
+        return {"done": True, "attempt": self._attempt, "abort": why}
+
     def cleanup(self) -> None:
         self._pause()
 
@@ -165,72 +179,75 @@ class Trial(tune.Trainable):
     def _start(self) -> None:
         config = self._config
         self._attempt = 0
-        self._folder = Path(config["folder"])
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._artefacts = storage = open_storage(config["storage"])
+        self._folder = config["folder"]
         self._ranks = Ranks(together=config.get("together", False))
-        earlier = sorted(self._folder.glob("attempt-*/checkpoint.pt"), key=os.path.getmtime, reverse=True)
+        earlier = [name for name in storage.names(self._folder) if name.endswith(f"/{CHECKPOINT_FILE}")]
         first = self._ranks.rank == 0  # the only one that writes
-        self._checkpoint = (self._new_attempt() if first else self._folder) / "checkpoint.pt"
-        pairs = Path(config["pairs"])
-        self._validation = open_pairs(pairs, "validation").head(config["validation_images"])
+        self._checkpoint = f"{self._new_attempt() if first else self._folder}/{CHECKPOINT_FILE}"
+        train, validation = opened(config["pairs"], config["fingerprint"], config["storage"])
+        self._validation = validation.head(config["validation_images"])
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config["seed"])
             network = build(config["family"], config["scale"], **config["axes"])
-        begun = begin(network, self._folder)
+        begun = begin(network, storage, self._folder)
         training = Training(
             network,
-            open_pairs(pairs, "train"),
+            train,
             self._validation,
             Recipe(**config["recipe"]),
             seed=config["seed"],
             device=device,
             ranks=self._ranks,
         )
-        for path in earlier:
+        self._known: dict[int, dict[str, float]] = {}
+        for name in earlier:
             try:
-                training.load(path)
+                with storage.reading(name) as path:
+                    training.load(path)
+                self._known = training.evaluations
                 break
             except TrainingError:
                 continue  # torn by a crash, or by a worker that was cut off: the one before it serves
         else:
             if begun:
                 training.note(begun)
-        self._watchers = Watchers(self._folder, config.get("watch", ()) if first else ())
+        folder = Path(config["storage"]) / self._folder
+        self._watchers = Watchers(folder, config.get("watch", ()) if first else ())
         self._training = training
         self._saved, self._saving_took = time.monotonic(), 0.0
 
-    def _new_attempt(self) -> Path:
+    def _new_attempt(self) -> str:
         while True:
             self._attempt += 1
-            folder = self._folder / f"attempt-{self._attempt}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
+            folder = f"{self._folder}/attempt-{self._attempt}"
+            if self._artefacts.claim(folder):
+                return folder
 
     def _advance(self) -> dict[str, Any]:
         assert self._training is not None
         progress = self._training.advance(REPORT_SECONDS)
         self._watchers(self._training, progress)
+        result: dict[str, Any] = {"attempt": self._attempt, "done": progress.done, **_numbers(progress)}
+        if self._known:
+            result["evaluations"] = [{"step": step, **row} for step, row in self._known.items()]
+            self._known = {}
         idle = max(CHECKPOINT_SECONDS, self._saving_took / CHECKPOINT_SHARE)
         if progress.done:
             self._save()
             if self._ranks.rank == 0:
                 self._finish(self._training.network)
             if self._config.get("correlations"):
-                return {"attempt": self._attempt, "done": True, **_numbers(progress)} | {
-                    "correlations": error_correlations(self._folder)
-                }
+                result["correlations"] = error_correlations(self._artefacts, self._folder)
         elif time.monotonic() - self._saved >= idle:
             self._save()
-        return {"attempt": self._attempt, "done": progress.done, **_numbers(progress)}
+        return result
 
     def _save(self) -> None:
         assert self._training is not None
         start = time.monotonic()
-        self._training.save(self._checkpoint)
+        self._write_checkpoint(self._training)
         self._saved = time.monotonic()
         self._saving_took = self._saved - start
 
@@ -238,12 +255,18 @@ class Trial(tune.Trainable):
         """Keeps what an unfinished training has earned since its last checkpoint."""
         training, self._training = self._training, None
         if training is not None and not training.done:
-            training.save(self._checkpoint)
+            self._write_checkpoint(training)
+
+    def _write_checkpoint(self, training: Training) -> None:
+        if self._ranks.rank:
+            return
+        with self._artefacts.writing(self._checkpoint) as path:
+            training.save(path)
 
     def _finish(self, network: nn.Module) -> None:
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_atomic(weights, self._folder / NETWORK_FILE)
-        save_atomic(residuals(network, self._validation), self._folder / RESIDUALS_FILE)
+        self._artefacts.write(f"{self._folder}/{NETWORK_FILE}", save(weights))
+        self._artefacts.write(f"{self._folder}/{RESIDUALS_FILE}", save(residuals(network, self._validation)))
 
 
 def residuals(network: nn.Module, pairs: PairSet) -> dict[str, Tensor]:
@@ -262,22 +285,24 @@ def residuals(network: nn.Module, pairs: PairSet) -> dict[str, Tensor]:
     return outputs
 
 
-def error_correlations(folder: Path) -> dict[str, float]:
+def error_correlations(storage: Storage, folder: str) -> dict[str, float]:
     """Of a finished candidate's errors with those of every other that has finished, by name.
 
     Each publishes its residuals before it reads the others', so of two that end at once one sees both.
     """
-    own = load_file(folder / RESIDUALS_FILE)
+    parent, _, own_name = folder.rpartition("/")
+    own = load(storage.read(f"{folder}/{RESIDUALS_FILE}"))
     found = {}
-    for path in sorted(folder.parent.glob(f"*/{RESIDUALS_FILE}")):
-        if path.parent != folder:
+    for name in sorted(storage.names(parent)):
+        other_name, _, file = name.removeprefix(f"{parent}/").partition("/")
+        if file == RESIDUALS_FILE and other_name != own_name:
             try:
-                other = load_file(path)
+                other = load(storage.read(name))
             except (OSError, SafetensorError):
                 continue  # it will be missed by name where it is needed
             products = torch.tensor([_products(own[image], other[image]) for image in own]).double()
             a, b, both = products.mean(dim=0)
-            found[path.parent.name] = float(both / (a * b).sqrt().clamp_min(1e-30))
+            found[other_name] = float(both / (a * b).sqrt().clamp_min(1e-30))
     return found
 
 
@@ -286,28 +311,10 @@ def _products(a: Tensor, b: Tensor) -> tuple[float, float, float]:
     return float(a.square().mean()), float(b.square().mean()), float((a * b).mean())
 
 
-def begin(network: nn.Module, folder: Path) -> str | None:
+def begin(network: nn.Module, storage: Storage, folder: str) -> str | None:
     """Has a network begin with the weights that lie in its candidate's folder, if any; says what it took."""
-    path = folder / INITIAL_FILE
-    return str(warm_start(network, load_file(path))) if path.exists() else None
-
-
-def save_atomic(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file; it is whole at any moment, or not there.
-
-    Raises:
-        OSError: it cannot be written, such as when the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # written by Python, whose OSError tells a full disk from other troubles
-        with open(temporary, "wb") as file:
-            file.write(save(tensors))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    name = f"{folder}/{INITIAL_FILE}"
+    return str(warm_start(network, load(storage.read(name)))) if storage.exists(name) else None
 
 
 def _numbers(progress: Progress) -> dict[str, float]:

@@ -103,6 +103,7 @@ class Training:
     Attributes:
         network: what is validated and delivered: the network given, or its average under `ema_decay`.
         notes: what the training had to do to go on, over all attempts; a line each.
+        evaluations: each validation's `psnr`, `ssim`, `loss` and `seconds`, by step, over all attempts.
 
     Raises:
         ValueError: the recipe asks for what the device or the number of processes does not allow.
@@ -137,6 +138,7 @@ class Training:
         self.ssim: float | None = None
         self.validation_pairs = validation_pairs
         self.notes: list[str] = []
+        self.evaluations: dict[int, dict[str, float]] = {}
         self._train_pairs, self._patches = train_pairs, resident(train_pairs, device).patches
         self._seed, self._device = seed, device
         self._optimizer = torch.optim.AdamW(
@@ -185,6 +187,9 @@ class Training:
                     break
         self._seconds = before + time.monotonic() - start
         shown = evaluated or self.done
+        if evaluated and self.psnr is not None and self.ssim is not None:
+            numbers = {"psnr": self.psnr, "ssim": self.ssim, "loss": self._loss, "seconds": self._seconds}
+            self.evaluations[self.step] = numbers
         notes, self._told = self.notes[self._told :], len(self.notes)
         return Progress(
             self.step,
@@ -376,6 +381,7 @@ class Training:
             "rate_factor": self._rate_factor,
             "seconds": self._seconds,
             "notes": list(self.notes),
+            "evaluations": dict(self.evaluations),
         }
         write_checkpoint(path, document)
 
@@ -391,6 +397,7 @@ class Training:
         self._micro_batch, self._rate_factor = document["micro_batch"], document["rate_factor"]
         self._seconds = document["seconds"]
         self.notes = document["notes"]
+        self.evaluations = document.get("evaluations", {})
         self._told = len(self.notes)
 
 

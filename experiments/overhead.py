@@ -1,0 +1,214 @@
+"""What the search costs beside the trainings: latency, dispatch, driver memory, busy workers.
+
+    python experiments/overhead.py [--only latency|dispatch|busy|peer] [--trials 1000]
+
+Latency: from the moment a suggestion is handed to Tune to the first training step, as the first report
+of each trial tells (its arrival less the seconds it has trained; so the report's own way is counted in).
+Dispatch and memory: no-op trials, by the real conductor, journal (synced), monitoring and Tune, with a
+random engine; two workers. Busy: real trainings of about 30 s, their seconds over workers × wall time.
+The peer is Ray Tune as its documentation has it: a function that is given to Tuner with
+`Searcher`-less random search, `reuse_actors` left at its default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from machine import processor, versions
+
+from gpnas import Candidate, Engine, SearchSpace
+from gpnas.dispatch import search
+from gpnas.dispatch.conductor import Event
+from gpnas.journal import Journal
+
+SPACE = """\
+scale: 2
+families:
+  drn: {features: [8, 12, 16, 20], blocks: [1, 2], stages: [1, 2, 3]}
+search: {trials: TRIALS, concurrent: 2, strategy: STRATEGY, validation_images: 1, early_stopping: false}
+recipe: {steps: STEPS, batch_size: 8, hr_patch: 48, evaluate_every: 10000, warmup_steps: 5}
+"""
+
+
+def resident() -> float:
+    """MiB that this process holds, without what files back it."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return float(fields["VmRSS"].split()[0]) / 1024
+
+
+class Listener:
+    """Notes when what happened."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, float] = {}
+        self.latency: dict[str, float] = {}
+        self.observed: list[float] = []
+        self.memory: list[float] = []
+
+    def say(self, line: str) -> None: ...
+
+    def started(self, run: Path, trials: int, observed: int, cluster: Any) -> None: ...
+
+    def event(self, event: Event) -> None:
+        now, name = time.monotonic(), event.candidate.id
+        if event.kind == "started":
+            self.begun[name] = now
+        elif event.kind == "progress" and name not in self.latency:
+            self.latency[name] = now - self.begun[name] - self.seconds(name)
+        elif event.kind == "observed":
+            self.observed.append(now)
+            if len(self.observed) % 50 == 0:
+                self.memory.append(resident())
+
+    journal: Path | None = None
+
+    def seconds(self, name: str) -> float:
+        assert self.journal is not None
+        with Journal.read(self.journal) as journal:
+            return journal.progress(name)[-1].seconds
+
+
+def latency(folder: Path) -> dict[str, float]:
+    """Seconds from suggestion to first step, of the first trial of each worker and of the others."""
+    (folder / "latency.yaml").write_text(_space(trials=20, strategy="mi+kg", steps=160))
+    listener = Listener()
+    listener.journal = folder / "latency"
+    search.run_search(search.Request(str(folder / "latency.yaml"), run=folder / "latency"), listener)
+    values = list(listener.latency.values())
+    return {
+        "first": max(values[:2]),
+        "median": statistics.median(values[2:]),
+        "largest": max(values[2:]),
+        "trials": len(values),
+    }
+
+
+def _space(*, trials: int, strategy: str, steps: int) -> str:
+    return SPACE.replace("TRIALS", str(trials)).replace("STRATEGY", strategy).replace("STEPS", str(steps))
+
+
+def dispatch(folder: Path, trials: int) -> dict[str, float]:
+    """No-op trials per second, and the driver's memory over them."""
+    from ray import tune
+
+    class NoOp(tune.Trainable):
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.config = new_config
+            return True
+
+        def step(self) -> dict[str, Any]:
+            return {
+                "attempt": 1, "step": 1, "loss": 0.0, "seconds": 0.0, "psnr": 20.0, "ssim": 0.5, "done": True
+            }  # fmt: skip
+
+    def config(candidate: Candidate) -> dict[str, Any]:
+        return {"id": candidate.id, "family": "net", "axes": dict(candidate.architecture.axes)}
+
+    space = SearchSpace.from_table([{"a": a, "b": b} for a in range(64) for b in range(64)])
+    engine = Engine(space, seed=0, strategy="random", trials=trials, steps=1)
+    listener = Listener()
+    listener.latency = {f"c{number:04d}": 0.0 for number in range(trials + 1)}
+    search.Trial = NoOp  # type: ignore[misc, assignment]
+    with Journal.create_or_open(folder / "dispatch", {"trials": trials}) as journal:
+        search.run_trials(engine, journal, listener, trials=trials, concurrent=2, config=config)
+        assert len(journal.observations()) == trials
+    seen = listener.observed
+    tenth = max(1, len(seen) // 10)
+    return {
+        "trials": len(seen),
+        "rate": (len(seen) - tenth) / (seen[-1] - seen[tenth - 1]),
+        "rate_last": tenth / (seen[-1] - seen[-1 - tenth]),
+        "memory_begin": listener.memory[0],
+        "memory_500": listener.memory[min(9, len(listener.memory) - 1)],
+        "memory_end": listener.memory[-1],
+    }
+
+
+def busy(folder: Path) -> dict[str, float]:
+    """Share of two workers' time in which they train, from the first start to the last end but one."""
+    (folder / "busy.yaml").write_text(_space(trials=6, strategy="mi+kg", steps=2500))
+    listener = Listener()
+    listener.latency = {f"c{number:04d}": 0.0 for number in range(100)}
+    search.run_search(search.Request(str(folder / "busy.yaml"), run=folder / "busy"), listener)
+    with Journal.read(folder / "busy") as journal:
+        spans: list[tuple[datetime, datetime, float]] = []
+        seconds = {each.candidate.id: each.seconds for each in journal.observations()}
+        for attempt in journal.attempts():
+            assert attempt.ended is not None
+            ends = datetime.fromisoformat(attempt.started), datetime.fromisoformat(attempt.ended)
+            spans.append((*ends, seconds[attempt.candidate]))
+    # an attempt is entered at its first report, a second after it began: count from the suggestion
+    begin = min(listener.begun.values())
+    wall = sorted(listener.observed)[-1] - begin
+    idle_end = sorted(listener.observed)[-1] - sorted(listener.observed)[-2]
+    return {
+        "mean": statistics.mean(seconds.values()),
+        "share": sum(seconds.values()) / (2 * wall - idle_end),
+        "wall": wall,
+    }
+
+
+PEER = """
+import sys, time, os
+os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = sys.argv[1]
+import ray
+from ray import tune
+def train(config):
+    import torch
+    tune.report({"begun": time.time(), "psnr": 0.0})
+ray.init(address="local", num_cpus=2, object_store_memory=200 * 2**20, log_to_driver=False)
+begun = time.monotonic()
+tuner = tune.Tuner(train, param_space={"a": tune.uniform(0, 1)},
+    tune_config=tune.TuneConfig(num_samples=int(sys.argv[2]), metric="psnr", mode="max"),
+    run_config=tune.RunConfig(storage_path=sys.argv[3], verbose=0))
+results = tuner.fit()
+fields = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
+print(len(results), time.monotonic() - begun, float(fields["VmRSS"].split()[0]) / 1024)
+"""
+
+
+def peer(folder: Path, trials: int) -> dict[str, float]:
+    """Trials per second of plain Ray Tune, and its driver's memory in the end."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEER, "0", str(trials), str(folder / "peer")], capture_output=True, text=True
+    )
+    count, seconds, memory = done.stdout.split()[-3:]
+    return {"trials": int(count), "rate": int(count) / float(seconds), "memory_end": float(memory)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("latency", "dispatch", "busy", "peer"))
+    parser.add_argument("--trials", type=int, default=1000)
+    options = parser.parse_args()
+    if options.only is None:  # each in a process of its own, since memory is measured
+        print(f"`python experiments/overhead.py`, {processor()}, {os.cpu_count()} cores, ", end="")
+        print(f"{versions(['ray', 'torch'])}, {time.strftime('%Y-%m-%d')}.\n")
+        for part in ("latency", "dispatch", "busy", "peer"):
+            subprocess.run([sys.executable, __file__, "--only", part, "--trials", str(options.trials)])
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        match options.only:
+            case "latency":
+                found = latency(folder)
+            case "dispatch":
+                found = dispatch(folder, options.trials)
+            case "busy":
+                found = busy(folder)
+            case _:
+                found = peer(folder, min(40, options.trials))
+    print(options.only, " ".join(f"{name}={value:.4g}" for name, value in found.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

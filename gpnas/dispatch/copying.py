@@ -1,0 +1,94 @@
+"""The journal's copies in a storage: what is left of a search whose driver's disk is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from gpnas.dispatch.storage import Storage
+from gpnas.errors import TrialError
+from gpnas.journal import Journal
+from gpnas.journal.files import BACKUP, JOURNAL
+
+COPY_SECONDS = 10.0
+"""Least time between two copies."""
+
+
+class JournalCopy:
+    """Copies a run's journal to a storage in the background: after `touch`, and at the end.
+
+    What is copied is the journal's own backup, which is whole at any moment. A copy that fails is told
+    once, and tried again; the journal itself is on the driver's disk.
+    """
+
+    def __init__(self, run: Path, storage: Storage, say: Callable[[str], None]) -> None:
+        self._run, self._storage, self._say = run, storage, say
+        self._due, self._end = threading.Event(), threading.Event()
+        self._told = False
+        self._thread = threading.Thread(target=self._work, name="journal copy", daemon=True)
+
+    def touch(self) -> None:
+        """Says that the journal has grown."""
+        self._due.set()
+
+    def __enter__(self) -> JournalCopy:
+        try:
+            self._storage.put(self._run / BACKUP, JOURNAL)
+        except OSError as error:  # known before any training
+            raise _unusable(self._storage, error) from None
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._due.set()
+        self._thread.join()
+        self._copy()
+
+    def _work(self) -> None:
+        while not self._end.is_set():
+            self._due.wait()
+            self._due.clear()
+            if not self._end.is_set():
+                self._copy()
+            self._end.wait(COPY_SECONDS)
+
+    def _copy(self) -> None:
+        try:
+            self._storage.put(self._run / BACKUP, JOURNAL)
+            self._told = False
+        except OSError as error:
+            if not self._told:
+                self._say(f"{self._storage.uri}: the journal's copy there is out of date, since {error}")
+            self._told = True
+
+
+def fetch_journal(run: Path, storage: Storage) -> str | None:
+    """Takes the journal's copy from a storage where the run folder has lost its own, or never had one.
+
+    Returns:
+        One line that says so, None where nothing was to be done.
+
+    Raises:
+        TrialError: the storage cannot be read.
+    """
+    if Journal.exists(run):
+        return None
+    try:
+        if not storage.exists(JOURNAL):
+            return None
+        run.mkdir(parents=True, exist_ok=True)
+        fresh = run / f"{BACKUP}.fetched"
+        storage.fetch(JOURNAL, fresh)
+        fresh.rename(run / BACKUP)
+    except OSError as error:
+        raise _unusable(storage, error) from None
+    return f"{run} has no journal: going on from its copy in {storage.uri}"
+
+
+def _unusable(storage: Storage, error: OSError) -> TrialError:
+    return TrialError(
+        f"{storage.uri}: a run's storage must be readable and writable, but {' '.join(str(error).split())}; "
+        "mend that, or choose another with --storage"
+    )
