@@ -285,7 +285,14 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
         (candidate,) = _enter(work, journal)
     trial = Trial(
         trial_config(
-            candidate, run=work.run, pairs=work.pairs, scale=2, recipe=work.recipe, validation_images=2
+            candidate,
+            run=work.run.name,
+            storage=str(work.run),
+            pairs=work.pairs,
+            fingerprint=work.fingerprint,
+            scale=2,
+            recipe=work.recipe,
+            validation_images=2,
         )
     )
     begun = trial.step()["step"]
