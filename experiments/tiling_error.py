@@ -1,0 +1,93 @@
+"""How far images made of tiles are from the image that the network makes of the whole.
+
+    python experiments/tiling_error.py [--steps 300] [-o results/tiling_error.md]
+
+One network, briefly trained on the packages' photographs, without self-ensemble; the validation photographs,
+tiles of 48 LR pixels, all ways of blending, overlaps of 0, 1/4, 1/2 and 3/4 of the tile. Channel attention
+averages over what it is given, so a tile's result differs from the whole image's everywhere, not only near
+the tile's edge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from datetime import date
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from machine import processor, versions
+
+from gpnas_trainers import build
+from gpnas_trainers.infer import BLENDS, upscale
+from gpnas_trainers.metrics import psnr
+from gpnas_trainers.pairs import open_pairs, prepare
+from gpnas_trainers.train import Recipe, Training
+
+SCALE, TILE = 2, 48
+AXES = {"features": 16, "blocks": 2, "stages": 2}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--steps", type=int, default=300, help="of the training")
+    options.add_argument("--images", type=int, default=4, help="validation photographs at most")
+    options.add_argument("-o", "--output", type=Path, help="a Markdown file")
+    arguments = options.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    folder = prepare(None, SCALE, workers=None)
+    pairs, validation = open_pairs(folder, "train"), open_pairs(folder, "validation").head(arguments.images)
+    network = build("drn", SCALE, **AXES)
+    recipe = Recipe(steps=arguments.steps, batch_size=4, hr_patch=48, evaluate_every=arguments.steps)
+    training = Training(network, pairs, validation, recipe, seed=0)
+    for _ in range(arguments.steps):
+        training.advance(0.0)
+    images = [
+        [torch.from_numpy(each).float() / 255 for each in validation.image(i)] for i in range(len(validation))
+    ]
+    wholes = [upscale([training.network], lr, SCALE, tile=0, self_ensemble=False) for lr, _ in images]
+    count = len(images)
+    to_hr = sum(psnr(whole, hr) for whole, (_, hr) in zip(wholes, images, strict=True)) / count
+    lines = [
+        "# Tiles beside the whole image",
+        "",
+        f"{processor()}, one thread; {versions(('gpnas', 'torch'))}; {date.today()}. DRN "
+        f"({', '.join(map(str, AXES.values()))}), ×{SCALE}, {arguments.steps} steps; {count} photographs, "
+        f"tiles of {TILE} LR pixels, no self-ensemble. Differences to the whole image's result in 8-bit "
+        "levels: root mean square over images, and the greatest. PSNR against HR; "
+        f"the whole image's is {to_hr:.3f} dB.",
+        "",
+        "| overlap | blend | RMS | greatest | PSNR, dB |",
+        "|---|---|---|---|---|",
+    ]
+    for quarters in range(4):
+        for blend in BLENDS:
+            squares = greatest = decibels = 0.0
+            for whole, (lr, hr) in zip(wholes, images, strict=True):
+                overlap = quarters * TILE // 4
+                sr = upscale(
+                    [training.network],
+                    lr,
+                    SCALE,
+                    tile=TILE,
+                    overlap=overlap,
+                    blend=blend,
+                    self_ensemble=False,
+                )
+                apart = 255 * (sr - whole).abs().double()
+                squares += float(apart.square().mean()) / count
+                greatest = max(greatest, float(apart.max()))
+                decibels += psnr(sr, hr) / count
+            row = f"| {quarters}/4 | {blend} | {squares**0.5:.3f} | {greatest:.2f} | {decibels:.3f} |"
+            lines.append(row)
+            print(row, flush=True)
+    text = "\n".join(lines) + "\n"
+    if arguments.output:
+        arguments.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
