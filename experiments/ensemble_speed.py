@@ -8,9 +8,9 @@ are, and tiles are blended equally, so that both results are the same, which is 
 one thread. The ways alternate, so that whatever else the machine does strikes all; medians, and the median
 of the ratios of neighbours.
 
-Memory: a process of its own for each image, a tiny network, no self-ensemble, an overlap of a
-fifth; the greatest resident size that the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads rows that are made
-as they are asked for, and its finished rows are dropped.
+Memory: a process of its own for each image, a tiny network, no self-ensemble, an overlap of a fifth; the
+greatest resident size that the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads
+rows that are made as they are asked for, and its finished rows are dropped.
 """
 
 from __future__ import annotations
