@@ -25,7 +25,6 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gpnas.errors import TrialError
-from gpnas.journal import Journal
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """By pyarrow's names: an object of theirs appears once its writer is closed, and not before."""
@@ -93,6 +92,8 @@ def storage_of(run: Path, header: Mapping[str, Any]) -> Storage:
 
 def storage_in(run: Path) -> Storage:
     """The same of a run folder, by the journal that lies in it; the folder itself where there is none."""
+    from gpnas.journal import Journal  # which a worker never needs
+
     if not Journal.exists(run):
         return open_storage(str(run))
     with Journal.read(run) as journal:
