@@ -129,6 +129,51 @@ def test_without_it_none_is_stopped(tmp_path: Path) -> None:
         assert all(observation.finished for observation in journal.observations())
 
 
+def test_a_candidate_that_no_worker_began_is_given_again_and_at_last_left(tmp_path: Path) -> None:
+    """Tune counts starts that found no node among a trial's own; a candidate is at fault for those alone
+    that began."""
+    begun = {"c0000": 0}
+    with Journal.create_or_open(tmp_path, {"trials": 1}) as journal:
+        tune = Tune(journal, trials=1, best=None)
+        conductor = Conductor(
+            tune.engine,
+            journal,
+            trials=1,
+            trial_config=lambda candidate: {"candidate": candidate},
+            listen=lambda event: None,
+            begun=lambda candidate: begun[candidate.id],
+        )
+
+        def given(name: str) -> bool:
+            while (config := conductor.suggest(name)) is None:
+                time.sleep(0.01)
+            return isinstance(config, dict)
+
+        assert given("one")
+        assert conductor.suggest("other") is None  # it may have to be given again
+        begun["c0000"] += 3
+        conductor.on_trial_complete("one", error=True)  # three starts of four were its own
+        assert not journal.observations()
+        assert given("two")
+        begun["c0000"] += 4
+        conductor.on_trial_complete("two", error=True)
+        (observation,) = journal.observations()
+        assert observation.failure == "its worker died 4 times; see Ray's logs for why"
+        assert not given("three")
+        assert conductor.abort is None
+    with Journal.create_or_open(tmp_path / "away", {"trials": 1}) as journal:
+        conductor = Tune(journal, trials=1, best=None).conductor
+        number = 0
+        while given(str(number)):
+            conductor.on_trial_complete(str(number), error=True)
+            number += 1
+        assert 1 < number < 10
+        assert "Ray must be able to start workers, but time and again has not" in str(conductor.abort)
+        assert not journal.observations()
+        assert [candidate.id for candidate in journal.pending()] == ["c0000"]
+        stop.clear()
+
+
 @pytest.mark.parametrize("reports", [6, 35, 42, 51])
 def test_a_resumed_search_stops_as_the_uninterrupted_one(tmp_path: Path, reports: int) -> None:
     """Curves come back from the journal, and an orphan is judged by them at its first report."""

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from gpnas import GpnasError, __version__
 from gpnas.cli import bundles, data, portfolio, train
-from gpnas.cli.console import log, out, plain, positive, sides
+from gpnas.cli.console import add_resources, log, out, plain, positive, sides
 from gpnas.records import STRATEGIES
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="where checkpoints and networks go: a path, s3://… or what else pyarrow opens (default: --run)",
     )
+    add_resources(search)
     search.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
     search.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
     search.add_argument(
@@ -230,6 +231,7 @@ class _Watcher:
 
 
 def _search(options: argparse.Namespace) -> Any:
+    from gpnas.dispatch.resources import Asked
     from gpnas.dispatch.search import Request, run_search
 
     watcher = _Watcher()
@@ -251,6 +253,7 @@ def _search(options: argparse.Namespace) -> Any:
                 budget_hours=options.budget_hours,
                 early_stopping=options.early_stopping,
                 storage=options.storage,
+                asked=Asked(options.cpus_per_trial, options.gpus_per_trial),
             ),
             watcher,
         )

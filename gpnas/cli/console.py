@@ -38,6 +38,16 @@ def add_limits(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-parameters", type=float, help="of all networks together (default: any)")
 
 
+def add_resources(sub: argparse.ArgumentParser) -> None:
+    """Options of what each trial is lent."""
+    sub.add_argument("--cpus-per-trial", type=positive, help="CPUs of each training (default: 1)")
+    sub.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        help="part of a GPU for each training, 0 to 1 (default: by its memory and --concurrent)",
+    )
+
+
 def limits_of(options: argparse.Namespace) -> dict[str, float]:
     """What these options say, as an `Allowance` takes it."""
     given = {"gmacs": options.max_gmacs, "parameters": options.max_parameters}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gpnas.cli.console import add_limits, limits_of, log, out, plain, positive
+from gpnas.cli.console import add_limits, add_resources, limits_of, log, out, plain, positive
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -70,6 +70,7 @@ def add_command(command: Callable[..., Any]) -> None:
     train.add_argument(
         "--devices", type=positive, default=1, help="GPUs, else CPUs, that share each training (default: 1)"
     )
+    add_resources(train)
     train.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
     train.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files")
@@ -132,6 +133,7 @@ class _Watcher:
 def _train(options: argparse.Namespace) -> Any:
     from gpnas.dispatch.delivery import Allowance
     from gpnas.dispatch.final import FinalRequest, run_final
+    from gpnas.dispatch.resources import Asked
 
     given = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in RECIPE}
     watcher = _Watcher()
@@ -151,6 +153,7 @@ def _train(options: argparse.Namespace) -> Any:
                 seed=options.seed,
                 concurrent=options.concurrent,
                 devices=options.devices,
+                asked=Asked(options.cpus_per_trial, options.gpus_per_trial),
                 address=options.address,
                 budget_hours=options.budget_hours,
                 tensorboard=options.tensorboard,

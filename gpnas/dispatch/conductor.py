@@ -9,7 +9,7 @@ one ended, orphans first.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from gpnas.records import Architecture, Candidate, Observation, Stop
 
 MAX_RESTARTS = 3
 """So often a candidate whose worker died is started again, before it counts as failed."""
+MAX_UNBEGUN = 5
+"""So often Tune may give up a candidate that no worker has begun, before the search ends and leaves it."""
 
 stop = threading.Event()
 """Set to end a search in good order: running trials write a checkpoint, none is started.
@@ -100,6 +102,7 @@ class Conductor(Searcher):
         trial_config: Callable[[Candidate], dict[str, Any]],
         listen: Callable[[Event], None],
         best: int | None = None,
+        begun: Callable[[Candidate], int] | None = None,
     ) -> None:
         """Takes up a search where its journal ends.
 
@@ -110,6 +113,7 @@ class Conductor(Searcher):
             trial_config: what a worker must know of a candidate.
             listen: told of everything that happens, on Tune's event loop.
             best: a trial is stopped where it will hardly end among so many best; None stops none.
+            begun: how many attempts at a candidate have begun, heard of or not; None asks the journal alone.
         """
         super().__init__(metric="psnr", mode="max")
         self._engine = engine
@@ -125,6 +129,9 @@ class Conductor(Searcher):
         self._best = best
         self._curves = {candidate.id: self._curve(candidate) for candidate in journal.candidates()}
         self._finished = {each.candidate.id for each in journal.observations() if each.finished}
+        self._begun = begun or (lambda candidate: len(journal.attempts(candidate.id)))
+        self._begun_before: dict[str, int] = {}  # when Tune was given the candidate
+        self._unbegun: Counter[str] = Counter()
         self._judged: dict[str, int] = {}  # candidate -> step
         self._outlooks: dict[str, Outlook] = {}  # of hopeless trials, by Tune's name
         hopeless.clear()
@@ -160,8 +167,10 @@ class Conductor(Searcher):
         self._told = [told for told in self._told if not told.done()]
         candidate = self._next()
         if candidate is None:
-            return None if self._suggestion else Searcher.FINISHED
+            # one that runs may have to be given again
+            return None if self._suggestion or self._running else Searcher.FINISHED
         self._running[trial_id] = candidate
+        self._begun_before[trial_id] = self._begun(candidate)
         self._listen(Event("started", candidate))
         return self._trial_config(candidate)
 
@@ -201,8 +210,10 @@ class Conductor(Searcher):
         candidate = self._running.pop(trial_id, None)
         if candidate is None:
             return
-        result = result or {}
-        if error:
+        result, before = result or {}, self._begun_before.pop(trial_id)
+        if error and self._begun(candidate) - before <= MAX_RESTARTS:
+            self._give_again(candidate)
+        elif error:
             failure = f"its worker died {MAX_RESTARTS + 1} times; see Ray's logs for why"
             self._observe(Observation(candidate, None, failure, self._seconds.get(candidate.id, 0.0)))
         elif "abort" in result:
@@ -225,6 +236,19 @@ class Conductor(Searcher):
             self._observe(
                 Observation(candidate, float(result["psnr"]), None, float(result["seconds"]), metrics)
             )
+
+    def _give_again(self, candidate: Candidate) -> None:
+        """Has a candidate run later whose starts were not all its own: Ray counts those, too, that found
+        no node, as when all nodes are gone for a while."""
+        self._unbegun[candidate.id] += 1
+        if self._unbegun[candidate.id] <= MAX_UNBEGUN:
+            self._orphans.append(candidate)
+            return
+        self.abort = (
+            f"{candidate.id}: Ray must be able to start workers, but time and again has not; "
+            "see its logs for why; the same command goes on"
+        )
+        stop.set()
 
     def _judge(self, trial_id: str, candidate: Candidate) -> None:
         """Has the engine's thread judge a trial by its newest evaluation, once; Tune does not wait.

@@ -21,7 +21,9 @@ from gpnas.config import read_recipe_file
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
+from gpnas.dispatch.pricing import memory_of
 from gpnas.dispatch.provenance import machine, versions
+from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.search import Listener, check_patch, run_trials
 from gpnas.dispatch.sharing import fingerprint_of
 from gpnas.dispatch.storage import open_storage
@@ -66,6 +68,8 @@ class FinalRequest:
     concurrent: int | None = None
     devices: int = 1
     """That share each training."""
+    asked: Asked = field(default_factory=Asked)
+    """CPUs and GPUs of each training on one device."""
     address: str | None = None
     """Of a running Ray cluster; None starts Ray on this machine."""
     budget_hours: float | None = None
@@ -115,6 +119,7 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
             "a final training needs either the run folder of a finished search or --architecture, "
             f"but got {'both' if request.architectures else 'neither'}"
         )
+    request.asked.check(request.devices)
     if request.tensorboard:
         check_tensorboard()
     searched: dict[str, Any] = {}
@@ -162,7 +167,7 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
         "trials": len(architectures),
         "concurrent": concurrent,
         "versions": versions(),
-        "machine": machine() | {"devices": request.devices},
+        "machine": machine() | {"devices": request.devices} | request.asked.given(),
     }
     return FinalPlan(
         run=run,
@@ -212,6 +217,8 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
                 concurrent=work.concurrent,
                 reading=[work.pairs],
                 devices=request.devices,
+                asked=request.asked,
+                memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
                 config=lambda candidate: trial_config(
                     candidate,
                     run=work.run.name,

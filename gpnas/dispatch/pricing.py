@@ -68,11 +68,11 @@ def within_memory(space: SearchSpace, scale: int, limit: float, recipe: Recipe) 
 
 
 def memory_of(architecture: Architecture, scale: int, recipe: Recipe) -> float:
-    """Bytes that a training step of an architecture holds."""
+    """Bytes that a training step of an architecture holds at once."""
     return cost.training_memory(
         architecture.family,
         scale,
-        batch_size=recipe.batch_size,
+        batch_size=min(recipe.micro_batch or recipe.batch_size, recipe.batch_size),
         hr_patch=recipe.hr_patch,
         ms_ssim=recipe.ms_ssim_weight > 0,
         **architecture.axes,

@@ -31,13 +31,14 @@ from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.monitoring import monitored
 from gpnas.dispatch.preflight import preflight
-from gpnas.dispatch.pricing import priced, recipe_of
+from gpnas.dispatch.pricing import memory_of, priced, recipe_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
+from gpnas.dispatch.resources import Asked, Lender, check_machine, placed
 from gpnas.dispatch.sharing import fingerprint_of, share
 from gpnas.dispatch.storage import Storage, open_storage, storage_in
 from gpnas.dispatch.together import check_devices, trial_on
-from gpnas.dispatch.trial import Trial, trial_config, trial_name
+from gpnas.dispatch.trial import Trial, attempts, trial_config, trial_name
 from gpnas.dispatch.warm import sources_document
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
@@ -79,6 +80,8 @@ class Request:
     storage: str | None = None
     """Where checkpoints, networks and residuals go: a path, or an address that pyarrow knows; None is
     the run folder, or where an existing run has put them."""
+    asked: Asked = field(default_factory=Asked)
+    """CPUs and GPUs of each trial."""
 
 
 class Listener(Protocol):
@@ -126,6 +129,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     Raises:
         SpaceError, DataError, TrialError: something in it breaks a rule.
     """
+    request.asked.check(1)
     path = find_space(request.space)
     file = read_space_file(path)
     scale = request.scale or file.scale
@@ -168,7 +172,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
         "concurrent": request.concurrent or file.search.concurrent,
         "early_stopping": early,
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine() | request.asked.given(),
     }
     # only where they are asked for, so that journals of before go on
     if request.cost_aware if request.cost_aware is not None else file.search.cost_aware:
@@ -291,6 +295,8 @@ def _run_trials(
         address=request.address,
         budget_hours=request.budget_hours,
         storage=work.storage,
+        asked=request.asked,
+        memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
         # elsewhere than in the run folder, nodes find the pairs there
         reading=[work.pairs] if copy is None else [],
         touch=copy.touch if copy is not None else None,
@@ -311,6 +317,8 @@ def run_trials(
     storage: Storage | None = None,
     reading: Sequence[Path] = (),
     devices: int = 1,
+    asked: Asked | None = None,
+    memory: Callable[[Candidate], float] = lambda candidate: 0.0,
     touch: Callable[[], None] | None = None,
 ) -> None:
     """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
@@ -327,6 +335,8 @@ def run_trials(
         storage: where trials write; None is the run folder.
         reading: folders that every node must read.
         devices: that share each training: GPUs where there are any, else CPUs.
+        asked: CPUs and GPUs of each trial.
+        memory: bytes that a candidate's training takes of a GPU.
         touch: called after each observation.
 
     Raises:
@@ -339,16 +349,34 @@ def run_trials(
             touch()
         listener.event(event)
 
+    asked, artefacts = asked or Asked(), storage or open_storage(str(journal.run))
+    if address is None:
+        check_machine(asked)
     stop.clear()
-    with connected(address, concurrent * devices) as cluster:
+    with connected(address, concurrent * devices * (asked.cpus or 1)) as cluster:
         check_devices(devices, cluster)
         if address is not None:
-            preflight(storage or open_storage(str(journal.run)), reading)
-        conductor = Conductor(engine, journal, trials=trials, trial_config=config, listen=listen, best=best)
+            preflight(artefacts, reading)
+        lender = Lender(asked, cluster, concurrent) if devices == 1 else None
+        if lender is not None and lender.side_by_side < concurrent:
+            listener.say(
+                f"{lender.side_by_side} trials run side by side, not {concurrent}: there is no room for more"
+            )
+        conductor = Conductor(
+            engine,
+            journal,
+            trials=trials,
+            trial_config=lambda candidate: (
+                config(candidate) | (lender.lend(memory(candidate)) if lender else {})
+            ),
+            listen=listen,
+            best=best,
+            begun=lambda candidate: attempts(artefacts, candidate),
+        )
         listener.started(journal.run, trials, len(journal.observations()), cluster)
         watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
         with watching, Deadline(budget_hours), _signals(listener.say) as received:
-            _fit(conductor, journal.run, concurrent, cluster, devices)
+            _fit(conductor, journal.run, concurrent, cluster, devices, lender)
         conductor.close()
     if conductor.abort:
         raise TrialError(conductor.abort)
@@ -365,14 +393,15 @@ def run_trials(
         )
 
 
-def _fit(conductor: Conductor, run: Path, concurrent: int, cluster: Cluster, devices: int) -> None:
+def _fit(
+    conductor: Conductor, run: Path, concurrent: int, cluster: Cluster, devices: int, lender: Lender | None
+) -> None:
     """One session of Tune; its own folder holds nothing that is needed later."""
     session = run / "tune"
-    gpus = min(1.0, cluster.gpus / concurrent)
-    if devices == 1:
-        trainable = tune.with_resources(Trial, {"cpu": 1, "gpu": gpus} if gpus else {"cpu": 1})
+    if lender is not None:
+        trainable = tune.with_resources(Trial, placed)
         trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
-        room = int(cluster.cpus)
+        room = lender.side_by_side
     else:
         # its processes have CPUs and GPUs of their own, but Tune refuses a trial that takes nothing
         trainable = tune.with_resources(trial_on(devices, bool(cluster.gpus)), {"cpu": 0, "memory": 2**20})

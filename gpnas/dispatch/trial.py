@@ -58,6 +58,14 @@ def candidate_folder(candidate: Candidate) -> str:
     return f"candidates/{candidate.id}"
 
 
+def attempts(storage: Storage, candidate: Candidate) -> int:
+    """How many attempts at a candidate have begun, whatever became of them."""
+    folder, number = candidate_folder(candidate), 0
+    while storage.exists(f"{folder}/attempt-{number + 1}"):
+        number += 1
+    return number
+
+
 def trial_config(
     candidate: Candidate,
     *,
@@ -123,7 +131,7 @@ class Trial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         if not torch.cuda.is_available():
-            torch.set_num_threads(1)
+            torch.set_num_threads(int(config.get("cpus", 1)))
         self._worker = Worker(config["run"])
         self.reset_config(config)
 
