@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import errno
 import math
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,35 @@ def test_a_torn_or_foreign_checkpoint_is_refused(pairs: tuple[PairSet, PairSet],
         path.write_bytes(whole[:size])
         with pytest.raises(TrainingError, match="a checkpoint must be whole"):
             fresh(pairs).load(path)
+
+
+def test_a_checkpoint_with_a_changed_bit_is_refused_or_is_the_same(
+    pairs: tuple[PairSet, PairSet], tmp_path: Path
+) -> None:
+    """Anywhere in the file: what PyTorch reads of it alone would be another network's weights."""
+    path = tmp_path / "checkpoint.pt"
+    training = fresh(pairs)
+    training.advance(0.0)
+    training.save(path)
+    whole, generator = path.read_bytes(), random.Random(0)
+    expected = {name: value.clone() for name, value in training.network.state_dict().items()}
+    refused = 0
+    for _ in range(60):
+        changed = bytearray(whole)
+        changed[generator.randrange(len(whole))] ^= 1 << generator.randrange(8)
+        path.write_bytes(changed)
+        again = fresh(pairs)
+        try:
+            again.load(path)
+        except TrainingError:
+            refused += 1
+            continue
+        assert again.step == training.step
+        for name, value in again.network.state_dict().items():
+            assert torch.equal(value, expected[name]), name
+    assert refused > 40  # the rest are gaps between the file's parts
+    with pytest.raises(FileNotFoundError):
+        fresh(pairs).load(tmp_path / "missing.pt")
 
 
 def test_a_divergence_is_one_clear_error(pairs: tuple[PairSet, PairSet]) -> None:

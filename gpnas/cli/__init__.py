@@ -210,10 +210,11 @@ class _Watcher:
         self.bar.start()
 
     def event(self, event: Event) -> None:
-        observation = event.observation
+        candidate, observation = event.candidate, event.observation
+        if event.note:
+            self.say(f"{candidate.id}  {event.note}")
         if observation is None:
             return
-        candidate = event.candidate
         if observation.value is None:
             result = f"[red]failed[/]: {plain(observation.failure)}"
         elif observation.stopped is not None:

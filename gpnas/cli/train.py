@@ -105,6 +105,8 @@ class _Watcher:
     def event(self, event: Event) -> None:
         candidate, observation = event.candidate, event.observation
         task = self._task(candidate)
+        if event.note:
+            self.say(f"{candidate.id}  {event.note}")
         if observation is not None:
             if observation.value is None:
                 self.say(f"{candidate.id}  {candidate.architecture}  failed: {observation.failure}")

@@ -66,11 +66,13 @@ class Event:
     """Something that a person who watches a search wants to know."""
 
     kind: str
-    """`started`, `progress`, `observed`."""
+    """`started`, `progress`, `note`, `observed`."""
     candidate: Candidate
     observation: Observation | None = None
     step: int = 0
     psnr: float | None = None
+    note: str = ""
+    """What a training had to do to go on."""
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -296,6 +298,8 @@ class Conductor(Searcher):
             if int(earlier["step"]) not in curve:
                 self._enter_progress(candidate, attempt, earlier)
         self._enter_progress(candidate, attempt, result)
+        for note in result.get("notes", ()):
+            self._listen(Event("note", candidate, step=int(result["step"]), note=str(note)))
         self._listen(Event("progress", candidate, step=int(result["step"]), psnr=result.get("psnr")))
 
     def _enter_progress(self, candidate: Candidate, attempt: int, row: dict[str, Any]) -> None:

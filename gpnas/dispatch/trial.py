@@ -120,11 +120,12 @@ def trial_name(config: dict[str, Any]) -> str:
 class Trial(tune.Trainable):
     """A candidate's training, advanced by about a second per call; its process is reused.
 
-    A result is a plain dictionary with `attempt`, `step`, `loss`, `seconds` and, after an
-    evaluation, `psnr` and `ssim`. The first one after a restart has `evaluations`, all that its
-    checkpoint knows of, since the driver may have died before it heard. The last one has `done`, on
-    demand `correlations` of its errors with those of candidates that finished before, and where the
-    candidate could not be trained `failure`, or `abort` where no other candidate could be either.
+    A result is a plain dictionary with `attempt`, `step`, `loss`, `seconds`, after an evaluation `psnr`
+    and `ssim`, and `notes` where there are any: what the training had to do to go on, a line each. The
+    first one after a restart has `evaluations`, all that its checkpoint knows of, since the driver may
+    have died before it heard. The last one has `done`, on demand `correlations` of its errors with those
+    of candidates that finished before, and where the candidate could not be trained `failure`, or
+    `abort` where no other candidate could be either.
     """
 
     _training: Training | None = None
@@ -210,17 +211,23 @@ class Trial(tune.Trainable):
             ranks=self._ranks,
         )
         self._known: dict[int, dict[str, float]] = {}
+        damaged: list[str] = []
         for name in earlier:
             try:
                 with storage.reading(name) as path:
                     training.load(path)
-                self._known = training.evaluations
-                break
-            except TrainingError:
-                continue  # torn by a crash, or by a worker that was cut off: the one before it serves
+            except TrainingError as error:  # torn by a crash, or by a worker that was cut off
+                damaged.append(str(error).replace(str(path), f"{storage.uri}/{name}"))
+                continue  # the one before it serves
+            self._known = training.evaluations
+            beginning = f"gone on from {name}, step {training.step}"
+            break
         else:
+            beginning = "begun again"
             if begun:
                 training.note(begun)
+        for each in damaged:
+            training.note(f"{each}; {beginning}")
         folder = Path(config["storage"]) / self._folder
         self._watchers = Watchers(folder, config.get("watch", ()) if first else ())
         self._training = training
@@ -238,6 +245,8 @@ class Trial(tune.Trainable):
         progress = self._training.advance(REPORT_SECONDS)
         self._watchers(self._training, progress)
         result: dict[str, Any] = {"attempt": self._attempt, "done": progress.done, **_numbers(progress)}
+        if progress.notes:
+            result["notes"] = list(progress.notes)
         if self._known:
             result["evaluations"] = [{"step": step, **row} for step, row in self._known.items()]
             self._known = {}

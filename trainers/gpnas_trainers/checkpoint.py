@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,24 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         identity: what its own `identity` must be.
 
     Raises:
-        TrainingError: it is torn, or of another training.
+        TrainingError: it is torn or damaged, or of another training.
+        OSError: it cannot be opened.
     """
-    try:
-        document: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        found = document["identity"]
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(f"{path}: a checkpoint must be whole, but {reason}") from None
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                # PyTorch writes checksums and reads past them: a changed bit would become a weight
+                changed = archive.testzip()
+            if changed is not None:
+                raise zipfile.BadZipFile(f"the checksum of {changed} does not match")
+            file.seek(0)
+            document: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            found = document["identity"]
+        except MemoryError:
+            raise
+        except Exception as error:  # damage can raise anything in who decodes it
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TrainingError(f"{path}: a checkpoint must be whole, but {reason}") from None
     for key, value in identity.items():
         if found.get(key) != value:
             raise TrainingError(f"{path}: a checkpoint must be of the same training, but its {key} differs")

@@ -389,7 +389,8 @@ class Training:
         """Goes on from a checkpoint.
 
         Raises:
-            TrainingError: it is torn, or of another training.
+            TrainingError: it is torn or damaged, or of another training.
+            OSError: it cannot be opened.
         """
         document = read_checkpoint(path, self._identity())
         self._restore(document["state"])
