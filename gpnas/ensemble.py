@@ -11,15 +11,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
 from gpnas_trainers import build
 from gpnas_trainers.cost import parameters
-from gpnas_trainers.infer import Blend, Levels, Precision, upscale
+from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
-from gpnas_trainers.pairs import SUFFIXES, PairsError, read_rgb, write_rgb
+from gpnas_trainers.pairs import SUFFIXES, PairsError
+from gpnas_trainers.pairs.large import LargeImage, bits_of, writing
 
 
 def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn.Module]:
@@ -66,7 +67,10 @@ def upscale_files(
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[Path, Path]]:
-    """Super-resolves image files with all levels of the ensemble.
+    """Super-resolves image files with all levels of the ensemble, by rows, from disk to disk.
+
+    An image of 16 bits per channel gives one of 16 where the format holds them, as PNG and TIFF do. A
+    colour profile is kept.
 
     Args:
         bundle: with its weights.
@@ -75,7 +79,7 @@ def upscale_files(
         tile, overlap, blend, self_ensemble, drop_outlier, precision: as the fields of
             `gpnas_trainers.infer.Levels`.
         progress: called with the image's name, tiles done and all.
-        say: gets a line for each image that cannot be read.
+        say: gets a line for each image that cannot be read or written, or loses bits in its format.
 
     Returns:
         Each input file with what was written for it.
@@ -94,50 +98,34 @@ def upscale_files(
     networks = load_networks(bundle, default_device())
     written = []
     for source, target in pairs:
+        watch = None if progress is None else partial(progress, source.name)
         try:
-            lr = torch.from_numpy(read_rgb(source)).permute(2, 0, 1).float() / 255
-            watch = None if progress is None else partial(progress, source.name)
-            sr = _upscaled(networks, lr, bundle.scale, levels, weights, watch)
+            image = LargeImage(source)
+            bits = bits_of(target, image.bits)
+            if bits < image.bits:
+                say(f"{target}: holds {bits} bits per channel, so the {image.bits} of {source} are rounded")
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_rgb(target, (sr * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+            size = bundle.scale * image.height, bundle.scale * image.width
+            with writing(target, *size, bits, image.profile) as write:
+                for _, _, rows in upscale_rows(
+                    networks, [image], bundle.scale, levels, weights=weights, progress=watch
+                ):
+                    write(rows)
         except PairsError as error:
             if len(pairs) == 1:
                 raise DataError(str(error)) from None
             say(str(error))
             continue
+        except (ValueError, torch.OutOfMemoryError) as error:
+            # a precision that the device lacks or the networks cannot bear, a tile too large for a GPU
+            raise DataError(str(error).splitlines()[0]) from None
         written.append((source, target))
     if len(written) < len(pairs):
         raise DataError(
-            f"every image must be readable, but {len(pairs) - len(written)} of {len(pairs)} were not"
+            "every image must be read and its result written, but "
+            f"{len(pairs) - len(written)} of {len(pairs)} were not"
         )
     return written
-
-
-def _upscaled(
-    networks: list[nn.Module],
-    lr: Tensor,
-    scale: int,
-    levels: Levels,
-    weights: list[float],
-    progress: Callable[[int, int], None] | None,
-) -> Tensor:
-    try:
-        return upscale(
-            networks,
-            lr,
-            scale,
-            tile=levels.tile,
-            overlap=levels.overlap,
-            blend=levels.blend,
-            self_ensemble=levels.self_ensemble,
-            drop_outlier=levels.drop_outlier,
-            precision=levels.precision,
-            weights=weights,
-            progress=progress,
-        )
-    except (ValueError, torch.OutOfMemoryError) as error:
-        # a precision that the device lacks or the networks cannot bear, a tile too large for a GPU
-        raise DataError(str(error).splitlines()[0]) from None
 
 
 def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:

@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +90,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     )
 
 
-def test_upscale_takes_levels_and_refuses_wrong_ones(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    source, target = tmp_path / "lr.png", tmp_path / "sr.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 21, 3), dtype=np.uint8)).save(source)
+def small_bundle(folder: Path) -> None:
     axes = {"features": 4, "blocks": 1, "stages": 1}
     member = Member(Architecture("drn", axes), build("drn", 2, **axes).state_dict(), 1.0, {}, None)
     described: dict[str, Any] = {
@@ -101,7 +100,15 @@ def test_upscale_takes_levels_and_refuses_wrong_ones(
         "machine": {},
     }
     metrics = {"bicubic": 20.0, "best": 20.0, "ensemble": 20.0}
-    write_bundle(tmp_path / "bundle", [member], scale=2, metrics=metrics, seed=0, **described)
+    write_bundle(folder, [member], scale=2, metrics=metrics, seed=0, **described)
+
+
+def test_upscale_takes_levels_and_refuses_wrong_ones(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "lr.png", tmp_path / "sr.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 21, 3), dtype=np.uint8)).save(source)
+    small_bundle(tmp_path / "bundle")
     command = ["upscale", str(tmp_path / "bundle"), str(source), "-o", str(target)]
     for options, words in (
         (["--overlap", "200"], "`0 <= overlap < tile` must hold"),
@@ -117,6 +124,28 @@ def test_upscale_takes_levels_and_refuses_wrong_ones(
     assert json.loads(capsys.readouterr().out) == [{"input": str(source), "output": str(target)}]
     with Image.open(target) as image:
         assert image.size == (42, 48)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_upscale_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    Image.new("RGB", (1500, 1500)).save(tmp_path / "lr.png")
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "sr.png"
+    small_bundle(tmp_path / "bundle")
+    options = [str(tmp_path / "bundle"), str(tmp_path / "lr.png"), "-o", str(target)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpnas.cli", "upscale", *options],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+    )
+    while process.poll() is None and not list(target.parent.glob(".sr.png.*.tmp")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, told
+    assert "Traceback" not in told
+    assert not list(target.parent.iterdir())
 
 
 def test_space_shows_what_a_file_means(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -13,7 +14,8 @@ from gpnas.ensemble import load_networks, upscale_files
 from gpnas.errors import BundleError, DataError
 from gpnas.records import Architecture
 from gpnas_trainers import build
-from gpnas_trainers.pairs import read_rgb
+from gpnas_trainers.infer import upscale
+from gpnas_trainers.pairs import read_levels, read_rgb
 
 SIZES = ((8, 1), (12, 2), (8, 3))
 
@@ -141,6 +143,63 @@ def test_one_unreadable_image_does_not_keep_the_others(tmp_path: Path, pairs: Pa
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png", "3.png", "4.png"]
     assert len(said) == 1
     assert "1.png" in said[0]
+
+
+def test_rows_to_disk_are_the_whole_image(tmp_path: Path) -> None:
+    """Of 8 bits to the last level, of 16 as near to float64 as float32 is."""
+    made = bundle(tmp_path)
+    levels: dict[str, Any] = {"tile": (24, 20), "overlap": 7, "self_ensemble": False}
+    lr = np.random.default_rng(0).integers(0, 65536, (45, 70, 3), dtype=np.uint16)
+    Image.fromarray((lr >> 8).astype(np.uint8)).save(tmp_path / "lr.png")
+    tifffile.imwrite(tmp_path / "lr.tif", lr, photometric="rgb")
+    networks, weights = load_networks(made), [member.weight for member in made.members]
+    given = torch.from_numpy(read_rgb(tmp_path / "lr.png")).permute(2, 0, 1).float() / 255
+    expected = (255 * upscale(networks, given, 2, weights=weights, **levels)).round().byte().permute(1, 2, 0)
+    upscale_files(made, [tmp_path / "lr.png"], tmp_path / "sr.png", **levels)
+    np.testing.assert_array_equal(read_levels(tmp_path / "sr.png"), expected.numpy())
+
+    exact = torch.from_numpy(lr / 65535).permute(2, 0, 1)
+    sr = upscale([network.double() for network in networks], exact, 2, weights=weights, **levels)
+    for name in ("sr16.png", "sr16.tif"):
+        upscale_files(made, [tmp_path / "lr.tif"], tmp_path / name, **levels)
+        found = read_levels(tmp_path / name)
+        assert found.dtype == np.uint16
+        assert np.abs(found - 65535 * sr.permute(1, 2, 0).numpy()).max() <= 0.6
+    said: list[str] = []
+    upscale_files(made, [tmp_path / "lr.tif"], tmp_path / "sr.webp", say=said.append, **levels)
+    assert np.abs(read_rgb(tmp_path / "sr.webp") - 255 * sr.permute(1, 2, 0).numpy()).max() <= 0.51
+    (line,) = said
+    assert line.endswith(f"sr.webp: holds 8 bits per channel, so the 16 of {tmp_path / 'lr.tif'} are rounded")
+
+
+def test_a_full_disk_does_not_keep_the_other_images(tmp_path: Path, small_disk: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "lr").mkdir()
+    for name, side in (("a", 20), ("b", 320), ("c", 20)):
+        image = Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8))
+        image.save(tmp_path / "lr" / f"{name}.png")
+    said: list[str] = []
+    with pytest.raises(DataError, match="every image must be read and its result written, but 1 of 3 were n"):
+        upscale_files(
+            bundle(tmp_path), [tmp_path / "lr"], small_disk, self_ensemble=False, overlap=0, say=said.append
+        )
+    assert sorted(path.name for path in small_disk.iterdir()) == ["a.png", "c.png"]
+    (line,) = said
+    assert line.startswith(f"{small_disk / 'b.png'}: the image could not be written, since the disk is full")
+
+
+def test_what_a_format_cannot_hold_is_told_before_the_first_pass(tmp_path: Path) -> None:
+    Image.new("RGB", (8200, 3)).save(tmp_path / "lr.png")
+    passes: list[int] = []
+    with pytest.raises(DataError, match="a WebP file's sides must be at most 16383 pixels, but got 16400×6"):
+        upscale_files(
+            bundle(tmp_path),
+            [tmp_path / "lr.png"],
+            tmp_path / "sr.webp",
+            progress=lambda name, done, all_: passes.append(done),
+        )
+    assert not passes
+    assert not (tmp_path / "sr.webp").exists()
 
 
 def test_outputs_never_overwrite_each_other(tmp_path: Path, pairs: Path) -> None:

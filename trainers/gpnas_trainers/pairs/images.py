@@ -6,6 +6,7 @@ would learn the conversion along with the camera. Colour profiles are not applie
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import uuid
@@ -54,6 +55,7 @@ _MODES = {
     "YCbCr": "YCbCr",
 }
 _ORIENTATION = 0x0112
+_SIZE = (0x0100, 0x0101)
 _BITS_PER_SAMPLE = 0x0102
 _PLANES = 0x011C
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B"}
@@ -76,6 +78,12 @@ class Header:
     width: int
     bits: int
     """Per channel: 8 or 16."""
+    format: str
+    """As Pillow names it."""
+    orientation: int
+    """EXIF's, 1 … 8: how the stored image is turned."""
+    profile: bytes | None
+    """The ICC profile of its colours."""
 
 
 def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -105,13 +113,16 @@ def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_P
 
 
 def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
-    """Size and depth of an RGB image of 8 or 16 bits, without decoding it; raises as `read_levels`."""
+    """What is told of an RGB image of 8 or 16 bits, without decoding it; raises as `read_levels`.
+
+    Only here, where nothing is decoded, may `max_pixels` be above `MAX_PIXELS`.
+    """
     path = Path(path)
     with _opened(path, max_pixels) as image:
         bits = _rgb_bits(path, image)
-        width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return Header(width, height, bits) if turned else Header(height, width, bits)
+        height, width = _upright_size(image)
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        return Header(height, width, bits, str(image.format), orientation, image.info.get("icc_profile"))
 
 
 def read_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -134,6 +145,15 @@ def read_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[An
         image.tile = [tile._replace(args=_low_bytes(path, tile.args)) for tile in image.tile]  # type: ignore[attr-defined]
         low = np.array(ImageOps.exif_transpose(image), dtype=np.uint16)
     return high << 8 | low
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an image that is not decoded yet."""
+    width, height = image.size
+    if image.format == "TIFF":  # of which some Pillows tell the upright size already
+        width, height = (image.tag_v2[tag] for tag in _SIZE)  # type: ignore[attr-defined]
+    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
 
 
 def _rgb_bits(path: Path, image: Image.Image) -> int:
@@ -177,9 +197,7 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 def read_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) of the upright image, from its header alone; raises as `read_rgb` does."""
     with _opened(Path(path), max_pixels) as image:
-        width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (width, height) if turned else (height, width)
+        return _upright_size(image)
 
 
 def write_rgb(path: str | Path, array: NDArray[np.uint8]) -> None:
@@ -209,9 +227,19 @@ def write_rgb(path: str | Path, array: NDArray[np.uint8]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, ValueError) as error:
-        raise PairsError(f"{path}: the image could not be written ({_reason(error)})") from None
+        raise unwritten(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritten(path: Path, error: Exception) -> PairsError:
+    """What is told of an image that could not be written."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PairsError(
+            f"{path}: the image could not be written, since the disk is full; free some space or choose "
+            "another folder"
+        )
+    return PairsError(f"{path}: the image could not be written ({_reason(error)})")
 
 
 @contextmanager
@@ -221,7 +249,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Pillow warns of large images, which are judged below, and of odd metadata.
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=_FORMATS) as image:
+            with _limited(max_pixels), Image.open(path, formats=_FORMATS) as image:
                 pixels = image.width * image.height
                 if pixels > max_pixels:
                     raise PairsError(_too_large(path, max_pixels, f"{image.width}×{image.height}"))
@@ -241,6 +269,18 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
             f"{path}: an image must decode in full, but it is damaged or truncated "
             f"({_reason(error)}); copy it again"
         ) from None
+
+
+@contextmanager
+def _limited(max_pixels: int) -> Iterator[None]:
+    """Lifts Pillow's own limit, one of the process, where more is allowed; ours is checked all the same."""
+    own = Image.MAX_IMAGE_PIXELS
+    if max_pixels > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = own
 
 
 def _not_rgb(path: Path, image: Image.Image) -> str | None:

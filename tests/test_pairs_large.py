@@ -1,0 +1,269 @@
+"""Large images: read and written by rows, as Pillow and tifffile read and write them at once."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+import torch
+from PIL import Image, ImageCms
+
+from gpnas_trainers.pairs import PairsError, large, read_levels, read_size
+from gpnas_trainers.pairs.images import MAX_PIXELS
+from gpnas_trainers.pairs.large import LargeImage, bits_of, check_target, writing
+
+HEIGHT, WIDTH = 83, 57
+
+
+def noise(bits: int = 8, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    kind = np.uint8 if bits == 8 else np.uint16
+    return np.random.default_rng(bits).integers(0, 2**bits, (height, width, 3), dtype=kind)
+
+
+def interlaced(path: Path, image: np.ndarray) -> None:
+    pyvips.Image.new_from_array(image).copy(interpretation="srgb").pngsave(str(path), interlace=True)
+
+
+def saved(path: Path, image: np.ndarray, **options: Any) -> None:
+    Image.fromarray(image).save(path, **options)
+
+
+FILES: dict[str, Callable[[Path], object]] = {
+    "plain.png": lambda path: saved(path, noise()),
+    "interlaced.png": lambda path: interlaced(path, noise()),
+    "plain.jpg": lambda path: saved(path, noise(), quality=95),
+    "progressive.jpg": lambda path: saved(path, noise(), progressive=True),
+    "strips.tif": lambda path: saved(path, noise(), compression="tiff_deflate"),
+    "one_strip.tif": lambda path: tifffile.imwrite(path, noise(), photometric="rgb"),
+    "big.tif": lambda path: tifffile.imwrite(path, noise(), photometric="rgb", bigtiff=True),
+    "tiles.tif": lambda path: tifffile.imwrite(
+        path, noise(), photometric="rgb", tile=(32, 16), compression="zlib"
+    ),
+    "lossless.webp": lambda path: saved(path, noise(), lossless=True),
+    "lossy.webp": lambda path: saved(path, noise()),
+    "plain.bmp": lambda path: saved(path, noise()),
+    "deep.tif": lambda path: tifffile.imwrite(path, noise(16), photometric="rgb", compression="zlib"),
+    "deep_other_order.tif": lambda path: tifffile.imwrite(
+        path, noise(16), photometric="rgb", byteorder=">", tile=(16, 16)
+    ),
+    "deep.png": lambda path: pyvips.Image.new_from_array(noise(16)).pngsave(str(path)),
+}
+
+
+def by_rows(image: LargeImage, step: int = 7) -> np.ndarray:
+    edges = [*range(0, image.height, step), image.height]
+    return np.concatenate([image.levels(start, stop) for start, stop in itertools.pairwise(edges)])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_rows_are_those_of_the_whole_image(tmp_path: Path, name: str) -> None:
+    FILES[name](tmp_path / name)
+    image, expected = LargeImage(tmp_path / name), read_levels(tmp_path / name)
+    found = by_rows(image)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert (image.height, image.width, image.bits) == (HEIGHT, WIDTH, 8 * expected.itemsize)
+    values = LargeImage(tmp_path / name).rows(0, 11)
+    limit = 2**image.bits - 1
+    torch.testing.assert_close(values, torch.from_numpy(expected[:11].transpose(2, 0, 1) / limit).float())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_exif_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    saved(tmp_path / f"turned{suffix}", noise(), exif=exif)
+    found = by_rows(LargeImage(tmp_path / f"turned{suffix}"))
+    np.testing.assert_array_equal(found, read_levels(tmp_path / f"turned{suffix}"))
+    assert found.shape[:2] == read_size(tmp_path / f"turned{suffix}")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "plain.bmp"])
+def test_truncated_files_are_one_line_errors(tmp_path: Path, name: str) -> None:
+    FILES[name](tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    for share in (0.3, 0.9):
+        (tmp_path / name).write_bytes(content[: int(share * len(content))])
+        with pytest.raises(PairsError) as error:
+            LargeImage(tmp_path / name)
+        assert str(error.value).startswith(f"{tmp_path / name}: an image must ")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["plain.png", "interlaced.png", "strips.tif", "tiles.tif", "deep.png"])
+def test_a_wrong_byte_of_compressed_pixels_is_found(tmp_path: Path, name: str) -> None:
+    FILES[name](tmp_path / name)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PairsError, match="an image must decode in full, but it is damaged or truncated"):
+        LargeImage(tmp_path / name)
+
+
+def test_only_rgb_is_read(tmp_path: Path) -> None:
+    for mode, found in (("L", "grey"), ("RGBA", "RGB with alpha"), ("P", "palette")):
+        Image.new(mode, (8, 8)).save(tmp_path / "image.png")
+        with pytest.raises(PairsError, match=f"must be one RGB picture, but got {found}; convert it first"):
+            LargeImage(tmp_path / "image.png")
+    Image.new("CMYK", (8, 8)).save(tmp_path / "image.jpg")
+    with pytest.raises(PairsError, match="but got CMYK"):
+        LargeImage(tmp_path / "image.jpg")
+    pages = [Image.new("RGB", (8, 8)) for _ in range(2)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(PairsError, match="but got 2 frames or pages"):
+        LargeImage(tmp_path / "pages.tif")
+
+
+def test_more_pixels_than_pillow_reads(tmp_path: Path) -> None:
+    shape = (10_000, 20_000, 3)
+    assert shape[0] * shape[1] > MAX_PIXELS
+    pixels = tifffile.memmap(tmp_path / "large.tif", shape=shape, dtype=np.uint8, photometric="rgb")
+    pixels[1] = expected = noise(8, 1, shape[1])[0]
+    pixels.flush()
+    image = LargeImage(tmp_path / "large.tif")
+    assert (image.height, image.width) == shape[:2]
+    np.testing.assert_array_equal(image.levels(0, 3), np.stack([0 * expected, expected, 0 * expected]))
+    with pytest.raises(PairsError, match="must have at most 178956970 pixels, but got 20000×10000"):
+        check_target(tmp_path / "image.bmp", *shape[:2], 8)
+
+
+def blocks(image: np.ndarray, sizes: tuple[int, ...] = (1, 30, 52)) -> Iterator[torch.Tensor]:
+    """Values that round to these levels, from up to 0.4 levels beside them."""
+    beside = np.random.default_rng(1).uniform(-0.4, 0.4, image.shape)
+    limit = np.iinfo(image.dtype).max
+    values = torch.from_numpy((image + beside).clip(0, limit) / limit).permute(2, 0, 1)
+    yield from values.split(sizes, dim=1)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF", ".webp", ".bmp"])
+def test_what_is_written_is_read_by_others(tmp_path: Path, suffix: str, bits: int) -> None:
+    path = tmp_path / f"image{suffix}"
+    if bits_of(path, bits) < bits:
+        return
+    image = noise(bits)
+    with writing(path, HEIGHT, WIDTH, bits) as write:
+        for rows in blocks(image):
+            write(rows)
+    found = tifffile.imread(path) if suffix.lower().startswith(".tif") else read_levels(path)
+    assert found.dtype == image.dtype
+    np.testing.assert_array_equal(found, image)
+    assert [left.name for left in tmp_path.iterdir()] == [path.name]
+
+
+def test_jpeg_is_close_in_every_channel(tmp_path: Path) -> None:
+    ramp = np.arange(64, dtype=np.uint8)
+    image = np.stack(np.broadcast_arrays(3 * ramp[:, None], 3 * ramp, 255 - 3 * ramp), axis=-1)
+    with writing(tmp_path / "image.jpg", 64, 64, 8) as write:
+        write(torch.from_numpy(image / 255).permute(2, 0, 1))
+    with Image.open(tmp_path / "image.jpg") as found:
+        assert np.abs(np.asarray(found).astype(int) - image).max() <= 4
+        assert [layer[1:3] for layer in found.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_the_colour_profile_is_kept(tmp_path: Path, suffix: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    saved(tmp_path / f"lr{suffix}", noise(), icc_profile=profile)
+    image = LargeImage(tmp_path / f"lr{suffix}")
+    assert image.profile == profile
+    with writing(tmp_path / f"sr{suffix}", HEIGHT, WIDTH, 8, image.profile) as write:
+        write(image.rows(0, HEIGHT))
+    with Image.open(tmp_path / f"sr{suffix}") as written:
+        assert written.info["icc_profile"] == profile
+    with writing(tmp_path / f"none{suffix}", HEIGHT, WIDTH, 8) as write:
+        write(LargeImage(tmp_path / f"lr{suffix}").rows(0, HEIGHT))
+    with Image.open(tmp_path / f"none{suffix}") as written:
+        assert "icc_profile" not in written.info
+
+
+def test_large_tiffs_have_64_bit_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for big in (False, True):
+        monkeypatch.setattr(large, "_BIG", HEIGHT * WIDTH * 3 - big)
+        with writing(tmp_path / "image.tif", HEIGHT, WIDTH, 8) as write:
+            write(next(blocks(noise(), (HEIGHT,))))
+        with tifffile.TiffFile(tmp_path / "image.tif") as file:
+            assert file.is_bigtiff == big
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "image.tif"), noise())
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width", "words"),
+    [
+        ("a.jpg", 3, 65_501, "a JPEG file's sides must be at most 65500 pixels, but got 65501×3; write PNG"),
+        ("a.webp", 16_384, 3, "a WebP file's sides must be at most 16383 pixels, .*; write PNG or TIFF inst"),
+        ("a.png", 3, 1_000_001, "a PNG file's sides must be at most 1000000 pixels, .*; cut the image into"),
+        ("a.tif", 10**6, 10**6, r"must have room for 1000000×1000000 pixels, some \d+ MiB before they are"),
+        ("a.gif", 3, 3, "must end in one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp, but got '.gif'"),
+    ],
+)
+def test_what_a_format_or_the_disk_cannot_hold(
+    tmp_path: Path, name: str, height: int, width: int, words: str
+) -> None:
+    with pytest.raises(PairsError, match=words), writing(tmp_path / name, height, width, 8):
+        raise AssertionError("refused before anything is made")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError, PairsError])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
+def test_what_ends_the_loop_comes_out_as_itself(
+    tmp_path: Path, suffix: str, kind: type[BaseException]
+) -> None:
+    (tmp_path / f"image{suffix}").write_bytes(b"old")
+    raised = kind("the loop ends here")
+
+    def fill() -> None:
+        with writing(tmp_path / f"image{suffix}", HEIGHT, WIDTH, 8) as write:
+            write(torch.zeros(3, 40, WIDTH))
+            raise raised
+
+    with pytest.raises(kind, match="the loop ends here") as caught:
+        fill()
+    assert caught.value is raised
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+    assert all(thread.name != "encoder" for thread in threading.enumerate())
+
+
+def test_missing_rows_leave_no_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(PairsError, match="could not be written"),
+        writing(tmp_path / "a.png", 9, 9, 8) as write,
+    ):
+        write(torch.zeros(3, 5, 9))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(PairsError, match=r"could not be written \(No such file or directory\)"),
+        writing(tmp_path / "none" / "a.png", 9, 9, 8) as write,
+    ):
+        write(torch.zeros(3, 9, 9))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
+def test_a_full_disk_is_one_line_and_leaves_no_file(small_disk: Path, suffix: str) -> None:
+    values = torch.rand(3, 1000, 1000, generator=torch.Generator().manual_seed(0))
+    path = small_disk / f"image{suffix}"
+
+    def fill() -> None:
+        with writing(path, 1000, 1000, 8) as write:
+            for rows in values.split(100, dim=1):
+                write(rows)
+
+    with pytest.raises(PairsError) as error:
+        fill()
+    assert str(error.value) == (
+        f"{path}: the image could not be written, since the disk is full; free some space or choose another "
+        "folder"
+    )
+    assert not list(small_disk.iterdir())
