@@ -79,7 +79,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _kept(method: F) -> F:
-    """Keeps the error that a method raises in `error`, on its way through Tune."""
+    """Keeps the error that a method raises in `error`, and ends the session.
+
+    Tune wraps what it is raised, or takes it for the trial's failure and starts that again.
+    """
 
     @wraps(method)
     def keeping(self: Conductor, *arguments: Any, **options: Any) -> Any:
@@ -87,6 +90,7 @@ def _kept(method: F) -> F:
             return method(self, *arguments, **options)
         except GpnasError as error:
             self.error = self.error or error
+            stop.set()
             raise
 
     return keeping  # type: ignore[return-value]
@@ -128,6 +132,7 @@ class Conductor(Searcher):
         self._running: dict[str, Candidate] = {}
         self._attempt: dict[str, int] = {}
         self._seconds: dict[str, float] = {}
+        self._noted: set[tuple[str, str]] = set()
         self._best = best
         self._curves = {candidate.id: self._curve(candidate) for candidate in journal.candidates()}
         self._finished = {each.candidate.id for each in journal.observations() if each.finished}
@@ -299,7 +304,9 @@ class Conductor(Searcher):
                 self._enter_progress(candidate, attempt, earlier)
         self._enter_progress(candidate, attempt, result)
         for note in result.get("notes", ()):
-            self._listen(Event("note", candidate, step=int(result["step"]), note=str(note)))
+            if (candidate.id, note) not in self._noted:  # Tune may tell a last result twice
+                self._noted.add((candidate.id, note))
+                self._listen(Event("note", candidate, step=int(result["step"]), note=note))
         self._listen(Event("progress", candidate, step=int(result["step"]), psnr=result.get("psnr")))
 
     def _enter_progress(self, candidate: Candidate, attempt: int, row: dict[str, Any]) -> None:

@@ -428,12 +428,13 @@ def _fit(
     try:
         tuner.fit()
     except TuneError as error:
-        if conductor.error is not None:
-            raise conductor.error from None
-        last = str(error).strip().splitlines()[-1]
-        raise TrialError(f"Ray Tune must run the trials, but {last}; the same command goes on") from error
+        if conductor.error is None:
+            last = str(error).strip().splitlines()[-1]
+            raise TrialError(f"Ray Tune must run the trials, but {last}; the same command goes on") from error
     finally:
         shutil.rmtree(session, ignore_errors=True)
+    if conductor.error is not None:
+        raise conductor.error
 
 
 def _trial_name(trial: Any) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray import tune
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -23,6 +24,14 @@ from gpnas.errors import TrialError
 
 PATIENCE_SECONDS = 6 * 3600
 """So long processes wait for the first one, which validates alone."""
+
+
+class Told(Exception):
+    """The last result of one process alone, which Ray Train hears of as an error."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        super().__init__(result)
+        self.result = result
 
 
 def trial_on(devices: int, gpus: bool) -> Callable[[dict[str, Any]], None]:
@@ -43,7 +52,13 @@ def trial_on(devices: int, gpus: bool) -> Callable[[dict[str, Any]], None]:
                     failure_config=FailureConfig(max_failures=0),
                 ),
             )
-            trainer.fit()
+            try:
+                trainer.fit()
+            except WorkerGroupError as error:
+                told = [each.result for each in error.worker_failures.values() if isinstance(each, Told)]
+                if not told:
+                    raise  # a process has died: Tune starts the trial again
+                tune.report(min(told, key=lambda result: "abort" not in result))
 
     return train_together
 
@@ -67,5 +82,5 @@ def _process(config: dict[str, Any]) -> None:
         result = trial.step()
         done = result.pop("done")
         if done and ("abort" in result or ("failure" in result and not result.get("common"))):
-            raise RuntimeError(result.get("abort") or result["failure"])
+            raise Told(result)
         ray.train.report(result)

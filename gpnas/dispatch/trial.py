@@ -34,7 +34,7 @@ from gpnas.errors import TrialError
 from gpnas.records import Candidate
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairsError, PairSet
-from gpnas_trainers.ranks import Ranks
+from gpnas_trainers.ranks import PeerError, Ranks
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
 from gpnas_trainers.warm_start import warm_start
 
@@ -167,6 +167,8 @@ class Trial(tune.Trainable):
                 f"{self._config['storage']}: trials must be able to read and write here, but {what}; "
                 "mend that and run the same command again"
             )
+        except PeerError:  # what ended the other process is told by it, or else a worker has died
+            raise
         except Exception as error:  # whatever it is, one candidate must not end the others
             logger.exception("candidate %s", self._config["id"])
             self._training = None
@@ -193,7 +195,10 @@ class Trial(tune.Trainable):
         self._ranks = Ranks(together=config.get("together", False))
         earlier = [name for name in storage.names(self._folder) if name.endswith(f"/{CHECKPOINT_FILE}")]
         first = self._ranks.rank == 0  # the only one that writes
-        self._checkpoint = f"{self._new_attempt() if first else self._folder}/{CHECKPOINT_FILE}"
+        if first:
+            self._claim_attempt()
+        self._attempt = int(self._ranks.sum_numbers(self._attempt)[0])
+        self._checkpoint = f"{self._folder}/attempt-{self._attempt}/{CHECKPOINT_FILE}"
         train, validation = opened(config["pairs"], config["fingerprint"], config["storage"])
         self._validation = validation.head(config["validation_images"])
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -233,12 +238,10 @@ class Trial(tune.Trainable):
         self._training = training
         self._saved, self._saving_took = time.monotonic(), 0.0
 
-    def _new_attempt(self) -> str:
-        while True:
+    def _claim_attempt(self) -> None:
+        self._attempt = 1
+        while not self._artefacts.claim(f"{self._folder}/attempt-{self._attempt}"):
             self._attempt += 1
-            folder = f"{self._folder}/attempt-{self._attempt}"
-            if self._artefacts.claim(folder):
-                return folder
 
     def _advance(self) -> dict[str, Any]:
         assert self._training is not None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+class PeerError(RuntimeError):
+    """Another process of a training does not answer: it has died, or ended with an error of its own."""
 
 
 class Ranks:
@@ -17,6 +22,9 @@ class Ranks:
 
     Args:
         together: take the default process group, which must have been initialised.
+
+    Raises:
+        PeerError: from whatever needs the others, when one of them is gone.
     """
 
     def __init__(self, together: bool = False) -> None:
@@ -35,7 +43,7 @@ class Ranks:
         # NCCL takes tensors of the GPU alone
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
         total = torch.tensor(numbers, dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(total)
+        _send(torch.distributed.all_reduce, total)
         return tuple(total.tolist())
 
     def sum_(self, tensors: Iterable[Tensor]) -> None:
@@ -46,11 +54,18 @@ class Ranks:
         """Gives all processes the tensors of rank 0, in place."""
         self._together(list(tensors), lambda flat: torch.distributed.broadcast(flat, 0))
 
-    def _together(self, tensors: list[Tensor], send: object) -> None:
+    def _together(self, tensors: list[Tensor], send: Callable[[Tensor], Any]) -> None:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        send(flat)  # type: ignore[operator]
+        _send(send, flat)
         parts = flat.split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view(tensor.shape))
+
+
+def _send(send: Callable[[Tensor], Any], tensor: Tensor) -> None:
+    try:
+        send(tensor)
+    except RuntimeError as error:  # gloo and NCCL have no class of their own for it
+        raise PeerError(f"another process of the training is gone: {' '.join(str(error).split())}") from error
