@@ -20,7 +20,8 @@ from gpnas_trainers.cost import parameters
 from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.pairs import SUFFIXES, PairsError
-from gpnas_trainers.pairs.large import LargeImage, bits_of, writing
+from gpnas_trainers.pairs.large_reading import reading
+from gpnas_trainers.pairs.large_writing import bits_of, writing
 
 
 def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn.Module]:
@@ -100,17 +101,23 @@ def upscale_files(
     for source, target in pairs:
         watch = None if progress is None else partial(progress, source.name)
         try:
-            image = LargeImage(source)
-            bits = bits_of(target, image.bits)
-            if bits < image.bits:
-                say(f"{target}: holds {bits} bits per channel, so the {image.bits} of {source} are rounded")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            size = bundle.scale * image.height, bundle.scale * image.width
-            with writing(target, *size, bits, image.profile) as write:
-                for _, _, rows in upscale_rows(
-                    networks, [image], bundle.scale, levels, weights=weights, progress=watch
-                ):
-                    write(rows)
+            with reading(source) as image:
+                bits = bits_of(target, image.bits)
+                if bits < image.bits:
+                    say(f"{target}: holds {bits} bits per channel; the {image.bits} of {source} are rounded")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                size = bundle.scale * image.height, bundle.scale * image.width
+                with writing(target, *size, bits, image.profile) as write:
+                    for _, _, rows in upscale_rows(
+                        networks,
+                        [image],
+                        bundle.scale,
+                        levels,
+                        weights=weights,
+                        bits=bits,
+                        progress=watch,
+                    ):
+                        write(rows)
         except PairsError as error:
             if len(pairs) == 1:
                 raise DataError(str(error)) from None

@@ -169,7 +169,7 @@ def test_rows_to_disk_are_the_whole_image(tmp_path: Path) -> None:
     upscale_files(made, [tmp_path / "lr.tif"], tmp_path / "sr.webp", say=said.append, **levels)
     assert np.abs(read_rgb(tmp_path / "sr.webp") - 255 * sr.permute(1, 2, 0).numpy()).max() <= 0.51
     (line,) = said
-    assert line.endswith(f"sr.webp: holds 8 bits per channel, so the 16 of {tmp_path / 'lr.tif'} are rounded")
+    assert line.endswith(f"sr.webp: holds 8 bits per channel; the 16 of {tmp_path / 'lr.tif'} are rounded")
 
 
 def test_a_full_disk_does_not_keep_the_other_images(tmp_path: Path, small_disk: Path) -> None:

@@ -79,6 +79,24 @@ def test_rows_are_those_of_the_whole_image(height: int, width: int, levels: Leve
     assert torch.equal(torch.cat(made, dim=1), whole)
 
 
+@pytest.mark.parametrize("drop_outlier", [False, True])
+@pytest.mark.parametrize(("bits", "kind"), [(8, torch.uint8), (16, torch.uint16)])
+def test_levels_in_and_out(bits: int, kind: torch.dtype, drop_outlier: bool) -> None:
+    """Those of the LR image stand for their share of the greatest, those of the result are the nearest."""
+    networks, limit = [small(0), small(1), small(2)], 2**bits - 1
+    lr = (image(45, 70) * limit).round()
+    levels = Levels((16, 24), 5, "gaussian", drop_outlier=drop_outlier)
+    expected = upscale(
+        networks, lr / limit, 2, tile=(16, 24), overlap=5, blend="gaussian", drop_outlier=drop_outlier
+    )
+    made = list(upscale_rows(networks, [FromTheTop(lr.to(kind))], 2, levels, bits=bits))
+    assert {rows.pixels.dtype for rows in made} == {kind}
+    found = torch.cat([rows.pixels for rows in made], dim=1)
+    assert torch.equal(found.float(), (expected * limit).round())
+    with pytest.raises(ValueError, match="`bits` must be None, 8 or 16, but got 12"):
+        next(upscale_rows(networks, [FromTheTop(lr)], 2, levels, bits=12))
+
+
 @pytest.mark.parametrize("blend", ["distance", "constant"])
 def test_several_tile_sizes_are_the_mean_of_each(blend: Blend) -> None:
     lr, networks = image(50, 45), [small(0), small(1)]

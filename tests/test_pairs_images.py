@@ -67,6 +67,14 @@ def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "image.png", exif=exif)
     np.testing.assert_array_equal(read_rgb(tmp_path / "image.png"), upright)
     assert read_size(tmp_path / "image.png") == (6, 10)
+    # a PNG's EXIF may follow its pixels
+    content = (tmp_path / "image.png").read_bytes()
+    begin = content.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(content[begin : begin + 4], "big")
+    moved = content[:begin] + content[end:-12] + content[begin:end] + content[-12:]
+    (tmp_path / "late.png").write_bytes(moved)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "late.png"), upright)
+    assert read_size(tmp_path / "late.png") == (6, 10)
 
 
 REFUSED = {

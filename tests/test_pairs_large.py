@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from gpnas_trainers.pairs import PairsError, large, read_levels, read_size
+from gpnas_trainers.pairs import PairsError, large_reading, large_writing, read_levels, read_size
 from gpnas_trainers.pairs.images import MAX_PIXELS
-from gpnas_trainers.pairs.large import LargeImage, bits_of, check_target, writing
+from gpnas_trainers.pairs.large_reading import reading
+from gpnas_trainers.pairs.large_writing import bits_of, check_target, writing
 
 HEIGHT, WIDTH = 83, 57
 
@@ -57,22 +59,29 @@ FILES: dict[str, Callable[[Path], object]] = {
 }
 
 
-def by_rows(image: LargeImage, step: int = 7) -> np.ndarray:
-    edges = [*range(0, image.height, step), image.height]
-    return np.concatenate([image.levels(start, stop) for start, stop in itertools.pairwise(edges)])
+def by_rows(path: Path, step: int = 7) -> np.ndarray:
+    with reading(path) as image:
+        edges = [*range(0, image.height, step), image.height]
+        return np.concatenate([image.levels(start, stop) for start, stop in itertools.pairwise(edges)])
+
+
+def refused(path: Path) -> str:
+    """In which words."""
+    with pytest.raises(PairsError) as error, reading(path):
+        raise AssertionError("refused before anything is read")
+    return str(error.value)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_rows_are_those_of_the_whole_image(tmp_path: Path, name: str) -> None:
     FILES[name](tmp_path / name)
-    image, expected = LargeImage(tmp_path / name), read_levels(tmp_path / name)
-    found = by_rows(image)
+    found, expected = by_rows(tmp_path / name), read_levels(tmp_path / name)
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found, expected)
-    assert (image.height, image.width, image.bits) == (HEIGHT, WIDTH, 8 * expected.itemsize)
-    values = LargeImage(tmp_path / name).rows(0, 11)
-    limit = 2**image.bits - 1
-    torch.testing.assert_close(values, torch.from_numpy(expected[:11].transpose(2, 0, 1) / limit).float())
+    with reading(tmp_path / name) as image:  # of which the rest is not wanted
+        assert (image.height, image.width, image.bits) == (HEIGHT, WIDTH, 8 * expected.itemsize)
+        np.testing.assert_array_equal(image.rows(0, 11).numpy(), expected[:11].transpose(2, 0, 1))
+    assert all(thread.name != "decoder" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -81,7 +90,7 @@ def test_exif_orientation(tmp_path: Path, suffix: str, orientation: int) -> None
     exif = Image.Exif()
     exif[0x0112] = orientation
     saved(tmp_path / f"turned{suffix}", noise(), exif=exif)
-    found = by_rows(LargeImage(tmp_path / f"turned{suffix}"))
+    found = by_rows(tmp_path / f"turned{suffix}")
     np.testing.assert_array_equal(found, read_levels(tmp_path / f"turned{suffix}"))
     assert found.shape[:2] == read_size(tmp_path / f"turned{suffix}")
 
@@ -92,10 +101,9 @@ def test_truncated_files_are_one_line_errors(tmp_path: Path, name: str) -> None:
     content = (tmp_path / name).read_bytes()
     for share in (0.3, 0.9):
         (tmp_path / name).write_bytes(content[: int(share * len(content))])
-        with pytest.raises(PairsError) as error:
-            LargeImage(tmp_path / name)
-        assert str(error.value).startswith(f"{tmp_path / name}: an image must ")
-        assert "\n" not in str(error.value)
+        told = refused(tmp_path / name)
+        assert told.startswith(f"{tmp_path / name}: an image must ")
+        assert "\n" not in told
 
 
 @pytest.mark.parametrize("name", ["plain.png", "interlaced.png", "strips.tif", "tiles.tif", "deep.png"])
@@ -104,22 +112,34 @@ def test_a_wrong_byte_of_compressed_pixels_is_found(tmp_path: Path, name: str) -
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 0xFF
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(PairsError, match="an image must decode in full, but it is damaged or truncated"):
-        LargeImage(tmp_path / name)
+    assert "an image must decode in full, but it is damaged or truncated" in refused(tmp_path / name)
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "image.png", noise(8, 900, 700))
+    sound = large_reading._sound
+
+    def cut_short(path: Path, header: Any) -> Any:
+        image = sound(path, header)
+        path.write_bytes(path.read_bytes()[:900_000])
+        return image
+
+    monkeypatch.setattr(large_reading, "_sound", cut_short)
+    with pytest.raises(PairsError, match=r"is damaged or truncated \(it ends early\); copy it again"):
+        by_rows(tmp_path / "image.png")
 
 
 def test_only_rgb_is_read(tmp_path: Path) -> None:
     for mode, found in (("L", "grey"), ("RGBA", "RGB with alpha"), ("P", "palette")):
         Image.new(mode, (8, 8)).save(tmp_path / "image.png")
-        with pytest.raises(PairsError, match=f"must be one RGB picture, but got {found}; convert it first"):
-            LargeImage(tmp_path / "image.png")
+        assert f"must be one RGB picture, but got {found}; convert it first" in refused(
+            tmp_path / "image.png"
+        )
     Image.new("CMYK", (8, 8)).save(tmp_path / "image.jpg")
-    with pytest.raises(PairsError, match="but got CMYK"):
-        LargeImage(tmp_path / "image.jpg")
+    assert "but got CMYK" in refused(tmp_path / "image.jpg")
     pages = [Image.new("RGB", (8, 8)) for _ in range(2)]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(PairsError, match="but got 2 frames or pages"):
-        LargeImage(tmp_path / "pages.tif")
+    assert "but got 2 frames or pages" in refused(tmp_path / "pages.tif")
 
 
 def test_more_pixels_than_pillow_reads(tmp_path: Path) -> None:
@@ -128,19 +148,15 @@ def test_more_pixels_than_pillow_reads(tmp_path: Path) -> None:
     pixels = tifffile.memmap(tmp_path / "large.tif", shape=shape, dtype=np.uint8, photometric="rgb")
     pixels[1] = expected = noise(8, 1, shape[1])[0]
     pixels.flush()
-    image = LargeImage(tmp_path / "large.tif")
-    assert (image.height, image.width) == shape[:2]
-    np.testing.assert_array_equal(image.levels(0, 3), np.stack([0 * expected, expected, 0 * expected]))
+    with reading(tmp_path / "large.tif") as image:
+        assert (image.height, image.width) == shape[:2]
+        np.testing.assert_array_equal(image.levels(0, 3), np.stack([0 * expected, expected, 0 * expected]))
     with pytest.raises(PairsError, match="must have at most 178956970 pixels, but got 20000×10000"):
         check_target(tmp_path / "image.bmp", *shape[:2], 8)
 
 
 def blocks(image: np.ndarray, sizes: tuple[int, ...] = (1, 30, 52)) -> Iterator[torch.Tensor]:
-    """Values that round to these levels, from up to 0.4 levels beside them."""
-    beside = np.random.default_rng(1).uniform(-0.4, 0.4, image.shape)
-    limit = np.iinfo(image.dtype).max
-    values = torch.from_numpy((image + beside).clip(0, limit) / limit).permute(2, 0, 1)
-    yield from values.split(sizes, dim=1)
+    yield from torch.from_numpy(image).permute(2, 0, 1).split(sizes, dim=1)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -163,7 +179,7 @@ def test_jpeg_is_close_in_every_channel(tmp_path: Path) -> None:
     ramp = np.arange(64, dtype=np.uint8)
     image = np.stack(np.broadcast_arrays(3 * ramp[:, None], 3 * ramp, 255 - 3 * ramp), axis=-1)
     with writing(tmp_path / "image.jpg", 64, 64, 8) as write:
-        write(torch.from_numpy(image / 255).permute(2, 0, 1))
+        write(torch.from_numpy(image).permute(2, 0, 1))
     with Image.open(tmp_path / "image.jpg") as found:
         assert np.abs(np.asarray(found).astype(int) - image).max() <= 4
         assert [layer[1:3] for layer in found.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
@@ -173,21 +189,22 @@ def test_jpeg_is_close_in_every_channel(tmp_path: Path) -> None:
 def test_the_colour_profile_is_kept(tmp_path: Path, suffix: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     saved(tmp_path / f"lr{suffix}", noise(), icc_profile=profile)
-    image = LargeImage(tmp_path / f"lr{suffix}")
-    assert image.profile == profile
-    with writing(tmp_path / f"sr{suffix}", HEIGHT, WIDTH, 8, image.profile) as write:
-        write(image.rows(0, HEIGHT))
+    with reading(tmp_path / f"lr{suffix}") as image:
+        assert image.profile == profile
+        rows = image.rows(0, HEIGHT)
+    with writing(tmp_path / f"sr{suffix}", HEIGHT, WIDTH, 8, profile) as write:
+        write(rows)
     with Image.open(tmp_path / f"sr{suffix}") as written:
         assert written.info["icc_profile"] == profile
     with writing(tmp_path / f"none{suffix}", HEIGHT, WIDTH, 8) as write:
-        write(LargeImage(tmp_path / f"lr{suffix}").rows(0, HEIGHT))
+        write(rows)
     with Image.open(tmp_path / f"none{suffix}") as written:
         assert "icc_profile" not in written.info
 
 
 def test_large_tiffs_have_64_bit_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for big in (False, True):
-        monkeypatch.setattr(large, "_BIG", HEIGHT * WIDTH * 3 - big)
+        monkeypatch.setattr(large_writing, "_BIG", HEIGHT * WIDTH * 3 - big)
         with writing(tmp_path / "image.tif", HEIGHT, WIDTH, 8) as write:
             write(next(blocks(noise(), (HEIGHT,))))
         with tifffile.TiffFile(tmp_path / "image.tif") as file:
@@ -223,7 +240,7 @@ def test_what_ends_the_loop_comes_out_as_itself(
 
     def fill() -> None:
         with writing(tmp_path / f"image{suffix}", HEIGHT, WIDTH, 8) as write:
-            write(torch.zeros(3, 40, WIDTH))
+            write(torch.zeros(3, 40, WIDTH, dtype=torch.uint8))
             raise raised
 
     with pytest.raises(kind, match="the loop ends here") as caught:
@@ -233,26 +250,17 @@ def test_what_ends_the_loop_comes_out_as_itself(
     assert all(thread.name != "encoder" for thread in threading.enumerate())
 
 
-def test_missing_rows_leave_no_file(tmp_path: Path) -> None:
-    with (
-        pytest.raises(PairsError, match="could not be written"),
-        writing(tmp_path / "a.png", 9, 9, 8) as write,
-    ):
-        write(torch.zeros(3, 5, 9))
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     with (
         pytest.raises(PairsError, match=r"could not be written \(No such file or directory\)"),
         writing(tmp_path / "none" / "a.png", 9, 9, 8) as write,
     ):
-        write(torch.zeros(3, 9, 9))
+        write(torch.zeros(3, 9, 9, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
 def test_a_full_disk_is_one_line_and_leaves_no_file(small_disk: Path, suffix: str) -> None:
-    values = torch.rand(3, 1000, 1000, generator=torch.Generator().manual_seed(0))
+    values = next(blocks(noise(8, 1000, 1000), (1000,)))
     path = small_disk / f"image{suffix}"
 
     def fill() -> None:
@@ -267,3 +275,42 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(small_disk: Path, suffix: st
         "folder"
     )
     assert not list(small_disk.iterdir())
+
+
+def filtered(kind: int, row: list[int], above: list[int], step: int) -> list[int]:
+    """The standard's text, byte by byte (Sec. 9.2)."""
+    found = []
+    for place, x in enumerate(row):
+        a = row[place - step] if place >= step else 0
+        b = above[place]
+        c = above[place - step] if place >= step else 0
+        p = a + b - c
+        paeth = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
+        found.append((x - [0, a, b, (a + b) // 2, paeth][kind]) % 256)
+    return found
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_rows_of_a_png_are_filtered_as_its_standard_advises(tmp_path: Path, bits: int) -> None:
+    generator = np.random.default_rng(0)
+    far = generator.integers(0, 2**bits, (60, 3))
+    smooth = np.cumsum(generator.integers(0, 3, (60, 3)), axis=0)
+    image = np.stack([far, smooth, far, far + 1, smooth + far, smooth + far + 9, 0 * far, smooth]) % 2**bits
+    image = image.astype(np.uint8 if bits == 8 else np.uint16)
+    with writing(tmp_path / "image.png", len(image), 60, bits) as write:
+        write(next(blocks(image, (len(image),))))
+    content = (tmp_path / "image.png").read_bytes()
+    packed, place = b"", 8
+    while place < len(content):
+        size = int.from_bytes(content[place : place + 4], "big")
+        if content[place + 4 : place + 8] == b"IDAT":
+            packed += content[place + 8 : place + 8 + size]
+        place += 12 + size
+    lines = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(len(image), -1).tolist()
+    raw = image.astype(f">u{bits // 8}").view(np.uint8).reshape(len(image), -1).tolist()
+    for line, row, above in zip(lines, raw, [[0] * len(raw[0]), *raw[:-1]], strict=True):
+        each = [filtered(kind, row, above, 3 * bits // 8) for kind in range(5)]
+        sums = [sum(min(value, 256 - value) for value in found) for found in each]
+        assert line[0] == sums.index(min(sums))
+        assert line[1:] == each[line[0]]
+    assert {line[0] for line in lines} >= {0, 1, 2, 4}

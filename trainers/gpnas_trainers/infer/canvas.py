@@ -1,13 +1,18 @@
-"""One image in the making: its tiles, and the rows that are not finished yet.
+"""One image in the making: its tiles, and the pixels that are not finished yet.
 
-Tiles are taken from the top down. The rows of the result lie in blocks, each between two starts of
-tiles; a block is made when a tile first reaches it and given away when the last tile that reaches it is
-done. So there are never more rows than the tallest tile has, plus those of the tiles under way.
+Tiles are taken from the top down, and from the left. The result lies in blocks, which no tile begins or
+ends within. What is added up is kept of a block from the first tile that reaches it to the last; then
+its pixels, perhaps rounded to 8 or 16 bits, join a band as wide as the image, which is given away when
+all its blocks have. So sums are held of no more rows than the tallest tile has, plus those of the tiles
+under way. Bands are asked of the system and given back to it, since in the heap their comings and goings
+would leave holes as large as themselves.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+import mmap
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +23,11 @@ from torch import Tensor
 from gpnas_trainers.infer.blending import dihedral, normalised_weights, undo_dihedral
 from gpnas_trainers.infer.levels import Levels, without_outlier
 
+BLOCK = 16
+"""LR rows that are read or given away at once, at most."""
+LEVELS = {8: torch.uint8, 16: torch.uint16}
+"""How pixels of so many bits are kept."""
+
 
 class Source(Protocol):
     """An image that is read from the top down."""
@@ -27,10 +37,13 @@ class Source(Protocol):
     @property
     def width(self) -> int: ...
     def rows(self, start: int, stop: int) -> Tensor:
-        """(3, stop - start, width), floats in [0, 1] on the CPU. Each call starts where the last stopped."""
+        """(3, stop - start, width) on the CPU: floats in [0, 1], or uint8 or uint16 (the greatest is 1).
+
+        Each call starts where the last stopped.
+        """
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class TileRow:
     """Tiles of one side that begin in one row."""
 
@@ -42,8 +55,6 @@ class TileRow:
     """Weights along y, (s·height, 1), with the tiling's share and that of one transform."""
     columns: list[tuple[int, Tensor]]
     """The tiles' left sides and weights along x, (s·width,)."""
-    left: int
-    """Tiles, in any orientation, that are still to be added."""
 
 
 @dataclass(frozen=True)
@@ -58,92 +69,170 @@ class Item:
     """(3, y, x), turned."""
 
 
+@dataclass(eq=False)
+class _Part:
+    """A block or a band."""
+
+    pixels: Tensor
+    """Of a block the sums, (layers, 3, s·y, s·x); of a band what is finished, (3, s·y, s·width)."""
+    left: int
+    """Tiles, in any orientation, that a block waits for; blocks that a band waits for."""
+
+
 class Canvas:
     """One image in the making."""
 
     def __init__(
-        self, number: int, source: Source, scale: int, levels: Levels, layers: int, like: Tensor
+        self,
+        number: int,
+        source: Source,
+        scale: int,
+        levels: Levels,
+        shares: list[float],
+        like: Tensor,
+        bits: int | None,
     ) -> None:
         """Args:
         number: of the image.
         source: the LR image.
         scale: HR pixels per LR pixel.
         levels: of the ensemble.
-        layers: networks that are kept apart.
-        like: has the device and the type of the result.
+        shares: a_k; where an outlier is dropped, as many networks are kept apart.
+        like: has the device and the type of sums.
+        bits: of the result, 8 or 16; None: it is as the sums are.
         """
         self.number, self._source, self._scale, self._levels = number, source, scale, levels
-        self._like, self._layers = like, layers
-        self._rows = sorted(_tile_rows(source, scale, levels, like), key=lambda row: row.top)
-        self._open = deque(self._rows)
-        edges = [*sorted({row.top for row in self._rows}), source.height]
-        self._edges, self._blocks = edges, dict[int, Tensor]()  # by their first LR row
-        self.passes = sum(row.left for row in self._rows)
+        self._shares, self._like, self._bits = shares, like, bits
+        tilings = [_tile_rows(source, scale, levels, side, like) for side in levels.sides]
+        self._rows = sorted((row for rows in tilings for row in rows), key=lambda row: row.top)
+        self._down = sorted(
+            {edge for row in self._rows for edge in (row.top, row.top + row.height)}
+            | {*range(0, source.height, BLOCK)}
+        )
+        self._across = sorted(
+            {edge for rows in tilings for left, _ in rows[0].columns for edge in (left, left + rows[0].width)}
+        )
+        self._covers = [
+            (
+                _covers(self._down, [row.top for row in rows], rows[0].height),
+                _covers(self._across, [left for left, _ in rows[0].columns], rows[0].width),
+            )
+            for rows in tilings
+        ]
+        self._blocks, self._bands = dict[tuple[int, int], _Part](), dict[int, _Part]()  # by their places
+        self._given = 0  # bands
+        self.passes = len(levels.transforms) * sum(len(row.columns) for row in self._rows)
         """How often a tile passes each network."""
 
     def items(self) -> Iterator[Item]:
         """All tiles in all orientations, cut from the image as it is read."""
-        rows = self._source.rows(0, self._rows[0].height)
-        first = 0
+        first, last = 0, min(BLOCK, self._rows[0].height)  # LR rows that are held
+        begun = self._source.rows(first, last)
+        held = zeros((3, max(row.height for row in self._rows), self._source.width), begun)
+        held[:, :last] = begun
         for row in self._rows:
             if row.top > first:
-                rows, first = rows[:, row.top - first :].clone(), row.top
-            missing = row.top + row.height - first - rows.shape[1]
-            if missing > 0:
-                last = first + rows.shape[1]
-                rows = torch.cat((rows, self._source.rows(last, last + missing)), dim=1)
+                kept = held[:, row.top - first : last - first].clone()
+                held[:, : kept.shape[1]], first = kept, row.top
+            while last < row.top + row.height:
+                stop = min(last + BLOCK, row.top + row.height)
+                held[:, last - first : stop - first] = self._source.rows(last, stop)
+                last = stop
             for column, (left, _) in enumerate(row.columns):
-                area = rows[:, row.top - first :][:, : row.height, left : left + row.width]
+                area = _unit(held[:, : row.height, left : left + row.width], self._like.dtype)
                 for transform in self._levels.transforms:
                     yield Item(self, row, column, transform, dihedral(area, transform))
 
     def add(self, item: Item, outputs: Tensor) -> None:
         """Adds what became of a tile, (layers, 3, s·y, s·x), turned as the tile was."""
-        outputs = undo_dihedral(outputs, item.transform)
-        left, across = item.row.columns[item.column]
-        columns = slice(self._scale * left, self._scale * (left + item.row.width))
-        for start, stop in zip(self._edges[:-1], self._edges[1:], strict=True):
-            top, bottom = max(start, item.row.top), min(stop, item.row.top + item.row.height)
-            if top >= bottom:
-                continue
-            if start not in self._blocks:
-                size = (self._layers, 3, self._scale * (stop - start), self._scale * self._source.width)
-                self._blocks[start] = self._like.new_zeros(size)
-            there = slice(self._scale * (top - start), self._scale * (bottom - start))
-            here = slice(self._scale * (top - item.row.top), self._scale * (bottom - item.row.top))
-            window = item.row.down[here] * across
-            self._blocks[start][:, :, there, columns].addcmul_(outputs[:, :, here], window)
-        item.row.left -= 1
+        outputs, s = undo_dihedral(outputs, item.transform), self._scale
+        top, (left, across) = item.row.top, item.row.columns[item.column]
+        for y in _within(self._down, top, item.row.height):
+            down = slice(s * (self._down[y] - top), s * (self._down[y + 1] - top))
+            for x in _within(self._across, left, item.row.width):
+                along = slice(s * (self._across[x] - left), s * (self._across[x + 1] - left))
+                part = outputs[:, :, down, along]
+                if (y, x) not in self._blocks:
+                    self._blocks[y, x] = self._begun(y, x, part)
+                block = self._blocks[y, x]
+                block.pixels.addcmul_(part, item.row.down[down] * across[along])
+                block.left -= 1
+                if not block.left:
+                    self._settle(y, x)
 
-    def finished(self, shares: list[float]) -> Iterator[tuple[int, Tensor]]:
-        """Rows that no further tile reaches: their first HR row, and (3, n, s·width) in [0, 1].
+    def _begun(self, y: int, x: int, part: Tensor) -> _Part:
+        """A block without anything yet; where its sums are what is wanted, they lie in the band at once."""
+        tiles = sum(rows[y] * columns[x] for rows, columns in self._covers)
+        apart = self._bits is not None or self._levels.drop_outlier
+        sums = self._like.new_zeros(part.shape) if apart else self._place(y, x)[None]
+        return _Part(sums, len(self._levels.transforms) * tiles)
 
-        Args:
-            shares: a_k, of networks that are kept apart.
-        """
-        while self._open and self._open[0].left == 0:
-            self._open.popleft()
-        ready = self._open[0].top if self._open else self._source.height
-        for start in sorted(self._blocks):
-            if start < ready:
-                block = self._blocks.pop(start)
-                sr = without_outlier(block, shares) if self._layers > 1 else block[0]
-                yield self._scale * start, sr.clamp_(0, 1)  # rounding alone can leave the range
+    def _place(self, y: int, x: int) -> Tensor:
+        """A block's pixels in its band."""
+        if y not in self._bands:
+            size = (3, self._scale * (self._down[y + 1] - self._down[y]), self._scale * self._source.width)
+            like = self._like if self._bits is None else self._like.to(LEVELS[self._bits])
+            self._bands[y] = _Part(zeros(size, like), len(self._across) - 1)
+        columns = slice(self._scale * self._across[x], self._scale * self._across[x + 1])
+        return self._bands[y].pixels[:, :, columns]
+
+    def _settle(self, y: int, x: int) -> None:
+        """Puts a block that is finished into its band."""
+        sums = self._blocks.pop((y, x)).pixels
+        sr = without_outlier(sums, self._shares) if self._levels.drop_outlier else sums[0]
+        sr = sr.clamp_(0, 1)  # rounding alone can leave the range
+        if self._bits is not None:
+            sr = sr.mul_(2**self._bits - 1).round_()
+        self._place(y, x).copy_(sr)
+        self._bands[y].left -= 1
+
+    def finished(self) -> Iterator[tuple[int, Tensor]]:
+        """Bands that no further tile reaches: their first HR row, and (3, n, s·width)."""
+        while self._given in self._bands and not self._bands[self._given].left:
+            band = self._bands.pop(self._given).pixels
+            self._given += 1
+            yield self._scale * self._down[self._given - 1], band
 
     @property
     def done(self) -> bool:
-        return not self._open
+        return self._given == len(self._down) - 1
 
 
-def _tile_rows(source: Source, scale: int, levels: Levels, like: Tensor) -> Iterator[TileRow]:
+def zeros(size: tuple[int, ...], like: Tensor) -> Tensor:
+    """On the device and in the type of `like`; from the system, and not from the heap."""
+    if like.device.type != "cpu":
+        return like.new_zeros(size)
+    memory = mmap.mmap(-1, math.prod(size) * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=like.dtype).view(size)
+
+
+def _unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy of pixels as `Source.rows` gives them, in [0, 1]."""
+    if pixels.is_floating_point():
+        return pixels.clone()
+    return pixels.to(dtype).div_(torch.iinfo(pixels.dtype).max)
+
+
+def _within(edges: list[int], start: int, size: int) -> range:
+    """Places of the blocks of an axis that a tile covers."""
+    return range(bisect_left(edges, start), bisect_left(edges, start + size))
+
+
+def _covers(edges: list[int], starts: list[int], size: int) -> list[int]:
+    """How many of the tiles that start so cover each block of an axis."""
+    counts = [0] * (len(edges) - 1)
+    for start in starts:
+        for place in _within(edges, start, size):
+            counts[place] += 1
+    return counts
+
+
+def _tile_rows(source: Source, scale: int, levels: Levels, tile: int, like: Tensor) -> list[TileRow]:
     share = 1 / (len(levels.sides) * len(levels.transforms))
-    for tile in levels.sides:
-        rows, columns = (
-            normalised_weights(side, tile, levels.overlap_of(tile), levels.blend, scale)
-            for side in (source.height, source.width)
-        )
-        across = [(left, weights.to(like)) for left, weights in columns]
-        height, width = (min(side, tile or side) for side in (source.height, source.width))
-        for top, weights in rows:
-            down = (share * weights).to(like)[:, None]
-            yield TileRow(top, height, width, down, across, len(columns) * len(levels.transforms))
+    rows, columns = (
+        normalised_weights(side, tile, levels.overlap_of(tile), levels.blend, scale)
+        for side in (source.height, source.width)
+    )
+    across = [(left, weights.to(like)) for left, weights in columns]
+    height, width = (min(side, tile or side) for side in (source.height, source.width))
+    return [TileRow(top, height, width, (share * weights).to(like)[:, None], across) for top, weights in rows]

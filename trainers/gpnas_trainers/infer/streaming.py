@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gpnas_trainers.infer.canvas import Canvas, Item, Source
+from gpnas_trainers.infer.canvas import LEVELS, Canvas, Item, Source
 from gpnas_trainers.infer.levels import Levels, shares
 from gpnas_trainers.infer.passes import batch_limit, in_parallel, members_of, outputs_of
 
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     top: int
     """The first of the rows, in HR pixels."""
     pixels: Tensor
-    """(3, n, scale·w) in [0, 1], on the networks' device."""
+    """(3, n, scale·w) on the networks' device: in [0, 1], or levels where `bits` was given."""
 
 
 def upscale_rows(
@@ -41,12 +41,14 @@ def upscale_rows(
     weights: Sequence[float] | None = None,
     batch_size: int | None = None,
     dtype: torch.dtype = torch.float32,
+    bits: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Rows]:
     """Super-resolves images that need not fit the memory; each one's rows come from the top down.
 
     Beside what the networks need for their batches, memory holds the rows of one image's tallest tile:
-    12 bytes · scale² · tile · width (as often as there are networks where an outlier is dropped). On
+    of LR, as they are read, and of SR, per pixel 12 bytes where tiles overlap (as often as there are
+    networks where an outlier is dropped) and 3 · bits / 8, or 12, where no further tile reaches it. On
     a CPU as many batches are under way as `torch.get_num_threads()` tells.
 
     Args:
@@ -60,6 +62,8 @@ def upscale_rows(
         batch_size: tiles, in any orientation, that pass a network at once; None: as many as suit the
             device. Whole images (tile 0) pass one by one.
         dtype: in which tiles are added up.
+        bits: 8 or 16 rounds the result to the nearest of 0 … 2^bits - 1, as uint8 or uint16. None: it is
+            of `dtype`, in [0, 1].
         progress: called with passes of a tile through a network done and all, after each batch.
 
     Raises:
@@ -69,6 +73,8 @@ def upscale_rows(
     levels = levels or Levels()
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size >= 1` must hold, but got {batch_size}")
+    if bits not in (None, *LEVELS):
+        raise ValueError(f"`bits` must be None, 8 or 16, but got {bits}")
     given = shares(len(networks), weights, levels.drop_outlier)
     used = [(network, share) for network, share in zip(networks, given, strict=True) if share > 0]
     members = members_of([network for network, _ in used], levels.precision, dtype)
@@ -97,11 +103,11 @@ def upscale_rows(
 
     def canvases() -> Iterator[Canvas]:
         for number, image in enumerate(images):
-            yield Canvas(number, image, scale, levels, layers, like)
+            yield Canvas(number, image, scale, levels, counts, like, bits)
 
     # a whole image's features may be large: then all cores share each layer of one
     workers = 1 if whole or like.device.type != "cpu" else torch.get_num_threads()
-    every = len(members) * sum(Canvas(0, image, scale, levels, 1, like).passes for image in images)
+    every = len(members) * sum(Canvas(0, image, scale, levels, counts, like, bits).passes for image in images)
     done = 0
     for batch, outputs in in_parallel(work, _batches(canvases(), limit), workers):
         done += len(batch) * len(members)
@@ -109,7 +115,7 @@ def upscale_rows(
             progress(done, every)
         for item, output in zip(batch, outputs, strict=True):
             item.canvas.add(item, output)
-            for top, pixels in item.canvas.finished(counts):
+            for top, pixels in item.canvas.finished():
                 yield Rows(item.canvas.number, top, pixels)
 
 

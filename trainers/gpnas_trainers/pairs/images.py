@@ -120,8 +120,8 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
     path = Path(path)
     with _opened(path, max_pixels) as image:
         bits = _rgb_bits(path, image)
-        height, width = _upright_size(image)
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        height, width = _upright_size(path, image)
+        orientation = _exif(path, image).get(_ORIENTATION, 1)
         return Header(height, width, bits, str(image.format), orientation, image.info.get("icc_profile"))
 
 
@@ -147,13 +147,35 @@ def read_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[An
     return high << 8 | low
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def _upright_size(path: Path, image: Image.Image) -> tuple[int, int]:
     """(height, width) of an image that is not decoded yet."""
     width, height = image.size
     if image.format == "TIFF":  # of which some Pillows tell the upright size already
         width, height = (image.tag_v2[tag] for tag in _SIZE)  # type: ignore[attr-defined]
-    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    turned = _exif(path, image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
+
+
+def _exif(path: Path, image: Image.Image) -> Image.Exif:
+    """Of an image that is not decoded yet: Pillow would decode a PNG, as its EXIF may follow its pixels."""
+    if image.format == "PNG":
+        late = None if "exif" in image.info else _chunk_of_png(path, b"eXIf")
+        if late is not None:
+            image.info["exif"] = b"Exif\0\0" + late
+        return Image.Image.getexif(image)
+    return image.getexif()
+
+
+def _chunk_of_png(path: Path, kind: bytes) -> bytes | None:
+    """What the first such chunk holds."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[:4], "big")
+            if head[4:] == kind:
+                return file.read(size)
+            file.seek(size + 4, os.SEEK_CUR)
+    return None
 
 
 def _rgb_bits(path: Path, image: Image.Image) -> int:
@@ -196,8 +218,9 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 
 def read_size(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) of the upright image, from its header alone; raises as `read_rgb` does."""
-    with _opened(Path(path), max_pixels) as image:
-        return _upright_size(image)
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        return _upright_size(path, image)
 
 
 def write_rgb(path: str | Path, array: NDArray[np.uint8]) -> None:
