@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, services, utils, worker
 from ray.tune.execution import class_cache
 
 from gpnas.errors import TrialError
@@ -97,6 +100,46 @@ def _on_loopback() -> Iterator[None]:
             os.environ[name] = before[1]
 
 
+class _Apart(services.ConsolePopen):
+    """A process of Ray's, in a group of its own."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, process_group=0, **options)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Has a Ray that is started meanwhile leave signals to the driver.
+
+    By itself it ends the driver at SIGTERM, and its processes are in the driver's group, so that a signal
+    to all of that, as a shell or `timeout` sends it, would end them before trials could write a checkpoint.
+    """
+    before = services.ConsolePopen, utils.set_sigterm_handler
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    services.ConsolePopen, utils.set_sigterm_handler = _Apart, lambda handler: None
+    try:
+        yield
+    finally:
+        services.ConsolePopen, utils.set_sigterm_handler = before
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():  # its library in C++ has set some too
+                signal.signal(number, handler)
+
+
+def has_died() -> bool:
+    """Whether a process of the Ray that was started here has ended by itself."""
+    node = worker._global_node
+    return node is not None and not node.remaining_processes_alive()
+
+
+def kill() -> None:
+    """Ends all processes of the Ray that was started here, at once."""
+    node = worker._global_node
+    for _, process in node.live_processes() if node is not None else ():
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 @contextmanager
 def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     """A cluster to run trials on; what was started is stopped at the end.
@@ -121,7 +164,7 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     level = logging.getLogger("ray").level
     try:
         if address is None:
-            with _on_loopback():
+            with _on_loopback(), _undisturbed():
                 context = ray.init(
                     # "local", since a plain start would follow a stale address file
                     address="local",
@@ -133,7 +176,8 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
                     logging_level=level,
                 )
         else:
-            context = ray.init(address=address, log_to_driver=False, logging_level=level)
+            with _undisturbed():
+                context = ray.init(address=address, log_to_driver=False, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         where = "on this machine" if address is None else f"at {address}"

@@ -10,14 +10,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from ray import tune
@@ -36,6 +33,7 @@ from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.resources import Asked, Lender, check_machine, placed
 from gpnas.dispatch.sharing import fingerprint_of, share
+from gpnas.dispatch.signals import signals
 from gpnas.dispatch.storage import Storage, open_storage, storage_in
 from gpnas.dispatch.together import check_devices, trial_on
 from gpnas.dispatch.trial import Trial, attempts, trial_config, trial_name
@@ -48,8 +46,8 @@ from gpnas.space import SearchSpace
 from gpnas_trainers.pairs import Camera, PairsError, PairSet, open_pairs, prepare
 from gpnas_trainers.train import Recipe
 
-ORDERLY_SECONDS = 30.0
-"""So long Tune may take to end in good order; then the process ends without it, losing nothing."""
+TUNE = "tune"
+"""Folder of Tune's session in a run folder, while it lasts."""
 
 
 @dataclass(frozen=True)
@@ -352,8 +350,21 @@ def run_trials(
     asked, artefacts = asked or Asked(), storage or open_storage(str(journal.run))
     if address is None:
         check_machine(asked)
+
+    def so_far() -> str:
+        observed = len(journal.observations())
+        return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
+
+    def give_up() -> None:
+        listener.say(f"error: interrupted: {so_far()}")
+        journal.close()
+        shutil.rmtree(journal.run / TUNE, ignore_errors=True)
+
     stop.clear()
-    with connected(address, concurrent * devices * (asked.cpus or 1)) as cluster:
+    with (
+        signals(listener.say, give_up) as received,
+        connected(address, concurrent * devices * (asked.cpus or 1)) as cluster,
+    ):
         check_devices(devices, cluster)
         if address is not None:
             preflight(artefacts, reading)
@@ -375,17 +386,16 @@ def run_trials(
         )
         listener.started(journal.run, trials, len(journal.observations()), cluster)
         watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
-        with watching, Deadline(budget_hours), _signals(listener.say) as received:
-            _fit(conductor, journal.run, concurrent, cluster, devices, lender)
+        with watching, Deadline(budget_hours):
+            if not stop.is_set():  # a signal may have come while Ray was starting
+                _fit(conductor, journal.run, concurrent, cluster, devices, lender)
         conductor.close()
     if conductor.abort:
         raise TrialError(conductor.abort)
-    observed = len(journal.observations())
     if stop.is_set():
-        what = f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
         if received:
-            raise Interrupted(f"interrupted: {what}", 128 + received[0])
-        raise Interrupted(f"the time budget is used up: {what}", 0)
+            raise Interrupted(f"interrupted: {so_far()}", 128 + received[0])
+        raise Interrupted(f"the time budget is used up: {so_far()}", 0)
     left = len(journal.pending())
     if left:
         raise TrialError(
@@ -397,7 +407,7 @@ def _fit(
     conductor: Conductor, run: Path, concurrent: int, cluster: Cluster, devices: int, lender: Lender | None
 ) -> None:
     """One session of Tune; its own folder holds nothing that is needed later."""
-    session = run / "tune"
+    session = run / TUNE
     if lender is not None:
         trainable = tune.with_resources(Trial, placed)
         trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
@@ -439,34 +449,3 @@ def _fit(
 
 def _trial_name(trial: Any) -> str:
     return trial_name(trial.config)
-
-
-@contextmanager
-def _signals(say: Callable[[str], None]) -> Iterator[list[int]]:
-    """Turns SIGINT and SIGTERM into an orderly stop; a second one ends the process at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        stop.set()
-        say("stopping: running trials write a checkpoint; once more to end at once")
-        # Ray may wait for ever for a process that the same signal has ended; the journal is complete
-        watchdog = threading.Timer(ORDERLY_SECONDS, os._exit, (128 + number,))
-        watchdog.daemon = True
-        watchdog.start()
-        timers.append(watchdog)
-
-    timers: list[threading.Timer] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # signals are the main thread's business
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for timer in timers:
-            timer.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)

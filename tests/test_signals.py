@@ -1,0 +1,203 @@
+"""How a search ends, in one run folder from first to last: by signals, its budget, its space."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpnas.journal import Journal, status
+
+SPACE = """\
+scale: 2
+families:
+  drn:
+    features: [4, 6, 8]
+    blocks: 1
+    stages: 1
+search: {trials: 3, concurrent: 2, validation_images: 1, early_stopping: false, portfolio: 2}
+recipe: {steps: 600, batch_size: 2, hr_patch: 48, evaluate_every: 300, warmup_steps: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("home")
+    before = os.environ.get("GPNAS_CACHE")
+    os.environ["GPNAS_CACHE"] = str(folder / "cache")
+    (folder / "space.yaml").write_text(SPACE)
+    yield folder / "run"
+    if before is None:
+        del os.environ["GPNAS_CACHE"]
+    else:
+        os.environ["GPNAS_CACHE"] = before
+
+
+def begun(run: Path, *options: str) -> subprocess.Popen[str]:
+    """A search in a session of its own, by which its processes are told from others'."""
+    command = [sys.executable, "-m", "gpnas.cli", "search", "--space", str(run.parent / "space.yaml")]
+    command += ["--run", str(run), "--json", *options]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_training(run: Path, process: subprocess.Popen[str]) -> None:
+    """Until this command's own trials train."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if (run / "journal.sqlite").exists():
+            report = status(run)
+            if report["state"] == "running" and "running" in [row["state"] for row in report["candidates"]]:
+                return
+        time.sleep(0.05)
+    raise AssertionError("no trial has begun in 2 minutes")
+
+
+def ended(process: subprocess.Popen[str], *, code: int) -> tuple[str, list[str]]:
+    """Its output and what it said; nothing of it is left, and what it said has no traceback."""
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert "***" not in err
+    deadline = time.monotonic() + 30
+    while left := subprocess.run(
+        ["pgrep", "--session", str(process.pid), "--list-full"], capture_output=True, text=True
+    ).stdout:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    return out, err.strip().splitlines()
+
+
+def summary(run: Path, lines: list[str], reason: str) -> int:
+    """How many are observed, as the one line of an end in good order says; the journal is closed."""
+    assert not (run / "journal.sqlite-wal").exists()  # readers make one again
+    with Journal.read(run) as journal:
+        observed = len(journal.observations())
+        pending = journal.pending()
+    rest = f"{observed} of 3 trials observed in {run}; the same command goes on"
+    assert [line for line in lines if "the same command goes on" in line] == [f"error: {reason}: {rest}"]
+    assert not (run / "tune").exists()
+    assert status(run)["state"] == "interrupted"
+    for each in pending:
+        if status_row(run, each.id)["attempts"]:
+            assert list((run / "candidates" / each.id).glob("attempt-*/checkpoint.pt"))
+    return observed
+
+
+def status_row(run: Path, name: str) -> dict[str, Any]:
+    (row,) = [row for row in status(run)["candidates"] if row["id"] == name]
+    return dict(row)
+
+
+@pytest.fixture(scope="module")
+def interrupted(run: Path) -> Path:
+    """Ctrl-C, which a terminal sends to the whole group, while trials train."""
+    process = begun(run)
+    wait_for_training(run, process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, lines = ended(process, code=130)
+    assert out == ""
+    summary(run, lines, "interrupted")
+    return run
+
+
+@pytest.fixture(scope="module")
+def out_of_time(interrupted: Path) -> Path:
+    """A budget that is used up while Ray still starts."""
+    out, lines = ended(begun(interrupted, "--budget-hours", "1e-9"), code=0)
+    assert out == ""
+    summary(interrupted, lines, "the time budget is used up")
+    return interrupted
+
+
+@pytest.fixture(scope="module")
+def cut_off(out_of_time: Path) -> Path:
+    """Two signals: the second one waits for nothing."""
+    process = begun(out_of_time)
+    wait_for_training(out_of_time, process)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("stopping: "):
+        pass
+    process.send_signal(signal.SIGTERM)
+    out, lines = ended(process, code=143)
+    assert out == ""
+    assert not any("the same command goes on" in line for line in lines)
+    return out_of_time
+
+
+def test_a_search_that_was_ended_in_every_way_ends_with_its_space(cut_off: Path) -> None:
+    """Also where the newest checkpoint is damaged, and more trials are granted than there are networks."""
+    with Journal.read(cut_off) as journal:
+        before = journal.observations()
+        (first, *_) = journal.pending()
+    files = list((cut_off / "candidates" / first.id).glob("attempt-*/checkpoint.pt"))
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    out, lines = ended(begun(cut_off, "--trials", "30"), code=0)
+    assert not (cut_off / "journal.sqlite-wal").exists()
+    said = [line for line in lines if line.startswith(f"{first.id}  {newest}: a checkpoint must be whole")]
+    assert len(said) == 1
+    document = json.loads(out)
+    assert document["trials"]["failed"] == 0
+    assert len({str(row["architecture"]) for row in document["ranking"]}) == 3
+    with Journal.read(cut_off) as journal:
+        observations = journal.observations()
+        assert observations[: len(before)] == before
+        names = [each.candidate.id for each in observations]
+        assert len(set(names)) == len(names) == document["trials"]["observed"]
+        assert journal.pending() == []
+        curves = {name: [row.step for row in journal.progress(name) if row.psnr] for name in names}
+    assert all(set(steps) == {300, 600} for steps in curves.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", [True, False])
+def test_sigterm_reaches_the_driver_alone(run: Path, group: bool) -> None:
+    """Sent to its group or to it: trials write their checkpoints."""
+    folder = run.with_name(f"group-{group}")
+    process = begun(folder)
+    wait_for_training(folder, process)
+    (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
+    out, lines = ended(process, code=143)
+    assert out == ""
+    summary(folder, lines, "interrupted")
+
+
+@pytest.mark.slow
+def test_sigterm_to_every_process_ends_it_all_the_same(run: Path) -> None:
+    """As services are stopped: Ray is gone, and the driver does not wait for it."""
+    folder = run.with_name("service")
+    process = begun(folder)
+    wait_for_training(folder, process)
+    time.sleep(4)  # the first checkpoint comes after three seconds
+    subprocess.run(["pkill", "--session", str(process.pid), "--signal", "TERM"], check=True)
+    out, lines = ended(process, code=143)
+    assert out == ""
+    summary(folder, lines, "interrupted")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(signal.SIGTERM, 0.5), (signal.SIGTERM, 4), (signal.SIGINT, 3)]
+)
+def test_a_signal_while_ray_starts(run: Path, number: int, seconds: float) -> None:
+    folder = run.with_name(f"early-{number}-{seconds}")
+    process = begun(folder)
+    deadline = time.monotonic() + 60
+    while not (folder / "journal.backup.sqlite").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(seconds)
+    process.send_signal(number)
+    out, lines = ended(process, code=128 + number)
+    assert out == ""
+    summary(folder, lines, "interrupted")
