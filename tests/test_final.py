@@ -211,6 +211,7 @@ def test_given_networks_begin_with_those_of_a_bundle_at_another_scale(
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "c0001 begins with fresh weights" in done.stderr
+    assert done.stderr.count("c0000  warm start: ") == 1  # a note of the training reaches the terminal
     document = json.loads(done.stdout)
     assert read_bundle(Path(document["bundle"])).scale == 3
     notes = json.loads((home / "given/candidates/c0000/training.jsonl").read_text())["notes"]

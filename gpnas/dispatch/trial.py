@@ -275,7 +275,10 @@ class Trial(tune.Trainable):
         """Keeps what an unfinished training has earned since its last checkpoint."""
         training, self._training = self._training, None
         if training is not None and not training.done:
-            self._write_checkpoint(training)
+            try:
+                self._write_checkpoint(training)
+            except OSError as error:  # whoever comes next in this process is not to blame
+                logger.warning("%s: the checkpoint before it serves, since %s", self._checkpoint, error)
 
     def _write_checkpoint(self, training: Training) -> None:
         if self._ranks.rank:
