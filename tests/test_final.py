@@ -318,6 +318,34 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     assert begun <= rows[0].step < rows[-1].step == 40
 
 
+@pytest.mark.slow
+def test_one_of_two_processes_that_is_killed_is_replaced(home: Path) -> None:
+    """The other one is not to blame: the training goes on from its checkpoint, and counts as no failure."""
+    run = home / "peer"
+    arguments = ["--architecture", "drn:features=4,blocks=1,stages=1", "--run", str(run), "--devices", "2"]
+    arguments += ["--steps", "800", "--batch-size", "2", "--evaluate-every", "400"]
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,  # by which its workers are told from others'
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(run.glob("candidates/c0000/attempt-1/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    find = ["pgrep", "--session", str(process.pid), "-f", "ray::(c0000|RayTrainWorker)"]
+    workers = subprocess.run(find, capture_output=True, text=True).stdout.split()
+    assert len(workers) == 2
+    os.kill(int(workers[1]), signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert json.loads(out)["trials"] == {"observed": 1, "failed": 0}
+    with Journal.read(run) as journal:
+        assert [each.outcome for each in journal.attempts("c0000")] == ["killed", "observed"]
+        second = [row.step for row in journal.progress("c0000") if row.attempt == 2]
+    assert second[0] > 1
+
+
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(["train", *arguments]) == 1
     captured = capsys.readouterr()
