@@ -101,3 +101,31 @@ def test_slices_are_the_batch(folder: Path) -> None:
     assert [len(lr) for lr, _ in parts] == [1, 2, 2]
     for place in (0, 1):
         assert torch.equal(torch.cat([part[place] for part in parts]), whole[place])
+
+
+def test_a_process_that_is_gone_is_told_from_an_error_of_the_training(tmp_path: Path) -> None:
+    """For one of two that were killed the other has its own error, in sums of numbers and of tensors."""
+    script = """
+import os, sys
+import torch
+from gpnas_trainers.ranks import PeerError, Ranks
+
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+ranks = Ranks(together=True)
+assert ranks.sum_numbers(1.0, float(rank)) == (2.0, 1.0)
+if rank:
+    os.kill(os.getpid(), 9)
+for work in (lambda: ranks.sum_numbers(1.0), lambda: ranks.sum_([torch.ones(2)])):
+    try:
+        work()
+    except PeerError as error:
+        assert "another process of the training is gone: " in str(error)
+        assert len(str(error).splitlines()) == 1
+    else:
+        raise AssertionError("nobody was missed")
+os._exit(0)  # gloo cannot take leave of one who is gone
+"""
+    command = [sys.executable, "-c", script]
+    processes = [subprocess.Popen([*command, str(rank), str(tmp_path / "meeting")]) for rank in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, -9]
