@@ -39,6 +39,7 @@ from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.delivery import trained_weights
 from gpnas.dispatch.final import FinalRequest, run_final
 from gpnas.dispatch.search import Request, run_search
+from gpnas.dispatch.storage import storage_in
 from gpnas.evaluation import bootstrap_intervals
 from gpnas.journal import Journal
 from gpnas.portfolio import choose
@@ -129,7 +130,7 @@ def judged(run: Path, pool: Sequence[Architecture], scale: int, pairs: Path) -> 
         candidates = {each.architecture: each for each in journal.candidates()}
     for each in pool:
         network = build(each.family, scale, **each.axes)
-        network.load_state_dict(trained_weights(run, candidates[each]))
+        network.load_state_dict(trained_weights(storage_in(run), candidates[each]))
         networks.append(network.eval().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     subsets = [subset for size in (1, 2, 3) for subset in itertools.combinations(range(3), size)]
     threes = list(itertools.combinations(range(len(pool)), 3))
