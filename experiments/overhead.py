@@ -39,10 +39,11 @@ recipe: {steps: STEPS, batch_size: 8, hr_patch: 48, evaluate_every: 10000, warmu
 """
 
 
-def resident() -> float:
-    """MiB that this process holds, without what files back it."""
+def resident() -> tuple[float, float]:
+    """MiB that this process holds, and of these what files back: libraries, which workers share."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return float(fields["VmRSS"].split()[0]) / 1024
+    whole, libraries = (float(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssFile"))
+    return whole, libraries
 
 
 class Listener:
@@ -52,7 +53,7 @@ class Listener:
         self.begun: dict[str, float] = {}
         self.latency: dict[str, float] = {}
         self.observed: list[float] = []
-        self.memory: list[float] = []
+        self.memory: list[tuple[float, float]] = []
 
     def say(self, line: str) -> None: ...
 
@@ -119,7 +120,7 @@ def dispatch(folder: Path, trials: int) -> dict[str, float]:
     listener.latency = {f"c{number:04d}": 0.0 for number in range(trials + 1)}
     search.Trial = NoOp  # type: ignore[misc, assignment]
     with Journal.create_or_open(folder / "dispatch", {"trials": trials}) as journal:
-        search.run_trials(engine, journal, listener, trials=trials, concurrent=2, config=config)
+        search.run_trials(lambda: engine, journal, listener, trials=trials, concurrent=2, config=config)
         assert len(journal.observations()) == trials
     seen = listener.observed
     tenth = max(1, len(seen) // 10)
@@ -127,9 +128,10 @@ def dispatch(folder: Path, trials: int) -> dict[str, float]:
         "trials": len(seen),
         "rate": (len(seen) - tenth) / (seen[-1] - seen[tenth - 1]),
         "rate_last": tenth / (seen[-1] - seen[-1 - tenth]),
-        "memory_begin": listener.memory[0],
-        "memory_500": listener.memory[min(9, len(listener.memory) - 1)],
-        "memory_end": listener.memory[-1],
+        "memory_50": listener.memory[0][0],
+        "memory_500": listener.memory[min(9, len(listener.memory) - 1)][0],
+        "memory_end": listener.memory[-1][0],
+        "of_libraries": listener.memory[-1][1],
     }
 
 

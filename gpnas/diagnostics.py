@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from scipy.stats import kendalltau
 from torch import Tensor
 
 from gpnas.space import Column
@@ -157,6 +156,8 @@ def log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:  # (n,) eac
 def _quality(mean: Tensor, y: Tensor, variance: Tensor, log_density: Tensor) -> Quality:
     """Mean, y and variance on one scale, any monotone map of the values' own."""
     half = float(torch.special.ndtri(torch.tensor(0.5 + COVERAGE / 2, dtype=torch.float64)))
+    from scipy.stats import kendalltau  # 23 MiB, which only the end of a search needs
+
     tau = float(kendalltau(mean.numpy(), y.numpy()).statistic)
     return Quality(
         tau=None if math.isnan(tau) else tau,

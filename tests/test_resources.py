@@ -127,7 +127,7 @@ def run(name, *, memory=None, **options):
     resources.gpu_memory = lambda: memory
     with Journal.create_or_open(folder / name, {"trials": 8}) as journal:
         try:
-            search.run_trials(engine, journal, Silent(), trials=8, concurrent=3,
+            search.run_trials(lambda: engine, journal, Silent(), trials=8, concurrent=3,
                 config=lambda c: {"id": f"{name}-{c.id}", "family": "net", "axes": dict(c.architecture.axes)},
                 memory=lambda c: c.architecture.axes["size"] * 2**30, **options)
         except search.TrialError as error:

@@ -8,7 +8,7 @@ import secrets
 import signal
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,12 @@ dashboard shows them to everyone who has the token; each node brings its own."""
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """What trials exchange is a few numbers; Ray would take 30 % of the machine's memory."""
+
+VITAL = ("raylet", "gcs_server")
+"""Processes, by Ray's names, without which a driver waits for ever."""
+LOOK_SECONDS = 1.0
+END_SECONDS = 25.0
+"""So long what waits for a dead Ray may take to end in good order."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +133,9 @@ def _undisturbed() -> Iterator[None]:
 
 
 def has_died() -> bool:
-    """Whether a process of the Ray that was started here has ended by itself."""
+    """Whether a vital process of the Ray that was started here has ended by itself."""
     node = worker._global_node
-    return node is not None and not node.remaining_processes_alive()
+    return node is not None and any(name in VITAL for name, _ in node.dead_processes())
 
 
 def kill() -> None:
@@ -161,6 +167,8 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         # what goes wrong in a trial is in its observation; Ray's own words fill screens
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+        # what it says of its raylet would go to stdout, where a JSON document belongs
+        worker.print_to_stdstream = lambda *_, **__: None
     level = logging.getLogger("ray").level
     try:
         if address is None:
@@ -196,3 +204,39 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
         yield Cluster(url, token, cpus, total.get("GPU", 0.0))
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def watched(stop: Callable[[], None], give_up: Callable[[], None]) -> Iterator[threading.Event]:
+    """Looks after the processes of a Ray that was started here; of another one it knows nothing.
+
+    Ray's own answer to a raylet that died, as when memory ran out, is to wait for another node. Here
+    `stop` is called, and if the block does not end, as without a GCS, the process does.
+
+    Args:
+        stop: ends the block, called from a thread.
+        give_up: called before the process ends.
+
+    Yields:
+        What is set then.
+    """
+    lost, ended = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            if has_died():
+                lost.set()
+                stop()
+                if not ended.wait(END_SECONDS):
+                    give_up()
+                    kill()
+                    os._exit(1)
+                return
+
+    thread = threading.Thread(target=watch, name="looks after Ray", daemon=True)
+    thread.start()
+    try:
+        yield lost
+    finally:
+        ended.set()
+        thread.join(timeout=10)

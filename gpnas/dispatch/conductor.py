@@ -52,6 +52,14 @@ class Stopper(tune.Stopper):
         return stop.is_set()
 
 
+class Forgetting(tune.Callback):
+    """Has Tune drop what it computes of each trial's metrics, 27 KB in the driver; the journal has all."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+
+
 class Adviser(Protocol):
     """Who says what to train: a search's engine, or someone who knows it beforehand."""
 
@@ -243,6 +251,8 @@ class Conductor(Searcher):
             self._observe(
                 Observation(candidate, float(result["psnr"]), None, float(result["seconds"]), metrics)
             )
+        else:
+            self._end_attempt(candidate, "interrupted")
 
     def _give_again(self, candidate: Candidate) -> None:
         """Has a candidate run later whose starts were not all its own: Ray counts those, too, that found
@@ -344,7 +354,9 @@ class Conductor(Searcher):
         self._listen(Event("observed", observation.candidate, observation))
 
     def close(self) -> None:
-        """Waits for the engine, so that what it raised is not lost."""
+        """Waits for the engine, so that what it raised is not lost; what still ran was interrupted."""
+        for candidate in self._running.values():
+            self._end_attempt(candidate, "interrupted")
         self._thread.shutdown(wait=True)
         for told in self._told:
             told.result()
@@ -354,7 +366,12 @@ class Deadline:
     """Sets `stop` when a search's hours are used up."""
 
     def __init__(self, hours: float | None) -> None:
-        self._timer = threading.Timer(hours * 3600, stop.set) if hours is not None else None
+        self._timer = threading.Timer(hours * 3600, self._end) if hours is not None else None
+        self.passed = False
+
+    def _end(self) -> None:
+        self.passed = True
+        stop.set()
 
     def __enter__(self) -> Deadline:
         if self._timer is not None:

@@ -210,7 +210,7 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
         watch = ["json", "tensorboard"] if request.tensorboard else ["json"]
         if journal.pending():
             run_trials(
-                Settled(),
+                Settled,
                 journal,
                 listener,
                 trials=len(journal.candidates()),

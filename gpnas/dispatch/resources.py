@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import ray
@@ -166,7 +167,9 @@ def gpu_memory() -> float | None:
 
 def placed(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial, as its configuration says."""
-    lent = {"CPU": float(config["cpus"])}
-    if config["gpus"]:
-        lent["GPU"] = float(config["gpus"])
-    return tune.PlacementGroupFactory([lent])
+    return _placement(float(config["cpus"]), float(config["gpus"]))
+
+
+@lru_cache
+def _placement(cpus: float, gpus: float) -> tune.PlacementGroupFactory:  # one of each kind, not of each trial
+    return tune.PlacementGroupFactory([{"CPU": cpus} | ({"GPU": gpus} if gpus else {})])

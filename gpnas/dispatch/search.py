@@ -14,15 +14,25 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ray import tune
 from ray.tune.error import TuneError
 
 from gpnas.config import find_space, read_space_file
-from gpnas.dispatch.cluster import Cluster, connected
-from gpnas.dispatch.conductor import MAX_RESTARTS, Adviser, Conductor, Deadline, Event, Stopper, stop
+from gpnas.dispatch.cluster import Cluster, connected, has_died, watched
+from gpnas.dispatch.conductor import (
+    MAX_RESTARTS,
+    Adviser,
+    Conductor,
+    Deadline,
+    Event,
+    Forgetting,
+    Stopper,
+    stop,
+)
 from gpnas.dispatch.copying import JournalCopy, fetch_journal
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
@@ -35,7 +45,6 @@ from gpnas.dispatch.resources import Asked, Lender, check_machine, placed
 from gpnas.dispatch.sharing import fingerprint_of, share
 from gpnas.dispatch.signals import signals
 from gpnas.dispatch.storage import Storage, open_storage, storage_in
-from gpnas.dispatch.together import check_devices, trial_on
 from gpnas.dispatch.trial import Trial, attempts, trial_config, trial_name
 from gpnas.dispatch.warm import sources_document
 from gpnas.engine import Engine
@@ -48,6 +57,10 @@ from gpnas_trainers.train import Recipe
 
 TUNE = "tune"
 """Folder of Tune's session in a run folder, while it lasts."""
+RAY_STARTS = 10
+"""So often Ray is started for one command, where it dies."""
+
+A = TypeVar("A", bound=Adviser)
 
 
 @dataclass(frozen=True)
@@ -245,14 +258,20 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     work = plan(request, listener.say)
     # what the engine computes must not depend on where: sums in threads differ in their last digits
     with one_core(), Journal.create_or_open(work.run, work.header) as journal:
-        engine = engine_for(work.space, work.header)
         if journal.note:
             listener.say(journal.note)
-        engine.replay(journal.candidates(), journal.observations())
+
+        def adviser() -> Engine:
+            engine = engine_for(work.space, work.header)
+            engine.replay(journal.candidates(), journal.observations())
+            return engine
+
         elsewhere = work.storage.uri != str(work.run)
         with JournalCopy(work.run, work.storage, listener.say) if elsewhere else nullcontext() as copy:
             if journal.pending() or len(journal.candidates()) < work.trials:
-                _run_trials(work, request, journal, engine, listener, copy)
+                engine = _run_trials(work, request, journal, adviser, listener, copy)
+            else:
+                engine = adviser()
             validation = open_pairs(work.pairs, "validation").head(work.validation_images)
             delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
@@ -263,10 +282,10 @@ def _run_trials(
     work: Plan,
     request: Request,
     journal: Journal,
-    engine: Engine,
+    adviser: Callable[[], Engine],
     listener: Listener,
     copy: JournalCopy | None,
-) -> None:
+) -> Engine:
     def config(candidate: Candidate) -> dict[str, Any]:
         return trial_config(
             candidate,
@@ -282,8 +301,8 @@ def _run_trials(
 
     if request.address is not None and copy is not None:  # other nodes may lack the prepared pairs
         share(work.pairs, work.fingerprint, work.storage)
-    run_trials(
-        engine,
+    return run_trials(
+        adviser,
         journal,
         listener,
         trials=work.trials,
@@ -302,7 +321,7 @@ def _run_trials(
 
 
 def run_trials(
-    engine: Adviser,
+    adviser: Callable[[], A],
     journal: Journal,
     listener: Listener,
     *,
@@ -318,11 +337,11 @@ def run_trials(
     asked: Asked | None = None,
     memory: Callable[[Candidate], float] = lambda candidate: 0.0,
     touch: Callable[[], None] | None = None,
-) -> None:
+) -> A:
     """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
 
     Args:
-        engine: that says what to train, once what the journal holds is trained.
+        adviser: makes one that knows what the journal holds and says what to train after it.
         journal: open for writing.
         listener: told of everything that happens.
         trials: in all.
@@ -336,6 +355,9 @@ def run_trials(
         asked: CPUs and GPUs of each trial.
         memory: bytes that a candidate's training takes of a GPU.
         touch: called after each observation.
+
+    Returns:
+        The adviser, which has seen every observation.
 
     Raises:
         Interrupted: a signal or the time budget came first.
@@ -355,41 +377,67 @@ def run_trials(
         observed = len(journal.observations())
         return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
 
-    def give_up() -> None:
-        listener.say(f"error: interrupted: {so_far()}")
+    def give_up(why: str) -> None:
+        listener.say(f"error: {why}: {so_far()}")
         journal.close()
         shutil.rmtree(journal.run / TUNE, ignore_errors=True)
 
+    def session() -> tuple[A, Conductor, bool]:
+        """On one Ray; in the end, whether that died."""
+        engine = adviser()
+        with connected(address, concurrent * devices * (asked.cpus or 1)) as cluster:
+            if devices > 1:
+                from gpnas.dispatch.together import check_devices  # Ray Train, which few need
+
+                check_devices(devices, cluster)
+            if address is not None:
+                preflight(artefacts, reading)
+            lender = Lender(asked, cluster, concurrent) if devices == 1 else None
+            if lender is not None and lender.side_by_side < concurrent:
+                fewer = lender.side_by_side
+                listener.say(f"{fewer} trials run side by side, not {concurrent}: there is no room for more")
+            conductor = Conductor(
+                engine,
+                journal,
+                trials=trials,
+                trial_config=lambda candidate: (
+                    config(candidate) | (lender.lend(memory(candidate)) if lender else {})
+                ),
+                listen=listen,
+                best=best,
+                begun=lambda candidate: attempts(artefacts, candidate),
+            )
+            listener.started(journal.run, trials, len(journal.observations()), cluster)
+            watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
+            with watched(stop.set, partial(give_up, "Ray's processes have died")) as lost, watching:
+                try:
+                    if not stop.is_set():  # a signal may have come while Ray was starting
+                        _fit(conductor, journal.run, concurrent, cluster, devices, lender)
+                except Exception:
+                    if conductor.error is not None or not has_died():
+                        raise
+                    lost.set()
+            conductor.close()
+        return engine, conductor, lost.is_set()
+
     stop.clear()
     with (
-        signals(listener.say, give_up) as received,
-        connected(address, concurrent * devices * (asked.cpus or 1)) as cluster,
+        signals(listener.say, partial(give_up, "interrupted")) as received,
+        Deadline(budget_hours) as deadline,
     ):
-        check_devices(devices, cluster)
-        if address is not None:
-            preflight(artefacts, reading)
-        lender = Lender(asked, cluster, concurrent) if devices == 1 else None
-        if lender is not None and lender.side_by_side < concurrent:
+        for _ in range(RAY_STARTS):
+            engine, conductor, lost = session()
+            if not lost or received or deadline.passed or conductor.abort:
+                break
             listener.say(
-                f"{lender.side_by_side} trials run side by side, not {concurrent}: there is no room for more"
+                "Ray's processes on this machine have died, as when memory runs out; it is started again"
             )
-        conductor = Conductor(
-            engine,
-            journal,
-            trials=trials,
-            trial_config=lambda candidate: (
-                config(candidate) | (lender.lend(memory(candidate)) if lender else {})
-            ),
-            listen=listen,
-            best=best,
-            begun=lambda candidate: attempts(artefacts, candidate),
-        )
-        listener.started(journal.run, trials, len(journal.observations()), cluster)
-        watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
-        with watching, Deadline(budget_hours):
-            if not stop.is_set():  # a signal may have come while Ray was starting
-                _fit(conductor, journal.run, concurrent, cluster, devices, lender)
-        conductor.close()
+            stop.clear()
+        else:
+            raise TrialError(
+                f"Ray must keep running on this machine, but died {RAY_STARTS} times; look into the system's "
+                "log, lower --concurrent, and run the same command again"
+            )
     if conductor.abort:
         raise TrialError(conductor.abort)
     if stop.is_set():
@@ -401,6 +449,7 @@ def run_trials(
         raise TrialError(
             f"every trial must end, but Ray gave up on {left} of them; the same command goes on with them"
         )
+    return engine
 
 
 def _fit(
@@ -413,6 +462,8 @@ def _fit(
         trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
         room = lender.side_by_side
     else:
+        from gpnas.dispatch.together import trial_on
+
         # its processes have CPUs and GPUs of their own, but Tune refuses a trial that takes nothing
         trainable = tune.with_resources(trial_on(devices, bool(cluster.gpus)), {"cpu": 0, "memory": 2**20})
         room = int(cluster.gpus or cluster.cpus) // devices
@@ -431,6 +482,7 @@ def _fit(
             storage_path=str(session),
             verbose=0,
             stop=Stopper(),
+            callbacks=[Forgetting()],
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
