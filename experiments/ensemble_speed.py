@@ -1,16 +1,19 @@
 """Seconds and memory of the whole ensemble, beside plain loops around MONAI's sliding windows.
 
-    python experiments/ensemble_speed.py [--blocks 3] [-o results/ensemble_speed.md]
+    python experiments/ensemble_speed.py speed [--blocks 12] [-o results/ensemble_speed.md]
+    python experiments/ensemble_speed.py memory [-o results/ensemble_memory.md]
 
-Tiles of 120 LR pixels with half overlap, eight flips and transposes, three small networks. The plain loops
-go over networks and transforms and call MONAI's `sliding_window_inference`; each output is clamped, as ours
-are, and tiles are blended equally, so that both results are the same, which is asserted to 1e-5. All have
-one thread. The ways alternate, so that whatever else the machine does strikes all; medians, and the median
-of the ratios of neighbours.
+Speed: tiles of 120 LR pixels with half overlap, eight flips and transposes, three small networks. The plain
+loops go over networks and transforms and call MONAI's `sliding_window_inference`; each output is clamped, as
+ours are, and tiles are blended equally, so that both results are the same, which is asserted to 1e-5. All
+have one thread, and its seconds at work are counted, since the machine may be shared. The ways alternate, so
+that what else it does strikes all; medians, and the median of the ratios within a turn with its interval by
+order statistics, 95 % or more. MONAI is installed as
+`experiments/requirements-peers.txt` says.
 
-Memory: a process of its own for each image, a tiny network, no self-ensemble, an overlap of a fifth; the
-greatest resident size that the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads
-rows that are made as they are asked for, and its finished rows are dropped.
+Memory: one small network and no self-ensemble; each image in a process of its own, whose greatest resident
+size the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads rows as they are made
+and lets finished ones go; the files go through `gpnas upscale`.
 """
 
 from __future__ import annotations
@@ -19,18 +22,24 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from datetime import date
 from functools import partial
+from math import comb
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from machine import processor, versions
+from PIL import Image
 from torch import Tensor, nn
 
+from gpnas.bundle import Member, write_bundle
+from gpnas.records import Architecture
 from gpnas_trainers import build
 from gpnas_trainers.infer import Levels, dihedral, undo_dihedral, upscale, upscale_rows
 
@@ -40,10 +49,13 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("rcan", {"features": 16, "groups": 1, "blocks": 2}),
 ]
 SCALE, TILE, SIDE = 2, 120, 150
-MEMORY_SIDES, OVERLAP = (1000, 4000), 24
+MEMORY_SIDES = (1000, 4000)
+SMALL = {"features": 4, "blocks": 1, "stages": 1}
 
 
-def plain_loops(networks: list[nn.Module], lr: Tensor, windows: int) -> Tensor:
+def plain_loops(
+    networks: list[nn.Module], lr: Tensor, windows: int, layout: torch.memory_format = torch.contiguous_format
+) -> Tensor:
     """What a user writes with MONAI; so many windows pass a network at once."""
     from monai.inferers import sliding_window_inference
 
@@ -51,7 +63,7 @@ def plain_loops(networks: list[nn.Module], lr: Tensor, windows: int) -> Tensor:
     with torch.inference_mode():
         for network in networks:
             for transform in range(8):
-                turned = dihedral(lr, transform)[None].contiguous()
+                turned = dihedral(lr, transform)[None].contiguous(memory_format=layout)
                 sr = sliding_window_inference(
                     turned, TILE, windows, lambda x, f=network: f(x).clamp(0, 1), overlap=0.5, mode="constant"
                 )
@@ -71,6 +83,8 @@ def speed(blocks: int) -> list[str]:
         "ours": partial(upscale, last, lr, SCALE, tile=TILE, blend="constant"),
         "MONAI, 1 window at once": partial(plain_loops, networks, lr, 1),
         "MONAI, 4 windows at once": partial(plain_loops, networks, lr, 4),
+        "MONAI, 1 window, channels last": partial(plain_loops, last, lr, 1, torch.channels_last),
+        "MONAI, 4 windows, channels last": partial(plain_loops, last, lr, 4, torch.channels_last),
     }
     results = [run() for run in ways.values()]
     apart = max(float((each - results[0]).abs().max()) for each in results)
@@ -78,23 +92,34 @@ def speed(blocks: int) -> list[str]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(blocks):
         for name, run in ways.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             run()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.process_time() - begun)
     lines = [
         f"{SIDE}×{SIDE} LR, tiles of {TILE}, half overlap, ×{SCALE}; {blocks} runs of each way in turn; "
-        f"results differ by at most {apart:.1e}. Ratio: a way's seconds by those of ours in the same turn, "
-        "median (least–greatest). Ours keeps channels last and merges layers; MONAI's loops pass NCHW, as "
-        "they are usually written, so the ratio holds these differences too.",
+        f"results differ by at most {apart:.1e}. Seconds of the processor. Ratio: a way's seconds by those "
+        "of ours in the same turn, median (its interval). Ours keeps channels last and merges layers; "
+        "MONAI's loops are shown in "
+        "PyTorch's usual layout, as they are usually written, and with channels last.",
         "",
         "| way | median s | times ours |",
         "|---|---|---|",
     ]
     for name, taken in seconds.items():
-        ratios = [theirs / our for theirs, our in zip(taken, seconds["ours"], strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-        lines.append(f"| {name} | {statistics.median(taken):.2f} | {spread} |")
+        ratios = sorted(theirs / our for theirs, our in zip(taken, seconds["ours"], strict=True))
+        low, high = interval(ratios)
+        ratio = f"{statistics.median(ratios):.2f} ({low:.2f}–{high:.2f})"
+        lines.append(f"| {name} | {statistics.median(taken):.2f} | {ratio} |")
     return lines
+
+
+def interval(ordered: list[float]) -> tuple[float, float]:
+    """Values between which the median lies with a probability of at least 95 %, or the outermost ones."""
+    count, drop, beyond = len(ordered), 0, 0.5 ** len(ordered)
+    while 2 * (beyond + comb(count, drop + 1) * 0.5**count) <= 0.05:
+        drop += 1
+        beyond += comb(count, drop) * 0.5**count
+    return ordered[drop], ordered[-1 - drop]
 
 
 class Made:
@@ -113,64 +138,120 @@ def resident() -> int:
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def one_image(way: str, side: int) -> None:
+def one_image(way: str, side: int, overlap: int) -> None:
     """In a process of its own: bytes before and after."""
     torch.set_num_threads(1)
-    network = build("drn", SCALE, features=4, blocks=1, stages=1)
-    levels = Levels(TILE, OVERLAP, blend="constant", self_ensemble=False)
+    network = build("drn", SCALE, **SMALL)
+    levels = Levels(TILE, overlap, blend="constant", self_ensemble=False)
     upscale([network], torch.rand(3, TILE, TILE), SCALE, tile=TILE, self_ensemble=False)
     before = resident()
     if way == "upscale":
         lr = torch.rand(3, side, side)
-        upscale([network], lr, SCALE, tile=TILE, overlap=OVERLAP, blend="constant", self_ensemble=False)
-    else:
+        upscale([network], lr, SCALE, tile=TILE, overlap=overlap, blend="constant", self_ensemble=False)
+    elif way == "upscale_rows":
         for _ in upscale_rows([network], [Made(side)], SCALE, levels):
             pass
+    else:
+        from gpnas.cli import main as gpnas
+
+        source, target = way.split()
+        options = ["--tile", str(TILE), "--overlap", str(overlap), "--no-self-ensemble", "--json"]
+        assert gpnas(["upscale", "bundle", f"{side}.{source}", "-o", f"sr.{target}", *options]) == 0
     print(before, resident(), flush=True)
+
+
+def prepare() -> None:
+    """The small network's bundle and smooth images, in the working folder."""
+    network = build("drn", SCALE, **SMALL)
+    member = Member(Architecture("drn", SMALL), network.state_dict(), 1.0, {}, None)
+    described: dict[str, Any] = {
+        "recipe": {},
+        "data": {"fingerprint": "0", "validation": ""},
+        "versions": {},
+        "machine": {},
+    }
+    metrics = {"bicubic": 20.0, "best": 20.0, "ensemble": 20.0}
+    write_bundle(Path("bundle"), [member], scale=SCALE, metrics=metrics, seed=0, **described)
+    generator = np.random.default_rng(0)
+    for side in MEMORY_SIDES:
+        rough = generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+        image = Image.fromarray(rough).resize((side, side), Image.Resampling.BICUBIC)
+        image.save(f"{side}.png")
+        image.save(f"{side}.jpg", quality=95)
 
 
 def memory() -> Iterator[str]:
     """Rows of the table."""
     yield from (
-        f"Memory, MiB; tiles of {TILE}, overlap {OVERLAP}. Before: after a single tile, which is "
-        "what PyTorch and the networks take. Images: LR and SR as float32.",
+        f"MiB; tiles of {TILE}, ×{SCALE}. Before: after a single tile, which is what PyTorch and the "
+        "network take. Images: LR and SR as float32. Last column: the peak without images by that of the "
+        f"{MEMORY_SIDES[0]}×{MEMORY_SIDES[0]} image.",
         "",
-        "| way | LR | before | peak | images | peak without images |",
-        "|---|---|---|---|---|---|",
+        "| way | overlap | LR | before | peak | images | peak without images | ratio |",
+        "|---|---|---|---|---|---|---|---|",
     )
-    for way in ("upscale", "upscale_rows"):
-        for side in MEMORY_SIDES:
-            command = [sys.executable, __file__, "--one-image", way, str(side)]
-            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-            before, peak = (int(each) / 2**20 for each in told)
-            images = 12 * side**2 * (1 + SCALE**2) / 2**20 if way == "upscale" else 0
-            numbers = f"{before:.0f} | {peak:.0f} | {images:.0f} | {peak - images:.0f}"
-            yield f"| `{way}` | {side}×{side} | {numbers} |"
+    ways = [("upscale", 24), ("upscale_rows", 24), ("upscale_rows", 60)]
+    ways += [("png png", 24), ("png png", 60), ("jpg tif", 24), ("jpg jpg", 24)]
+    with tempfile.TemporaryDirectory() as folder:
+        this = [sys.executable, Path(__file__).resolve()]
+        subprocess.run([*this, "prepare"], check=True, cwd=folder)
+        for way, overlap in ways:
+            least = 0.0
+            for side in MEMORY_SIDES:
+                command = [
+                    sys.executable,
+                    Path(__file__).resolve(),
+                    "one-image",
+                    way,
+                    str(side),
+                    str(overlap),
+                ]
+                told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
+                before, peak = (int(each) / 2**20 for each in told.splitlines()[-1].split())
+                images = 12 * side**2 * (1 + SCALE**2) / 2**20 if way == "upscale" else 0
+                least = least or peak - images
+                name = f"`{way}`" if " " not in way else "`gpnas upscale`, {} to {}".format(*way.split())
+                numbers = f"{before:.0f} | {peak:.0f} | {images:.0f} | {peak - images:.0f}"
+                yield f"| {name} | {overlap} | {side}×{side} | {numbers} | {(peak - images) / least:.2f} |"
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--blocks", type=int, default=3, help="runs of each way")
+    options.add_argument("part", choices=("speed", "memory", "one-image", "prepare"))
+    options.add_argument("what", nargs="*", help=argparse.SUPPRESS)
+    options.add_argument("--blocks", type=int, default=12, help="runs of each way")
     options.add_argument("-o", "--output", type=Path, help="a Markdown file")
-    options.add_argument("--one-image", nargs=2, help=argparse.SUPPRESS)
     arguments = options.parse_args()
-    if arguments.one_image:
-        one_image(arguments.one_image[0], int(arguments.one_image[1]))
-        return
-    names = "; ".join(f"{family} ({', '.join(map(str, axes.values()))})" for family, axes in NETWORKS)
+    match arguments.part:
+        case "one-image":
+            way, side, overlap = arguments.what
+            one_image(way, int(side), int(overlap))
+            return
+        case "prepare":
+            prepare()
+            return
+        case "speed":
+            table: Iterable[str] = speed(arguments.blocks)
+            title, used = "The ensemble's speed", "; ".join(map(named, NETWORKS))
+        case _:
+            table, title, used = memory(), "The ensemble's memory", named(("drn", SMALL))
     lines = [
-        "# The ensemble's speed and memory",
+        f"# {title}",
         "",
-        f"{processor()}, one thread; {versions(('gpnas', 'torch', 'monai'))}; "
-        f"{date.today()}. Networks: {names}.",
+        f"{processor()}, one thread; {versions(('gpnas', 'torch', 'monai', 'pyvips'))}; {date.today()}. "
+        f"Networks: {used}.",
         "",
     ]
-    for part in (speed(arguments.blocks), [""], memory()):
-        for line in part:
-            lines.append(line)
-            print(line, flush=True)
-            if arguments.output:
-                arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for line in table:
+        lines.append(line)
+        print(line, flush=True)
+        if arguments.output:
+            arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def named(network: tuple[str, dict[str, Any]]) -> str:
+    family, axes = network
+    return f"{family} ({', '.join(map(str, axes.values()))})"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""One image in the making: its tiles, and the pixels that are not finished yet.
+"""One image in the making: its tiles, and the rows that are not finished yet.
 
-Tiles are taken from the top down, and from the left. The result lies in blocks, which no tile begins or
-ends within. What is added up is kept of a block from the first tile that reaches it to the last; then
-its pixels, perhaps rounded to 8 or 16 bits, join a band as wide as the image, which is given away when
-all its blocks have. So sums are held of no more rows than the tallest tile has, plus those of the tiles
-under way. Bands are asked of the system and given back to it, since in the heap their comings and goings
-would leave holes as large as themselves.
+Tiles are taken from the top down. The rows of the result lie in bands, which no tile begins or ends
+within; a band is made when a tile first reaches it and given away when the last tile that reaches it is
+done. So there are never more rows than the tallest tile has, plus those of the tiles under way. Bands
+are asked of the system and given back to it: in the heap, between the passes' own tensors, their comings
+and goings would leave holes larger than themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import Tensor
 from gpnas_trainers.infer.blending import dihedral, normalised_weights, undo_dihedral
 from gpnas_trainers.infer.levels import Levels, without_outlier
 
-BLOCK = 16
+BAND = 8
 """LR rows that are read or given away at once, at most."""
 LEVELS = {8: torch.uint8, 16: torch.uint16}
 """How pixels of so many bits are kept."""
@@ -69,16 +68,6 @@ class Item:
     """(3, y, x), turned."""
 
 
-@dataclass(eq=False)
-class _Part:
-    """A block or a band."""
-
-    pixels: Tensor
-    """Of a block the sums, (layers, 3, s·y, s·x); of a band what is finished, (3, s·y, s·width)."""
-    left: int
-    """Tiles, in any orientation, that a block waits for; blocks that a band waits for."""
-
-
 class Canvas:
     """One image in the making."""
 
@@ -103,30 +92,21 @@ class Canvas:
         """
         self.number, self._source, self._scale, self._levels = number, source, scale, levels
         self._shares, self._like, self._bits = shares, like, bits
-        tilings = [_tile_rows(source, scale, levels, side, like) for side in levels.sides]
-        self._rows = sorted((row for rows in tilings for row in rows), key=lambda row: row.top)
-        self._down = sorted(
-            {edge for row in self._rows for edge in (row.top, row.top + row.height)}
-            | {*range(0, source.height, BLOCK)}
-        )
-        self._across = sorted(
-            {edge for rows in tilings for left, _ in rows[0].columns for edge in (left, left + rows[0].width)}
-        )
-        self._covers = [
-            (
-                _covers(self._down, [row.top for row in rows], rows[0].height),
-                _covers(self._across, [left for left, _ in rows[0].columns], rows[0].width),
-            )
-            for rows in tilings
-        ]
-        self._blocks, self._bands = dict[tuple[int, int], _Part](), dict[int, _Part]()  # by their places
-        self._given = 0  # bands
+        self._rows = sorted(_tile_rows(source, scale, levels, like), key=lambda row: row.top)
+        edges = {edge for row in self._rows for edge in (row.top, row.top + row.height)}
+        self._edges = sorted(edges | {*range(0, source.height, BAND)})
+        self._left = [0] * (len(self._edges) - 1)  # tiles, in any orientation, that each band waits for
+        for row in self._rows:
+            for place in self._within(row):
+                self._left[place] += len(row.columns) * len(levels.transforms)
+        self._bands = dict[int, Tensor]()  # by their places; (layers, 3, s·y, s·width)
+        self._given = 0
         self.passes = len(levels.transforms) * sum(len(row.columns) for row in self._rows)
         """How often a tile passes each network."""
 
     def items(self) -> Iterator[Item]:
         """All tiles in all orientations, cut from the image as it is read."""
-        first, last = 0, min(BLOCK, self._rows[0].height)  # LR rows that are held
+        first, last = 0, min(BAND, self._rows[0].height)  # LR rows that are held
         begun = self._source.rows(first, last)
         held = zeros((3, max(row.height for row in self._rows), self._source.width), begun)
         held[:, :last] = begun
@@ -135,7 +115,7 @@ class Canvas:
                 kept = held[:, row.top - first : last - first].clone()
                 held[:, : kept.shape[1]], first = kept, row.top
             while last < row.top + row.height:
-                stop = min(last + BLOCK, row.top + row.height)
+                stop = min(last + BAND, row.top + row.height)
                 held[:, last - first : stop - first] = self._source.rows(last, stop)
                 last = stop
             for column, (left, _) in enumerate(row.columns):
@@ -146,56 +126,37 @@ class Canvas:
     def add(self, item: Item, outputs: Tensor) -> None:
         """Adds what became of a tile, (layers, 3, s·y, s·x), turned as the tile was."""
         outputs, s = undo_dihedral(outputs, item.transform), self._scale
-        top, (left, across) = item.row.top, item.row.columns[item.column]
-        for y in _within(self._down, top, item.row.height):
-            down = slice(s * (self._down[y] - top), s * (self._down[y + 1] - top))
-            for x in _within(self._across, left, item.row.width):
-                along = slice(s * (self._across[x] - left), s * (self._across[x + 1] - left))
-                part = outputs[:, :, down, along]
-                if (y, x) not in self._blocks:
-                    self._blocks[y, x] = self._begun(y, x, part)
-                block = self._blocks[y, x]
-                block.pixels.addcmul_(part, item.row.down[down] * across[along])
-                block.left -= 1
-                if not block.left:
-                    self._settle(y, x)
-
-    def _begun(self, y: int, x: int, part: Tensor) -> _Part:
-        """A block without anything yet; where its sums are what is wanted, they lie in the band at once."""
-        tiles = sum(rows[y] * columns[x] for rows, columns in self._covers)
-        apart = self._bits is not None or self._levels.drop_outlier
-        sums = self._like.new_zeros(part.shape) if apart else self._place(y, x)[None]
-        return _Part(sums, len(self._levels.transforms) * tiles)
-
-    def _place(self, y: int, x: int) -> Tensor:
-        """A block's pixels in its band."""
-        if y not in self._bands:
-            size = (3, self._scale * (self._down[y + 1] - self._down[y]), self._scale * self._source.width)
-            like = self._like if self._bits is None else self._like.to(LEVELS[self._bits])
-            self._bands[y] = _Part(zeros(size, like), len(self._across) - 1)
-        columns = slice(self._scale * self._across[x], self._scale * self._across[x + 1])
-        return self._bands[y].pixels[:, :, columns]
-
-    def _settle(self, y: int, x: int) -> None:
-        """Puts a block that is finished into its band."""
-        sums = self._blocks.pop((y, x)).pixels
-        sr = without_outlier(sums, self._shares) if self._levels.drop_outlier else sums[0]
-        sr = sr.clamp_(0, 1)  # rounding alone can leave the range
-        if self._bits is not None:
-            sr = sr.mul_(2**self._bits - 1).round_()
-        self._place(y, x).copy_(sr)
-        self._bands[y].left -= 1
+        left, across = item.row.columns[item.column]
+        columns = slice(s * left, s * (left + item.row.width))
+        for place in self._within(item.row):
+            top, bottom = self._edges[place : place + 2]
+            if place not in self._bands:
+                size = (len(outputs), 3, s * (bottom - top), s * self._source.width)
+                self._bands[place] = zeros(size, self._like)
+            here = slice(s * (top - item.row.top), s * (bottom - item.row.top))
+            window = item.row.down[here] * across
+            self._bands[place][..., columns].addcmul_(outputs[:, :, here], window)
+            self._left[place] -= 1
 
     def finished(self) -> Iterator[tuple[int, Tensor]]:
         """Bands that no further tile reaches: their first HR row, and (3, n, s·width)."""
-        while self._given in self._bands and not self._bands[self._given].left:
-            band = self._bands.pop(self._given).pixels
+        while not self.done and not self._left[self._given]:
+            band, top = self._bands.pop(self._given), self._scale * self._edges[self._given]
             self._given += 1
-            yield self._scale * self._down[self._given - 1], band
+            sr = without_outlier(band, self._shares) if self._levels.drop_outlier else band[0]
+            sr = sr.clamp_(0, 1)  # rounding alone can leave the range
+            if self._bits is not None:
+                sr.mul_(2**self._bits - 1).round_()
+                sr = zeros(tuple(sr.shape), self._like.to(LEVELS[self._bits])).copy_(sr)
+            yield top, sr
+
+    def _within(self, row: TileRow) -> range:
+        """Places of the bands that a row of tiles covers."""
+        return range(bisect_left(self._edges, row.top), bisect_left(self._edges, row.top + row.height))
 
     @property
     def done(self) -> bool:
-        return self._given == len(self._down) - 1
+        return self._given == len(self._left)
 
 
 def zeros(size: tuple[int, ...], like: Tensor) -> Tensor:
@@ -213,26 +174,14 @@ def _unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     return pixels.to(dtype).div_(torch.iinfo(pixels.dtype).max)
 
 
-def _within(edges: list[int], start: int, size: int) -> range:
-    """Places of the blocks of an axis that a tile covers."""
-    return range(bisect_left(edges, start), bisect_left(edges, start + size))
-
-
-def _covers(edges: list[int], starts: list[int], size: int) -> list[int]:
-    """How many of the tiles that start so cover each block of an axis."""
-    counts = [0] * (len(edges) - 1)
-    for start in starts:
-        for place in _within(edges, start, size):
-            counts[place] += 1
-    return counts
-
-
-def _tile_rows(source: Source, scale: int, levels: Levels, tile: int, like: Tensor) -> list[TileRow]:
+def _tile_rows(source: Source, scale: int, levels: Levels, like: Tensor) -> Iterator[TileRow]:
     share = 1 / (len(levels.sides) * len(levels.transforms))
-    rows, columns = (
-        normalised_weights(side, tile, levels.overlap_of(tile), levels.blend, scale)
-        for side in (source.height, source.width)
-    )
-    across = [(left, weights.to(like)) for left, weights in columns]
-    height, width = (min(side, tile or side) for side in (source.height, source.width))
-    return [TileRow(top, height, width, (share * weights).to(like)[:, None], across) for top, weights in rows]
+    for tile in levels.sides:
+        rows, columns = (
+            normalised_weights(side, tile, levels.overlap_of(tile), levels.blend, scale)
+            for side in (source.height, source.width)
+        )
+        across = [(left, weights.to(like)) for left, weights in columns]
+        height, width = (min(side, tile or side) for side in (source.height, source.width))
+        for top, weights in rows:
+            yield TileRow(top, height, width, (share * weights).to(like)[:, None], across)

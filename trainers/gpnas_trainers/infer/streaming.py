@@ -46,10 +46,10 @@ def upscale_rows(
 ) -> Iterator[Rows]:
     """Super-resolves images that need not fit the memory; each one's rows come from the top down.
 
-    Beside what the networks need for their batches, memory holds the rows of one image's tallest tile:
-    of LR, as they are read, and of SR, per pixel 12 bytes where tiles overlap (as often as there are
-    networks where an outlier is dropped) and 3 · bits / 8, or 12, where no further tile reaches it. On
-    a CPU as many batches are under way as `torch.get_num_threads()` tells.
+    Beside what the networks need for their batches, memory holds the rows of one image's tallest tile,
+    as sums of 12 bytes · scale² · tile · width (as often as there are networks where an outlier is
+    dropped) and as they were read. On a CPU as many batches are under way as `torch.get_num_threads()`
+    tells.
 
     Args:
         networks: at least one; each maps (B, 3, y, x) to (B, 3, scale·y, scale·x), on the device and in
