@@ -96,8 +96,23 @@ def test_a_search_in_s3_is_killed_resumed_and_delivered(
     assert json.loads(done.stdout)["ranking"] == document["ranking"]
     with Journal.read(tmp_path / "other") as journal:
         assert journal.observations() == observations
+    # so may a final training, warm-started from there; what cannot be there is refused
+    train = [*command[:3], "train", str(run), "--storage", address.replace("run?", "final?"), "--steps", "4"]
+    refused = subprocess.run([*train, "--tensorboard"], capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 1
+    assert "--tensorboard writes files that grow, which s3://bucket/final?" in refused.stderr
+    trained = subprocess.run([*train, "--json"], capture_output=True, text=True, timeout=200)
+    assert trained.returncode == 0, trained.stderr
+    bundle = read_bundle(Path(json.loads(trained.stdout)["bundle"]))
+    final = open_storage(address.replace("run?", "final?"))
+    for row in json.loads(trained.stdout)["ranking"]:
+        found = final.names(f"candidates/{row['id']}")
+        assert {path.rpartition("/")[2] for path in found} >= {"network.safetensors", "initial.safetensors"}
+    assert final.exists("journal.sqlite")
+    assert len(bundle.members) == 2
+    assert not (run / "final/candidates").exists()
     # nothing tells the secret: what the search wrote, said, or had Ray write
-    assert SECRET not in err + done.stderr
+    assert SECRET not in err + done.stderr + trained.stderr
     told = [path for root in (run, *_sessions(process.pid, resumed.pid)) for path in root.rglob("*")]
     assert any("runtime_env" in path.name for path in told)
     for path in told:

@@ -66,6 +66,11 @@ def add_command(command: Callable[..., Any]) -> None:
     for name, (kind, text) in RECIPE.items():
         train.add_argument(f"--{name}", type=kind, help=f"recipe: {text}")
     train.add_argument("--seed", type=int, help="of the trainings (default: the search's)")
+    train.add_argument(
+        "--storage",
+        metavar="URI",
+        help="where checkpoints and networks go: a path, s3://… or what else pyarrow opens (default: --run)",
+    )
     train.add_argument("--concurrent", type=positive, help="trainings side by side")
     train.add_argument(
         "--devices", type=positive, default=1, help="GPUs, else CPUs, that share each training (default: 1)"
@@ -159,6 +164,7 @@ def _train(options: argparse.Namespace) -> Any:
                 address=options.address,
                 budget_hours=options.budget_hours,
                 tensorboard=options.tensorboard,
+                storage=options.storage,
             ),
             watcher,
         )

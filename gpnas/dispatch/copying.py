@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from gpnas.dispatch.storage import Storage
+from gpnas.dispatch.storage import Storage, open_storage, storage_in
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.journal.files import BACKUP, JOURNAL
@@ -62,6 +63,30 @@ class JournalCopy:
             if not self._told:
                 self._say(f"{self._storage.uri}: the journal's copy there is out of date, since {error}")
             self._told = True
+
+
+def journal_copied(
+    run: Path, storage: Storage, say: Callable[[str], None]
+) -> AbstractContextManager[JournalCopy | None]:
+    """A context that copies a run's journal to its storage; None where that is the run folder itself."""
+    return nullcontext() if storage.uri == str(run) else JournalCopy(run, storage, say)
+
+
+def storage_for(run: Path, uri: str | None, say: Callable[[str], None]) -> Storage:
+    """Where a run's artefacts go; a run folder that lost its journal gets it back from there.
+
+    Args:
+        run: the run folder.
+        uri: of the storage, as a user names it; None is where an existing run has put them, or `run`.
+        say: told where the journal came back.
+    """
+    if uri is None:
+        return storage_in(run)
+    storage = open_storage(uri)
+    note = fetch_journal(run, storage) if storage.uri != str(run) else None
+    if note:
+        say(note)
+    return storage
 
 
 def fetch_journal(run: Path, storage: Storage) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 import gpnas_trainers
 from gpnas.config import read_recipe_file
+from gpnas.dispatch.copying import journal_copied, storage_for
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
@@ -26,7 +27,7 @@ from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.search import Listener, check_patch, run_trials
 from gpnas.dispatch.sharing import fingerprint_of
-from gpnas.dispatch.storage import open_storage
+from gpnas.dispatch.storage import Folder, Storage
 from gpnas.dispatch.trial import trial_config
 from gpnas.dispatch.watchers import check_tensorboard
 from gpnas.errors import DataError, SpaceError, TrialError
@@ -74,6 +75,9 @@ class FinalRequest:
     """Of a running Ray cluster; None starts Ray on this machine."""
     budget_hours: float | None = None
     tensorboard: bool = False
+    storage: str | None = None
+    """Where checkpoints and networks go: a path, or an address that pyarrow knows; None is the folder of this
+    training, or where an existing one has put them."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class FinalPlan:
     fingerprint: str
     """Of the pairs."""
     validation_images: int
+    storage: Storage
     find: Find
     concurrent: int
     seed: int
@@ -151,6 +156,11 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
             f"each device needs a patch of every batch, but got batch_size={recipe.batch_size} "
             f"and devices={request.devices}; lower --devices"
         )
+    storage = storage_for(run, request.storage, say)
+    if request.tensorboard and not isinstance(storage, Folder):
+        raise TrialError(
+            f"--tensorboard writes files that grow, which {storage.uri} cannot hold; leave one of them out"
+        )
     warm_start = request.warm_start or (SEARCH if search else FRESH)
     seed = searched.get("seed", 0) if request.seed is None else request.seed
     concurrent = request.concurrent or min(searched.get("concurrent", CONCURRENT), len(architectures))
@@ -169,6 +179,8 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
         "versions": versions(),
         "machine": machine() | {"devices": request.devices} | request.asked.given(),
     }
+    if storage.uri != str(run):
+        header["storage"] = storage.uri
     return FinalPlan(
         run=run,
         architectures=tuple(architectures),
@@ -177,6 +189,7 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
         pairs=pairs,
         fingerprint=fingerprint_of(training, validation),
         validation_images=len(validation),
+        storage=storage,
         find=finder(warm_start, search),
         concurrent=concurrent,
         seed=seed,
@@ -201,40 +214,43 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
     with one_core(), Journal.create_or_open(work.run, work.header) as journal:
         if journal.note:
             listener.say(journal.note)
-        storage = open_storage(str(work.run))
         wanted = _enter(work, journal)
-        fresh = [each for each in wanted if not lay_out(storage, each, work.find)]
+        fresh = [each for each in wanted if not lay_out(work.storage, each, work.find)]
         if work.header["warm_start"] != FRESH:
             for each in fresh:
                 listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
-        watch = ["json", "tensorboard"] if request.tensorboard else ["json"]
-        if journal.pending():
-            run_trials(
-                Settled,
-                journal,
-                listener,
-                trials=len(journal.candidates()),
-                concurrent=work.concurrent,
-                reading=[work.pairs],
-                devices=request.devices,
-                asked=request.asked,
-                memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
-                config=lambda candidate: trial_config(
-                    candidate,
-                    run=work.run.name,
-                    storage=storage.uri,
-                    pairs=work.pairs,
-                    fingerprint=work.fingerprint,
-                    scale=work.scale,
-                    recipe=work.recipe,
-                    validation_images=work.validation_images,
-                    watch=watch,
-                ),
-                address=request.address,
-                budget_hours=request.budget_hours,
-            )
-        names = [each.id for each in wanted]
-        return deliver_networks(work.run, journal, names, open_pairs(work.pairs, "validation"), begun)
+        watch = ["json"] if isinstance(work.storage, Folder) else []
+        watch += ["tensorboard"] if request.tensorboard else []
+        with journal_copied(work.run, work.storage, listener.say) as copy:
+            if journal.pending():
+                run_trials(
+                    Settled,
+                    journal,
+                    listener,
+                    trials=len(journal.candidates()),
+                    concurrent=work.concurrent,
+                    storage=work.storage,
+                    pairs=(work.pairs, work.fingerprint),
+                    copy=copy,
+                    devices=request.devices,
+                    asked=request.asked,
+                    memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
+                    config=lambda candidate: trial_config(
+                        candidate,
+                        run=work.run.name,
+                        storage=work.storage.uri,
+                        pairs=work.pairs,
+                        fingerprint=work.fingerprint,
+                        scale=work.scale,
+                        recipe=work.recipe,
+                        validation_images=work.validation_images,
+                        watch=watch,
+                    ),
+                    address=request.address,
+                    budget_hours=request.budget_hours,
+                )
+            names = [each.id for each in wanted]
+            return deliver_networks(work.run, journal, names, open_pairs(work.pairs, "validation"), begun)
 
 
 def architecture_of(text: str, scale: int) -> Architecture:

@@ -11,8 +11,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from gpnas.dispatch.conductor import (
     Stopper,
     stop,
 )
-from gpnas.dispatch.copying import JournalCopy, fetch_journal
+from gpnas.dispatch.copying import JournalCopy, journal_copied, storage_for
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.monitoring import monitored
@@ -44,7 +43,7 @@ from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.resources import Asked, Lender, check_machine, placed
 from gpnas.dispatch.sharing import fingerprint_of, share
 from gpnas.dispatch.signals import signals
-from gpnas.dispatch.storage import Storage, open_storage, storage_in
+from gpnas.dispatch.storage import Storage, open_storage
 from gpnas.dispatch.trial import Trial, attempts, trial_config, trial_name
 from gpnas.dispatch.warm import sources_document
 from gpnas.engine import Engine
@@ -164,7 +163,7 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     strategy = request.strategy or file.search.strategy
     early = file.search.early_stopping if request.early_stopping is None else request.early_stopping
     run = (request.run or Path("runs") / path.stem).absolute()
-    storage = _storage(request, run, say)
+    storage = storage_for(run, request.storage, say)
     header = {
         "space": {"fingerprint": space.fingerprint, **space.to_document()},
         "scale": scale,
@@ -213,17 +212,6 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     )
 
 
-def _storage(request: Request, run: Path, say: Callable[[str], None]) -> Storage:
-    """Where artefacts go; a run folder that lost its journal gets it back from there."""
-    if request.storage is not None:
-        storage = open_storage(request.storage)
-        note = fetch_journal(run, storage) if storage.uri != str(run) else None
-        if note:
-            say(note)
-        return storage
-    return storage_in(run)
-
-
 def check_patch(pairs: PairSet, recipe: Recipe) -> None:
     """Raises a `DataError` where a recipe's patches are larger than the images, or miss the scale."""
     smallest = pairs.smallest_side
@@ -266,8 +254,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
             engine.replay(journal.candidates(), journal.observations())
             return engine
 
-        elsewhere = work.storage.uri != str(work.run)
-        with JournalCopy(work.run, work.storage, listener.say) if elsewhere else nullcontext() as copy:
+        with journal_copied(work.run, work.storage, listener.say) as copy:
             if journal.pending() or len(journal.candidates()) < work.trials:
                 engine = _run_trials(work, request, journal, adviser, listener, copy)
             else:
@@ -299,8 +286,6 @@ def _run_trials(
             correlations=work.header.get("portfolio_aware", False),
         )
 
-    if request.address is not None and copy is not None:  # other nodes may lack the prepared pairs
-        share(work.pairs, work.fingerprint, work.storage)
     return run_trials(
         adviser,
         journal,
@@ -314,9 +299,8 @@ def _run_trials(
         storage=work.storage,
         asked=request.asked,
         memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
-        # elsewhere than in the run folder, nodes find the pairs there
-        reading=[work.pairs] if copy is None else [],
-        touch=copy.touch if copy is not None else None,
+        pairs=(work.pairs, work.fingerprint),
+        copy=copy,
     )
 
 
@@ -332,11 +316,11 @@ def run_trials(
     address: str | None = None,
     budget_hours: float | None = None,
     storage: Storage | None = None,
-    reading: Sequence[Path] = (),
+    pairs: tuple[Path, str] | None = None,
+    copy: JournalCopy | None = None,
     devices: int = 1,
     asked: Asked | None = None,
     memory: Callable[[Candidate], float] = lambda candidate: 0.0,
-    touch: Callable[[], None] | None = None,
 ) -> A:
     """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
 
@@ -350,11 +334,11 @@ def run_trials(
         best: as `Conductor`.
         address, budget_hours: as `Request`.
         storage: where trials write; None is the run folder.
-        reading: folders that every node must read.
+        pairs: folder and fingerprint of the prepared pairs, which every node must have or fetch.
+        copy: of the journal, in a storage elsewhere; nodes find the pairs there.
         devices: that share each training: GPUs where there are any, else CPUs.
         asked: CPUs and GPUs of each trial.
         memory: bytes that a candidate's training takes of a GPU.
-        touch: called after each observation.
 
     Returns:
         The adviser, which has seen every observation.
@@ -365,8 +349,8 @@ def run_trials(
     """
 
     def listen(event: Event) -> None:
-        if touch is not None and event.observation is not None:
-            touch()
+        if copy is not None and event.observation is not None:
+            copy.touch()
         listener.event(event)
 
     asked, artefacts = asked or Asked(), storage or open_storage(str(journal.run))
@@ -391,7 +375,9 @@ def run_trials(
 
                 check_devices(devices, cluster)
             if address is not None:
-                preflight(artefacts, reading)
+                if pairs is not None and copy is not None:  # other nodes may lack them
+                    share(*pairs, artefacts)
+                preflight(artefacts, [pairs[0]] if pairs is not None and copy is None else [])
             lender = Lender(asked, cluster, concurrent) if devices == 1 else None
             if lender is not None and lender.side_by_side < concurrent:
                 fewer = lender.side_by_side
