@@ -20,9 +20,9 @@ from gpnas.records import Architecture
 from gpnas_trainers import build
 
 OPTIONS = {
-    "search": "--address --budget-hours --concurrent --cost-aware --data --early-stopping --json "
-    "--no-cost-aware --no-early-stopping --no-portfolio-aware --portfolio-aware --run --scale --seed --space "
-    "--storage --strategy --trials --warm-start",
+    "search": "--address --budget-hours --concurrent --cost-aware --cpus-per-trial --data --early-stopping "
+    "--gpus-per-trial --json --no-cost-aware --no-early-stopping --no-portfolio-aware --portfolio-aware "
+    "--run --scale --seed --space --storage --strategy --trials --warm-start",
     "status": "--json RUN",
     "explain": "--json CANDIDATE RUN",
     "space": "--json FILE",
@@ -30,9 +30,9 @@ OPTIONS = {
     "--validation --workers DIR",
     "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "
     "--output --scale --seed --synthetic --validation --workers DIR",
-    "train": "--address --architecture --batch-size --budget-hours --concurrent --data --devices --ema-decay "
-    "--evaluate-every --hr-patch --json --learning-rate --max-gmacs --max-parameters --micro-batch "
-    "--ms-ssim-weight --precision --recipe "
+    "train": "--address --architecture --batch-size --budget-hours --concurrent --cpus-per-trial --data "
+    "--devices --ema-decay --evaluate-every --gpus-per-trial --hr-patch --json --learning-rate --max-gmacs "
+    "--max-parameters --micro-batch --ms-ssim-weight --precision --recipe "
     "--run --scale --schedule --seed --steps --tensorboard --top --warm-start --warmup-steps RUN",
     "portfolio": "--json --max-gmacs --max-parameters --top RUN",
     "export": "--json --licence --max-gmacs --max-parameters --no-picture --output --picture --top RUN",
