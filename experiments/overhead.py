@@ -13,6 +13,7 @@ The peer is Ray Tune as its documentation has it: a function that is given to Tu
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -56,6 +57,8 @@ class Listener:
         self.memory: list[tuple[float, float]] = []
 
     def say(self, line: str) -> None: ...
+
+    def preparing(self, done: int, total: int) -> None: ...
 
     def started(self, run: Path, trials: int, observed: int, cluster: Any) -> None: ...
 
@@ -192,11 +195,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("latency", "dispatch", "busy", "peer"))
     parser.add_argument("--trials", type=int, default=1000)
     options = parser.parse_args()
-    if options.only is None:  # each in a process of its own, since memory is measured
-        print(f"`python experiments/overhead.py`, {processor()}, {os.cpu_count()} cores, ", end="")
-        print(f"{versions(['ray', 'torch'])}, {time.strftime('%Y-%m-%d')}.\n")
-        for part in ("latency", "dispatch", "busy", "peer"):
-            subprocess.run([sys.executable, __file__, "--only", part, "--trials", str(options.trials)])
+    if options.only is None:
+        print(report(options.trials))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -208,8 +208,49 @@ def main() -> None:
             case "busy":
                 found = busy(folder)
             case _:
-                found = peer(folder, min(40, options.trials))
-    print(options.only, " ".join(f"{name}={value:.4g}" for name, value in found.items()), flush=True)
+                found = peer(folder, min(100, options.trials))
+    print(json.dumps(found), flush=True)
+
+
+def report(trials: int) -> str:
+    """All parts, each in a process of its own, since memory is measured."""
+    found = {}
+    for part in ("latency", "dispatch", "busy", "peer"):
+        command = [sys.executable, __file__, "--only", part, "--trials", str(trials)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found[part] = json.loads(done.stdout.splitlines()[-1])
+        print(part, found[part], file=sys.stderr, flush=True)
+    first, work, full, plain = found["latency"], found["dispatch"], found["busy"], found["peer"]
+    rows = {
+        "from suggestion to first training step, reused worker": (
+            f"median {1000 * first['median']:.0f} ms, largest {1000 * first['largest']:.0f} ms "
+            f"({first['trials']} trials)",
+            "100 ms",
+        ),
+        "the same, a worker's first trial (its process starts)": (f"{first['first']:.1f} s", ""),
+        f"no-op candidates per second, {work['trials']} of them": (f"{work['rate']:.0f}", "10"),
+        "the last tenth of them": (f"{work['rate_last']:.0f}", ""),
+        "Ray Tune alone, a function, no journal": (
+            f"{plain['rate']:.1f} ({plain['trials']} trials; a ratio of {work['rate'] / plain['rate']:.0f})",
+            "",
+        ),
+        "driver's memory after 50 trials": (f"{work['memory_50']:.0f} MiB", ""),
+        "after 500": (f"{work['memory_500']:.0f} MiB", "the same, at most 429 MiB (450 MB)"),
+        "in the end": (
+            f"{work['memory_end']:.0f} MiB, of them {work['of_libraries']:.0f} MiB libraries' files, "
+            "which the workers map, too",
+            "",
+        ),
+        "Ray Tune alone, in the end": (f"{plain['memory_end']:.0f} MiB", ""),
+        f"workers train, of their time, trials of {full['mean']:.0f} s": (f"{full['share']:.1%}", "95 %"),
+    }
+    place = (
+        f"{processor()}, {os.cpu_count()} cores, {versions(['ray', 'torch'])}, {time.strftime('%Y-%m-%d')}"
+    )
+    lines = [f"# Overhead of the search\n\n`python experiments/overhead.py`, {place}.\n"]
+    lines += ["| what | measured | goal |\n|---|---|---|"]
+    lines += [f"| {what} | {measured} | {goal} |" for what, (measured, goal) in rows.items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

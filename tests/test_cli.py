@@ -33,7 +33,7 @@ OPTIONS = {
     "train": "--address --architecture --batch-size --budget-hours --concurrent --cpus-per-trial --data "
     "--devices --ema-decay --evaluate-every --gpus-per-trial --hr-patch --json --learning-rate --max-gmacs "
     "--max-parameters --micro-batch --ms-ssim-weight --precision --recipe "
-    "--run --scale --schedule --seed --steps --tensorboard --top --warm-start --warmup-steps RUN",
+    "--run --scale --schedule --seed --steps --storage --tensorboard --top --warm-start --warmup-steps RUN",
     "portfolio": "--json --max-gmacs --max-parameters --top RUN",
     "export": "--json --licence --max-gmacs --max-parameters --no-picture --output --picture --top RUN",
     "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from gpnas import GpnasError, __version__
 from gpnas.cli import bundles, data, portfolio, train, upscale
-from gpnas.cli.console import add_resources, log, out, plain, positive
+from gpnas.cli.console import Watcher, add_resources, log, out, plain, positive
 from gpnas.records import STRATEGIES
 
 if TYPE_CHECKING:
@@ -146,32 +146,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-class _Watcher:
+class _Watcher(Watcher):
     """A search, as the terminal shows it: a line per trial, a bar beneath."""
 
     def __init__(self) -> None:
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=log,
-            transient=True,
-        )
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        super().__init__(Progress(*columns, console=log, transient=True), "trials observed")
         self.task = self.bar.add_task("trials", total=None)
         self.best = float("-inf")
 
-    def say(self, line: str) -> None:
-        log.print(plain(line))
-
     def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
-        self.say(f"run: {run}")
-        if cluster.dashboard:
-            self.say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token})")
-        if observed:
-            self.say(f"going on: {observed} of {trials} trials observed")
+        super().started(run, trials, observed, cluster)
         self.bar.update(self.task, total=trials, completed=observed)
-        self.bar.start()
 
     def event(self, event: Event) -> None:
         candidate, observation = event.candidate, event.observation
@@ -223,7 +209,7 @@ def _search(options: argparse.Namespace) -> Any:
             watcher,
         )
     finally:
-        watcher.bar.stop()
+        watcher.close()
     if not options.json:
         _show(delivery)
     return delivery.to_json()

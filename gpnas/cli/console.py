@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from gpnas.dispatch.cluster import Cluster
 
 log = Console(stderr=True, highlight=False, soft_wrap=True)
 # a pipe has no width of its own: wide enough that no table is cut
@@ -16,6 +24,50 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 def plain(text: object) -> str:
     """Text as it is: brackets in it are not markup."""
     return escape(str(text))
+
+
+@contextmanager
+def pairs_bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar of pairs that are looked at; yields what is to be called with pairs done and all."""
+    columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=log, transient=True) as bar:
+        task = bar.add_task("pairs", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Watcher:
+    """Trials that run, as the terminal shows them; `bar` begins with the first, and `close` ends it.
+
+    Args:
+        bar: of the trials.
+        unit: what is counted.
+    """
+
+    def __init__(self, bar: Progress, unit: str) -> None:
+        self.bar, self._unit = bar, unit
+        self._open = ExitStack()
+        self._pairs: Callable[[int, int], None] | None = None
+
+    def say(self, line: str) -> None:
+        log.print(plain(line))
+
+    def preparing(self, done: int, total: int) -> None:
+        if self._pairs is None:
+            self._pairs = self._open.enter_context(pairs_bar())
+        self._pairs(done, total)
+
+    def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
+        self._open.close()
+        self.say(f"run: {run}")
+        if cluster.dashboard:
+            self.say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token})")
+        if observed:
+            self.say(f"going on: {observed} of {trials} {self._unit}")
+        self.bar.start()
+
+    def close(self) -> None:
+        self._open.close()
+        self.bar.stop()
 
 
 def positive(text: str) -> int:

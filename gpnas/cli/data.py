@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gpnas.cli.console import log, out, plain, positive
+from gpnas.cli.console import log, out, pairs_bar, plain, positive
 
 MAX_LINES = 200
 """So many exclusions are printed; `--json` has them all."""
@@ -78,18 +76,10 @@ def _selection(options: argparse.Namespace) -> Any:
     )
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn("pairs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=log, transient=True) as bar:
-        task = bar.add_task("pairs", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _check(options: argparse.Namespace) -> Any:
     from gpnas.dispatch.data import check
 
-    with _bar() as progress:
+    with pairs_bar() as progress:
         document = check(_selection(options), progress)
     options.exit_code = 0 if document["problem"] is None else 1
     if options.json:
@@ -128,7 +118,7 @@ def _prepare(options: argparse.Namespace) -> Any:
     camera = {name: tuple(value) for name, value in given.items() if value is not None}
     if camera and not options.synthetic:
         log.print("--kernel-sigma and --noise-sigma have no effect without --synthetic")
-    with _bar() as progress:
+    with pairs_bar() as progress:
         document = prepare(_selection(options), options.output, camera=camera, progress=progress)
     if options.json:
         return document

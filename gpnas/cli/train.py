@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gpnas.cli.console import add_limits, add_resources, limits_of, log, out, plain, positive
+from gpnas.cli.console import Watcher, add_limits, add_resources, limits_of, log, out, plain, positive
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from gpnas.dispatch.cluster import Cluster
     from gpnas.dispatch.conductor import Event
     from gpnas.records import Candidate
 
@@ -81,11 +80,11 @@ def add_command(command: Callable[..., Any]) -> None:
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files")
 
 
-class _Watcher:
+class _Watcher(Watcher):
     """A final training, as the terminal shows it: a bar per network, with steps/s and time left."""
 
     def __init__(self) -> None:
-        self.bars = Progress(
+        bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -94,18 +93,8 @@ class _Watcher:
             console=log,
             speed_estimate_period=SPEED_SECONDS,
         )
+        super().__init__(bars, "networks trained")
         self.tasks: dict[str, TaskID] = {}
-
-    def say(self, line: str) -> None:
-        log.print(plain(line))
-
-    def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
-        self.say(f"run: {run}")
-        if cluster.dashboard:
-            self.say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token})")
-        if observed:
-            self.say(f"going on: {observed} of {trials} networks trained")
-        self.bars.start()
 
     def event(self, event: Event) -> None:
         candidate, observation = event.candidate, event.observation
@@ -120,18 +109,18 @@ class _Watcher:
                     f"{candidate.id}  {plain(candidate.architecture):42s} {observation.value:6.2f} dB  "
                     f"{observation.metrics['ssim']:.4f}  {observation.seconds:5.1f} s"
                 )
-            self.bars.remove_task(self.tasks.pop(candidate.id))
+            self.bar.remove_task(self.tasks.pop(candidate.id))
             return
         if event.kind == "progress":
-            self.bars.update(task, completed=event.step)
-            speed = self.bars.tasks[self.bars.task_ids.index(task)].speed
-            self.bars.update(task, speed="" if not speed else f"{speed:.1f} steps/s")
+            self.bar.update(task, completed=event.step)
+            speed = self.bar.tasks[self.bar.task_ids.index(task)].speed
+            self.bar.update(task, speed="" if not speed else f"{speed:.1f} steps/s")
             if event.psnr is not None:
-                self.bars.update(task, description=f"{candidate.id} {event.psnr:.2f} dB")
+                self.bar.update(task, description=f"{candidate.id} {event.psnr:.2f} dB")
 
     def _task(self, candidate: Candidate) -> TaskID:
         if candidate.id not in self.tasks:
-            self.tasks[candidate.id] = self.bars.add_task(
+            self.tasks[candidate.id] = self.bar.add_task(
                 candidate.id, total=candidate.fidelity.steps, speed=""
             )
         return self.tasks[candidate.id]
@@ -169,7 +158,7 @@ def _train(options: argparse.Namespace) -> Any:
             watcher,
         )
     finally:
-        watcher.bars.stop()
+        watcher.close()
     if not options.json:
         _show(document)
     return document

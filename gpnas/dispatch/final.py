@@ -113,7 +113,11 @@ class Settled:
     def uncertainty(self) -> None: ...
 
 
-def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
+def plan_final(
+    request: FinalRequest,
+    say: Callable[[str], None],
+    preparing: Callable[[int, int], None] | None = None,
+) -> FinalPlan:
     """Reads and checks everything that a request names, and prepares its pairs.
 
     Raises:
@@ -148,7 +152,7 @@ def plan_final(request: FinalRequest, say: Callable[[str], None]) -> FinalPlan:
         run, scale = request.run.absolute(), request.scale or 2
         architectures = [(None, architecture_of(text, scale)) for text in request.architectures]
     recipe = _recipe(request, searched.get("recipe", {}))
-    pairs, data = _pairs(request, scale, recipe, searched, say)
+    pairs, data = _pairs(request, scale, recipe, searched, say, preparing)
     training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
     check_patch(training, recipe)
     if recipe.batch_size < request.devices:
@@ -210,7 +214,7 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
         TrialError: trials cannot run, or none succeeded.
     """
     begun = time.monotonic()
-    work = plan_final(request, listener.say)
+    work = plan_final(request, listener.say, listener.preparing)
     with one_core(), Journal.create_or_open(work.run, work.header) as journal:
         if journal.note:
             listener.say(journal.note)
@@ -318,6 +322,7 @@ def _pairs(
     recipe: Recipe,
     searched: Mapping[str, Any],
     say: Callable[[str], None],
+    preparing: Callable[[int, int], None] | None,
 ) -> tuple[Path, dict[str, Any]]:
     """The prepared pairs, and what is recorded of where they come from."""
     known = searched.get("data", {})
@@ -331,7 +336,9 @@ def _pairs(
             )
     camera = Camera(**(known.get("camera") or {})) if source is None else None
     try:
-        pairs = prepare(source, scale, camera=camera, minimum_side=side, workers=None, report=say)
+        pairs = prepare(
+            source, scale, camera=camera, minimum_side=side, workers=None, report=say, progress=preparing
+        )
         fingerprint = open_pairs(pairs, "train").fingerprint
     except PairsError as error:
         raise DataError(str(error)) from None

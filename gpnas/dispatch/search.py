@@ -98,6 +98,7 @@ class Listener(Protocol):
     """Someone who watches a search: the terminal, a test."""
 
     def say(self, line: str) -> None: ...
+    def preparing(self, done: int, total: int) -> None: ...
     def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None: ...
     def event(self, event: Event) -> None: ...
 
@@ -133,8 +134,15 @@ class Plan:
     """What the journal records of it."""
 
 
-def plan(request: Request, say: Callable[[str], None]) -> Plan:
+def plan(
+    request: Request, say: Callable[[str], None], preparing: Callable[[int, int], None] | None = None
+) -> Plan:
     """Reads and checks everything that a request names, and prepares its pairs.
+
+    Args:
+        request: what is asked for.
+        say: gets lines about it.
+        preparing: called with pairs prepared and all, while that goes on.
 
     Raises:
         SpaceError, DataError, TrialError: something in it breaks a rule.
@@ -152,7 +160,13 @@ def plan(request: Request, say: Callable[[str], None]) -> Plan:
     try:
         camera = Camera(**file.camera.given())
         pairs = prepare(
-            request.data, scale, camera=camera, minimum_side=recipe.hr_patch, workers=None, report=say
+            request.data,
+            scale,
+            camera=camera,
+            minimum_side=recipe.hr_patch,
+            workers=None,
+            report=say,
+            progress=preparing,
         )
         training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
     except PairsError as error:
@@ -243,7 +257,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
         TrialError: trials cannot run, or none succeeded.
     """
     begun = time.monotonic()
-    work = plan(request, listener.say)
+    work = plan(request, listener.say, listener.preparing)
     # what the engine computes must not depend on where: sums in threads differ in their last digits
     with one_core(), Journal.create_or_open(work.run, work.header) as journal:
         if journal.note:
