@@ -42,6 +42,8 @@ TRIALS = 6
 SWITCH, HEAD, WORKERS = "gpnas-switch", "gpnas-head", ("gpnas-one", "gpnas-two")
 ADDRESSES = {HEAD: "10.77.0.10", WORKERS[0]: "10.77.0.11", WORKERS[1]: "10.77.0.12"}
 PORT = 6379
+ALL_KILLED = "all nodes killed, one back after a minute"
+AWAY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def experiment(what: str) -> Outcome:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
         blow = hit = None
-        while what in ("node killed", "link cut") and blow is None and driver.poll() is None:
+        while what in ("node killed", "link cut", ALL_KILLED) and blow is None and driver.poll() is None:
             time.sleep(0.2)
             if not Journal.exists(journal):
                 continue
@@ -194,6 +196,9 @@ def experiment(what: str) -> Outcome:
                 if trained:
                     hit, blow = target[1], datetime.now(UTC)
                     strike(what, target[0])
+                    if what == ALL_KILLED:
+                        time.sleep(AWAY_SECONDS)
+                        start(WORKERS[0], folder, environment)
         out, err = driver.communicate(timeout=600)
         seconds = time.monotonic() - begun
         if not Journal.exists(journal):
@@ -202,7 +207,10 @@ def experiment(what: str) -> Outcome:
 
 
 def strike(what: str, worker: str) -> None:
-    if what == "node killed":
+    if what == ALL_KILLED:
+        for each in WORKERS:
+            kill(each)
+    elif what == "node killed":
         kill(worker)
     else:
         port = f"port{list(ADDRESSES).index(worker)}"
@@ -248,7 +256,9 @@ def row(outcome: Outcome) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, help="write the table here, too")
-    output = parser.parse_args().output
+    parser.add_argument("--only", help="one row of it")
+    options = parser.parse_args()
+    output = options.output
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that all is removed
     if (reason := why_not()) is not None:
         print(f"skipped: network namespaces must be permitted, but {reason}")
@@ -259,13 +269,15 @@ def main() -> None:
         f"{processor()}, {os.cpu_count()} cores for all nodes together; "
         f"{versions(('gpnas', 'ray', 'torch'))}; {date.today()}. A head without CPUs and two workers of 2 "
         f"CPUs, each in its own network namespace; {TRIALS} candidates, two at a time. The blow falls "
-        "once one is observed and the worker has reported a training; it is not mended.",
+        "once one is observed and the worker has reported a training; it is not mended but where it says so.",
         "",
         "| what happens | observed | attempts | resumed after, s | steps repeated | whole search, s "
         "| the search says |",
         "|---|---|---|---|---|---|---|",
     ]
-    for what in ("nothing", "node killed", "link cut", "storage missing on one worker"):
+    for what in ("nothing", "node killed", "link cut", ALL_KILLED, "storage missing on one worker"):
+        if options.only not in (None, what):
+            continue
         lines.append(row(experiment(what)))
         print(lines[-1], flush=True)
     if output:

@@ -61,8 +61,9 @@ def test_what_fails_half_way_changes_nothing(storage: Storage, tmp_path: Path) -
     assert os.listdir(tmp_path / "root/a") == ["file"]
 
 
-def test_of_several_who_claim_a_folder_one_gets_it(tmp_path: Path) -> None:
-    storage, gate = Folder(tmp_path), threading.Barrier(8)
+def test_of_several_who_claim_a_folder_at_most_one_gets_it(storage: Storage) -> None:
+    """A local folder always goes to one; without such a thing, whoever meets another goes on to the next."""
+    gate = threading.Barrier(8)
     got: list[bool] = []
 
     def claim() -> None:
@@ -74,7 +75,11 @@ def test_of_several_who_claim_a_folder_one_gets_it(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(got) == [False] * 7 + [True]
+    assert len(got) == 8
+    assert sum(got) <= 1
+    assert sum(got) == 1 or isinstance(storage, Objects)
+    assert not storage.claim("c/attempt-1")
+    assert storage.claim("c/attempt-2")
 
 
 def test_a_claimed_folder_is_claimed_once(storage: Storage) -> None:

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -60,7 +61,7 @@ class Storage(ABC):
 
     @abstractmethod
     def claim(self, folder: str) -> bool:
-        """Makes a folder; False where it is there already. Of several who ask, one gets True."""
+        """Makes a folder; False where it is there already. Of several who ask, at most one gets True."""
 
     @abstractmethod
     def fetch(self, name: str, path: Path) -> None:
@@ -257,11 +258,13 @@ class Objects(Storage):
             shutil.copyfileobj(source, target, CHUNK_BYTES)
 
     def claim(self, folder: str) -> bool:
-        # object stores have no folders to race for; a marker keeps attempts apart that follow each other
+        # object stores have no folders to race for; who sees another's marker beside their own has lost, and
+        # of two that wrote at once both have
         if self.exists(folder):
             return False
-        self.write(f"{folder}/started", b"")
-        return True
+        name = f"{folder}/started-{uuid.uuid4().hex}"
+        self.write(name, b"")
+        return self.names(folder) == [name]
 
     def remove(self, folder: str) -> None:
         with suppress(OSError), _errors():
