@@ -40,11 +40,12 @@ recipe: {steps: STEPS, batch_size: 8, hr_patch: 48, evaluate_every: 10000, warmu
 """
 
 
-def resident() -> tuple[float, float]:
-    """MiB that this process holds, and of these what files back: libraries, which workers share."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    whole, libraries = (float(fields[name].split()[0]) / 1024 for name in ("VmRSS", "RssFile"))
-    return whole, libraries
+def memory() -> tuple[float, float]:
+    """MiB that this process holds: with its share of pages that others map, too, and with all of them."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    fields = dict(line.split(":", 1) for line in text.splitlines()[1:])
+    proportional, resident = (float(fields[name].split()[0]) / 1024 for name in ("Pss", "Rss"))
+    return proportional, resident
 
 
 class Listener:
@@ -71,7 +72,7 @@ class Listener:
         elif event.kind == "observed":
             self.observed.append(now)
             if len(self.observed) % 50 == 0:
-                self.memory.append(resident())
+                self.memory.append(memory())
 
     journal: Path | None = None
 
@@ -131,10 +132,13 @@ def dispatch(folder: Path, trials: int) -> dict[str, float]:
         "trials": len(seen),
         "rate": (len(seen) - tenth) / (seen[-1] - seen[tenth - 1]),
         "rate_last": tenth / (seen[-1] - seen[-1 - tenth]),
-        "memory_50": listener.memory[0][0],
-        "memory_500": listener.memory[min(9, len(listener.memory) - 1)][0],
-        "memory_end": listener.memory[-1][0],
-        "of_libraries": listener.memory[-1][1],
+        **dict(zip(("memory_50", "resident_50"), listener.memory[0], strict=True)),
+        **dict(
+            zip(
+                ("memory_500", "resident_500"), listener.memory[min(9, len(listener.memory) - 1)], strict=True
+            )
+        ),
+        **dict(zip(("memory_end", "resident_end"), listener.memory[-1], strict=True)),
     }
 
 
@@ -170,8 +174,8 @@ tuner = tune.Tuner(train, param_space={"a": tune.uniform(0, 1)},
     tune_config=tune.TuneConfig(num_samples=int(sys.argv[2]), metric="psnr", mode="max"),
     run_config=tune.RunConfig(storage_path=sys.argv[3], verbose=0))
 results = tuner.fit()
-fields = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
-print(len(results), time.monotonic() - begun, float(fields["VmRSS"].split()[0]) / 1024)
+fields = dict(line.split(":", 1) for line in open("/proc/self/smaps_rollup").read().splitlines()[1:])
+print(len(results), time.monotonic() - begun, *(float(fields[n].split()[0]) / 1024 for n in ("Pss", "Rss")))
 """
 
 
@@ -180,8 +184,13 @@ def peer(folder: Path, trials: int) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, "-c", PEER, "0", str(trials), str(folder / "peer")], capture_output=True, text=True
     )
-    count, seconds, memory = done.stdout.split()[-3:]
-    return {"trials": int(count), "rate": int(count) / float(seconds), "memory_end": float(memory)}
+    count, seconds, proportional, resident = done.stdout.split()[-4:]
+    return {
+        "trials": int(count),
+        "rate": int(count) / float(seconds),
+        "memory_end": float(proportional),
+        "resident_end": float(resident),
+    }
 
 
 def main() -> None:
@@ -228,14 +237,16 @@ def report(trials: int) -> str:
             f"{plain['rate']:.1f} ({plain['trials']} trials; a ratio of {work['rate'] / plain['rate']:.0f})",
             "",
         ),
-        "driver's memory after 50 trials": (f"{work['memory_50']:.0f} MiB", ""),
-        "after 500": (f"{work['memory_500']:.0f} MiB", "the same, at most 429 MiB (450 MB)"),
-        "in the end": (
-            f"{work['memory_end']:.0f} MiB, of them {work['of_libraries']:.0f} MiB libraries' files, "
-            "which the workers map, too",
+        "driver's memory after 50 trials, proportional (resident)": (
+            f"{work['memory_50']:.0f} ({work['resident_50']:.0f}) MiB",
             "",
         ),
-        "Ray Tune alone, in the end": (f"{plain['memory_end']:.0f} MiB", ""),
+        "after 500": (
+            f"{work['memory_500']:.0f} ({work['resident_500']:.0f}) MiB",
+            "the same, at most 429 MiB (450 MB)",
+        ),
+        "in the end": (f"{work['memory_end']:.0f} ({work['resident_end']:.0f}) MiB", ""),
+        "Ray Tune alone, in the end": (f"{plain['memory_end']:.0f} ({plain['resident_end']:.0f}) MiB", ""),
         f"two workers train, of their time once begun, trials of {full['mean']:.0f} s": (
             f"{full['share']:.1%}; from the first suggestion on {full['share_with_start']:.1%}",
             "95 %",
