@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gpnas.dispatch.trial import CHECKPOINT_SECONDS, REPORT_SECONDS
 from gpnas.journal import Journal, status
 
 SPACE = """\
@@ -76,18 +77,24 @@ def ended(process: subprocess.Popen[str], *, code: int) -> tuple[str, list[str]]
     return out, err.strip().splitlines()
 
 
-def summary(run: Path, lines: list[str], reason: str) -> int:
-    """How many are observed, as the one line of an end in good order says; the journal is closed."""
+def summary(run: Path, lines: list[str], reason: str, *, after: float = 0.0) -> int:
+    """How many are observed, as the one line of an end in good order says; the journal is closed.
+
+    What has trained for so many seconds has a checkpoint.
+    """
     assert not (run / "journal.sqlite-wal").exists()  # readers make one again
     with Journal.read(run) as journal:
         observed = len(journal.observations())
         pending = journal.pending()
+        seconds = {
+            each.id: max((row.seconds for row in journal.progress(each.id)), default=0.0) for each in pending
+        }
     rest = f"{observed} of 3 trials observed in {run}; the same command goes on"
     assert [line for line in lines if "the same command goes on" in line] == [f"error: {reason}: {rest}"]
     assert not (run / "tune").exists()
     assert status(run)["state"] == "interrupted"
     for each in pending:
-        if status_row(run, each.id)["attempts"]:
+        if status_row(run, each.id)["attempts"] and seconds[each.id] >= after:
             assert list((run / "candidates" / each.id).glob("attempt-*/checkpoint.pt"))
     return observed
 
@@ -182,7 +189,8 @@ def test_sigterm_to_every_process_ends_it_all_the_same(run: Path) -> None:
     subprocess.run(["pkill", "--session", str(process.pid), "--signal", "TERM"], check=True)
     out, lines = ended(process, code=143)
     assert out == ""
-    summary(folder, lines, "interrupted")
+    # its processes had no time for one more
+    summary(folder, lines, "interrupted", after=CHECKPOINT_SECONDS + 2 * REPORT_SECONDS)
 
 
 @pytest.mark.slow
