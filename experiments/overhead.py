@@ -237,16 +237,16 @@ def report(trials: int) -> str:
             f"{plain['rate']:.1f} ({plain['trials']} trials; a ratio of {work['rate'] / plain['rate']:.0f})",
             "",
         ),
-        "driver's memory after 50 trials, proportional (resident)": (
-            f"{work['memory_50']:.0f} ({work['resident_50']:.0f}) MiB",
+        "driver's memory after 50 trials, resident (in proportion)": (
+            f"{work['resident_50']:.0f} ({work['memory_50']:.0f}) MiB",
             "",
         ),
         "after 500": (
-            f"{work['memory_500']:.0f} ({work['resident_500']:.0f}) MiB",
+            f"{work['resident_500']:.0f} ({work['memory_500']:.0f}) MiB",
             "the same, at most 429 MiB (450 MB)",
         ),
-        "in the end": (f"{work['memory_end']:.0f} ({work['resident_end']:.0f}) MiB", ""),
-        "Ray Tune alone, in the end": (f"{plain['memory_end']:.0f} ({plain['resident_end']:.0f}) MiB", ""),
+        "in the end": (f"{work['resident_end']:.0f} ({work['memory_end']:.0f}) MiB", ""),
+        "Ray Tune alone, in the end": (f"{plain['resident_end']:.0f} ({plain['memory_end']:.0f}) MiB", ""),
         f"two workers train, of their time once begun, trials of {full['mean']:.0f} s": (
             f"{full['share']:.1%}; from the first suggestion on {full['share_with_start']:.1%}",
             "95 %",
