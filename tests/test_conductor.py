@@ -1,12 +1,10 @@
 """The conductor and early stopping: driven by hand as Tune would, and on real Ray."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,16 +230,9 @@ recipe: {steps: 60, batch_size: 4, hr_patch: 48, evaluate_every: 10, warmup_step
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    before = os.environ.get("GPNAS_CACHE")
-    os.environ["GPNAS_CACHE"] = str(folder / "cache")
-    (folder / "space.yaml").write_text(RAY)
-    yield folder
-    if before is None:
-        del os.environ["GPNAS_CACHE"]
-    else:
-        os.environ["GPNAS_CACHE"] = before
+def home(home: Path) -> Path:
+    (home / "space.yaml").write_text(RAY)
+    return home
 
 
 def test_on_ray_hopeless_trials_are_stopped_also_over_a_kill(home: Path) -> None:

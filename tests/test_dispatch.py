@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +33,9 @@ recipe: {steps: 40, batch_size: 4, hr_patch: 48, evaluate_every: 20, warmup_step
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    before = os.environ.get("GPNAS_CACHE")
-    os.environ["GPNAS_CACHE"] = str(folder / "cache")
-    (folder / "space.yaml").write_text(SPACE)
-    yield folder
-    if before is None:
-        del os.environ["GPNAS_CACHE"]
-    else:
-        os.environ["GPNAS_CACHE"] = before
+def home(home: Path) -> Path:
+    (home / "space.yaml").write_text(SPACE)
+    return home
 
 
 def command(home: Path, run: str, *options: str) -> list[str]:

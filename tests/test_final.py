@@ -48,17 +48,11 @@ RECIPE = Recipe(steps=400, batch_size=3, evaluate_every=200, warmup_steps=2, ema
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    before, threads = os.environ.get("GPNAS_CACHE"), torch.get_num_threads()
-    os.environ["GPNAS_CACHE"] = str(folder / "cache")
+def home(home: Path) -> Iterator[Path]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as trials have it
-    yield folder
+    yield home
     torch.set_num_threads(threads)
-    if before is None:
-        del os.environ["GPNAS_CACHE"]
-    else:
-        os.environ["GPNAS_CACHE"] = before
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """Searches and trainings whose disk gets full, on real small disks: one line, and then they go on."""
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +25,19 @@ NETWORK = ["--architecture", "drn:features=4,blocks=1,stages=1", "--steps", "20"
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    before = os.environ.get("GPNAS_CACHE")
-    os.environ["GPNAS_CACHE"] = str(folder / "cache")
-    (folder / "space.yaml").write_text(SPACE)
-    yield folder
-    if before is None:
-        del os.environ["GPNAS_CACHE"]
-    else:
-        os.environ["GPNAS_CACHE"] = before
+def home(home: Path) -> Path:
+    (home / "space.yaml").write_text(SPACE)
+    return home
 
 
-def mount(disk: Path, size: str, how: str = "") -> None:
-    """A disk of a size, or another size for the one that is there."""
-    command = ["mount", "-t", "tmpfs", "-o", f"{how}size={size}", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+def resize(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount(folder, "400k")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def disk(small_disk: Path) -> Path:
+    resize(small_disk, "400k")
+    return small_disk
 
 
 def ended(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -76,7 +57,7 @@ def full(arguments: list[str]) -> list[str]:
 
 
 def gone_on(disk: Path, arguments: list[str]) -> dict[str, Any]:
-    mount(disk, "64m", "remount,")
+    resize(disk, "64m")
     done = ended(arguments)
     assert done.returncode == 0, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,9 @@ recipe: {steps: 600, batch_size: 2, hr_patch: 48, evaluate_every: 300, warmup_st
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    before = os.environ.get("GPNAS_CACHE")
-    os.environ["GPNAS_CACHE"] = str(folder / "cache")
-    (folder / "space.yaml").write_text(SPACE)
-    yield folder / "run"
-    if before is None:
-        del os.environ["GPNAS_CACHE"]
-    else:
-        os.environ["GPNAS_CACHE"] = before
+def run(home: Path) -> Path:
+    (home / "space.yaml").write_text(SPACE)
+    return home / "run"
 
 
 def begun(run: Path, *options: str) -> subprocess.Popen[str]:

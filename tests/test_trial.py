@@ -28,16 +28,11 @@ CANDIDATE = Candidate("c0000", Architecture("drn", {"features": 4, "blocks": 1, 
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    before, threads = os.environ.get("GPNAS_CACHE"), torch.get_num_threads()
-    os.environ["GPNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def pairs(home: Path) -> Iterator[Path]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as trials have it
     yield prepare(None, 2, minimum_side=48)
     torch.set_num_threads(threads)
-    if before is None:
-        del os.environ["GPNAS_CACHE"]
-    else:
-        os.environ["GPNAS_CACHE"] = before
 
 
 @pytest.fixture(scope="module")
@@ -142,45 +137,30 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     assert all(torch.equal(value, weights[name]) for name, value in plain["weights"].items())
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode != 0:
-        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_full_disk_is_told_as_such_and_keeps_what_is_there(
-    pairs: Path, plain: dict[str, Any], disk: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: Path, plain: dict[str, Any], small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At a checkpoint it ends the search with one line; at the end of a process it does not count."""
     monkeypatch.setattr(trials, "REPORT_SECONDS", 0.0)
-    settings = config(disk, pairs)
+    settings = config(small_disk, pairs)
     attempt(settings, 2)
-    kept = (disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes()
+    kept = (small_disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes()
     trial = Trial(settings)
     assert trial.step()["step"] == 3
-    with open(disk / "other", "wb", buffering=0) as file, suppress(OSError):
+    with open(small_disk / "other", "wb", buffering=0) as file, suppress(OSError):
         file.write(bytes(2**20))
     assert trial.reset_config(settings)  # it cannot keep step 3
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
     assert trial.step() == {
         "done": True,
         "attempt": 3,
-        "abort": f"{disk}: trials must be able to read and write here, but the disk is full; "
+        "abort": f"{small_disk}: trials must be able to read and write here, but the disk is full; "
         "mend that and run the same command again",
     }
     trial.cleanup()
-    assert (disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes() == kept
-    (disk / "other").unlink()
-    subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+    assert (small_disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes() == kept
+    (small_disk / "other").unlink()
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     last = attempt(settings, 9)
     assert [each["step"] for each in last] == list(range(3, 10))
     assert "notes" not in last[0]
