@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from gpnas.bundle import read_bundle
-from gpnas.dispatch.products import residual_products
 from gpnas.dispatch.recall import explain_search
 from gpnas.ensemble import load_networks
 from gpnas.evaluation import evaluate, evaluation_pairs
@@ -237,24 +236,3 @@ def test_trainings_that_diverge_are_failed_observations(home: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "at least one trial must succeed, but all 2 failed" in done.stderr.strip().splitlines()[-1]
     assert [row["state"] for row in status(home / "wild")["candidates"]] == ["failed", "failed"]
-
-
-def test_residual_products_are_those_of_the_residuals(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    generator = torch.Generator().manual_seed(0)
-    images = {f"{i:04d}": (3, 10 + i, 8) for i in range(2)}
-    residuals = [
-        {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in images.items()}
-        for _ in range(3)
-    ]
-    files = []
-    for number, each in enumerate(residuals):
-        files.append(f"{number}.safetensors")
-        save_file({name: value.half() for name, value in each.items()}, tmp_path / files[-1])
-    products = residual_products([tmp_path / file for file in files])
-    for place, name in enumerate(images):
-        for i in range(3):
-            for j in range(3):
-                expected = (residuals[i][name].double() * residuals[j][name].double()).mean()
-                assert float(products[place, i, j]) == pytest.approx(float(expected), abs=2e-6)

@@ -20,8 +20,9 @@ from gpnas.cli import main
 from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.delivery import deliver
 from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_final
-from gpnas.dispatch.products import products_of, residual_products
+from gpnas.dispatch.products import products_of
 from gpnas.dispatch.recall import engine_for
+from gpnas.dispatch.residuals import residual_products
 from gpnas.dispatch.search import Request, plan
 from gpnas.dispatch.together import check_devices
 from gpnas.dispatch.trial import Trial, trial_config
@@ -221,7 +222,7 @@ def test_the_products_are_kept_and_extended(search: Path, tmp_path: Path) -> Non
     shutil.copytree(search / "candidates", run / "candidates")
     with Journal.read(search) as journal:
         candidates = journal.candidates()
-    files = [run / "candidates" / each.id / "residuals.safetensors" for each in candidates]
+    files = [run / "candidates" / each.id / "errors.safetensors" for each in candidates]
     expected = residual_products(files)
     two = products_of(run, candidates[1:])
     torch.testing.assert_close(two, expected[:, 1:, 1:], rtol=1e-12, atol=0)

@@ -87,7 +87,7 @@ def test_a_search_in_s3_is_killed_resumed_and_delivered(
     found = storage.names("candidates")
     for name in names:
         assert f"candidates/{name}/network.safetensors" in found
-        assert f"candidates/{name}/residuals.safetensors" in found
+        assert f"candidates/{name}/errors.safetensors" in found
     # the copy of the journal serves where the driver's disk is lost
     again = [*command[: command.index("--run")], "--run", str(tmp_path / "other"), *command[-3:]]
     done = subprocess.run(again, capture_output=True, text=True, timeout=120)

@@ -18,14 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gpnas.dispatch.residuals import errors_name, residual_products, unreadable
 from gpnas.dispatch.storage import storage_in
-from gpnas.dispatch.trial import RESIDUALS_FILE, candidate_folder
-from gpnas.errors import TrialError
+from gpnas.dispatch.trial import candidate_folder
 from gpnas.records import Candidate
 
 FILE = "products.safetensors"
-PIXELS = 100_000
-"""So many of an image's values are multiplied at a time."""
 
 
 def products_of(run: Path, candidates: Sequence[Candidate]) -> Tensor:
@@ -47,18 +45,18 @@ def products_of(run: Path, candidates: Sequence[Candidate]) -> Tensor:
     storage = storage_in(run)
     folders = candidate_folder(candidates[0]).rpartition("/")[0]
     new = [each for each in candidates if each.id not in known]
-    if new and not all(storage.exists(f"{folders}/{name}/{RESIDUALS_FILE}") for name in known):
+    if new and not all(storage.exists(errors_name(storage, f"{folders}/{name}")) for name in known):
         known, kept, new = [], None, list(candidates)  # residuals of others may have been removed
     names = [*known, *(each.id for each in new)]
     if new:
         with ExitStack() as stack:
             try:
                 files = [
-                    stack.enter_context(storage.reading(f"{folders}/{name}/{RESIDUALS_FILE}"))
+                    stack.enter_context(storage.reading(errors_name(storage, f"{folders}/{name}")))
                     for name in names
                 ]
             except OSError as error:
-                raise _unreadable(storage.uri, error) from None
+                raise unreadable(storage.uri, error) from None
             rows = residual_products(files, first=len(known))
         products = torch.zeros(len(rows), len(names), len(names), dtype=torch.float64)
         if kept is not None:
@@ -70,37 +68,6 @@ def products_of(run: Path, candidates: Sequence[Candidate]) -> Tensor:
     assert kept is not None
     places = torch.tensor([names.index(each.id) for each in candidates])
     return kept[:, places][:, :, places]
-
-
-def residual_products(files: Sequence[Path], first: int = 0) -> Tensor:  # (I, n, n - first)
-    """Mean products of the residuals in all n files with those in the last, per image, in float64.
-
-    Args:
-        files: residuals of each network, as `dispatch.trial.residuals` makes them.
-        first: file from which on products are wanted.
-
-    Raises:
-        TrialError: a file is missing or damaged.
-    """
-    with ExitStack() as stack:
-        try:
-            opened = [stack.enter_context(safe_open(path, "pt")) for path in files]
-            products = []
-            for image in sorted(opened[0].keys()):  # one image at a time, so that memory stays small
-                rows = torch.stack([file.get_tensor(image).flatten() for file in opened])
-                # float32 would lose the fifth digit over a million pixels
-                parts = (part.double() for part in rows.split(PIXELS, dim=1))
-                products.append(sum(part @ part[first:].T for part in parts) / rows.shape[1])
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise _unreadable(str(Path(files[0]).parents[1]), error) from None
-    return torch.stack(products)
-
-
-def _unreadable(where: str, error: Exception) -> TrialError:
-    return TrialError(
-        f"{where}: every trained network's residuals must be readable, but "
-        f"{' '.join(str(error).split())}; start another run"
-    )
 
 
 def _read(path: Path) -> tuple[list[str], Tensor | None]:

@@ -6,7 +6,7 @@ candidate, and does not depend on Tune's own state. A candidate's folder there h
     attempt-1/checkpoint.pt, attempt-2/…   one folder per attempt, never shared, since a worker that
                                            was cut off may go on writing after its successor started
     network.safetensors                    the trained weights, once finished
-    residuals.safetensors                  SR - HR of each validation image, float16, once finished
+    errors.safetensors                     what products of its residuals with others' need, once finished
     initial.safetensors                    where it was begun with other weights: those
     training.jsonl, tensorboard/           on demand: an evaluation per line, TensorBoard's files
 """
@@ -22,18 +22,18 @@ from typing import Any
 
 import torch
 from ray import tune
-from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from gpnas.dispatch.metrics import Worker
+from gpnas.dispatch.residuals import error_correlations, write_errors
 from gpnas.dispatch.sharing import opened
 from gpnas.dispatch.storage import Storage, open_storage
 from gpnas.dispatch.watchers import Watchers
 from gpnas.errors import TrialError
 from gpnas.records import Candidate
 from gpnas_trainers import build
-from gpnas_trainers.pairs import PairsError, PairSet
+from gpnas_trainers.pairs import PairsError
 from gpnas_trainers.ranks import PeerError, Ranks
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
 from gpnas_trainers.warm_start import warm_start
@@ -49,7 +49,6 @@ CHECKPOINT_SHARE = 0.05
 
 CHECKPOINT_FILE = "checkpoint.pt"
 NETWORK_FILE = "network.safetensors"
-RESIDUALS_FILE = "residuals.safetensors"
 INITIAL_FILE = "initial.safetensors"
 
 
@@ -289,49 +288,7 @@ class Trial(tune.Trainable):
     def _finish(self, network: nn.Module) -> None:
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
         self._artefacts.write(f"{self._folder}/{NETWORK_FILE}", save(weights))
-        self._artefacts.write(f"{self._folder}/{RESIDUALS_FILE}", save(residuals(network, self._validation)))
-
-
-def residuals(network: nn.Module, pairs: PairSet) -> dict[str, Tensor]:
-    """SR - HR of every image, by its number: (3, H, W) float16 in [-1, 1]; SR clamped to [0, 1].
-
-    Half precision moves the mean square by less than 1e-6 of itself: its rounding is unbiased.
-    """
-    device = next(network.parameters()).device
-    outputs = {}
-    network.eval()
-    with torch.inference_mode():
-        for index in range(len(pairs)):
-            lr, hr = (torch.from_numpy(array).to(device).float()[None] / 255 for array in pairs.image(index))
-            sr = network(lr.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
-            outputs[f"{index:04d}"] = (sr - hr)[0].half().contiguous().cpu()
-    return outputs
-
-
-def error_correlations(storage: Storage, folder: str) -> dict[str, float]:
-    """Of a finished candidate's errors with those of every other that has finished, by name.
-
-    Each publishes its residuals before it reads the others', so of two that end at once one sees both.
-    """
-    parent, _, own_name = folder.rpartition("/")
-    own = load(storage.read(f"{folder}/{RESIDUALS_FILE}"))
-    found = {}
-    for name in sorted(storage.names(parent)):
-        other_name, _, file = name.removeprefix(f"{parent}/").partition("/")
-        if file == RESIDUALS_FILE and other_name != own_name:
-            try:
-                other = load(storage.read(name))
-            except (OSError, SafetensorError):
-                continue  # it will be missed by name where it is needed
-            products = torch.tensor([_products(own[image], other[image]) for image in own]).double()
-            a, b, both = products.mean(dim=0)
-            found[other_name] = float(both / (a * b).sqrt().clamp_min(1e-30))
-    return found
-
-
-def _products(a: Tensor, b: Tensor) -> tuple[float, float, float]:
-    a, b = a.float(), b.float()
-    return float(a.square().mean()), float(b.square().mean()), float((a * b).mean())
+        write_errors(self._artefacts, self._folder, network, self._validation)
 
 
 def begin(network: nn.Module, storage: Storage, folder: str) -> str | None:
