@@ -156,14 +156,19 @@ def log_normal(y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:  # (n,) eac
 def _quality(mean: Tensor, y: Tensor, variance: Tensor, log_density: Tensor) -> Quality:
     """Mean, y and variance on one scale, any monotone map of the values' own."""
     half = float(torch.special.ndtri(torch.tensor(0.5 + COVERAGE / 2, dtype=torch.float64)))
-    from scipy.stats import kendalltau  # 23 MiB, which only the end of a search needs
-
-    tau = float(kendalltau(mean.numpy(), y.numpy()).statistic)
     return Quality(
-        tau=None if math.isnan(tau) else tau,
+        tau=_tau(mean, y),
         nlpd=-float(log_density.mean()),
         coverage=float(((y - mean).abs() <= half * variance.sqrt()).double().mean()),
     )
+
+
+def _tau(a: Tensor, b: Tensor) -> float | None:
+    """Kendall's τ_b of (n,) and (n,), which counts ties; None where one of them is constant."""
+    rows, columns = torch.triu_indices(len(a), len(a), 1)
+    one, other = (torch.sign(each[rows] - each[columns]).double() for each in (a, b))
+    pairs = float(one.square().sum() * other.square().sum())
+    return float(one @ other) / math.sqrt(pairs) if pairs else None
 
 
 def _number(value: float | None) -> str:

@@ -23,8 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.special import gammainccinv, gammaincinv, ndtr
 
 Array = NDArray[np.float64]
 Curve = Mapping[int, float]
@@ -38,8 +38,8 @@ SHRINKAGE = 1.0
 """Weight of the prior that slopes are 0, in finished trainings of average spread."""
 NORMALS = 256
 """Normals by which a Student's t is mixed."""
-TAIL = 1e-80
-"""Probability of the precisions beyond the mixture, on either side."""
+TAILS = 1e-80, 1e-12
+"""Most probability of the precisions below the mixture, and above."""
 TINY = 1e-9
 """Least scale of a forecast, relative to the value."""
 
@@ -139,8 +139,7 @@ def combine(
     # precision is gamma distributed; evenly spaced in its logarithm, the tails have their normals too,
     # which are what counts where curve and surrogate disagree
     half = forecast.freedom / 2
-    least, most = float(gammaincinv(half, TAIL)), float(gammainccinv(half, 1e-12))
-    precision = np.geomspace(least, most, NORMALS)
+    precision = np.geomspace(*_range(half), NORMALS)
     variances = forecast.scale**2 * half / precision
     means, logs = np.full(NORMALS, forecast.mean), half * np.log(precision) - precision
     if prior is not None:
@@ -153,8 +152,20 @@ def combine(
         variances = variances * prior[1] ** 2 / total
     mean = float(weights @ means)
     stddev = math.sqrt(float(weights @ (variances + (means - mean) ** 2)))
-    chance = float(weights @ ndtr((means - threshold) / np.sqrt(variances)))
+    chance = float(
+        weights @ torch.special.ndtr(torch.from_numpy((means - threshold) / np.sqrt(variances))).numpy()
+    )
     return mean, stddev, chance
+
+
+def _range(shape: float) -> tuple[float, float]:
+    """Between which nearly all of a gamma distribution of rate 1 lies.
+
+    Below x lies less than xᵃ/Γ(a + 1), the first term of its series; above a + √(2at) + t less than
+    exp(-t) (Boucheron, Lugosi, Massart, "Concentration inequalities", 2013, section 2.4).
+    """
+    below, t = math.log(TAILS[0]), -math.log(TAILS[1])
+    return math.exp((below + math.lgamma(shape + 1)) / shape), shape + math.sqrt(2 * shape * t) + t
 
 
 def outlook(

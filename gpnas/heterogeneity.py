@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 from torch import Tensor
 
 from gpnas.portfolio import choose
@@ -71,6 +70,8 @@ class Disagreement:
         count = design.shape[1]
         design = np.concatenate([design, math.sqrt(PRIOR_PAIRS) * np.eye(count)])
         target = np.concatenate([target, np.full(count, math.sqrt(PRIOR_PAIRS) * level / count)])
+        from scipy.optimize import nnls  # 40 MiB, which only a search aware of the portfolio needs
+
         found: NDArray[np.float64] = nnls(design, target)[0]
         left = design @ found - target
         return cls(torch.from_numpy(found), math.sqrt(float(left @ left) / len(left)))

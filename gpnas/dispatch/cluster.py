@@ -132,6 +132,20 @@ def _undisturbed() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def _light() -> Iterator[None]:
+    """Has a Ray that is started meanwhile not load its dashboard, 18 MiB, to see whether it is installed.
+
+    It is, with gpnas; and it runs in processes of its own.
+    """
+    before = utils.get_dashboard_dependency_error
+    utils.get_dashboard_dependency_error = lambda: None
+    try:
+        yield
+    finally:
+        utils.get_dashboard_dependency_error = before
+
+
 def has_died() -> bool:
     """Whether a vital process of the Ray that was started here has ended by itself."""
     node = worker._global_node
@@ -172,7 +186,7 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     level = logging.getLogger("ray").level
     try:
         if address is None:
-            with _on_loopback(), _undisturbed():
+            with _on_loopback(), _undisturbed(), _light():
                 context = ray.init(
                     # "local", since a plain start would follow a stale address file
                     address="local",

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import lapack
-from scipy.optimize import minimize
 from torch import Tensor
 
 from gpnas.space import Column
+from gpnas.surrogate.climbing import climb
 from gpnas.surrogate.kernel import (
     CONSTANT_VARIANCE,
     NOISE_PRIOR,
@@ -182,11 +181,11 @@ class LogPosterior:
             local * kernel + OWN_SHARE * noise * same + (tie - 1) * straight[self._rows, self._others]
         )
         matrix[np.diag_indices(n)] += local + (1 + OWN_SHARE) * noise
-        factor, info = lapack.dpotrf(matrix.T, lower=1)  # reads the lower half of the transpose
+        # only the upper half is filled
+        upper, info = torch.linalg.cholesky_ex(torch.from_numpy(matrix), upper=True)
         if info:  # cannot be a maximum: the search turns back
             return -1e10, np.zeros_like(theta)
-        inverse, _ = lapack.dpotri(factor, lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        factor, inverse = upper.numpy(), torch.cholesky_inverse(upper, upper=True).numpy()
         alpha = inverse @ self._z
         value = -0.5 * self._z @ alpha - np.log(factor.diagonal()).sum() - 0.5 * n * math.log(2 * math.pi)
         # d(evidence) = ½ tr(W dK), W = ααᵀ - K⁻¹; a pair counts twice
@@ -222,19 +221,8 @@ class LogPosterior:
 
 def _maximum(target: LogPosterior, start: Array | None = None) -> Array:  # (p,)
     """The likeliest logarithms; without a start from the priors' centre, and one smoother and noisier."""
-
-    def loss(theta: Array) -> tuple[float, Array]:
-        value, gradient = target(theta)
-        return -value, -gradient
-
     starts = [start] if start is not None else target.starts()
-    options = {"maxiter": 100, "ftol": 1e-9}
-    ends = [
-        minimize(loss, each, jac=True, method="L-BFGS-B", bounds=target.bounds, options=options)
-        for each in starts
-    ]
-    best: Array = min(ends, key=lambda end: float(end.fun)).x
-    return best
+    return max((climb(target, each, target.bounds) for each in starts), key=lambda end: end[1])[0]
 
 
 def _laplace_draws(target: LogPosterior, maximum: Array, count: int) -> Array:  # (count, p)
