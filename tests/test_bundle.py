@@ -6,10 +6,13 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from gpnas.bundle import Bundle, Manifest, Member, Picture, manifest_schema, read_bundle, write_bundle
+from gpnas.bundle import (
+    Bundle,
+    Manifest,
+    Member,
+    Picture,
+    known_licence,
+    manifest_schema,
+    read_bundle,
+    read_licence,
+    write_bundle,
+)
+from gpnas.bundle.licensing import KNOWN
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 
@@ -216,7 +230,7 @@ def test_an_independent_validator_takes_what_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 3},
+        {"version": 4},
         {"format": "other"},
         {"surprise": 1},
         {"scale": "2"},
@@ -278,6 +292,108 @@ def test_what_is_no_png_is_no_picture(tmp_path: Path) -> None:
 
     forge(folder, match)
     assert "picture.png must be a PNG file" in refusal(folder)
+
+
+# -- the licence
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", text.lower())
+
+
+def test_known_licences_are_what_others_ship_of_them() -> None:
+    """Word for word, beside this project's own licence and those that other packages carry."""
+    apache = (Path(__file__).parents[1] / "LICENSE").read_text()
+    assert words(known_licence("Apache-2.0") or "") == words(apache)
+    shipped = distribution("check-jsonschema").locate_file("check_jsonschema/builtin_schemas/vendor/licenses")
+    theirs = words((Path(str(shipped)) / "LICENSE.citation-file-format").read_text())
+    ours = words(known_licence("cc-by-4.0") or "")
+    # from the first definition to what a licensee must do; around that, editions differ in a heading
+    one, other = (
+        text[text.index("adapted material means material") :] for text in map(" ".join, (ours, theirs))
+    )
+    assert one[:9000] == other[:9000]
+    pydantic = next(file for file in distribution("pydantic").files or () if file.name == "LICENSE")
+    theirs = words(pydantic.read_text())
+    ours = words(known_licence("MIT", "Ada  Lovelace") or "")
+    assert ours[ours.index("permission") :] == theirs[theirs.index("permission") :]
+    assert " ".join(ours).startswith(
+        f"mit license copyright c {datetime.now(UTC).year} ada lovelace permission"
+    )
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_known_licences_text_lies_in_the_bundle(tmp_path: Path, name: str) -> None:
+    text = known_licence(name)
+    assert text is not None
+    assert "<year>" not in text
+    for target in (tmp_path / "bundle", tmp_path / "bundle.zip"):
+        read = read_bundle(write(target, licence=name))
+        assert (read.licence, read.manifest.licence) == (text, name)
+    folder = tmp_path / "bundle"
+    assert (folder / "LICENSE").read_text() == text
+    assert "LICENSE" in (folder / "SHA256SUMS").read_text()
+    assert f"Licence of the weights: {name} ([LICENSE](LICENSE)). " in (folder / "README.md").read_text()
+    (folder / "LICENSE").write_text(text.replace("not", "n0t", 1) if "not" in text else text + " ")
+    assert "LICENSE has changed" in refusal(folder)
+    (folder / "LICENSE").unlink()
+    assert "must hold LICENSE, but it is missing" in refusal(folder)
+
+
+def test_someones_own_licence_is_a_file_like_the_others(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Für Forschung allein.\n")
+    text = read_licence(tmp_path / "mine.txt")
+    read = read_bundle(write(tmp_path / "bundle", licence_text=text))
+    assert (read.licence, read.manifest.licence) == ("Für Forschung allein.\n", None)
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "license: other\nlicense_link: LICENSE\n" in card
+    assert "Licence of the weights: its own ([LICENSE](LICENSE)). " in card
+    named = read_bundle(write(tmp_path / "named", licence="MIT", licence_text=text))
+    assert (named.licence, named.manifest.licence) == (text, "MIT")  # who gives a text knows it better
+    unknown = read_bundle(write(tmp_path / "unknown", licence="Own-1.0"))
+    assert (unknown.licence, unknown.manifest.licence) == (None, "Own-1.0")
+    assert not (tmp_path / "unknown" / "LICENSE").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "must be plain text, but is empty; name another file"),
+        (b" \n\t", "must be plain text, but is empty"),
+        (b"all\0yours", "must be plain text, but holds a NUL"),
+        (b"caf\xe9", "must be UTF-8, but byte 3 is not; save it as UTF-8"),
+        (b"x" * (2**20 + 1), "must be at most 1048576 bytes, but is larger"),
+        (None, "must be readable, but No such file or directory; name another file"),
+    ],
+)
+def test_what_is_no_text_of_a_licence_is_refused(tmp_path: Path, content: bytes | None, told: str) -> None:
+    """As a file that is given, and in a bundle that someone forged."""
+    file = tmp_path / "licence.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BundleError) as caught:
+        read_licence(file)
+    assert str(caught.value).startswith(f"{file}: a licence's text must be ")
+    assert str(caught.value).endswith(told) or told in str(caught.value)
+    if not content or len(content) > 2**20:
+        return  # the schema refuses their size
+    folder = write(tmp_path / "bundle", licence="MIT")
+    (folder / "LICENSE").write_bytes(content)
+
+    def match(manifest: dict[str, Any]) -> None:
+        digest = hashlib.sha256(content).hexdigest()
+        manifest["licence_file"] |= {"sha256": digest, "bytes": len(content)}
+
+    forge(folder, match)
+    assert f"LICENSE: a licence's text {told}" in refusal(folder)
+
+
+def test_a_bundle_of_an_older_version_names_no_text(tmp_path: Path) -> None:
+    folder = write(tmp_path / "bundle", licence="MIT")
+    forge(folder, lambda manifest: manifest.update(version=2))
+    assert "a bundle before version 3 has no text of its licence, but this names one" in refusal(folder)
+    forge(folder, lambda manifest: manifest.update(version=3, licence_file=None))
+    assert "but also 'LICENSE'" in refusal(folder)
 
 
 def test_the_same_content_gives_the_same_networks(tmp_path: Path) -> None:
@@ -522,7 +638,7 @@ def test_archives_that_grow_beyond_reason_are_refused(tmp_path: Path) -> None:
     assert "at most 20 times its size" in refusal(path)
     many = write(tmp_path / "many.zip")
     repack(many, lambda entries: entries.extend((zipfile.ZipInfo(f"{i}.txt"), b"") for i in range(100)))
-    assert "at most 68 files" in refusal(many)
+    assert "at most 69 files" in refusal(many)
 
 
 def test_an_archive_packed_anew_by_another_tool_is_read(tmp_path: Path) -> None:
@@ -538,7 +654,7 @@ def test_an_archive_packed_anew_by_another_tool_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda manifest: manifest.update(version=3), "up to version 2, but got version 3"),
+        (lambda manifest: manifest.update(version=4), "up to version 3, but got version 4"),
         (lambda manifest: manifest.update(version="1"), "`version`"),
         (lambda manifest: manifest.update(format="other"), "must be 'gpnas bundle', but got 'other'"),
         (lambda manifest: manifest.pop("scale"), "`scale`: Field required"),
@@ -601,7 +717,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", ".zip"])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_golden_bundles(version: int, suffix: str) -> None:
     golden = read_bundle(GOLDEN / f"bundle-v{version}{suffix}")
     assert golden.manifest.version == version
@@ -619,6 +735,7 @@ def test_golden_bundles(version: int, suffix: str) -> None:
     assert golden.manifest.licence == "CC-BY-4.0"
     assert golden.manifest.journal == {"candidates": 4, "observations": 4}
     assert golden.manifest.recipe == {"steps": 300, "learning_rate": 0.002}
+    assert golden.licence == (known_licence("CC-BY-4.0") if version > 2 else None)
     if version == 1:
         assert golden.picture is None
         return

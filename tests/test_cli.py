@@ -35,7 +35,8 @@ OPTIONS = {
     "--max-parameters --micro-batch --ms-ssim-weight --precision --recipe "
     "--run --scale --schedule --seed --steps --storage --tensorboard --top --warm-start --warmup-steps RUN",
     "portfolio": "--json --max-gmacs --max-parameters --top RUN",
-    "export": "--json --licence --max-gmacs --max-parameters --no-picture --output --picture --top RUN",
+    "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "
+    "--output --picture --top RUN",
     "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
     "--self-ensemble --tile --tiles BUNDLE",
     "convert": "--json --output BUNDLE NETWORK",

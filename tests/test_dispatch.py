@@ -178,10 +178,12 @@ def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, kille
     assert len({str(row["architecture"]) for row in extended["ranking"]}) == 6
     exported = subprocess.run(
         [sys.executable, "-m", "gpnas.cli", "export", str(home / "killed"), "--top", "2", "-o",
-         str(home / "two.zip"), "--json"],
+         str(home / "two.zip"), "--licence", "mit", "--licence-holder", "Ada Lovelace", "--json"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert len(json.loads(exported.stdout)["portfolio"]) == len(read_bundle(home / "two.zip").members) == 2
+    two = read_bundle(home / "two.zip")
+    assert len(json.loads(exported.stdout)["portfolio"]) == len(two.members) == 2
+    assert "Ada Lovelace" in (two.licence or "")
 
 
 def test_another_space_is_refused_in_a_run_folder(home: Path, killed: dict[str, Any]) -> None:

@@ -5,12 +5,15 @@ A folder, or a .zip file, that holds at its top and nowhere else
     network-1.safetensors   the weights of each network of the average
     README.md               the model card, for people
     picture.png             a part of a validation image: LR, bicubic, the average, HR (where there is one)
+    LICENSE                 the text of the licence (where there is one)
     manifest.json           for programs: architectures, checksums, provenance
     SHA256SUMS              of all of the above, as `sha256sum --check` reads it
 
 Nothing in it is ever unpickled, extracted or run.
 """
 
+from gpnas.bundle.licensing import known_licence as known_licence
+from gpnas.bundle.licensing import read_licence as read_licence
 from gpnas.bundle.manifest import Manifest as Manifest
 from gpnas.bundle.manifest import manifest_schema as manifest_schema
 from gpnas.bundle.member import Bundle as Bundle

@@ -14,10 +14,15 @@ def model_card(document: Mapping[str, Any]) -> str:
         document: the manifest as JSON, without its `model_card`.
     """
     scale, metrics, members = document["scale"], document["metrics"], document["members"]
-    licence = document["licence"]
+    licence, text = document["licence"], document.get("licence_file")
+    stated = _cell(licence or ("its own" if text else "not stated; ask whoever trained them"))
+    if text:
+        stated += f" ([{text['file']}]({text['file']}))"
     head = ["---", "library_name: gpnas", "pipeline_tag: image-to-image", "tags: [super-resolution]"]
     if licence:
         head.append(f"license: {json.dumps(licence.lower())}")
+    elif text:
+        head += ["license: other", f"license_link: {text['file']}"]
     rows = [
         f"| {_cell(member['file'])} | {_cell(_architecture(member['architecture']))} "
         f"| {member['parameters']:,} | {member['weight']:.3f} | {_number(member['metrics'].get('psnr'), 2)} "
@@ -67,7 +72,7 @@ def model_card(document: Mapping[str, Any]) -> str:
             json.dumps(document["recipe"], indent=2, ensure_ascii=True),
             "```",
             "",
-            f"Licence of the weights: {_cell(licence or 'not stated; ask whoever trained them')}. "
+            f"Licence of the weights: {stated}. "
             f"Made {_cell(document['created'])}. `manifest.json` holds all of this for programs; "
             "`sha256sum --check SHA256SUMS` verifies the files.",
             "",

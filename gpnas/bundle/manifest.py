@@ -19,16 +19,20 @@ from pydantic import (
 
 from gpnas.errors import BundleError
 
-VERSION = 2
+VERSION = 3
 """Version of the format; raised when a reader of an older one could not use or verify the new."""
 
 MANIFEST = "manifest.json"
 README = "README.md"
 PICTURE = "picture.png"
+LICENCE = "LICENSE"
+"""As hubs and people look for it."""
 SUMS = "SHA256SUMS"
 
 MAX_MEMBERS = 64
 MAX_PICTURE = 16 * 2**20
+"""Bytes."""
+MAX_LICENCE = 2**20
 """Bytes."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -56,6 +60,14 @@ class PictureFile(_Strict):
     bytes: int = Field(ge=0, le=MAX_PICTURE)
     caption: str
     """What it shows, in a sentence or two."""
+
+
+class LicenceFile(_Strict):
+    """The text of the licence. Since version 3."""
+
+    file: Literal["LICENSE"]
+    sha256: Digest
+    bytes: int = Field(ge=1, le=MAX_LICENCE)
 
 
 class MemberArchitecture(_Strict):
@@ -124,6 +136,8 @@ class Manifest(_Strict):
     model_card: ModelCard
     picture: PictureFile | None = None
     """None: there is none, as in every bundle of version 1."""
+    licence_file: LicenceFile | None = None
+    """None: there is none, as in every bundle before version 3."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:
@@ -137,6 +151,8 @@ class Manifest(_Strict):
             raise ValueError("`data` must have a `fingerprint`, but has none")
         if self.version < 2 and self.picture is not None:
             raise ValueError("a bundle of version 1 has no picture, but this names one")
+        if self.version < 3 and self.licence_file is not None:
+            raise ValueError("a bundle before version 3 has no text of its licence, but this names one")
         return self
 
     def to_bytes(self) -> bytes:

@@ -43,6 +43,8 @@ class Bundle:
     manifest: Manifest
     members: tuple[Member, ...]
     picture: Picture | None = None
+    licence: str | None = None
+    """The text of its licence, where it holds one."""
 
     @property
     def scale(self) -> int:

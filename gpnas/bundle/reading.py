@@ -20,10 +20,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from gpnas.bundle.licensing import checked_licence
 from gpnas.bundle.manifest import (
     MANIFEST,
     MAX_MEMBERS,
     SUMS,
+    LicenceFile,
     Manifest,
     MemberFile,
     ModelCard,
@@ -39,13 +41,15 @@ MAX_MANIFEST = 16 * 2**20
 """Largest manifest and list of checksums that are read, in bytes."""
 MAX_RATIO = 20
 """Largest ratio of an archive's content to its size; weights reach little more than 1."""
+MAX_FILES = MAX_MEMBERS + 5
+"""Of a bundle: beside the networks its manifest, card, picture, licence and list of checksums."""
 PICKLES = (".bin", ".ckpt", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 """Suffixes of files that run code when they are loaded, or may."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 """What such a file begins with."""
 
-Entry = ModelCard | PictureFile | MemberFile
+Entry = ModelCard | PictureFile | LicenceFile | MemberFile
 Read = Callable[[int], bytes]
 """Reads a file: as many bytes as asked for, one more where there are more."""
 
@@ -72,8 +76,9 @@ def read_bundle(path: Path) -> Bundle:
             raise BundleError(f"{path}: {MANIFEST} and {SUMS} must agree, but one has changed; {_AGAIN}")
         _verified(path, files, manifest.model_card)
         picture = None if manifest.picture is None else _picture(path, files, manifest.picture)
+        licence = None if manifest.licence_file is None else _licence(path, files, manifest.licence_file)
         members = tuple(_member(path, files, entry) for entry in manifest.members)
-    return Bundle(manifest, members, picture)
+    return Bundle(manifest, members, picture, licence)
 
 
 def _picture(path: Path, files: Mapping[str, Read], entry: PictureFile) -> Picture:
@@ -81,6 +86,10 @@ def _picture(path: Path, files: Mapping[str, Read], entry: PictureFile) -> Pictu
     if not content.startswith(PNG):
         raise BundleError(f"{path}: {entry.file} must be a PNG file, but is not; {_AGAIN}")
     return Picture(content, entry.caption)
+
+
+def _licence(path: Path, files: Mapping[str, Read], entry: LicenceFile) -> str:
+    return checked_licence(_verified(path, files, entry), f"{path}: {entry.file}")
 
 
 def _member(path: Path, files: Mapping[str, Read], entry: MemberFile) -> Member:
@@ -127,8 +136,8 @@ def _names(manifest: Manifest) -> set[str]:
 
 def _entries(manifest: Manifest) -> tuple[Entry, ...]:
     """The files that a manifest names."""
-    pictures = () if manifest.picture is None else (manifest.picture,)
-    return (manifest.model_card, *pictures, *manifest.members)
+    perhaps = (manifest.picture, manifest.licence_file)
+    return (manifest.model_card, *(entry for entry in perhaps if entry is not None), *manifest.members)
 
 
 def _manifest(path: Path, files: Mapping[str, Read]) -> tuple[Manifest, bytes]:
@@ -232,9 +241,9 @@ def _reader(path: Path) -> Read:
 
 def _archive(path: Path, archive: zipfile.ZipFile) -> dict[str, Read]:
     entries = archive.infolist()
-    if len(entries) > MAX_MEMBERS + 4:
+    if len(entries) > MAX_FILES:
         raise BundleError(
-            f"{path}: a bundle holds at most {MAX_MEMBERS + 4} files, but this archive holds {len(entries)}"
+            f"{path}: a bundle holds at most {MAX_FILES} files, but this archive holds {len(entries)}"
         )
     content, size = sum(entry.file_size for entry in entries), path.stat().st_size
     if content > MAX_RATIO * size + 2**20:

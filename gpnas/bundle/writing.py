@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from gpnas.bundle.card import model_card
-from gpnas.bundle.manifest import MANIFEST, PICTURE, README, SUMS, VERSION, Manifest, explain, sums
+from gpnas.bundle.licensing import checked_licence, known_licence
+from gpnas.bundle.manifest import LICENCE, MANIFEST, PICTURE, README, SUMS, VERSION, Manifest, explain, sums
 from gpnas.bundle.member import Member, Picture
 from gpnas.bundle.reading import is_bundle, is_zip
 from gpnas.errors import BundleError
@@ -39,6 +40,7 @@ def write_bundle(
     versions: Mapping[str, str],
     machine: Mapping[str, Any],
     licence: str | None = None,
+    licence_text: str | None = None,
     journal: Mapping[str, Any] | None = None,
     picture: Picture | None = None,
 ) -> None:
@@ -55,6 +57,7 @@ def write_bundle(
         versions: of packages.
         machine: what it was, as JSON.
         licence: of the weights, an SPDX identifier where there is one.
+        licence_text: its text; None: that of `licence` where it is known, else none.
         journal: what the search's journal says of the members, as JSON.
         picture: for the model card. Whose photographs they are is the caller's business.
 
@@ -78,16 +81,22 @@ def write_bundle(
         "machine": dict(machine),
         "journal": None if journal is None else dict(journal),
     }
+    if licence_text is None and licence is not None:
+        licence_text = known_licence(licence)
+    text = None if licence_text is None else licence_text.encode(errors="surrogateescape")
+    if text is not None:
+        checked_licence(text, str(path))
+    contents = _contents(path, members, description, picture, text)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if not path.parent.is_dir():
             raise BundleError(f"{path.parent}: the folder that a bundle goes into must exist, but does not")
         _check_replaceable(path)
         if is_zip(path):
-            _write_zip(temporary, _contents(path, members, description, picture))
+            _write_zip(temporary, contents)
             os.replace(temporary, path)
         else:
-            _write_folder(temporary, _contents(path, members, description, picture))
+            _write_folder(temporary, contents)
             _replace_folder(temporary, path)
         _sync(path.parent)
     except OSError as error:
@@ -111,7 +120,11 @@ def _version() -> str:
 
 
 def _contents(
-    path: Path, members: Sequence[Member], description: Mapping[str, Any], picture: Picture | None
+    path: Path,
+    members: Sequence[Member],
+    description: Mapping[str, Any],
+    picture: Picture | None,
+    licence: bytes | None,
 ) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file, one at a time, so that one network's copy is in memory."""
     digests: list[tuple[str, str]] = []
@@ -143,6 +156,10 @@ def _contents(
             "caption": picture.caption,
         }
         yield PICTURE, picture.png
+    if licence is not None:
+        digests.append((LICENCE, hashlib.sha256(licence).hexdigest()))
+        document["licence_file"] = {"file": LICENCE, "sha256": digests[-1][1], "bytes": len(licence)}
+        yield LICENCE, licence
     placeholder = {"file": README, "sha256": "0" * 64, "bytes": 0}
     _checked(path, {**document, "model_card": placeholder})  # before the card relies on it
     card = model_card(document).encode()

@@ -24,8 +24,13 @@ def add_commands(command: Callable[..., Any]) -> None:
     export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
     add_limits(export)
     export.add_argument("-o", "--output", type=Path, required=True, help="folder, or file with .zip")
-
-    export.add_argument("--licence", help="of the weights, such as CC-BY-4.0 (default: not stated)")
+    export.add_argument(
+        "--licence",
+        metavar="NAME",
+        help="of the weights, such as CC-BY-4.0 (default: not stated); the text of a usual one is added",
+    )
+    export.add_argument("--licence-holder", metavar="NAME", help="of the copyright, which MIT's text names")
+    export.add_argument("--licence-file", metavar="FILE", type=Path, help="text of the licence, to be added")
     export.add_argument(
         "--picture",
         metavar="DIR",
@@ -85,8 +90,16 @@ def natural(text: str) -> int:
 
 
 def _export(options: argparse.Namespace) -> Any:
+    from gpnas.bundle import known_licence, read_licence
     from gpnas.dispatch.delivery import Allowance, export
 
+    text = None
+    if options.licence_file is not None:
+        text = read_licence(options.licence_file)
+    elif options.licence is not None:
+        text = known_licence(options.licence, options.licence_holder)
+        if text is None:
+            log.print(plain(f"{options.licence}: its text is not known here; --licence-file FILE adds it"))
     document = export(
         options.search,
         options.top,
@@ -94,6 +107,7 @@ def _export(options: argparse.Namespace) -> Any:
         allowance=Allowance(**limits_of(options)),
         picture=options.picture or not options.no_picture,
         licence=options.licence,
+        licence_text=text,
     )
     if options.json:
         return document

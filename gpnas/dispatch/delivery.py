@@ -265,6 +265,7 @@ def export(
     allowance: Allowance | None = None,
     picture: bool | Path = True,
     licence: str | None = None,
+    licence_text: str | None = None,
 ) -> dict[str, Any]:
     """Writes a bundle of the best portfolio of a finished search.
 
@@ -276,6 +277,7 @@ def export(
         picture: whether the model card shows one where the data are the shipped photographs; other
             people's are shown only where their folder is given here.
         licence: of the weights, an SPDX identifier where there is one.
+        licence_text: its text; None: that of `licence` where it is known, else none.
 
     Returns:
         A JSON document: the portfolio's architectures, weights and PSNR in dB, the bundle.
@@ -298,7 +300,16 @@ def export(
             seen = validation_pairs(header, picture)
         elif picture and is_shipped(header["data"]):
             seen = validation_pairs(header, None)
-        write_portfolio(storage, journal, portfolio, delivery, output, seen=seen, licence=licence)
+        write_portfolio(
+            storage,
+            journal,
+            portfolio,
+            delivery,
+            output,
+            seen=seen,
+            licence=licence,
+            licence_text=licence_text,
+        )
     return {
         "portfolio": [member.architecture.to_json() for member in portfolio.members],
         "weights": list(portfolio.weights),
@@ -374,6 +385,7 @@ def write_portfolio(
     *,
     seen: PairSet | None = None,
     licence: str | None = None,
+    licence_text: str | None = None,
 ) -> None:
     """Writes a portfolio's bundle, with what the journal tells of it.
 
@@ -384,7 +396,7 @@ def write_portfolio(
         delivery: the search's, as JSON.
         output: the bundle's folder or zip file.
         seen: validation pairs of which the model card shows a part; None: no picture.
-        licence: of the weights.
+        licence, licence_text: as `write_bundle` takes them.
 
     Raises:
         TrialError: a network's weights are missing or damaged.
@@ -419,6 +431,7 @@ def write_portfolio(
         machine=header["machine"],
         journal=journal.excerpt(member.id for member in portfolio.members),
         licence=licence,
+        licence_text=licence_text,
         picture=None if seen is None else make_picture(members, seen),
     )
 
