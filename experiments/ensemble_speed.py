@@ -12,8 +12,8 @@ order statistics, 95 % or more. MONAI is installed as
 `experiments/requirements-peers.txt` says.
 
 Memory: one small network and no self-ensemble; each image in a process of its own, whose greatest resident
-size the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads rows as they are made
-and lets finished ones go; the files go through `gpnas upscale`.
+size the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads rows of 8 bits as
+they are made and lets finished ones of 8 bits go; the files go through `gpnas upscale`.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Made:
         self.height = self.width = side
 
     def rows(self, start: int, stop: int) -> Tensor:
-        return torch.rand(3, stop - start, self.width)
+        return torch.randint(256, (3, stop - start, self.width), dtype=torch.uint8)
 
 
 def resident() -> int:
@@ -149,7 +149,7 @@ def one_image(way: str, side: int, overlap: int) -> None:
         lr = torch.rand(3, side, side)
         upscale([network], lr, SCALE, tile=TILE, overlap=overlap, blend="constant", self_ensemble=False)
     elif way == "upscale_rows":
-        for _ in upscale_rows([network], [Made(side)], SCALE, levels):
+        for _ in upscale_rows([network], [Made(side)], SCALE, levels, bits=8):
             pass
     else:
         from gpnas.cli import main as gpnas

@@ -118,6 +118,7 @@ def upscale_files(
                         progress=watch,
                     ):
                         write(rows)
+                        del rows  # before the next are made
         except PairsError as error:
             if len(pairs) == 1:
                 raise DataError(str(error)) from None

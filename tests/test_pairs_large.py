@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,7 +17,15 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from gpnas_trainers.pairs import PairsError, large_reading, large_writing, read_levels, read_size
+from gpnas_trainers.pairs import (
+    PairsError,
+    jpeg,
+    large_reading,
+    large_writing,
+    read_levels,
+    read_size,
+    tiff,
+)
 from gpnas_trainers.pairs.images import MAX_PIXELS
 from gpnas_trainers.pairs.large_reading import reading
 from gpnas_trainers.pairs.large_writing import bits_of, check_target, writing
@@ -119,8 +128,8 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
     saved(tmp_path / "image.png", noise(8, 900, 700))
     sound = large_reading._sound
 
-    def cut_short(path: Path, header: Any) -> Any:
-        image = sound(path, header)
+    def cut_short(path: Path, header: Any, file: Any) -> Any:
+        image = sound(path, header, file)
         path.write_bytes(path.read_bytes()[:900_000])
         return image
 
@@ -185,6 +194,50 @@ def test_jpeg_is_close_in_every_channel(tmp_path: Path) -> None:
         assert [layer[1:3] for layer in found.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("rows", [1, 7, 30, HEIGHT])
+def test_strips_of_a_tiff_are_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, bits: int
+) -> None:
+    """In both orders in which rows may come: many for a strip, and many strips for some rows."""
+    monkeypatch.setattr(tiff, "_STRIP", rows * WIDTH * 3 * bits // 8 + 1)
+    path, image = tmp_path / "image.tif", noise(bits)
+    for big in (False, True):
+        monkeypatch.setattr(large_writing, "_BIG", 0 if big else 1 << 32)
+        with writing(path, HEIGHT, WIDTH, bits) as write:
+            for part in blocks(image):
+                write(part)
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            assert file.is_bigtiff == big
+            assert page.rowsperstrip == rows
+            assert len(page.dataoffsets) == -(-HEIGHT // rows)
+            assert all(place % 2 == 0 for place in page.dataoffsets)
+            np.testing.assert_array_equal(page.asarray(), image)
+        np.testing.assert_array_equal(read_levels(path), image)
+        np.testing.assert_array_equal(by_rows(path), image)
+
+
+@pytest.mark.parametrize("rows", [1, 8, 31, 500])
+def test_strips_of_a_jpeg_are_what_pillow_makes_of_the_image_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Eight strips and more, so that restart markers begin anew, with a last one that is cut."""
+    monkeypatch.setattr(jpeg, "_STRIP", rows * WIDTH * 3)
+    image = noise()
+    with writing(tmp_path / "image.jpg", HEIGHT, WIDTH, 8) as write:
+        for part in blocks(image):
+            write(part)
+    saved(tmp_path / "whole.jpg", image, quality=95, subsampling=0)
+    expected = read_levels(tmp_path / "whole.jpg")
+    np.testing.assert_array_equal(read_levels(tmp_path / "image.jpg"), expected)
+    np.testing.assert_array_equal(by_rows(tmp_path / "image.jpg"), expected)
+    content = (tmp_path / "image.jpg").read_bytes()
+    markers = re.findall(rb"\xff([\xd0-\xd7])", content[content.index(b"\xff\xda") :])
+    strips = -(-HEIGHT // (8 * max(1, rows // 8)))
+    assert markers == [bytes([0xD0 + place % 8]) for place in range(strips - 1)]
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 def test_the_colour_profile_is_kept(tmp_path: Path, suffix: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -247,7 +300,6 @@ def test_what_ends_the_loop_comes_out_as_itself(
         fill()
     assert caught.value is raised
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
-    assert all(thread.name != "encoder" for thread in threading.enumerate())
 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:

@@ -1,19 +1,24 @@
 """One image in the making: its tiles, and the rows that are not finished yet.
 
-Tiles are taken from the top down. The rows of the result lie in bands, which no tile begins or ends
-within; a band is made when a tile first reaches it and given away when the last tile that reaches it is
-done. So there are never more rows than the tallest tile has, plus those of the tiles under way. Bands
-are asked of the system and given back to it: in the heap, between the passes' own tensors, their comings
-and goings would leave holes larger than themselves.
+Tiles are taken from the top down, and from the left of each row of them. The result lies in bands of
+rows and in columns, which no tile begins or ends within; where they cross is a cell. Its sums are made
+when a tile first reaches it, and are rounded and let go when the last tile that reaches it is done; a
+band is given away with its last cell. So what waits as sums is what the next row of tiles will reach
+again, and the rest of a tile's height waits as the result's own levels.
+
+A band's memory is asked of the system once, is taken when a cell is first written to, and is given back
+by cells: in the heap, between the passes' own tensors, their comings and goings would leave holes larger
+than themselves.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Protocol
 
 import torch
@@ -22,8 +27,10 @@ from torch import Tensor
 from gpnas_trainers.infer.blending import dihedral, normalised_weights, undo_dihedral
 from gpnas_trainers.infer.levels import Levels, without_outlier
 
-BAND = 8
-"""LR rows that are read or given away at once, at most."""
+READ = 8
+"""LR rows that are read at once, at most."""
+BAND = 32
+"""LR rows that are given away at once, at most."""
 LEVELS = {8: torch.uint8, 16: torch.uint16}
 """How pixels of so many bits are kept."""
 
@@ -54,6 +61,37 @@ class TileRow:
     """Weights along y, (s·height, 1), with the tiling's share and that of one transform."""
     columns: list[tuple[int, Tensor]]
     """The tiles' left sides and weights along x, (s·width,)."""
+
+
+class Band:
+    """Rows of the result that the same tiles reach."""
+
+    def __init__(self, height: int, widths: list[int], left: list[int], layers: int, like: Tensor) -> None:
+        """Args:
+        height: HR pixels.
+        widths: of its cells, in HR pixels.
+        left: tiles, in any orientation, that each cell waits for.
+        layers: of the sums.
+        like: has the device and the type of sums.
+        """
+        self.left, self.unfinished = left, len(left)
+        self._sizes = [(layers, 3, height, width) for width in widths]
+        page = mmap.PAGESIZE // like.itemsize
+        self._starts = [0, *accumulate(-(-math.prod(size) // page) * page for size in self._sizes)]
+        self._memory, self._sums = _cleared(self._starts[-1], like)
+        self.rows: Tensor | None = None
+        """(3, height, s·width), of the cells that are finished; None before the first is."""
+
+    def cell(self, column: int) -> Tensor:
+        """Its sums, (layers, 3, s·y, s·x)."""
+        size, start = self._sizes[column], self._starts[column]
+        return self._sums[start : start + math.prod(size)].view(size)
+
+    def forget(self, column: int) -> None:
+        """Gives a cell's memory back."""
+        if self._memory is not None:
+            start, stop = (self._sums.itemsize * each for each in self._starts[column : column + 2])
+            self._memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 @dataclass(frozen=True)
@@ -93,29 +131,32 @@ class Canvas:
         self.number, self._source, self._scale, self._levels = number, source, scale, levels
         self._shares, self._like, self._bits = shares, like, bits
         self._rows = sorted(_tile_rows(source, scale, levels, like), key=lambda row: row.top)
-        edges = {edge for row in self._rows for edge in (row.top, row.top + row.height)}
-        self._edges = sorted(edges | {*range(0, source.height, BAND)})
-        self._left = [0] * (len(self._edges) - 1)  # tiles, in any orientation, that each band waits for
-        for row in self._rows:
-            for place in self._within(row):
-                self._left[place] += len(row.columns) * len(levels.transforms)
-        self._bands = dict[int, Tensor]()  # by their places; (layers, 3, s·y, s·width)
+        self._tops = [row.top for row in self._rows]
+        self._tallest = max(row.height for row in self._rows)
+        down = sorted({edge for row in self._rows for edge in (row.top, row.top + row.height)})
+        self._down = [0, *(edge for pair in pairwise(down) for edge in _parts(*pair))]
+        sides = {row.width: row.columns for row in self._rows}
+        across = {
+            side for width, columns in sides.items() for left, _ in columns for side in (left, left + width)
+        }
+        self._across = sorted(across)
+        self._bands = dict[int, Band]()  # by their places
         self._given = 0
         self.passes = len(levels.transforms) * sum(len(row.columns) for row in self._rows)
         """How often a tile passes each network."""
 
     def items(self) -> Iterator[Item]:
         """All tiles in all orientations, cut from the image as it is read."""
-        first, last = 0, min(BAND, self._rows[0].height)  # LR rows that are held
+        first, last = 0, min(READ, self._rows[0].height)  # LR rows that are held
         begun = self._source.rows(first, last)
-        held = zeros((3, max(row.height for row in self._rows), self._source.width), begun)
+        held = zeros((3, self._tallest, self._source.width), begun)
         held[:, :last] = begun
         for row in self._rows:
             if row.top > first:
-                kept = held[:, row.top - first : last - first].clone()
-                held[:, : kept.shape[1]], first = kept, row.top
+                _move_up(held[:, : last - first], row.top - first)
+                first = row.top
             while last < row.top + row.height:
-                stop = min(last + BAND, row.top + row.height)
+                stop = min(last + READ, row.top + row.height)
                 held[:, last - first : stop - first] = self._source.rows(last, stop)
                 last = stop
             for column, (left, _) in enumerate(row.columns):
@@ -126,45 +167,91 @@ class Canvas:
     def add(self, item: Item, outputs: Tensor) -> None:
         """Adds what became of a tile, (layers, 3, s·y, s·x), turned as the tile was."""
         outputs, s = undo_dihedral(outputs, item.transform), self._scale
-        left, across = item.row.columns[item.column]
-        columns = slice(s * left, s * (left + item.row.width))
-        for place in self._within(item.row):
-            top, bottom = self._edges[place : place + 2]
+        left, weights = item.row.columns[item.column]
+        columns = _between(self._across, left, left + item.row.width)
+        for place in _between(self._down, item.row.top, item.row.top + item.row.height):
             if place not in self._bands:
-                size = (len(outputs), 3, s * (bottom - top), s * self._source.width)
-                self._bands[place] = zeros(size, self._like)
-            here = slice(s * (top - item.row.top), s * (bottom - item.row.top))
-            window = item.row.down[here] * across
-            self._bands[place][..., columns].addcmul_(outputs[:, :, here], window)
-            self._left[place] -= 1
+                self._bands[place] = self._band(place)
+            band, (top, bottom) = self._bands[place], self._down[place : place + 2]
+            y = slice(s * (top - item.row.top), s * (bottom - item.row.top))
+            for column in columns:
+                x = slice(*(s * (edge - left) for edge in self._across[column : column + 2]))
+                window = item.row.down[y] * weights[x]
+                band.cell(column).addcmul_(outputs[:, :, y, x], window)
+                band.left[column] -= 1
+                if not band.left[column]:
+                    self._finish(band, column)
 
     def finished(self) -> Iterator[tuple[int, Tensor]]:
         """Bands that no further tile reaches: their first HR row, and (3, n, s·width)."""
-        while not self.done and not self._left[self._given]:
-            band, top = self._bands.pop(self._given), self._scale * self._edges[self._given]
+        while self._given in self._bands and not self._bands[self._given].unfinished:
+            band, top = self._bands.pop(self._given), self._scale * self._down[self._given]
             self._given += 1
-            sr = without_outlier(band, self._shares) if self._levels.drop_outlier else band[0]
-            sr = sr.clamp_(0, 1)  # rounding alone can leave the range
-            if self._bits is not None:
-                sr.mul_(2**self._bits - 1).round_()
-                sr = zeros(tuple(sr.shape), self._like.to(LEVELS[self._bits])).copy_(sr)
-            yield top, sr
+            assert band.rows is not None
+            yield top, band.rows
 
-    def _within(self, row: TileRow) -> range:
-        """Places of the bands that a row of tiles covers."""
-        return range(bisect_left(self._edges, row.top), bisect_left(self._edges, row.top + row.height))
+    def _band(self, place: int) -> Band:
+        """One that no tile has reached yet."""
+        top, bottom = self._down[place : place + 2]
+        left = [0] * (len(self._across) - 1)
+        for row in self._rows[bisect_right(self._tops, top - self._tallest) : bisect_right(self._tops, top)]:
+            if row.top + row.height > top:
+                for start, _ in row.columns:
+                    for column in _between(self._across, start, start + row.width):
+                        left[column] += len(self._levels.transforms)
+        layers = len(self._shares) if self._levels.drop_outlier else 1
+        widths = [self._scale * (stop - start) for start, stop in pairwise(self._across)]
+        return Band(self._scale * (bottom - top), widths, left, layers, self._like)
+
+    def _finish(self, band: Band, column: int) -> None:
+        """Turns a cell's sums into pixels."""
+        sums = band.cell(column)
+        sr = without_outlier(sums, self._shares) if self._levels.drop_outlier else sums[0]
+        sr = sr.clamp_(0, 1)  # rounding alone can leave the range
+        if self._bits is not None:
+            sr.mul_(2**self._bits - 1).round_()
+        if band.rows is None:
+            kind = self._like if self._bits is None else self._like.to(LEVELS[self._bits])
+            band.rows = zeros((*sr.shape[:2], self._scale * self._source.width), kind)
+        left, right = (self._scale * edge for edge in self._across[column : column + 2])
+        band.rows[:, :, left:right] = sr
+        band.forget(column)
+        band.unfinished -= 1
 
     @property
     def done(self) -> bool:
-        return self._given == len(self._left)
+        return self._given == len(self._down) - 1
+
+
+def _between(edges: list[int], low: int, high: int) -> range:
+    """Places of the parts between two of the edges."""
+    return range(bisect_left(edges, low), bisect_left(edges, high))
+
+
+def _parts(low: int, high: int) -> Iterator[int]:
+    """The ends of equal parts of so many rows, each of `BAND` at most."""
+    count = -(-(high - low) // BAND)
+    return (low + (high - low) * part // count for part in range(1, count + 1))
+
+
+def _move_up(held: Tensor, count: int) -> None:
+    """Lets so many of the first rows go: the others begin where they did."""
+    for start in range(0, held.shape[1] - count, count):  # no two of which overlap
+        moved = held[:, start + count : start + 2 * count]
+        held[:, start : start + moved.shape[1]] = moved
 
 
 def zeros(size: tuple[int, ...], like: Tensor) -> Tensor:
     """On the device and in the type of `like`; from the system, and not from the heap."""
+    return _cleared(math.prod(size), like)[1].view(size)
+
+
+def _cleared(count: int, like: Tensor) -> tuple[mmap.mmap | None, Tensor]:
+    """So many zeros, and the system's memory that holds them, if it is the CPU's."""
     if like.device.type != "cpu":
-        return like.new_zeros(size)
-    memory = mmap.mmap(-1, math.prod(size) * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(memory, dtype=like.dtype).view(size)
+        return None, like.new_zeros(count)
+    memory = mmap.mmap(-1, count * like.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return memory, torch.frombuffer(memory, dtype=like.dtype)
 
 
 def _unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:

@@ -46,9 +46,10 @@ def upscale_rows(
 ) -> Iterator[Rows]:
     """Super-resolves images that need not fit the memory; each one's rows come from the top down.
 
-    Beside what the networks need for their batches, memory holds the rows of one image's tallest tile,
-    as sums of 12 bytes · scale² · tile · width (as often as there are networks where an outlier is
-    dropped) and as they were read. On a CPU as many batches are under way as `torch.get_num_threads()`
+    Beside what the networks need for their batches, memory holds the rows of one image's tallest tile as
+    they were read, and what becomes of them: pixels that the next tiles reach again as sums of
+    12 bytes · scale² for each LR pixel (as often as there are networks where an outlier is dropped), the
+    others as they are given away. On a CPU as many batches are under way as `torch.get_num_threads()`
     tells.
 
     Args:
@@ -115,8 +116,8 @@ def upscale_rows(
             progress(done, every)
         for item, output in zip(batch, outputs, strict=True):
             item.canvas.add(item, output)
-            for top, pixels in item.canvas.finished():
-                yield Rows(item.canvas.number, top, pixels)
+            # nothing here keeps rows that the caller has let go
+            yield from (Rows(item.canvas.number, *each) for each in item.canvas.finished())
 
 
 def _batches(canvases: Iterator[Canvas], limit: Callable[[torch.Size], int]) -> Iterator[list[Item]]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -237,15 +237,14 @@ def write_rgb(path: str | Path, array: NDArray[np.uint8]) -> None:
         raise PairsError(
             f"{path}: an image to write must be (H, W, 3) of uint8, but got {array.shape} of {array.dtype}"
         )
-    writer = _WRITERS.get(path.suffix.lower())
-    if writer is None:
+    if path.suffix.lower() not in _WRITERS:
         raise PairsError(
             f"{path}: an image's name must end in one of {', '.join(SUFFIXES)}, but got {path.suffix!r}"
         )
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
-            Image.fromarray(np.ascontiguousarray(array)).save(file, writer[0], **writer[1])
+            encode_rgb(file, path.suffix, array)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -253,6 +252,16 @@ def write_rgb(path: str | Path, array: NDArray[np.uint8]) -> None:
         raise unwritten(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def encode_rgb(file: BinaryIO, suffix: str, array: NDArray[np.uint8], profile: bytes | None = None) -> None:
+    """Writes (H, W, 3) uint8 in the format of a suffix that `write_rgb` knows, with an ICC profile.
+
+    Raises:
+        OSError, ValueError: whatever Pillow raises.
+    """
+    format, options = _WRITERS[suffix.lower()]
+    Image.fromarray(np.ascontiguousarray(array)).save(file, format, icc_profile=profile, **options)
 
 
 def unwritten(path: Path, error: Exception) -> PairsError:

@@ -6,6 +6,7 @@ main thread, where Ctrl-C or an exception ends it as any other loop.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import threading
@@ -80,7 +81,16 @@ def reading(path: str | Path) -> Iterator[LargeImage]:
     if header.format == "BMP":
         yield LargeImage(path, header, io.BytesIO(read_rgb(path).data))
         return
-    image = _sound(path, header)
+    with path.open("rb", buffering=0) as file:
+        image = _sound(path, header, file)
+        _give_back()
+        with _decoded(image) as stream:
+            yield LargeImage(path, header, stream)
+
+
+@contextmanager
+def _decoded(image: Any) -> Iterator[BinaryIO]:
+    """The image's levels, row by row."""
     out, into = os.pipe()
 
     def decode() -> None:
@@ -95,19 +105,21 @@ def reading(path: str | Path) -> Iterator[LargeImage]:
     decoder.start()
     try:
         with open(out, "rb") as stream:
-            yield LargeImage(path, header, stream)
+            yield stream
     finally:
         decoder.join()
 
 
-def _sound(path: Path, header: Header) -> Any:
+def _sound(path: Path, header: Header, file: BinaryIO) -> Any:
     """The image, upright and to be decoded, after it has been decoded on trial."""
     access = "random" if header.orientation in (3, 4, 5, 6, 7, 8) else "sequential"
     pyvips.vips_lib.vips_error_clear()
     try:
-        image = _loaded(path, access)
+        image = _loaded(path, header, file, access)
         image.avg()
-        image = _upright(image if access == "random" else _loaded(path, access), header.orientation)
+        image = _upright(
+            image if access == "random" else _loaded(path, header, file, access), header.orientation
+        )
     except pyvips.Error as error:
         raise _damaged(path, reason(str(error))) from None
     # a tile of a TIFF that fails is black, and only noted
@@ -126,8 +138,22 @@ def _damaged(path: Path, reason: str) -> PairsError:
     )
 
 
-def _loaded(path: Path, access: str) -> Any:
-    return pyvips.Image.new_from_file(str(path), access=access, fail_on="error")
+def _loaded(path: Path, header: Header, file: BinaryIO, access: str) -> Any:
+    if header.format != "JPEG":
+        return pyvips.Image.new_from_file(str(path), access=access, fail_on="error")
+    # which libvips maps to memory as a whole where it can
+    file.seek(0)
+    source = pyvips.SourceCustom()
+    source.on_read(file.read)
+    source.on_seek(file.seek)
+    return pyvips.Image.new_from_source(source, "", access=access, fail_on="error")
+
+
+def _give_back() -> None:
+    """What the trial has freed goes back to the system, where malloc can do that: it was its thread's own."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _upright(image: Any, orientation: int) -> Any:

@@ -1,16 +1,12 @@
 """Image files that need not fit the memory, written by rows from the top down.
 
-A PNG is made here. libvips makes the others, in a thread of its own, with a pipe between it and the
-caller, who therefore loops in the main thread, where Ctrl-C or an exception ends it as any other loop;
-a PNG that is not compressed goes through the pipe.
+Each format that can be made so has its writer, which holds some rows and no more.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,13 +14,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pyvips
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpnas_trainers.pairs.images import MAX_PIXELS, SUFFIXES, PairsError, unwritten, write_rgb
-from gpnas_trainers.pairs.large_reading import MAX_SIDE, reason
+from gpnas_trainers.pairs.images import MAX_PIXELS, SUFFIXES, PairsError, encode_rgb, unwritten
+from gpnas_trainers.pairs.jpeg import JpegWriter
+from gpnas_trainers.pairs.large_reading import MAX_SIDE
 from gpnas_trainers.pairs.png import PngWriter
+from gpnas_trainers.pairs.tiff import TiffWriter
 
 # what each format can hold: its name, pixels of a side, bits per channel
 _FORMATS = {
@@ -93,19 +90,21 @@ def writing(
         PairsError: `check_target` refuses it, or the file cannot be written (no such folder, disk full).
     """
     check_target(path, height, width, bits)
-    if path.suffix.lower() == ".bmp":
-        parts: list[NDArray[Any]] = []
-        yield lambda rows: parts.extend(part.copy() for part in _slabs(rows))
-        write_rgb(path, np.concatenate(parts))
-        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     with _told(path):
         file = temporary.open("x+b")
     try:
-        make = _png if path.suffix.lower() == ".png" else _by_libvips
-        with make(path, file, height, width, bits, profile) as write:
-            yield write
         with _told(path):
+            writer = _writer(path, file, height, width, bits, profile)
+
+        def write(rows: Tensor) -> None:
+            with _told(path):
+                for part in _slabs(rows):
+                    writer.write(part)
+
+        yield write
+        with _told(path):
+            writer.close()
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(path)
@@ -119,83 +118,39 @@ def writing(
 def _told(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise unwritten(path, error) from None
 
 
-@contextmanager
-def _png(
+class _Held:
+    """An image in the making of a format that is encoded at once: WebP or BMP."""
+
+    def __init__(self, file: BinaryIO, suffix: str, height: int, width: int, profile: bytes | None) -> None:
+        self._file, self._suffix, self._profile = file, suffix, profile
+        self._levels, self._filled = np.empty((height, width, 3), np.uint8), 0
+
+    def write(self, levels: NDArray[np.uint8]) -> None:
+        self._levels[self._filled : self._filled + len(levels)] = levels
+        self._filled += len(levels)
+
+    def close(self) -> None:
+        assert self._filled == len(self._levels), self._filled
+        encode_rgb(self._file, self._suffix, self._levels, self._profile)
+
+
+def _writer(
     path: Path, file: BinaryIO, height: int, width: int, bits: int, profile: bytes | None
-) -> Iterator[Callable[[Tensor], None]]:
-    with _told(path):
-        png = PngWriter(file, height, width, bits, profile=profile)
-
-    def write(rows: Tensor) -> None:
-        with _told(path):
-            for levels in _slabs(rows):
-                png.write(levels)
-
-    yield write
-    with _told(path):
-        png.close()
-
-
-@contextmanager
-def _by_libvips(
-    path: Path, file: BinaryIO, height: int, width: int, bits: int, profile: bytes | None
-) -> Iterator[Callable[[Tensor], None]]:
-    out, into = os.pipe()
-    failed: list[str] = []  # no exception, which would hold what it came through, and so the file open
-
-    def encode() -> None:
-        try:
-            source = pyvips.Source.new_from_descriptor(out)
-            image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error", unlimited=True)
-            if profile is not None:
-                image = image.copy()
-                image.set_type(pyvips.GValue.blob_type, "icc-profile-data", profile)
-            _save(image, path.suffix.lower(), pyvips.Target.new_to_descriptor(file.fileno()))
-        except Exception as error:
-            failed.append(str(error))
-        finally:
-            while os.read(out, 1 << 16):  # so that the other end never waits
-                pass
-
-    def check() -> None:
-        if failed:
-            for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                if os.strerror(code) in failed[0]:
-                    raise unwritten(path, OSError(code, os.strerror(code)))
-            raise unwritten(path, OSError(reason(failed[0])))
-
-    encoder = threading.Thread(target=encode, name="encoder", daemon=True)
-    encoder.start()
-    try:
-        with open(into, "wb") as pipe:
-            png = PngWriter(pipe, height, width, bits, compress=False)
-
-            def write(rows: Tensor) -> None:
-                for levels in _slabs(rows):
-                    check()
-                    png.write(levels)
-
-            yield write
-            png.close()
-    finally:
-        encoder.join()
-        os.close(out)
-    check()
-
-
-def _save(image: Any, suffix: str, target: Any) -> None:
-    match suffix:
-        case ".tif" | ".tiff":
-            size = image.height * image.width * 3 * (2 if image.format == "ushort" else 1)
-            image.tiffsave_target(target, compression="deflate", bigtiff=size > _BIG)
-        case ".webp":
-            image.webpsave_target(target, lossless=True)
+) -> PngWriter | TiffWriter | JpegWriter | _Held:
+    match _format(path)[0]:
+        case "PNG":
+            return PngWriter(file, height, width, bits, profile=profile)
+        case "TIFF":
+            big = height * width * 3 * bits // 8 > _BIG
+            return TiffWriter(file, height, width, bits, big=big, profile=profile)
+        case "JPEG":
+            return JpegWriter(file, height, width, profile=profile)
         case _:
-            image.jpegsave_target(target, Q=95, subsample_mode="off")
+            return _Held(file, path.suffix, height, width, profile)
 
 
 def _slabs(rows: Tensor) -> Iterator[NDArray[Any]]:

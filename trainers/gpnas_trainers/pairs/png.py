@@ -26,20 +26,18 @@ class PngWriter:
         width: int,
         bits: int,
         *,
-        compress: bool = True,
         profile: bytes | None = None,
     ) -> None:
         """Args:
         stream: is written from here to the image's end.
         height, width: in pixels.
         bits: per channel, 8 or 16.
-        compress: as zlib does by default, after each row was filtered; else the pixels are stored.
         profile: of the colours (ICC).
         """
-        self._stream, self._missing, self._compress = stream, height, compress
+        self._stream, self._missing = stream, height
         self._step = 3 * bits // 8  # bytes of a pixel
         self._above = np.zeros((1, self._step * (width + 1)), np.uint8)  # begins with a black pixel
-        self._pack = zlib.compressobj() if compress else zlib.compressobj(0)
+        self._pack = zlib.compressobj()
         stream.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
         if profile is not None:
@@ -52,8 +50,7 @@ class PngWriter:
         for first in range(0, len(levels), count):
             part = levels[first : first + count]
             lines = part.astype(part.dtype.newbyteorder(">"), order="C").view(np.uint8).reshape(len(part), -1)
-            rows = self._filtered(lines) if self._compress else np.pad(lines, ((0, 0), (1, 0)))
-            packed = self._pack.compress(rows.tobytes())
+            packed = self._pack.compress(self._filtered(lines).tobytes())
             if packed:
                 self._chunk(b"IDAT", packed)
 
