@@ -8,9 +8,10 @@ import pickle
 import random
 import re
 import shutil
+import signal
 import subprocess
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import distribution
 from pathlib import Path
@@ -36,6 +37,7 @@ from gpnas.bundle import (
     write_bundle,
 )
 from gpnas.bundle.licensing import KNOWN
+from gpnas.cli.console import interruptible
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 
@@ -404,6 +406,31 @@ def test_the_same_content_gives_the_same_networks(tmp_path: Path) -> None:
 
 
 # -- writing: whole or not at all
+
+
+class Disturbed(dict[str, Tensor]):
+    """A state dictionary during whose reading a signal comes."""
+
+    def __init__(self, state: Mapping[str, Tensor], number: int) -> None:
+        super().__init__(state)
+        self.number = number
+
+    def items(self) -> Any:
+        os.kill(os.getpid(), self.number)
+        return super().items()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
+def test_a_signal_leaves_what_was_there(tmp_path: Path, name: str, number: int) -> None:
+    before = read_bundle(write(tmp_path / name))
+    second = member(1)
+    disturbed = Member(second.architecture, Disturbed(second.state, number), 0.5)
+    with pytest.raises(KeyboardInterrupt) as caught, interruptible():
+        write(tmp_path / name, member(0), disturbed)
+    assert caught.value.args == (number,)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert same_content(read_bundle(tmp_path / name), before)
 
 
 def broken(**changes: Any) -> Member:

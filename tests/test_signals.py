@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from gpnas.bundle import read_bundle
 from gpnas.dispatch.trial import CHECKPOINT_SECONDS, REPORT_SECONDS
 from gpnas.journal import Journal, status
+from gpnas_trainers.pairs import MINIMUM_NCC, open_pairs, prepare_folder
 
 SPACE = """\
 scale: 2
@@ -133,7 +138,8 @@ def cut_off(out_of_time: Path) -> Path:
     return out_of_time
 
 
-def test_a_search_that_was_ended_in_every_way_ends_with_its_space(cut_off: Path) -> None:
+@pytest.fixture(scope="module")
+def exhausted(cut_off: Path) -> tuple[Path, dict[str, Any]]:
     """Also where the newest checkpoint is damaged, and more trials are granted than there are networks."""
     with Journal.read(cut_off) as journal:
         before = journal.observations()
@@ -156,6 +162,105 @@ def test_a_search_that_was_ended_in_every_way_ends_with_its_space(cut_off: Path)
         assert journal.pending() == []
         curves = {name: [row.step for row in journal.progress(name) if row.psnr] for name in names}
     assert all(set(steps) == {300, 600} for steps in curves.values())
+    return cut_off, document
+
+
+def test_a_search_that_was_ended_in_every_way_ends_with_its_space(
+    exhausted: tuple[Path, dict[str, Any]],
+) -> None:
+    run, document = exhausted
+    assert document["trials"]["failed"] == 0
+    assert len({str(row["architecture"]) for row in document["ranking"]}) == 3
+    assert len(read_bundle(run / "bundle").members) == 2
+
+
+def test_sigterm_while_the_bundle_is_written(exhausted: tuple[Path, dict[str, Any]]) -> None:
+    """Held up at the last network's weights; all that was earned is there when the command goes on."""
+    run, document = exhausted
+    observed, before = document["trials"]["observed"], read_bundle(run / "bundle")
+    weights = run / "candidates" / str(before.members[-1].candidate) / "network.safetensors"
+    kept = weights.rename(weights.with_name("kept"))
+    os.mkfifo(weights)
+    process = begun(run, "--trials", str(observed))
+    os.close(opened_once_read(weights, process))
+    process.send_signal(signal.SIGTERM)
+    out, lines = ended(process, code=143)
+    assert out == ""
+    rest = f"{observed} of {observed} trials observed in {run}; the same command goes on"
+    assert lines[-1] == f"error: interrupted: {rest}"
+    assert not (run / "journal.sqlite-wal").exists()
+    assert [path.name for path in run.glob(".*")] == []
+    assert read_bundle(run / "bundle").manifest == before.manifest  # the earlier one, untouched
+    kept.replace(weights)
+    out, _ = ended(begun(run, "--trials", str(observed)), code=0)
+    assert json.loads(out)["ranking"] == document["ranking"]
+    assert read_bundle(run / "bundle").manifest.members == before.manifest.members
+
+
+def opened_once_read(pipe: Path, process: subprocess.Popen[str]) -> int:
+    """A pipe, opened for writing: as soon as the process waits for what is in it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        with suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.05)
+    raise AssertionError(f"{pipe} was not read in a minute")
+
+
+@pytest.fixture(scope="module")
+def photographs(home: Path) -> tuple[Path, str]:
+    """A folder of pairs whose preparation takes a second or more, and what undisturbed comes of it."""
+    random = np.random.default_rng(0)
+    folder = home / "photographs"
+    for part in ("HR", "LR"):
+        (folder / part).mkdir(parents=True)
+    for number in range(48):
+        rough = np.cumsum(random.normal(size=(400, 400, 3)), axis=0)
+        hr = (rough - rough.min()) * (255 / (rough.max() - rough.min()))
+        lr = hr.reshape(200, 2, 200, 2, 3).mean(axis=(1, 3))
+        for part, image in (("HR", hr), ("LR", lr)):
+            picture = Image.fromarray(np.rint(image).astype(np.uint8))
+            picture.save(folder / part / f"{number:02d}.png", compress_level=1)
+    undisturbed = prepare_folder(folder, home / "undisturbed", 2, minimum_ncc=MINIMUM_NCC)
+    return folder, open_pairs(undisturbed, "train").fingerprint
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_sigterm_while_pairs_are_prepared(
+    photographs: tuple[Path, str], tmp_path: Path, search: bool
+) -> None:
+    """To the driver of a search, and to the group of a preparation with workers: whole shards are kept."""
+    folder, undisturbed = photographs
+    (tmp_path / "space.yaml").write_text(SPACE)
+    command = ["search", "--space", "space.yaml", "--run", "run", "--data", str(folder)]
+    if not search:
+        command = ["data", "prepare", str(folder), "--scale", "2", "--workers", "2", "-o", "."]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gpnas.cli", *command],
+        cwd=tmp_path, env=os.environ | {"GPNAS_CACHE": str(tmp_path)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (done := list(tmp_path.glob(".*.partial/results-*.json"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (os.kill if search else os.killpg)(process.pid, signal.SIGTERM)
+    out, lines = ended(process, code=143)
+    assert out == ""
+    told = "no trial was begun, what is prepared is kept; the same command goes on"
+    assert lines == ([f"error: interrupted: {told}"] if search else ["interrupted"])
+    work = done[0].parent
+    kept = {f"pixels-{path.stem.removeprefix('results-')}.bin" for path in work.glob("results-*.json")}
+    assert 1 <= len(kept) < 24  # of two pairs each
+    assert {path.name for path in work.glob("*.bin")} == kept
+    assert {path.suffix for path in work.iterdir()} == {".bin", ".json"}
+    written = {name: (work / name).stat().st_mtime_ns for name in kept}
+    prepared = prepare_folder(folder, tmp_path, 2, minimum_ncc=MINIMUM_NCC)
+    assert not work.exists()
+    assert {name: (prepared / name).stat().st_mtime_ns for name in kept} == written
+    assert open_pairs(prepared, "train").fingerprint == undisturbed
 
 
 @pytest.mark.slow

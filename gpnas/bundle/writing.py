@@ -233,15 +233,17 @@ def _replace_folder(temporary: Path, path: Path) -> None:
     if not path.exists():
         os.rename(temporary, path)
         return
-    # a folder that is not empty cannot be replaced in one step; the earlier one returns on failure
+    # a folder that is not empty cannot be replaced in one step; the earlier one returns on failure, and
+    # where a signal comes between
     earlier = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    os.rename(path, earlier)
     try:
+        os.rename(path, earlier)
         os.rename(temporary, path)
-    except BaseException:
-        os.rename(earlier, path)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
+    finally:
+        if path.exists():
+            shutil.rmtree(earlier, ignore_errors=True)
+        else:
+            os.rename(earlier, path)
 
 
 def _sync_file(file: IO[bytes]) -> None:

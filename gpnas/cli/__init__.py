@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from rich.table import Table
 
 from gpnas import GpnasError, __version__
 from gpnas.cli import bundles, data, portfolio, train, upscale
-from gpnas.cli.console import Watcher, add_resources, log, out, plain, positive
+from gpnas.cli.console import Watcher, add_resources, interruptible, log, out, plain, positive
 from gpnas.records import STRATEGIES
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # libraries warn for developers; a user can do nothing about it
     try:
         # what libraries print goes to stderr: stdout belongs to the document
-        with redirect_stdout(sys.stderr) if options.json else nullcontext():
+        with interruptible(), redirect_stdout(sys.stderr) if options.json else nullcontext():
             document = options.run_command(options)
         if options.json:
             print(json.dumps(document, indent=2, allow_nan=False))
@@ -52,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log.print_exception()
         log.print(f"[bold red]error[/]: {plain(error)}")
         return getattr(error, "exit_code", 1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         log.print("interrupted")
-        return 130
+        return 128 + int(error.args[0] if error.args else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

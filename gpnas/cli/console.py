@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +27,29 @@ out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty()
 def plain(text: object) -> str:
     """Text as it is: brackets in it are not markup."""
     return escape(str(text))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, by a `KeyboardInterrupt` with its number: what is half done is
+    undone. A second signal ends the process at once."""
+    received: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's business
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

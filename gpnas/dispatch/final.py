@@ -25,8 +25,9 @@ from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
 from gpnas.dispatch.pricing import memory_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.resources import Asked
-from gpnas.dispatch.search import Listener, check_patch, run_trials
+from gpnas.dispatch.search import Listener, check_patch, not_begun, run_trials, standing
 from gpnas.dispatch.sharing import fingerprint_of
+from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.storage import Folder, Storage
 from gpnas.dispatch.trial import trial_config
 from gpnas.dispatch.watchers import check_tensorboard
@@ -214,8 +215,13 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
         TrialError: trials cannot run, or none succeeded.
     """
     begun = time.monotonic()
-    work = plan_final(request, listener.say, listener.preparing)
-    with one_core(), Journal.create_or_open(work.run, work.header) as journal:
+    with interruptible(not_begun):
+        work = plan_final(request, listener.say, listener.preparing)
+    with (
+        one_core(),
+        Journal.create_or_open(work.run, work.header) as journal,
+        interruptible(lambda: standing(journal, len(journal.candidates()))),
+    ):
         if journal.note:
             listener.say(journal.note)
         wanted = _enter(work, journal)

@@ -87,7 +87,8 @@ def _write(path: Path, names: Sequence[str], products: Tensor) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # a run on a full disk, or of someone else, is read as well
     with suppress(OSError, SafetensorError):
-        save_file({"products": products}, temporary, {"candidates": json.dumps(list(names))})
-        os.replace(temporary, path)
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)
+        try:
+            save_file({"products": products}, temporary, {"candidates": json.dumps(list(names))})
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

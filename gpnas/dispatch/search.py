@@ -42,7 +42,7 @@ from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.resources import Asked, Lender, check_machine, placed
 from gpnas.dispatch.sharing import fingerprint_of, share
-from gpnas.dispatch.signals import signals
+from gpnas.dispatch.signals import Interrupted, interruptible, signals
 from gpnas.dispatch.storage import Storage, open_storage
 from gpnas.dispatch.trial import Trial, attempts, trial_config, trial_name
 from gpnas.dispatch.warm import sources_document
@@ -101,14 +101,6 @@ class Listener(Protocol):
     def preparing(self, done: int, total: int) -> None: ...
     def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None: ...
     def event(self, event: Event) -> None: ...
-
-
-class Interrupted(TrialError):
-    """A search that ended in good order before its last trial; the same command goes on."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -257,9 +249,14 @@ def run_search(request: Request, listener: Listener) -> Delivery:
         TrialError: trials cannot run, or none succeeded.
     """
     begun = time.monotonic()
-    work = plan(request, listener.say, listener.preparing)
+    with interruptible(not_begun):
+        work = plan(request, listener.say, listener.preparing)
     # what the engine computes must not depend on where: sums in threads differ in their last digits
-    with one_core(), Journal.create_or_open(work.run, work.header) as journal:
+    with (
+        one_core(),
+        Journal.create_or_open(work.run, work.header) as journal,
+        interruptible(lambda: standing(journal, work.trials)),
+    ):
         if journal.note:
             listener.say(journal.note)
 
@@ -277,6 +274,17 @@ def run_search(request: Request, listener: Listener) -> Delivery:
             delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
     return delivery
+
+
+def not_begun() -> str:
+    """Where a command stands that has not yet opened its journal."""
+    return "no trial was begun, what is prepared is kept; the same command goes on"
+
+
+def standing(journal: Journal, trials: int) -> str:
+    """Where a search or a final training stands that ends before its last trial or its bundle."""
+    observed = len(journal.observations())
+    return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
 
 
 def _run_trials(
@@ -372,8 +380,7 @@ def run_trials(
         check_machine(asked)
 
     def so_far() -> str:
-        observed = len(journal.observations())
-        return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
+        return standing(journal, trials)
 
     def give_up(why: str) -> None:
         listener.say(f"error: {why}: {so_far()}")

@@ -1,4 +1,8 @@
-"""Signals: the first one ends a search in good order, a second one at once."""
+"""Signals: the first one ends a search in good order, a second one at once.
+
+While trials run, a signal is an order to stop them (`signals`). Before and after, it is a
+`KeyboardInterrupt`, which undoes what is half done (`interruptible`); the command line makes it one.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,37 @@ from types import FrameType
 
 from gpnas.dispatch.cluster import has_died, kill
 from gpnas.dispatch.conductor import stop
+from gpnas.errors import TrialError
 
 ORDERLY_SECONDS = 30.0
 """So long Ray may take to end in good order; then the process ends without it, losing nothing."""
 DEAD_SECONDS = 5.0
 """So long where Ray's own processes have ended, as after a signal to every process of a service."""
+
+
+class Interrupted(TrialError):
+    """A search that ended in good order before its last trial; the same command goes on."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@contextmanager
+def interruptible(so_far: Callable[[], str]) -> Iterator[None]:
+    """Has what is interrupted before or after its trials end as it does among them.
+
+    Args:
+        so_far: what there is by then, in a line.
+
+    Raises:
+        Interrupted: the block ended with a `KeyboardInterrupt`; with its signal, where it names one.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        raise Interrupted(f"interrupted: {so_far()}", 128 + number) from None
 
 
 @contextmanager

@@ -146,6 +146,9 @@ def work_folder(target: Path) -> Iterator[Path | None]:
                 mine = lock >= 0 and os.path.samestat(os.fstat(lock), work.stat())
                 if mine and not any(work.glob("*.json")):
                     shutil.rmtree(work, ignore_errors=True)
+                elif mine:
+                    for half in work.glob(".*"):  # of workers that a signal has ended too
+                        half.unlink(missing_ok=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise PairsError(
