@@ -22,14 +22,12 @@ from gpnas.dispatch.copying import journal_copied, storage_for
 from gpnas.dispatch.cores import one_core
 from gpnas.dispatch.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
-from gpnas.dispatch.pricing import memory_of
 from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.resources import Asked
-from gpnas.dispatch.search import Listener, check_patch, not_begun, run_trials, standing
+from gpnas.dispatch.search import Listener, Work, check_patch, not_begun, run_work, standing
 from gpnas.dispatch.sharing import fingerprint_of
 from gpnas.dispatch.signals import interruptible
-from gpnas.dispatch.storage import Folder, Storage
-from gpnas.dispatch.trial import trial_config
+from gpnas.dispatch.storage import Folder
 from gpnas.dispatch.watchers import check_tensorboard
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
@@ -82,23 +80,12 @@ class FinalRequest:
 
 
 @dataclass(frozen=True)
-class FinalPlan:
+class FinalPlan(Work):
     """A request, made definite and checked."""
 
-    run: Path
     architectures: tuple[tuple[str | None, Architecture], ...]
     """What is trained; beside each its candidate's name in the search."""
-    scale: int
-    recipe: Recipe
-    pairs: Path
-    fingerprint: str
-    """Of the pairs."""
-    validation_images: int
-    storage: Storage
     find: Find
-    concurrent: int
-    seed: int
-    header: dict[str, Any] = field(repr=False)
 
 
 class Settled:
@@ -233,31 +220,18 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
         watch += ["tensorboard"] if request.tensorboard else []
         with journal_copied(work.run, work.storage, listener.say) as copy:
             if journal.pending():
-                run_trials(
+                run_work(
+                    work,
                     Settled,
                     journal,
                     listener,
                     trials=len(journal.candidates()),
-                    concurrent=work.concurrent,
-                    storage=work.storage,
-                    pairs=(work.pairs, work.fingerprint),
-                    copy=copy,
-                    devices=request.devices,
-                    asked=request.asked,
-                    memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
-                    config=lambda candidate: trial_config(
-                        candidate,
-                        run=work.run.name,
-                        storage=work.storage.uri,
-                        pairs=work.pairs,
-                        fingerprint=work.fingerprint,
-                        scale=work.scale,
-                        recipe=work.recipe,
-                        validation_images=work.validation_images,
-                        watch=watch,
-                    ),
+                    watch=watch,
                     address=request.address,
                     budget_hours=request.budget_hours,
+                    asked=request.asked,
+                    devices=request.devices,
+                    copy=copy,
                 )
             names = [each.id for each in wanted]
             return deliver_networks(work.run, journal, names, open_pairs(work.pairs, "validation"), begun)

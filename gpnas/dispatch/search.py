@@ -11,7 +11,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,11 +104,10 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A request, made definite: everything that a search needs, checked."""
+class Work:
+    """A request, made definite: what a search and a final training need alike, checked."""
 
     run: Path
-    space: SearchSpace
     scale: int
     recipe: Recipe
     pairs: Path
@@ -116,14 +115,21 @@ class Plan:
     """Of the pairs."""
     storage: Storage
     validation_images: int
-    trials: int
     concurrent: int
-    strategy: str
-    portfolio: int
-    early_stopping: bool
     seed: int
     header: dict[str, Any] = field(repr=False)
     """What the journal records of it."""
+
+
+@dataclass(frozen=True)
+class Plan(Work):
+    """The same of a search."""
+
+    space: SearchSpace
+    trials: int
+    strategy: str
+    portfolio: int
+    early_stopping: bool
 
 
 def plan(
@@ -267,7 +273,19 @@ def run_search(request: Request, listener: Listener) -> Delivery:
 
         with journal_copied(work.run, work.storage, listener.say) as copy:
             if journal.pending() or len(journal.candidates()) < work.trials:
-                engine = _run_trials(work, request, journal, adviser, listener, copy)
+                engine = run_work(
+                    work,
+                    adviser,
+                    journal,
+                    listener,
+                    trials=work.trials,
+                    best=work.portfolio if work.early_stopping else None,
+                    correlations=work.header.get("portfolio_aware", False),
+                    address=request.address,
+                    budget_hours=request.budget_hours,
+                    asked=request.asked,
+                    copy=copy,
+                )
             else:
                 engine = adviser()
             validation = open_pairs(work.pairs, "validation").head(work.validation_images)
@@ -287,14 +305,18 @@ def standing(journal: Journal, trials: int) -> str:
     return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
 
 
-def _run_trials(
-    work: Plan,
-    request: Request,
+def run_work(
+    work: Work,
+    adviser: Callable[[], A],
     journal: Journal,
-    adviser: Callable[[], Engine],
     listener: Listener,
-    copy: JournalCopy | None,
-) -> Engine:
+    *,
+    correlations: bool = False,
+    watch: Sequence[str] = (),
+    **options: Any,
+) -> A:
+    """`run_trials` for what is to be trained; `correlations` and `watch` as `trial_config`."""
+
     def config(candidate: Candidate) -> dict[str, Any]:
         return trial_config(
             candidate,
@@ -305,24 +327,20 @@ def _run_trials(
             scale=work.scale,
             recipe=work.recipe,
             validation_images=work.validation_images,
-            correlations=work.header.get("portfolio_aware", False),
+            correlations=correlations,
+            watch=watch,
         )
 
     return run_trials(
         adviser,
         journal,
         listener,
-        trials=work.trials,
         concurrent=work.concurrent,
         config=config,
-        best=work.portfolio if work.early_stopping else None,
-        address=request.address,
-        budget_hours=request.budget_hours,
         storage=work.storage,
-        asked=request.asked,
-        memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
         pairs=(work.pairs, work.fingerprint),
-        copy=copy,
+        memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
+        **options,
     )
 
 
