@@ -23,7 +23,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ BYTES = 3
 """Of a coefficient: |d| <= 1, so that one is at most 16 √3 / STEP < 2^18."""
 STRIP = 2**17
 """So many coefficients, or a row of blocks, are packed and multiplied at a time."""
+TOGETHER = 8
+"""So many networks' files are read at a time beside one's own, which unpacking takes as long."""
 WIDEST = 2**16
 """Of an image in pixels, as far as a file is believed."""
 MISTAKES = (ValueError, LookupError, TypeError, OverflowError)
@@ -136,18 +138,34 @@ def error_correlations(storage: Storage, folder: str) -> dict[str, float]:
     """
     parent, _, own_name = folder.rpartition("/")
     own_file = errors_name(storage, folder).rpartition("/")[2]
-    found = {}
-    with storage.reading(f"{folder}/{own_file}") as own:
-        for name in sorted(storage.names(parent)):
-            other_name, _, file = name.removeprefix(f"{parent}/").partition("/")
-            if file == own_file and other_name != own_name:
-                try:
-                    with storage.reading(name) as other:
-                        mean = residual_products([own, other]).mean(dim=0)
-                except (OSError, TrialError):
-                    continue  # it will be missed by name where it is needed
-                found[other_name] = float(mean[0, 1] / (mean[0, 0] * mean[1, 1]).sqrt().clamp_min(1e-30))
-    return found
+    others = [
+        name.removeprefix(f"{parent}/").partition("/")[0]
+        for name in sorted(storage.names(parent))
+        if name.endswith(f"/{own_file}") and name != f"{folder}/{own_file}"
+    ]
+
+    def found(names: Sequence[str]) -> dict[str, float]:
+        with ExitStack() as stack:
+            paths = [
+                stack.enter_context(storage.reading(f"{parent}/{name}/{own_file}"))
+                for name in [*names, own_name]
+            ]
+            mean = residual_products(paths).mean(dim=0)
+        size = mean.diagonal().sqrt()
+        return dict(
+            zip(names, (mean[:-1, -1] / (size[:-1] * size[-1]).clamp_min(1e-30)).tolist(), strict=True)
+        )
+
+    correlations: dict[str, float] = {}
+    for first in range(0, len(others), TOGETHER):
+        group = others[first : first + TOGETHER]
+        try:
+            correlations |= found(group)
+        except (OSError, TrialError):
+            for name in group:
+                with suppress(OSError, TrialError):  # one that is damaged will be missed where it is needed
+                    correlations |= found([name])
+    return correlations
 
 
 def packed(values: Tensor) -> tuple[Tensor, float]:
