@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +57,7 @@ def _upscale(options: argparse.Namespace) -> Any:
     from gpnas.ensemble import upscale_files
 
     bundle = read_bundle(options.bundle)
-    with Progress(console=log, transient=True) as bar, _ended_in_good_order():
+    with Progress(console=log, transient=True) as bar:
         task = bar.add_task("tiles", total=None)
         written = upscale_files(
             bundle,
@@ -81,17 +79,3 @@ def _upscale(options: argparse.Namespace) -> Any:
     for source, target in written:
         out.print(f"{plain(source)} -> {plain(target)}")
     return None
-
-
-@contextmanager
-def _ended_in_good_order() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that no half image is left."""
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
