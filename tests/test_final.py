@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,36 @@ def test_a_finished_training_is_not_repeated(
     assert again["ranking"] == final["ranking"]
     assert main(["train", str(search), *OVERRIDES, "--learning-rate", "1e-3"]) == 1
     assert "`recipe.learning_rate` was 0.002 and is now 0.001" in capsys.readouterr().err
+
+
+def test_sigterm_while_its_bundle_is_written(
+    search: Path, final: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Held up at the first network's weights, by a pipe that nobody writes to."""
+    before = read_bundle(Path(final["bundle"])).manifest
+    weights = search / "final" / "candidates" / final["ranking"][0]["id"] / "network.safetensors"
+    kept = weights.rename(weights.with_name("kept"))
+    os.mkfifo(weights)
+
+    def end() -> None:
+        with open(weights, "wb"):  # as soon as the weights are asked for
+            os.kill(os.getpid(), signal.SIGTERM)
+            over.wait(60)
+
+    over, thread = threading.Event(), threading.Thread(target=end)
+    thread.start()
+    try:
+        assert main(["train", str(search), *OVERRIDES, "--json"]) == 128 + signal.SIGTERM
+    finally:
+        over.set()
+        thread.join()
+        kept.replace(weights)
+    told = capsys.readouterr()
+    assert told.out == ""
+    rest = f"2 of 2 trials observed in {search / 'final'}; the same command goes on"
+    assert told.err.splitlines()[-1] == f"error: interrupted: {rest}"
+    assert [path.name for path in (search / "final").glob(".*")] == []
+    assert read_bundle(Path(final["bundle"])).manifest == before
 
 
 def test_given_networks_begin_with_those_of_a_bundle_at_another_scale(
