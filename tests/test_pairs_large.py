@@ -300,6 +300,7 @@ def test_what_ends_the_loop_comes_out_as_itself(
         fill()
     assert caught.value is raised
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+    assert not any(thread.name.startswith("encoder") for thread in threading.enumerate())
 
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 """One image in the making: its tiles, and the rows that are not finished yet.
 
 Tiles are taken from the top down, and from the left of each row of them. The result lies in bands of
-rows and in columns, which no tile begins or ends within; where they cross is a cell. Its sums are made
-when a tile first reaches it, and are rounded and let go when the last tile that reaches it is done; a
-band is given away with its last cell. So what waits as sums is what the next row of tiles will reach
-again, and the rest of a tile's height waits as the result's own levels.
+rows and in columns, which no tile begins within; where they cross is a cell. A cell's sums become pixels
+of the result, and are let go, when the last tile that reaches it is done; a band is given away with its
+last cell. So what waits as sums is what the next row of tiles will reach again, and the rest of a tile's
+height waits as the result's own levels.
 
-A band's memory is asked of the system once, is taken when a cell is first written to, and is given back
-by cells: in the heap, between the passes' own tensors, their comings and goings would leave holes larger
+A band's memory is asked of the system once, is taken as it is first written to, and is given back by
+cells: in the heap, between the passes' own tensors, their comings and goings would leave holes larger
 than themselves.
 """
 
@@ -29,7 +29,9 @@ from gpnas_trainers.infer.levels import Levels, without_outlier
 
 READ = 8
 """LR rows that are read at once, at most."""
-BAND = 32
+BAND = 128
+"""LR rows of a band, at most."""
+GIVEN = 32
 """LR rows that are given away at once, at most."""
 LEVELS = {8: torch.uint8, 16: torch.uint16}
 """How pixels of so many bits are kept."""
@@ -64,7 +66,7 @@ class TileRow:
 
 
 class Band:
-    """Rows of the result that the same tiles reach."""
+    """Rows of the result that no tile begins within."""
 
     def __init__(self, height: int, widths: list[int], left: list[int], layers: int, like: Tensor) -> None:
         """Args:
@@ -79,8 +81,8 @@ class Band:
         page = mmap.PAGESIZE // like.itemsize
         self._starts = [0, *accumulate(-(-math.prod(size) // page) * page for size in self._sizes)]
         self._memory, self._sums = _cleared(self._starts[-1], like)
-        self.rows: Tensor | None = None
-        """(3, height, s·width), of the cells that are finished; None before the first is."""
+        self.parts: list[Tensor] = []
+        """(3, n, s·width), of the cells that are finished: all rows, once the first is."""
 
     def cell(self, column: int) -> Tensor:
         """Its sums, (layers, 3, s·y, s·x)."""
@@ -133,13 +135,10 @@ class Canvas:
         self._rows = sorted(_tile_rows(source, scale, levels, like), key=lambda row: row.top)
         self._tops = [row.top for row in self._rows]
         self._tallest = max(row.height for row in self._rows)
-        down = sorted({edge for row in self._rows for edge in (row.top, row.top + row.height)})
-        self._down = [0, *(edge for pair in pairwise(down) for edge in _parts(*pair))]
-        sides = {row.width: row.columns for row in self._rows}
-        across = {
-            side for width, columns in sides.items() for left, _ in columns for side in (left, left + width)
-        }
-        self._across = sorted(across)
+        tops = [*sorted({*self._tops}), source.height]
+        self._down = [0, *(edge for pair in pairwise(tops) for edge in _parts(*pair, BAND))]
+        columns = {row.width: row.columns for row in self._rows}.values()  # once for each side of tiles
+        self._across = [*sorted({left for each in columns for left, _ in each}), source.width]
         self._bands = dict[int, Band]()  # by their places
         self._given = 0
         self.passes = len(levels.transforms) * sum(len(row.columns) for row in self._rows)
@@ -166,35 +165,46 @@ class Canvas:
 
     def add(self, item: Item, outputs: Tensor) -> None:
         """Adds what became of a tile, (layers, 3, s·y, s·x), turned as the tile was."""
-        outputs, s = undo_dihedral(outputs, item.transform), self._scale
+        outputs = undo_dihedral(outputs, item.transform)
         left, weights = item.row.columns[item.column]
-        columns = _between(self._across, left, left + item.row.width)
-        for place in _between(self._down, item.row.top, item.row.top + item.row.height):
+        right, bottom = left + item.row.width, item.row.top + item.row.height
+        for place in _between(self._down, item.row.top, bottom):
             if place not in self._bands:
                 self._bands[place] = self._band(place)
-            band, (top, bottom) = self._bands[place], self._down[place : place + 2]
-            y = slice(s * (top - item.row.top), s * (bottom - item.row.top))
-            for column in columns:
-                x = slice(*(s * (edge - left) for edge in self._across[column : column + 2]))
+            band = self._bands[place]
+            y, in_band = self._shared(self._down, place, item.row.top, bottom)
+            for column in _between(self._across, left, right):
+                x, in_column = self._shared(self._across, column, left, right)
                 window = item.row.down[y] * weights[x]
-                band.cell(column).addcmul_(outputs[:, :, y, x], window)
+                band.cell(column)[:, :, in_band, in_column].addcmul_(outputs[:, :, y, x], window)
                 band.left[column] -= 1
                 if not band.left[column]:
                     self._finish(band, column)
 
     def finished(self) -> Iterator[tuple[int, Tensor]]:
-        """Bands that no further tile reaches: their first HR row, and (3, n, s·width)."""
+        """Rows that no further tile reaches: the place of the first, and (3, n, s·width)."""
         while self._given in self._bands and not self._bands[self._given].unfinished:
-            band, top = self._bands.pop(self._given), self._scale * self._down[self._given]
+            parts, top = self._bands.pop(self._given).parts, self._scale * self._down[self._given]
             self._given += 1
-            assert band.rows is not None
-            yield top, band.rows
+            while parts:
+                top += parts[0].shape[1]
+                yield top - parts[0].shape[1], parts.pop(0)
+
+    def _shared(self, edges: list[int], place: int, low: int, high: int) -> tuple[slice, slice]:
+        """HR pixels that a tile from `low` to `high` shares with a cell: in the tile, and in the cell."""
+        start, stop = max(low, edges[place]), min(high, edges[place + 1])
+        return (
+            slice(self._scale * (start - low), self._scale * (stop - low)),
+            slice(self._scale * (start - edges[place]), self._scale * (stop - edges[place])),
+        )
 
     def _band(self, place: int) -> Band:
         """One that no tile has reached yet."""
         top, bottom = self._down[place : place + 2]
         left = [0] * (len(self._across) - 1)
-        for row in self._rows[bisect_right(self._tops, top - self._tallest) : bisect_right(self._tops, top)]:
+        for row in self._rows[
+            bisect_right(self._tops, top - self._tallest) : bisect_left(self._tops, bottom)
+        ]:
             if row.top + row.height > top:
                 for start, _ in row.columns:
                     for column in _between(self._across, start, start + row.width):
@@ -210,11 +220,14 @@ class Canvas:
         sr = sr.clamp_(0, 1)  # rounding alone can leave the range
         if self._bits is not None:
             sr.mul_(2**self._bits - 1).round_()
-        if band.rows is None:
+        if not band.parts:
             kind = self._like if self._bits is None else self._like.to(LEVELS[self._bits])
-            band.rows = zeros((*sr.shape[:2], self._scale * self._source.width), kind)
+            edges = pairwise([0, *_parts(0, sr.shape[1], self._scale * GIVEN)])
+            width = self._scale * self._source.width
+            band.parts = [zeros((3, stop - start, width), kind) for start, stop in edges]
         left, right = (self._scale * edge for edge in self._across[column : column + 2])
-        band.rows[:, :, left:right] = sr
+        for part, levels in zip(band.parts, sr.split([len(part[0]) for part in band.parts], 1), strict=True):
+            part[:, :, left:right] = levels
         band.forget(column)
         band.unfinished -= 1
 
@@ -224,13 +237,13 @@ class Canvas:
 
 
 def _between(edges: list[int], low: int, high: int) -> range:
-    """Places of the parts between two of the edges."""
-    return range(bisect_left(edges, low), bisect_left(edges, high))
+    """Places of the parts that what begins at `low` and ends at `high` reaches."""
+    return range(bisect_right(edges, low) - 1, bisect_left(edges, high))
 
 
-def _parts(low: int, high: int) -> Iterator[int]:
-    """The ends of equal parts of so many rows, each of `BAND` at most."""
-    count = -(-(high - low) // BAND)
+def _parts(low: int, high: int, limit: int) -> Iterator[int]:
+    """The ends of equal parts of so many rows, each of `limit` at most."""
+    count = -(-(high - low) // limit)
     return (low + (high - low) * part // count for part in range(1, count + 1))
 
 

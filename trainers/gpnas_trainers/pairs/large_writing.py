@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,8 @@ _FORMATS = {
 }
 _SLAB = 1 << 16
 """Values that are converted at once."""
+_WAITING = 1 << 22
+"""Bytes of pixels that may wait to be encoded."""
 _BIG = 0xF000_0000
 """Bytes of pixels from which a TIFF gets 64-bit offsets."""
 _POORLY = 20
@@ -97,12 +101,8 @@ def writing(
         with _told(path):
             writer = _writer(path, file, height, width, bits, profile)
 
-        def write(rows: Tensor) -> None:
-            with _told(path):
-                for part in _slabs(rows):
-                    writer.write(part)
-
-        yield write
+        with _behind(path, writer) as write:
+            yield write
         with _told(path):
             writer.close()
             file.flush()
@@ -122,6 +122,32 @@ def _told(path: Path) -> Iterator[None]:
         raise unwritten(path, error) from None
 
 
+@contextmanager
+def _behind(path: Path, writer: _Writer) -> Iterator[Callable[[Tensor], None]]:
+    """Encodes rows in a thread of its own, while the caller makes the next."""
+    waiting = deque[tuple[int, Future[None]]]()
+
+    def encode(rows: Tensor) -> None:
+        for part in rows.split(max(1, _SLAB // (3 * rows.shape[2])), dim=1):
+            writer.write(part.cpu().permute(1, 2, 0).numpy())
+
+    def end(limit: int) -> None:
+        with _told(path):
+            while sum(size for size, _ in waiting) > limit:
+                waiting.popleft()[1].result()
+
+    def write(rows: Tensor) -> None:
+        waiting.append((rows.nbytes, pool.submit(encode, rows)))
+        end(_WAITING)
+
+    pool = ThreadPoolExecutor(1, "encoder")
+    try:
+        yield write
+        end(0)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 class _Held:
     """An image in the making of a format that is encoded at once: WebP or BMP."""
 
@@ -138,9 +164,10 @@ class _Held:
         encode_rgb(self._file, self._suffix, self._levels, self._profile)
 
 
-def _writer(
-    path: Path, file: BinaryIO, height: int, width: int, bits: int, profile: bytes | None
-) -> PngWriter | TiffWriter | JpegWriter | _Held:
+_Writer = PngWriter | TiffWriter | JpegWriter | _Held
+
+
+def _writer(path: Path, file: BinaryIO, height: int, width: int, bits: int, profile: bytes | None) -> _Writer:
     match _format(path)[0]:
         case "PNG":
             return PngWriter(file, height, width, bits, profile=profile)
@@ -151,12 +178,6 @@ def _writer(
             return JpegWriter(file, height, width, profile=profile)
         case _:
             return _Held(file, path.suffix, height, width, profile)
-
-
-def _slabs(rows: Tensor) -> Iterator[NDArray[Any]]:
-    """(n, width, 3), some rows at once."""
-    for part in rows.split(max(1, _SLAB // (3 * rows.shape[2])), dim=1):
-        yield part.cpu().permute(1, 2, 0).numpy()
 
 
 def _format(path: Path) -> tuple[str, int, int]:
