@@ -2,6 +2,7 @@
 
     python experiments/ensemble_speed.py speed [--blocks 12] [-o results/ensemble_speed.md]
     python experiments/ensemble_speed.py memory [-o results/ensemble_memory.md]
+    python experiments/ensemble_speed.py large [--side 10000] [-o results/ensemble_large.md]
 
 Speed: tiles of 120 LR pixels with half overlap, eight flips and transposes, three small networks. The plain
 loops go over networks and transforms and call MONAI's `sliding_window_inference`; each output is clamped, as
@@ -14,6 +15,10 @@ order statistics, 95 % or more. MONAI is installed as
 Memory: one small network and no self-ensemble; each image in a process of its own, whose greatest resident
 size the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads rows of 8 bits as
 they are made and lets finished ones of 8 bits go; the files go through `gpnas upscale`.
+
+Large: an image that does not fit a batch by far, put together of photographs that scikit-image brings,
+from disk to disk in the same way, beside a small one of the same kind. Its files lie in a temporary folder
+(`TMPDIR`), some 1.5 GB at most, and are removed.
 """
 
 from __future__ import annotations
@@ -42,6 +47,7 @@ from gpnas.bundle import Member, write_bundle
 from gpnas.records import Architecture
 from gpnas_trainers import build
 from gpnas_trainers.infer import Levels, dihedral, undo_dihedral, upscale, upscale_rows
+from gpnas_trainers.pairs.images import read_header
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("drn", {"features": 16, "blocks": 2, "stages": 2}),
@@ -50,6 +56,8 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
 ]
 SCALE, TILE, SIDE = 2, 120, 150
 MEMORY_SIDES = (1000, 4000)
+ACROSS = 4
+"""Pictures of a mosaic's side."""
 SMALL = {"features": 4, "blocks": 1, "stages": 1}
 
 
@@ -144,7 +152,7 @@ def one_image(way: str, side: int, overlap: int) -> None:
     network = build("drn", SCALE, **SMALL)
     levels = Levels(TILE, overlap, blend="constant", self_ensemble=False)
     upscale([network], torch.rand(3, TILE, TILE), SCALE, tile=TILE, self_ensemble=False)
-    before = resident()
+    before, begun = resident(), time.perf_counter()
     if way == "upscale":
         lr = torch.rand(3, side, side)
         upscale([network], lr, SCALE, tile=TILE, overlap=overlap, blend="constant", self_ensemble=False)
@@ -157,11 +165,11 @@ def one_image(way: str, side: int, overlap: int) -> None:
         source, target = way.split()
         options = ["--tile", str(TILE), "--overlap", str(overlap), "--no-self-ensemble", "--json"]
         assert gpnas(["upscale", "bundle", f"{side}.{source}", "-o", f"sr.{target}", *options]) == 0
-    print(before, resident(), flush=True)
+    print(before, resident(), time.perf_counter() - begun, flush=True)
 
 
-def prepare() -> None:
-    """The small network's bundle and smooth images, in the working folder."""
+def small_bundle() -> None:
+    """Of the small network, in the working folder."""
     network = build("drn", SCALE, **SMALL)
     member = Member(Architecture("drn", SMALL), network.state_dict(), 1.0, {}, None)
     described: dict[str, Any] = {
@@ -172,6 +180,11 @@ def prepare() -> None:
     }
     metrics = {"bicubic": 20.0, "best": 20.0, "ensemble": 20.0}
     write_bundle(Path("bundle"), [member], scale=SCALE, metrics=metrics, seed=0, **described)
+
+
+def prepare() -> None:
+    """The small network's bundle and smooth images, in the working folder."""
+    small_bundle()
     generator = np.random.default_rng(0)
     for side in MEMORY_SIDES:
         rough = generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
@@ -180,11 +193,70 @@ def prepare() -> None:
         image.save(f"{side}.jpg", quality=95)
 
 
+def mosaic(side: int) -> None:
+    """A PNG of sixteen pictures, written four by four: photographs, enlarged, and their mirror images."""
+    from skimage import data
+
+    from gpnas_trainers.pairs.large_writing import writing
+
+    photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina()]
+    across = side // ACROSS
+    with writing(Path(f"{side}.png"), side, side, 8) as write:
+        for row in range(ACROSS):
+            pictures = []
+            for place in range(row * ACROSS, (row + 1) * ACROSS):
+                image = Image.fromarray(photographs[place % len(photographs)]).resize(
+                    (across, across), Image.Resampling.BICUBIC
+                )
+                pictures.append(np.asarray(image)[:, :: -1 if place % 2 else 1])
+            write(torch.from_numpy(np.concatenate(pictures, axis=1)).permute(2, 0, 1))
+
+
+def measured(folder: str, *what: str) -> list[float]:
+    """What a part of this script prints in a process of its own: `one_image`'s bytes and seconds."""
+    command = [sys.executable, str(Path(__file__).resolve()), *what]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
+    return [float(each) for each in told.splitlines()[-1].split()] if told else []
+
+
+def large(side: int) -> Iterator[str]:
+    """Rows of the table."""
+    yield from (
+        f"`gpnas upscale`, tiles of {TILE}, ×{SCALE}, no self-ensemble. Before: MiB after a single tile, "
+        "which is what PyTorch and the network take. Peak: MiB. Last column: the peak by that of the "
+        f"{MEMORY_SIDES[0]}×{MEMORY_SIDES[0]} image.",
+        "",
+        "| files | overlap | LR | SR | read MB | written MB | SR in memory MB | s | before | peak | ratio |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for each in (MEMORY_SIDES[0], side):
+            measured(folder, "prepare-large", str(each))
+        for way, overlap in (("png tif", 24), ("png png", 60)):
+            source, target = way.split()
+            least = 0.0
+            for each in (MEMORY_SIDES[0], side):
+                before, peak, seconds = measured(folder, "one-image", way, str(each), str(overlap))
+                least = least or peak
+                given, made = Path(folder, f"{each}.{source}"), Path(folder, f"sr.{target}")
+                header = read_header(made, max_pixels=(SCALE * each) ** 2)
+                assert (header.height, header.width) == (SCALE * each, SCALE * each)
+                sizes = [given.stat().st_size, made.stat().st_size, 3 * (SCALE * each) ** 2]
+                megabytes = " | ".join(f"{size / 1e6:.0f}" for size in sizes)
+                made.unlink()
+                yield (
+                    f"| {source} to {target} | {overlap} | {each}×{each} | {SCALE * each}×{SCALE * each} "
+                    f"| {megabytes} | {seconds:.0f} | {before / 2**20:.0f} | {peak / 2**20:.0f} "
+                    f"| {peak / least:.2f} |"
+                )
+
+
 def memory() -> Iterator[str]:
     """Rows of the table."""
     yield from (
         f"MiB; tiles of {TILE}, ×{SCALE}. Before: after a single tile, which is what PyTorch and the "
-        "network take. Images: LR and SR as float32. Last column: the peak without images by that of the "
+        "network take. Images: LR and SR as float32. `upscale_rows`: of "
+        "8 bits, read and made. Last column: the peak without images by that of the "
         f"{MEMORY_SIDES[0]}×{MEMORY_SIDES[0]} image.",
         "",
         "| way | overlap | LR | before | peak | images | peak without images | ratio |",
@@ -193,21 +265,12 @@ def memory() -> Iterator[str]:
     ways = [("upscale", 24), ("upscale_rows", 24), ("upscale_rows", 60)]
     ways += [("png png", 24), ("png png", 60), ("jpg tif", 24), ("jpg jpg", 24)]
     with tempfile.TemporaryDirectory() as folder:
-        this = [sys.executable, Path(__file__).resolve()]
-        subprocess.run([*this, "prepare"], check=True, cwd=folder)
+        measured(folder, "prepare")
         for way, overlap in ways:
             least = 0.0
             for side in MEMORY_SIDES:
-                command = [
-                    sys.executable,
-                    Path(__file__).resolve(),
-                    "one-image",
-                    way,
-                    str(side),
-                    str(overlap),
-                ]
-                told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
-                before, peak = (int(each) / 2**20 for each in told.splitlines()[-1].split())
+                told = measured(folder, "one-image", way, str(side), str(overlap))
+                before, peak = (each / 2**20 for each in told[:2])
                 images = 12 * side**2 * (1 + SCALE**2) / 2**20 if way == "upscale" else 0
                 least = least or peak - images
                 name = f"`{way}`" if " " not in way else "`gpnas upscale`, {} to {}".format(*way.split())
@@ -217,9 +280,12 @@ def memory() -> Iterator[str]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("part", choices=("speed", "memory", "one-image", "prepare"))
+    options.add_argument(
+        "part", choices=("speed", "memory", "large", "one-image", "prepare", "prepare-large")
+    )
     options.add_argument("what", nargs="*", help=argparse.SUPPRESS)
     options.add_argument("--blocks", type=int, default=12, help="runs of each way")
+    options.add_argument("--side", type=int, default=10_000, help="of the large image, LR pixels")
     options.add_argument("-o", "--output", type=Path, help="a Markdown file")
     arguments = options.parse_args()
     match arguments.part:
@@ -230,9 +296,16 @@ def main() -> None:
         case "prepare":
             prepare()
             return
+        case "prepare-large":
+            small_bundle()
+            mosaic(int(arguments.what[0]))
+            return
         case "speed":
             table: Iterable[str] = speed(arguments.blocks)
             title, used = "The ensemble's speed", "; ".join(map(named, NETWORKS))
+        case "large":
+            table, title = large(arguments.side), "A large image, from disk to disk"
+            used = named(("drn", SMALL))
         case _:
             table, title, used = memory(), "The ensemble's memory", named(("drn", SMALL))
     lines = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -237,3 +238,36 @@ def test_pixels_that_are_no_numbers_are_refused_in_half_precision() -> None:
 
     with pytest.raises(ValueError, match="Broken must make finite pixels, but in bfloat16 it did not"):
         upscale([Broken()], image(8, 8), 2, precision="bfloat16")
+
+
+def resident(what: str) -> int:
+    """Bytes: VmRSS are now, VmHWM at most since they were last forgotten."""
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{what}:")[1].split()[0])
+
+
+def test_pixels_that_no_tile_reaches_again_are_not_held_as_sums() -> None:
+    """Of a row of tiles of 120 with half overlap 60 rows wait as sums and the others as bytes, beside their
+    LR pixels: what the kernel counts at most is far below the sums of all 120."""
+    height, width = 300, 12_000
+
+    class Grey:
+        def __init__(self) -> None:
+            self.height, self.width = height, width
+
+        def rows(self, start: int, stop: int) -> Tensor:
+            return torch.full((3, stop - start, width), 128, dtype=torch.uint8)
+
+    class Enlarged(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.interpolate(x, scale_factor=2)
+
+    levels = Levels(self_ensemble=False)
+    upscale([Enlarged()], image(300, 300), 2, self_ensemble=False)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    for each in upscale_rows([Enlarged()], [Grey()], 2, levels, bits=8):
+        assert (each.pixels[:, :, ::50] == 128).all()
+        del each
+    sums, levels_of_8_bits = 12 * 2 * 2 * width, 3 * 2 * 2 * width  # bytes of an LR row
+    due = 60 * sums + 60 * levels_of_8_bits + 120 * 3 * width
+    assert resident("VmHWM") - before < 1.25 * due < 0.87 * 120 * sums

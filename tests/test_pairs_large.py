@@ -164,6 +164,22 @@ def test_more_pixels_than_pillow_reads(tmp_path: Path) -> None:
         check_target(tmp_path / "image.bmp", *shape[:2], 8)
 
 
+def test_what_is_held_whole_must_fit_the_memory(tmp_path: Path) -> None:
+    """Told from the header, before anything is decoded."""
+    path = tmp_path / "image.png"
+    interlaced(path, noise())
+    content = bytearray(path.read_bytes())
+    content[16:24] = (10**6).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    told = refused(path)
+    assert told.startswith(
+        f"{path}: the memory must have room for 1000000×1000000 pixels, 2861022 MiB, since an interlaced PNG "
+        "is held whole, but "
+    )
+    assert told.endswith(" MiB are free; take a PNG that is not interlaced, or a TIFF")
+
+
 def blocks(image: np.ndarray, sizes: tuple[int, ...] = (1, 30, 52)) -> Iterator[torch.Tensor]:
     yield from torch.from_numpy(image).permute(2, 0, 1).split(sizes, dim=1)
 

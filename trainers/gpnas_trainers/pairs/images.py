@@ -84,6 +84,8 @@ class Header:
     """EXIF's, 1 … 8: how the stored image is turned."""
     profile: bytes | None
     """The ICC profile of its colours."""
+    whole: str | None
+    """What makes its decoder hold all of it, if anything does."""
 
 
 def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -122,7 +124,8 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Header:
         bits = _rgb_bits(path, image)
         height, width = _upright_size(path, image)
         orientation = _exif(path, image).get(_ORIENTATION, 1)
-        return Header(height, width, bits, str(image.format), orientation, image.info.get("icc_profile"))
+        profile, whole = image.info.get("icc_profile"), _whole(image)
+        return Header(height, width, bits, str(image.format), orientation, profile, whole)
 
 
 def read_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
@@ -145,6 +148,14 @@ def read_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[An
         image.tile = [tile._replace(args=_low_bytes(path, tile.args)) for tile in image.tile]  # type: ignore[attr-defined]
         low = np.array(ImageOps.exif_transpose(image), dtype=np.uint16)
     return high << 8 | low
+
+
+def _whole(image: Image.Image) -> str | None:
+    if image.format == "PNG" and image.info.get("interlace"):
+        return "an interlaced PNG"
+    if image.format == "JPEG" and image.info.get("progressive"):
+        return "a progressive JPEG"
+    return {"WEBP": "WebP", "BMP": "BMP"}.get(str(image.format))
 
 
 def _upright_size(path: Path, image: Image.Image) -> tuple[int, int]:

@@ -69,7 +69,8 @@ def reading(path: str | Path) -> Iterator[LargeImage]:
     interlaced PNG, progressive JPEG and WebP.
 
     Raises:
-        PairsError: the file is missing, not an image, truncated, or not RGB of 8 or 16 bits.
+        PairsError: the file is missing, not an image, truncated, or not RGB of 8 or 16 bits; or it is to
+            be held whole, and the memory has no room for it.
     """
     path = Path(path)
     header = read_header(path, max_pixels=MAX_SIDE**2)
@@ -78,6 +79,8 @@ def reading(path: str | Path) -> Iterator[LargeImage]:
             f"{path}: an image's sides must be at most {MAX_SIDE} pixels, but got "
             f"{header.width}×{header.height}; cut it into parts"
         )
+    if header.whole is not None:
+        check_memory(path, header.whole, header.height, header.width, header.bits)
     if header.format == "BMP":
         yield LargeImage(path, header, io.BytesIO(read_rgb(path).data))
         return
@@ -136,6 +139,28 @@ def _damaged(path: Path, reason: str) -> PairsError:
     return PairsError(
         f"{path}: an image must decode in full, but it is damaged or truncated ({reason}); copy it again"
     )
+
+
+def check_memory(path: Path, kind: str, height: int, width: int, bits: int) -> None:
+    """Raises `PairsError` where an image that is held whole does clearly not fit the memory that is free."""
+    least, free = height * width * 3 * bits // 8, _free_memory()
+    if free is not None and least > free:
+        raise PairsError(
+            f"{path}: the memory must have room for {width}×{height} pixels, {least >> 20} MiB, since {kind} "
+            f"is held whole, but {free >> 20} MiB are free; take a PNG that is not interlaced, or a TIFF"
+        )
+
+
+def _free_memory() -> int | None:
+    """Bytes that this process may still take, of the machine and of its control group; None: nobody tells."""
+    free = []
+    with suppress(OSError, ValueError, IndexError):
+        told = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
+        free.append(1024 * int(told.split()[0]))
+    with suppress(OSError, ValueError):  # "max" is no limit
+        group = Path("/sys/fs/cgroup")
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return min(free, default=None)
 
 
 def _loaded(path: Path, header: Header, file: BinaryIO, access: str) -> Any:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gpnas_trainers.pairs.images import MAX_PIXELS, SUFFIXES, PairsError, encode_rgb, unwritten
 from gpnas_trainers.pairs.jpeg import JpegWriter
-from gpnas_trainers.pairs.large_reading import MAX_SIDE
+from gpnas_trainers.pairs.large_reading import MAX_SIDE, check_memory
 from gpnas_trainers.pairs.png import PngWriter
 from gpnas_trainers.pairs.tiff import TiffWriter
 
@@ -37,6 +37,8 @@ _FORMATS = {
 }
 _SLAB = 1 << 16
 """Values that are converted at once."""
+_HELD = ("WebP", "BMP")
+"""Formats that are encoded at once."""
 _WAITING = 1 << 22
 """Bytes of pixels that may wait to be encoded."""
 _BIG = 0xF000_0000
@@ -51,7 +53,7 @@ def bits_of(path: Path, bits: int) -> int:
 
 
 def check_target(path: Path, height: int, width: int, bits: int) -> None:
-    """Raises `PairsError` where the format that the suffix names, or the disk, cannot hold such an image."""
+    """Raises `PairsError` where the suffix's format, the disk or the memory cannot hold such an image."""
     name, side, most = _format(path)
     if max(height, width) > side:
         raise PairsError(
@@ -63,6 +65,8 @@ def check_target(path: Path, height: int, width: int, bits: int) -> None:
             f"{path}: a BMP file must have at most {MAX_PIXELS} pixels, but got {width}×{height}; "
             "write PNG or TIFF instead"
         )
+    if name in _HELD:
+        check_memory(path, name, height, width, bits)
     least = height * width * 3 * bits // 8 // _POORLY
     with suppress(OSError):
         free = shutil.disk_usage(path.parent).free
