@@ -157,9 +157,10 @@ def _free_memory() -> int | None:
     with suppress(OSError, ValueError, IndexError):
         told = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
         free.append(1024 * int(told.split()[0]))
-    with suppress(OSError, ValueError):  # "max" is no limit
+    with suppress(OSError, ValueError, IndexError):  # "max" is no limit
         group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        limit, told = int((group / "memory.max").read_text()), (group / "memory.stat").read_text()
+        free.append(limit - int(told.split("anon ")[1].split()[0]))  # cached files make room
     return min(free, default=None)
 
 
