@@ -344,6 +344,30 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     assert begun <= rows[0].step < rows[-1].step == 40
 
 
+def test_two_processes_that_are_stopped_lose_nothing(home: Path) -> None:
+    run = home / "stopped"
+    arguments = ["--architecture", "drn:features=4,blocks=1,stages=1", "--run", str(run), "--devices", "2"]
+    arguments += ["--steps", "100000", "--batch-size", "2", "--evaluate-every", "50000"]
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoint = run / "candidates/c0000/attempt-1/checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.5)  # the next one is due after three seconds
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, err
+    assert "interrupted: " in err.splitlines()[-1]
+    assert not (run / "orders").exists()
+    with Journal.read(run) as journal:
+        (attempt,) = journal.attempts("c0000")
+        told = journal.progress("c0000")[-1].step
+    assert attempt.outcome == "interrupted"
+    assert torch.load(checkpoint, weights_only=True)["state"]["step"] >= told > 1
+
+
 @pytest.mark.slow
 def test_one_of_two_processes_that_is_killed_is_replaced(home: Path) -> None:
     """The other one is not to blame: the training goes on from its checkpoint, and counts as no failure."""

@@ -51,6 +51,9 @@ class Stopper(tune.Stopper):
     def stop_all(self) -> bool:
         return stop.is_set()
 
+    def close(self) -> None:
+        """Leaves nothing behind, once the session has ended."""
+
 
 class Forgetting(tune.Callback):
     """Has Tune drop what it computes of each trial's metrics, 27 KB in the driver; the journal has all."""
@@ -240,6 +243,8 @@ class Conductor(Searcher):
             self._observe(
                 Observation(candidate, None, str(result["failure"]), self._seconds.get(candidate.id, 0.0))
             )
+        elif "stopped" in result:
+            self._end_attempt(candidate, "interrupted")
         elif result.get("done") and int(result["step"]) < candidate.fidelity.steps:
             self._record(candidate, result)
             self._observe_stopped(candidate, self._outlooks[trial_id], result)

@@ -437,7 +437,7 @@ def run_trials(
             with watched(stop.set, partial(give_up, "Ray's processes have died")) as lost, watching:
                 try:
                     if not stop.is_set():  # a signal may have come while Ray was starting
-                        _fit(conductor, journal.run, concurrent, cluster, devices, lender)
+                        _fit(conductor, journal.run, concurrent, cluster, devices, lender, artefacts)
                 except Exception:
                     if conductor.error is not None or not has_died():
                         raise
@@ -478,20 +478,26 @@ def run_trials(
 
 
 def _fit(
-    conductor: Conductor, run: Path, concurrent: int, cluster: Cluster, devices: int, lender: Lender | None
+    conductor: Conductor,
+    run: Path,
+    concurrent: int,
+    cluster: Cluster,
+    devices: int,
+    lender: Lender | None,
+    artefacts: Storage,
 ) -> None:
     """One session of Tune; its own folder holds nothing that is needed later."""
     session = run / TUNE
     if lender is not None:
         trainable = tune.with_resources(Trial, placed)
         trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
-        room = lender.side_by_side
+        room, stopper = lender.side_by_side, Stopper()
     else:
-        from gpnas.dispatch.together import trial_on
+        from gpnas.dispatch.together import Ordering, trial_on
 
         # its processes have CPUs and GPUs of their own, but Tune refuses a trial that takes nothing
         trainable = tune.with_resources(trial_on(devices, bool(cluster.gpus)), {"cpu": 0, "memory": 2**20})
-        room = int(cluster.gpus or cluster.cpus) // devices
+        room, stopper = int(cluster.gpus or cluster.cpus) // devices, Ordering(artefacts)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -506,7 +512,7 @@ def _fit(
             name=f"session-{os.getpid()}",
             storage_path=str(session),
             verbose=0,
-            stop=Stopper(),
+            stop=stopper,
             callbacks=[Forgetting()],
             failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -519,6 +525,7 @@ def _fit(
             last = str(error).strip().splitlines()[-1]
             raise TrialError(f"Ray Tune must run the trials, but {last}; the same command goes on") from error
     finally:
+        stopper.close()
         shutil.rmtree(session, ignore_errors=True)
     if conductor.error is not None:
         raise conductor.error

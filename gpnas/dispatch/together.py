@@ -7,8 +7,11 @@ another number of devices.
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray.train
@@ -18,12 +21,24 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from gpnas.dispatch.cluster import Cluster
+from gpnas.dispatch.cluster import Cluster, has_died
+from gpnas.dispatch.conductor import Stopper
+from gpnas.dispatch.storage import Storage, open_storage
 from gpnas.dispatch.trial import Trial
 from gpnas.errors import TrialError
+from gpnas_trainers.ranks import Ranks
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 6 * 3600
 """So long processes wait for the first one, which validates alone."""
+ORDERS = "orders"
+"""Folder of a storage where trainings on several devices find what they are ordered to."""
+STOP = f"{ORDERS}/stop"
+LOOK_SECONDS = 2.0
+"""Least time between two looks for an order."""
+HEED_SECONDS = 20.0
+"""So long trainings may take to heed one; then Tune ends them as they are."""
 
 
 class Told(Exception):
@@ -32,6 +47,36 @@ class Told(Exception):
     def __init__(self, result: dict[str, Any]) -> None:
         super().__init__(result)
         self.result = result
+
+
+class Ordering(Stopper):
+    """Ends Tune's session once all trainings have written a checkpoint and ended.
+
+    Tune itself would end a training on several devices where it is, since it knows its first process alone.
+
+    Args:
+        storage: of the trials.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage.uri  # Tune copies what it is given
+        self._last: float | None = None  # time.monotonic(); None while there is no order
+        self.close()  # what a killed one has left
+
+    def stop_all(self) -> bool:
+        if not super().stop_all():
+            return False
+        if self._last is None:
+            self._last = time.monotonic() + HEED_SECONDS
+            try:
+                open_storage(self._storage).write(STOP, b"")
+            except OSError as error:
+                logger.warning("%s: the checkpoints before it serve, since %s", self._storage, error)
+                return True
+        return has_died() or time.monotonic() > self._last
+
+    def close(self) -> None:
+        open_storage(self._storage).remove(ORDERS)
 
 
 def trial_on(devices: int, gpus: bool) -> Callable[[dict[str, Any]], None]:
@@ -77,10 +122,32 @@ def _process(config: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(get_device())
     trial = Trial(config | {"together": True})
+    orders = Orders(config["storage"])
     done = False
     while not done:
+        if orders.to_stop():
+            trial.cleanup()
+            ray.train.report({"stopped": True})
+            return
         result = trial.step()
         done = result.pop("done")
         if done and ("abort" in result or ("failure" in result and not result.get("common"))):
             raise Told(result)
         ray.train.report(result)
+
+
+class Orders:
+    """What the first process finds in the storage now and then, and all heed at once."""
+
+    def __init__(self, storage: str) -> None:
+        self._storage = open_storage(storage)
+        self._ranks = Ranks(together=True)
+        self._looked = -LOOK_SECONDS
+
+    def to_stop(self) -> bool:
+        found = False
+        if self._ranks.rank == 0 and time.monotonic() - self._looked >= LOOK_SECONDS:
+            with suppress(OSError):  # it is there at the next look
+                found = self._storage.exists(STOP)
+            self._looked = time.monotonic()
+        return bool(self._ranks.sum_numbers(found)[0])
