@@ -18,7 +18,7 @@ families:
     features: [4, 6, 8]
     blocks: [1, 2]
     stages: 1
-search: {trials: 4, concurrent: 2, validation_images: 1, early_stopping: false, portfolio: 2}
+search: {trials: 4, concurrent: 2, validation_images: 2, early_stopping: false, portfolio: 2}
 recipe: {steps: 40, batch_size: 4, hr_patch: 48, evaluate_every: 20, warmup_steps: 5}
 """
 NETWORK = ["--architecture", "drn:features=4,blocks=1,stages=1", "--steps", "20", "--batch-size", "2"]
@@ -67,7 +67,7 @@ def gone_on(disk: Path, arguments: list[str]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["run", "storage"])
 def test_a_search_whose_trials_find_no_room(home: Path, disk: Path, tmp_path: Path, where: str) -> None:
-    """Errors of a validation image alone need more than there is, in whichever folder trials write to."""
+    """Errors of the validation images alone need more than there is, in whichever folder trials write to."""
     run = (disk if where == "run" else tmp_path) / "run"
     arguments = ["search", "--space", str(home / "space.yaml"), "--run", str(run)]
     if where == "storage":

@@ -10,16 +10,18 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 import ray.train
 import torch
 from ray import tune
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, WorkerGroupError
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.queue import Empty, Queue
 
 from gpnas.dispatch.cluster import Cluster, has_died
 from gpnas.dispatch.conductor import Stopper
@@ -83,6 +85,7 @@ def trial_on(devices: int, gpus: bool) -> Callable[[dict[str, Any]], None]:
     """What Tune runs for a candidate that is trained on so many devices."""
 
     def train_together(config: dict[str, Any]) -> None:
+        told = Queue(actor_options={"num_cpus": 0})
         with tempfile.TemporaryDirectory() as folder:
             trainer = TorchTrainer(
                 _process,
@@ -92,20 +95,55 @@ def trial_on(devices: int, gpus: bool) -> Callable[[dict[str, Any]], None]:
                 run_config=RunConfig(
                     name=config["id"],
                     storage_path=folder,
-                    callbacks=[TuneReportCallback()],
+                    callbacks=[Telling(told)],
                     # Tune starts the trial again
                     failure_config=FailureConfig(max_failures=0),
                 ),
             )
+            fitted: Future[object] = Future()
+            Thread(target=_fill, args=(fitted, trainer.fit), daemon=True).start()
+            for result in _until(fitted, told):
+                tune.report(result)
             try:
-                trainer.fit()
+                fitted.result()
             except WorkerGroupError as error:
-                told = [each.result for each in error.worker_failures.values() if isinstance(each, Told)]
-                if not told:
+                ends = [each.result for each in error.worker_failures.values() if isinstance(each, Told)]
+                if not ends:
                     raise  # a process has died: Tune starts the trial again
-                tune.report(min(told, key=lambda result: "abort" not in result))
+                tune.report(min(ends, key=lambda result: "abort" not in result))
 
     return train_together
+
+
+class Telling(UserCallback):
+    """Puts what the first process tells into a queue.
+
+    `TuneReportCallback` has Tune read such a queue beside what the trial's own thread reports, and with one
+    result of each it waits for ever.
+    """
+
+    def __init__(self, told: Queue) -> None:
+        self._told = told
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        self._told.put(metrics[0])
+
+
+def _fill(future: Future[object], call: Callable[[], object]) -> None:
+    try:
+        future.set_result(call())
+    except BaseException as error:  # whoever waits for it raises it
+        future.set_exception(error)
+
+
+def _until(future: Future[object], told: Queue) -> Iterator[dict[str, Any]]:
+    """What is told until a call has ended."""
+    ended = False
+    while not ended:
+        ended = future.done()  # what is told is in the queue before
+        with suppress(Empty):
+            while True:
+                yield told.get(timeout=0.2)
 
 
 def check_devices(devices: int, cluster: Cluster) -> None:
@@ -147,7 +185,7 @@ class Orders:
     def to_stop(self) -> bool:
         found = False
         if self._ranks.rank == 0 and time.monotonic() - self._looked >= LOOK_SECONDS:
-            with suppress(OSError):  # it is there at the next look
+            with suppress(OSError):  # the next look may succeed
                 found = self._storage.exists(STOP)
             self._looked = time.monotonic()
         return bool(self._ranks.sum_numbers(found)[0])
