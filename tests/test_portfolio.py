@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 
 import gpnas.portfolio
-from gpnas.portfolio import Limits, choose, correlations, frontier
+from gpnas.portfolio import Choice, Limits, choose, correlations, ensemble_psnr, frontier
 
 
 def residual_images(n: int = 7, images: int = 3, pixels: int = 400, seed: int = 0) -> torch.Tensor:
@@ -45,19 +45,72 @@ def test_heterogeneity_beats_individual_quality() -> None:
     assert set(choose(products(residuals), 2).members) == {0, 2}
 
 
-def test_convex_weights_equal_a_general_solver() -> None:
-    gram = products(residual_images())
-    choice = choose(gram, 3, convex=True)
-    members = gram[:, list(choice.members)][:, :, list(choice.members)].numpy()
-    solved = minimize(
-        lambda w: np.mean([np.log(w @ product @ w) for product in members]),
-        np.full(3, 1 / 3),
-        bounds=[(0, 1)] * 3,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
-        options={"ftol": 1e-14},
+def solved(gram: torch.Tensor, least: float = 0.0) -> tuple[np.ndarray, float]:
+    """Weights of all networks and their mean PSNR by SciPy's SLSQP."""
+    images, k = gram.numpy(), gram.shape[1]
+
+    def loss(w: np.ndarray) -> float:
+        return float(np.mean([10 * np.log10(w @ product @ w) for product in images]))
+
+    def slopes(w: np.ndarray) -> np.ndarray:
+        each = [20 / np.log(10) * (product @ w) / (w @ product @ w) for product in images]
+        return np.asarray(np.mean(each, axis=0))
+
+    result = minimize(
+        loss,
+        np.full(k, 1 / k),
+        jac=slopes,
+        bounds=[(least, 1)] * k,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": lambda w: np.ones(k)},
+        options={"ftol": 1e-15, "maxiter": 500},
     )
-    np.testing.assert_allclose(choice.weights, solved.x, atol=1e-4)
-    assert choice.psnr == pytest.approx(-10 / np.log(10) * solved.fun, abs=1e-6)
+    return result.x, -result.fun
+
+
+def in_order(choice: Choice) -> list[float]:
+    return [weight for _, weight in sorted(zip(choice.members, choice.weights, strict=True))]
+
+
+@pytest.mark.parametrize("common", [0.5, 0.97, 0.99, 0.999, 0.9999])
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+@pytest.mark.parametrize("k", [3, 6])
+def test_convex_weights_equal_a_general_solver(common: float, spread: float, k: int) -> None:
+    """However much of their errors the networks share; some of the weights are none, or the least."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        shared = torch.randn(5, 1, 2000, generator=generator, dtype=torch.float64)
+        own = torch.randn(5, k, 2000, generator=generator, dtype=torch.float64)
+        sizes = 1 + spread * torch.arange(k, dtype=torch.float64)[:, None]
+        gram = products(0.05 * (common**0.5 * shared + (1 - common) ** 0.5 * sizes * own))
+        for least in (0.0, 0.1 / k):
+            choice = choose(gram, k, convex=True, least=least)
+            weights, psnr = solved(gram, least)
+            assert choice.psnr == pytest.approx(psnr, abs=1e-6)
+            np.testing.assert_allclose(in_order(choice), weights, atol=1e-3)
+            found = torch.tensor([in_order(choice)], dtype=torch.float64)
+            told = float(ensemble_psnr(gram, torch.arange(k)[None], found))
+            assert told == pytest.approx(choice.psnr, abs=1e-12)
+
+
+def test_networks_of_which_each_is_best_for_one_image() -> None:
+    """The objective has several hollows then; what is found is as good as any on a grid."""
+    sizes = torch.tensor([[0.1, 1.0, 1.0], [1.0, 0.1, 1.0], [1.0, 1.0, 0.1], [0.1, 0.9, 1.0]])
+    gram = products(residual_images(n=3, images=4) * sizes.double()[:, :, None])
+    steps = torch.arange(0, 201)
+    grid = torch.cartesian_prod(steps, steps)
+    grid = grid[grid.sum(dim=1) <= 200] / 200
+    weights = torch.cat([grid, 1 - grid.sum(dim=1, keepdim=True)], dim=1).double()
+    best = ensemble_psnr(gram, torch.arange(3).expand(len(weights), 3), weights).max()
+    assert choose(gram, 3, convex=True).psnr >= float(best) - 1e-9
+
+
+def test_equal_networks_share_their_weight() -> None:
+    gram = products(residual_images(n=3)[:, [0, 1, 1, 2]])
+    choice = choose(gram, 4, convex=True)
+    weights, psnr = solved(gram[:, [0, 1, 3]][:, :, [0, 1, 3]])
+    assert choice.psnr == pytest.approx(psnr, abs=1e-6)
+    found = in_order(choice)
+    np.testing.assert_allclose([found[0], found[1] + found[2], found[3]], weights, atol=1e-3)
 
 
 def test_a_weighted_average_is_never_worse_than_its_best_member() -> None:
@@ -71,15 +124,9 @@ def test_every_member_keeps_its_least_weight() -> None:
     gram = products(residual_images() * torch.linspace(0.3, 3, 7)[:, None])
     choice = choose(gram, 3, convex=True, least=0.1)
     assert min(choice.weights) == pytest.approx(0.1, abs=1e-6)
-    members = gram[:, list(choice.members)][:, :, list(choice.members)].numpy()
-    solved = minimize(
-        lambda w: np.mean([np.log(w @ product @ w) for product in members]),
-        np.full(3, 1 / 3),
-        bounds=[(0.1, 1)] * 3,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
-        options={"ftol": 1e-14},
-    )
-    np.testing.assert_allclose(choice.weights, solved.x, atol=1e-4)
+    members = sorted(choice.members)
+    weights, _ = solved(gram[:, members][:, :, members], 0.1)
+    np.testing.assert_allclose(in_order(choice), weights, atol=1e-4)
     equal = choose(gram, 3, convex=True, least=1 / 3)
     assert equal.psnr == pytest.approx(choose(gram, 3).psnr, abs=1e-12)
     with pytest.raises(ValueError, match="`0 <= least <= 1/k` must hold"):
@@ -107,9 +154,9 @@ def test_the_weights_of_two_are_those_of_the_closed_form() -> None:
         weight = min(1.0, max(0.0, (g22 - g12) / (g11 + g22 - 2 * g12)))
         choice = choose(gram, 2, convex=True)
         found = choice.weights[choice.members.index(0)]
-        assert found == pytest.approx(weight, abs=1e-3)
+        assert found == pytest.approx(weight, abs=1e-6)
         mse = weight**2 * g11 + 2 * weight * (1 - weight) * g12 + (1 - weight) ** 2 * g22
-        assert choice.psnr == pytest.approx(-10 * np.log10(mse), abs=1e-5)
+        assert choice.psnr == pytest.approx(-10 * np.log10(mse), abs=1e-9)
 
 
 COSTS = torch.tensor([[3.0, 1.0], [1.0, 5.0], [4.0, 1.0], [1.5, 2.0], [5.0, 9.0], [2.6, 6.0], [0.9, 3.0]])
