@@ -12,9 +12,9 @@ that what else it does strikes all; medians, and the median of the ratios within
 order statistics, 95 % or more. MONAI is installed as
 `experiments/requirements-peers.txt` says.
 
-Memory: one small network and no self-ensemble; each image in a process of its own, whose greatest resident
-size the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads rows of 8 bits as
-they are made and lets finished ones of 8 bits go; the files go through `gpnas upscale`.
+Memory: one small network and no self-ensemble, and three with it; each image in a process of its own, whose
+greatest resident size the kernel saw (VmHWM). `upscale` holds LR and SR as float32; `upscale_rows` reads rows
+of 8 bits as they are made and lets finished ones of 8 bits go; the files go through `gpnas upscale`.
 
 Large: an image that does not fit a batch by far, put together of photographs that scikit-image brings,
 from disk to disk in the same way, beside a small one of the same kind. Its files lie in a temporary folder
@@ -162,16 +162,19 @@ def one_image(way: str, side: int, overlap: int) -> None:
     else:
         from gpnas.cli import main as gpnas
 
-        source, target = way.split()
-        options = ["--tile", str(TILE), "--overlap", str(overlap), "--no-self-ensemble", "--json"]
-        assert gpnas(["upscale", "bundle", f"{side}.{source}", "-o", f"sr.{target}", *options]) == 0
+        source, target, *all_levels = way.split()
+        options = ["--tile", str(TILE), "--overlap", str(overlap), "--json"]
+        options += ["--drop-outlier"] if all_levels else ["--no-self-ensemble"]
+        bundle = "bundle-of-three" if all_levels else "bundle"
+        assert gpnas(["upscale", bundle, f"{side}.{source}", "-o", f"sr.{target}", *options]) == 0
     print(before, resident(), time.perf_counter() - begun, flush=True)
 
 
-def small_bundle() -> None:
-    """Of the small network, in the working folder."""
-    network = build("drn", SCALE, **SMALL)
-    member = Member(Architecture("drn", SMALL), network.state_dict(), 1.0, {}, None)
+def small_bundle(name: str = "bundle", count: int = 1) -> None:
+    """Of so many small networks, in the working folder."""
+    architecture = Architecture("drn", SMALL)
+    networks = [build("drn", SCALE, **SMALL) for _ in range(count)]
+    members = [Member(architecture, each.state_dict(), 1 / count, {}, None) for each in networks]
     described: dict[str, Any] = {
         "recipe": {},
         "data": {"fingerprint": "0", "validation": ""},
@@ -179,12 +182,13 @@ def small_bundle() -> None:
         "machine": {},
     }
     metrics = {"bicubic": 20.0, "best": 20.0, "ensemble": 20.0}
-    write_bundle(Path("bundle"), [member], scale=SCALE, metrics=metrics, seed=0, **described)
+    write_bundle(Path(name), members, scale=SCALE, metrics=metrics, seed=0, **described)
 
 
 def prepare() -> None:
     """The small network's bundle and smooth images, in the working folder."""
     small_bundle()
+    small_bundle("bundle-of-three", 3)
     generator = np.random.default_rng(0)
     for side in MEMORY_SIDES:
         rough = generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
@@ -264,6 +268,7 @@ def memory() -> Iterator[str]:
     )
     ways = [("upscale", 24), ("upscale_rows", 24), ("upscale_rows", 60)]
     ways += [("png png", 24), ("png png", 60), ("jpg tif", 24), ("jpg jpg", 24)]
+    ways += [("png png all", 60)]
     with tempfile.TemporaryDirectory() as folder:
         measured(folder, "prepare")
         for way, overlap in ways:
@@ -273,7 +278,8 @@ def memory() -> Iterator[str]:
                 before, peak = (each / 2**20 for each in told[:2])
                 images = 12 * side**2 * (1 + SCALE**2) / 2**20 if way == "upscale" else 0
                 least = least or peak - images
-                name = f"`{way}`" if " " not in way else "`gpnas upscale`, {} to {}".format(*way.split())
+                name = f"`{way}`" if " " not in way else "`gpnas upscale`, {} to {}".format(*way.split()[:2])
+                name += ", three networks, ×8, `--drop-outlier`" if way.endswith("all") else ""
                 numbers = f"{before:.0f} | {peak:.0f} | {images:.0f} | {peak - images:.0f}"
                 yield f"| {name} | {overlap} | {side}×{side} | {numbers} | {(peak - images) / least:.2f} |"
 

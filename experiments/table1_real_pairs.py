@@ -260,6 +260,7 @@ def main() -> None:
     first: list[str] = []
     second: list[str] = []
     pools: list[str] = []
+    steps: list[str] = []
     for scale in arguments.scales:
         kept = work / f"x{scale}.json"
         if kept.exists():
@@ -270,8 +271,9 @@ def main() -> None:
             )
             pool = found(work, scale, arguments.trials, pairs)
             run = trained(work, scale, pool, arguments.steps, pairs)
-            scores = judged(run, pool, scale, pairs)
+            scores = judged(run, pool, scale, pairs) | {"steps": arguments.steps}
             kept.write_text(json.dumps(scores))
+        steps.append(f"{scores['steps']:,} at ×{scale}")
         rows = rows_of(scale, scores)
         first += rows[0]
         second += rows[1]
@@ -286,7 +288,7 @@ def main() -> None:
         f"{processor()}, one thread a training; {versions(('gpnas', 'torch', 'ray'))}; {date.today()}.",
         "",
         f"City100, 80 pairs to train on, 20 to validate. Searches of {arguments.trials} trials of 250 steps; "
-        f"final trainings of {arguments.steps} steps (8 patches of {LR_PATCH}×{LR_PATCH} LR pixels, L1 + "
+        f"final trainings of {', '.join(steps)} steps (8 patches of {LR_PATCH}×{LR_PATCH} LR pixels, L1 + "
         "MS-SSIM, averaged weights). PSNR in dB and SSIM on RGB, means over the validation images, on "
         "some of which the searches were judged too. Over the best alone: mean and 95 % bootstrap "
         f"interval over images. Weighed: convex weights, fitted to {FOLDS - 1} of {FOLDS} folds of the "

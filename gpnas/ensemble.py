@@ -16,7 +16,7 @@ from torch import nn
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
 from gpnas_trainers import build
-from gpnas_trainers.cost import parameters
+from gpnas_trainers.cost import has_parameters
 from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.pairs import SUFFIXES, PairsError
@@ -34,10 +34,10 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
     for member in bundle.members:
         try:
             # before anything is built: a crafted manifest may name sizes that exhaust the memory
-            due = parameters(member.architecture.family, bundle.scale, **member.architecture.axes)
             given = sum(tensor.numel() for tensor in member.state.values())
-            if due != given:
-                raise ValueError(f"{due} numbers are due and {given} given")
+            architecture = member.architecture
+            if not has_parameters(given, architecture.family, bundle.scale, **architecture.axes):
+                raise ValueError(f"it has not the {given} numbers that are given")
             network = build(member.architecture.family, bundle.scale, **member.architecture.axes)
             network.load_state_dict(dict(member.state), strict=True)
         except (TypeError, ValueError, RuntimeError) as error:

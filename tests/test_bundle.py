@@ -446,8 +446,8 @@ def broken(**changes: Any) -> Member:
 @pytest.mark.parametrize(
     ("members", "extras", "says"),
     [
-        ([broken(state={"w": torch.tensor([1.0, float("nan")])})], {}, "`w` of drn:features=4"),
-        ([broken(state={"w": torch.zeros(2, dtype=torch.complex128)})], {}, "must have a safetensors form"),
+        ([broken(state={"w": torch.tensor([1.0, float("nan")])})], {}, "`w` holds NaN"),
+        ([broken(state={"w": torch.zeros(2, dtype=torch.complex128)})], {}, "`w` is complex128"),
         ([broken(state={})], {}, "`members.0.parameters`"),
         ([broken(weight=0.7)], {}, "must sum to 1, but sum to 0.7"),
         ([broken(weight=float("nan"))], {}, "plain JSON values"),
@@ -718,18 +718,41 @@ def test_manifests_that_are_no_json_object_are_refused(tmp_path: Path, text: byt
     assert "manifest.json" in refusal(bundle)
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (torch.full((112,), float("nan")), "must be finite"),
+        (
+            torch.ones(112, dtype=torch.bool),
+            "bfloat16, int64, but `head.weight` is bool",
+        ),
+        (torch.ones(112, dtype=torch.int8), "`head.weight` is int8"),
+        (torch.ones(112, dtype=torch.complex64), "is complex64"),
+        (torch.ones(112).to(torch.float8_e5m2), "is float8_e5m2"),
+    ],
+)
+def test_weights_that_are_no_finite_floats_are_refused(tmp_path: Path, weights: Tensor, said: str) -> None:
     from safetensors.torch import save
 
     bundle = write(tmp_path / "bundle")
-    content = save({"head.weight": torch.full((112,), float("nan"))})
+    content = save({"head.weight": weights})
     (bundle / "network-1.safetensors").write_bytes(content)
 
     def match(manifest: dict[str, Any]) -> None:
         manifest["members"][0] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
     forge(bundle, match)
-    assert "must be finite" in refusal(bundle)
+    assert said in refusal(bundle)
+
+
+@pytest.mark.parametrize("size", [10**13, 10**18, 10**30])
+@pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
+def test_no_room_is_made_for_sizes_that_a_manifest_makes_up(tmp_path: Path, name: str, size: int) -> None:
+    bundle = write(tmp_path / "bundle")
+    forge(bundle, lambda manifest: manifest["members"][0].update(bytes=size))
+    if name != "bundle":
+        shutil.make_archive(str(bundle), "zip", bundle)
+    assert "network-1.safetensors has changed" in refusal(tmp_path / name)
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: its options are frozen, its errors are one line, its JSON is pure."""
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from gpnas.bundle import Member, write_bundle
 from gpnas.cli import main, parser
+from gpnas.cli.console import plain
 from gpnas.records import Architecture
 from gpnas_trainers import build
 
@@ -183,6 +186,16 @@ def test_pairs_that_do_not_fit_the_scale_are_refused(
     assert captured.out == ""
     assert "they fit scale 3" in captured.err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_that_others_wrote_commands_the_terminal() -> None:
+    """Escape sequences in seven bits and in eight, and characters that move the cursor."""
+    console = Console(file=io.StringIO(), force_terminal=True, highlight=False)
+    console.print(plain("a\x1b[31mb\x9b2Jc\rd\be\x7f[bold]f[/]\n\tg"))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert shown.split("\n")[0] == r"a\x1b[31mb\x9b2Jc\x0dd\x08e\x7f[bold]f[/]"
+    assert "\x1b" not in shown
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -210,9 +210,21 @@ def test_outputs_never_overwrite_each_other(tmp_path: Path, pairs: Path) -> None
         upscale_files(bundle(tmp_path), inputs, tmp_path / "out.png")
 
 
-def test_a_manifest_that_names_giants_builds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "axes"),
+    [
+        ("drn", {"features": 4096, "blocks": 100, "stages": 3}),
+        ("drn", {"features": 10**30, "blocks": 1, "stages": 1}),
+        ("drn", {"features": 4, "blocks": 10**12, "stages": 1}),
+        ("drn", {"features": 4, "blocks": 1, "stages": 10**12}),
+        ("rcan", {"features": 4, "groups": 10**12, "blocks": 10**12}),
+        ("dual_regression", {"features": 1, "blocks": 10**12}),
+    ],
+)
+def test_a_manifest_that_names_giants_builds_nothing(
+    tmp_path: Path, family: str, axes: dict[str, int]
+) -> None:
     made = bundle(tmp_path)
-    giant = Architecture("drn", {"features": 4096, "blocks": 100, "stages": 3})
-    members = (Member(giant, made.members[0].state, 1.0, {}, None),)
-    with pytest.raises(BundleError, match="weights must fit their architecture"):
+    members = (Member(Architecture(family, axes), made.members[0].state, 1.0, {}, None),)
+    with pytest.raises(BundleError, match="weights must fit their architecture, but it has not the"):
         load_networks(Bundle(made.manifest, members))

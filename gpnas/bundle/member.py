@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from gpnas.bundle.manifest import Manifest
 from gpnas.records import Architecture
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
+"""Types of weights, and of what networks count."""
+
+
+def check_weights(state: Mapping[str, Tensor]) -> None:
+    """Raises a `ValueError` that says what is wrong with a network's numbers, as a rule and a value."""
+    for key, tensor in state.items():
+        if tensor.dtype not in DTYPES:
+            kinds = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
+            raise ValueError(f"must be of {kinds}, but `{key}` is {str(tensor.dtype).removeprefix('torch.')}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"must be finite, but `{key}` holds NaN or infinity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +31,7 @@ class Member:
 
     architecture: Architecture
     state: Mapping[str, Tensor]
-    """The network's state dictionary; finite values."""
+    """The network's state dictionary; finite values of one of `DTYPES`."""
     weight: float
     """Its share of the average, in [0, 1]; the members' weights sum to 1."""
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -33,7 +33,7 @@ from gpnas.bundle.manifest import (
     parse_manifest,
     sums,
 )
-from gpnas.bundle.member import Bundle, Member, Picture
+from gpnas.bundle.member import Bundle, Member, Picture, check_weights
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 
@@ -179,9 +179,10 @@ def _weights(path: Path, name: str, content: bytes) -> dict[str, torch.Tensor]:
     except (SafetensorError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise BundleError(f"{path}: {name} must be a safetensors file, but {reason}; {_AGAIN}") from None
-    for key, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise BundleError(f"{path}: weights must be finite, but `{key}` of {name} is not; export another")
+    try:
+        check_weights(state)
+    except ValueError as error:
+        raise BundleError(f"{path}: {name}: weights {error}; export another") from None
     return state
 
 
@@ -232,9 +233,11 @@ def _reader(path: Path) -> Read:
         # the flags again, since what lies there may have been exchanged meanwhile
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
                 raise OSError(f"{path.name} is no plain file")
-            return file.read(limit + 1)
+            # room for so much is made at once: as much as there is, whatever a manifest asks for
+            return file.read(min(limit, found.st_size) + 1)
 
     return read
 
@@ -271,6 +274,6 @@ def _entry_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Read:
         if entry.flag_bits & 0x1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise NotImplementedError(f"{entry.filename} is encrypted or compressed in a rare way")
         with archive.open(entry) as file:
-            return file.read(limit + 1)
+            return file.read(min(limit, entry.file_size) + 1)
 
     return read

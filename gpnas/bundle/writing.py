@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save
@@ -23,7 +22,7 @@ from safetensors.torch import save
 from gpnas.bundle.card import model_card
 from gpnas.bundle.licensing import checked_licence, known_licence
 from gpnas.bundle.manifest import LICENCE, MANIFEST, PICTURE, README, SUMS, VERSION, Manifest, explain, sums
-from gpnas.bundle.member import Member, Picture
+from gpnas.bundle.member import Member, Picture, check_weights
 from gpnas.bundle.reading import is_bundle, is_zip
 from gpnas.errors import BundleError
 
@@ -183,15 +182,12 @@ def _checked(path: Path, document: Mapping[str, Any]) -> Manifest:
 
 
 def _weights(path: Path, member: Member) -> bytes:
-    state = {}
-    for name, tensor in member.state.items():
-        if not torch.isfinite(tensor).all():
-            raise BundleError(
-                f"{path}: weights must be finite, but `{name}` of {member.architecture} holds NaN or "
-                "infinity; leave this network out"
-            )
-        # tensors that share memory, or lie in another order, have no written form
-        state[name] = tensor.detach().cpu().contiguous().clone()
+    try:
+        check_weights(member.state)
+    except ValueError as error:
+        raise BundleError(f"{path}: {member.architecture}: weights {error}; leave this network out") from None
+    # tensors that share memory, or lie in another order, have no written form
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in member.state.items()}
     try:
         return bytes(save(state))
     except (SafetensorError, ValueError, KeyError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,10 +24,13 @@ log = Console(stderr=True, highlight=False, soft_wrap=True)
 # a pipe has no width of its own: wide enough that no table is cut
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that a terminal would obey, but for tabs and ends of lines."""
+
 
 def plain(text: object) -> str:
-    """Text as it is: brackets in it are not markup."""
-    return escape(str(text))
+    """Text as it is: brackets in it are not markup, and nothing in it commands the terminal."""
+    return escape(CONTROLS.sub(lambda found: rf"\x{ord(found[0]):02x}", str(text)))
 
 
 @contextmanager

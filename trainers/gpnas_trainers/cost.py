@@ -12,6 +12,7 @@ from itertools import accumulate
 from operator import mul
 from typing import Any, NamedTuple
 
+from gpnas_trainers import check
 from gpnas_trainers.blocks import factors
 
 BYTES = 4
@@ -35,11 +36,26 @@ def parameters(family: str, scale: int, **axes: Any) -> int:
     Raises:
         ValueError: the family is unknown, or has no such scale.
     """
-    # a dead attention or mean shift costs parameters all the same, so all layers are listed
-    return sum(
-        each.inputs * each.outputs * each.kernel**2 + each.outputs * each.bias
-        for each in _convolutions(family, scale, axes)
-    )
+    return sum(_numbers(family, scale, axes))
+
+
+def has_parameters(count: int, family: str, scale: int, **axes: Any) -> bool:
+    """Whether an architecture has so many `parameters`; those beyond them are not counted, and may be any.
+
+    Args:
+        count: weights and biases.
+        family, scale, axes: as `parameters`.
+
+    Raises:
+        ValueError: as `build`.
+    """
+    check(family, scale, **axes)
+    so_far = 0
+    for each in _numbers(family, scale, axes):
+        so_far += each
+        if so_far > count:
+            return False
+    return so_far == count
 
 
 def gmacs(family: str, scale: int, lr_height: int, lr_width: int, **axes: Any) -> float:
@@ -216,6 +232,13 @@ class _Convolution(NamedTuple):
     scaled_resolution: int = 1
     stride: int = 1
     bias: bool = True
+
+
+def _numbers(family: str, scale: int, axes: dict[str, Any]) -> Iterator[int]:
+    """Weights and biases of each layer."""
+    # a dead attention or mean shift costs parameters all the same, so all layers are listed
+    for each in _convolutions(family, scale, axes):
+        yield each.inputs * each.outputs * each.kernel**2 + each.outputs * each.bias
 
 
 def _convolutions(family: str, scale: int, axes: dict[str, Any]) -> Iterator[_Convolution]:
