@@ -162,10 +162,12 @@ def one_image(way: str, side: int, overlap: int) -> None:
     else:
         from gpnas.cli import main as gpnas
 
-        source, target, *all_levels = way.split()
+        source, target, *levels = way.split()
         options = ["--tile", str(TILE), "--overlap", str(overlap), "--json"]
-        options += ["--drop-outlier"] if all_levels else ["--no-self-ensemble"]
-        bundle = "bundle-of-three" if all_levels else "bundle"
+        options += (
+            {"three": [], "outlier": ["--drop-outlier"]}[levels[0]] if levels else ["--no-self-ensemble"]
+        )
+        bundle = "bundle-of-three" if levels else "bundle"
         assert gpnas(["upscale", bundle, f"{side}.{source}", "-o", f"sr.{target}", *options]) == 0
     print(before, resident(), time.perf_counter() - begun, flush=True)
 
@@ -268,7 +270,7 @@ def memory() -> Iterator[str]:
     )
     ways = [("upscale", 24), ("upscale_rows", 24), ("upscale_rows", 60)]
     ways += [("png png", 24), ("png png", 60), ("jpg tif", 24), ("jpg jpg", 24)]
-    ways += [("png png all", 60)]
+    ways += [("png png three", 60), ("png png outlier", 60)]
     with tempfile.TemporaryDirectory() as folder:
         measured(folder, "prepare")
         for way, overlap in ways:
@@ -279,7 +281,8 @@ def memory() -> Iterator[str]:
                 images = 12 * side**2 * (1 + SCALE**2) / 2**20 if way == "upscale" else 0
                 least = least or peak - images
                 name = f"`{way}`" if " " not in way else "`gpnas upscale`, {} to {}".format(*way.split()[:2])
-                name += ", three networks, ×8, `--drop-outlier`" if way.endswith("all") else ""
+                name += ", three networks, ×8" if way.endswith(("three", "outlier")) else ""
+                name += ", `--drop-outlier`" if way.endswith("outlier") else ""
                 numbers = f"{before:.0f} | {peak:.0f} | {images:.0f} | {peak - images:.0f}"
                 yield f"| {name} | {overlap} | {side}×{side} | {numbers} | {(peak - images) / least:.2f} |"
 

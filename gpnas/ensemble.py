@@ -6,9 +6,11 @@ tile's centre, eight flips and transposes of each tile.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -22,6 +24,8 @@ from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.pairs import SUFFIXES, PairsError
 from gpnas_trainers.pairs.large_reading import reading
 from gpnas_trainers.pairs.large_writing import bits_of, writing
+
+Average = Literal["weights", "plain"]
 
 
 def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn.Module]:
@@ -49,6 +53,11 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
     return networks
 
 
+def weights_of(bundle: Bundle, average: Average) -> list[float]:
+    """Of the networks in their average."""
+    return [member.weight if average == "weights" else 1 / len(bundle.members) for member in bundle.members]
+
+
 def default_device() -> torch.device:
     """The first GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,6 +68,7 @@ def upscale_files(
     inputs: Sequence[Path],
     output: Path,
     *,
+    average: Average = "weights",
     tile: int | tuple[int, ...] = 120,
     overlap: int | None = None,
     blend: Blend = "distance",
@@ -77,6 +87,7 @@ def upscale_files(
         bundle: with its weights.
         inputs: images, and folders of images.
         output: a file for a single image, else a folder, which is made; files in it are PNG.
+        average: `weights`, the bundle's, or `plain`, all equal.
         tile, overlap, blend, self_ensemble, drop_outlier, precision: as the fields of
             `gpnas_trainers.infer.Levels`.
         progress: called with the image's name, tiles done and all.
@@ -86,10 +97,10 @@ def upscale_files(
         Each input file with what was written for it.
 
     Raises:
-        DataError: no input, two inputs with one output, levels that break a rule, or an image that
-            cannot be read or written; the other images are written all the same.
+        DataError: no input, two inputs with one output, an output that is an input, levels that break a
+            rule, or an image that cannot be read or written; the other images are written all the same.
     """
-    weights = [member.weight for member in bundle.members]
+    weights = weights_of(bundle, average)
     try:
         levels = Levels(tile, overlap, blend, self_ensemble, drop_outlier, precision)
         shares(len(weights), weights, drop_outlier)
@@ -146,7 +157,7 @@ def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     if not files:
         raise DataError(f"{inputs[0]}: must hold images ({', '.join(SUFFIXES)}), but holds none")
     if len(files) == 1 and not inputs[0].is_dir() and output.suffix and not output.is_dir():
-        return [(files[0], output)]
+        return _apart([(files[0], output)])
     if output.suffix.lower() in SUFFIXES:
         raise DataError(f"{output}: must be a folder, since there are {len(files)} images")
     taken: dict[Path, Path] = {}
@@ -157,4 +168,25 @@ def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
                 f"{target}: every image must have its own name, but {taken[target]} and {path} share it"
             )
         taken[target] = path
-    return [(path, target) for target, path in taken.items()]
+    return _apart([(path, target) for target, path in taken.items()])
+
+
+def _apart(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """The pairs, unless a target is one of the images, by whatever name."""
+    images = {(found.st_dev, found.st_ino): path for path, _ in pairs for found in _found(path)}
+    for _, target in pairs:
+        for found in _found(target):
+            if (found.st_dev, found.st_ino) in images:
+                source = images[found.st_dev, found.st_ino]
+                raise DataError(
+                    f"{target}: a result must not replace an image, but this is {source}; "
+                    "choose another output"
+                )
+    return pairs
+
+
+def _found(path: Path) -> list[os.stat_result]:
+    try:
+        return [path.stat()]
+    except OSError:  # told when it is opened
+        return []

@@ -40,10 +40,10 @@ OPTIONS = {
     "portfolio": "--json --max-gmacs --max-parameters --top RUN",
     "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "
     "--output --picture --top RUN",
-    "evaluate": "--border --channel --data --json --markdown --no-self-ensemble --no-tiles --overlap "
-    "--self-ensemble --tile --tiles BUNDLE",
+    "evaluate": "--average --blend --border --channel --data --drop-outlier --json --markdown "
+    "--no-self-ensemble --no-tiles --overlap --precision --self-ensemble --tile --tiles BUNDLE",
     "convert": "--json --output BUNDLE NETWORK",
-    "upscale": "--blend --drop-outlier --json --no-self-ensemble --output --overlap --precision "
+    "upscale": "--average --blend --drop-outlier --json --no-self-ensemble --output --overlap --precision "
     "--self-ensemble --tile BUNDLE IN",
 }
 GOLDEN_BUNDLE = Path(__file__).parent / "golden" / "bundle-v1"
@@ -86,9 +86,6 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     bad.write_text("scale: 2\nfamilies:\n  drn: {featuers: 8}\n")
     assert f"{bad}:3: unknown key `families.drn.featuers`" in error(capsys, "space", str(bad))
     assert "bundle" in error(capsys, "evaluate", str(tmp_path / "none"))
-    assert "the folder of the file must exist" in error(
-        capsys, "evaluate", str(GOLDEN_BUNDLE), "--markdown", str(tmp_path / "none" / "table.md")
-    )
     assert str(tmp_path / "none") in error(
         capsys, "search", "--space", "drn", "--data", str(tmp_path / "none"), "--run", str(tmp_path / "run")
     )
@@ -196,6 +193,33 @@ def test_nothing_that_others_wrote_commands_the_terminal() -> None:
     shown = console.file.getvalue()
     assert shown.split("\n")[0] == r"a\x1b[31mb\x9b2Jc\x0dd\x08e\x7f[bold]f[/]"
     assert "\x1b" not in shown
+
+
+def test_an_evaluation_loses_nothing_to_where_it_is_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place that cannot be written to is told before anything is measured; an old file stays until then."""
+    monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
+    small_bundle(tmp_path / "bundle")
+    command = ["evaluate", str(tmp_path / "bundle"), "--no-self-ensemble", "--tile", "48", "--markdown"]
+    for place in ("/proc/table.md", str(tmp_path / "none" / "table.md")):
+        assert f"{place}: must be a file that can be written" in error(capsys, *command, place)
+    table = tmp_path / "table.md"
+    table.write_text("old")
+    assert "at least 3 networks" in error(capsys, *command, str(table), "--drop-outlier")
+    assert table.read_text() == "old"
+    assert main([*command, str(table), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["settings"] | {"tile": 48, "overlap": 24, "average": "weights"} == document["settings"]
+    assert f"| 1 | **{document['rows'][0]['psnr']:.2f}**" in table.read_text()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "-1", "0", "much"])
+def test_limits_are_numbers_above_zero(capsys: pytest.CaptureFixture[str], limit: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["portfolio", "run", "--max-gmacs", limit])
+    assert "--max-gmacs: " in capsys.readouterr().err
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -1,5 +1,6 @@
 """A bundle at work: what it reports and writes is what its networks give, added up by hand."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,28 @@ def test_outputs_never_overwrite_each_other(tmp_path: Path, pairs: Path) -> None
         upscale_files(bundle(tmp_path), inputs, tmp_path / "out")
     with pytest.raises(DataError, match="must be a folder, since there are 2 images"):
         upscale_files(bundle(tmp_path), inputs, tmp_path / "out.png")
+
+
+@pytest.mark.parametrize("way", ["itself", "its folder", "a link", "another name", "the next"])
+def test_a_result_never_replaces_an_image(tmp_path: Path, pairs: Path, way: str) -> None:
+    folder = tmp_path / "photographs"
+    shutil.copytree(pairs / "LRx2", folder)
+    image, link = folder / "0.png", tmp_path / "sr.png"
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    if way == "a link":
+        link.symlink_to(image)
+    elif way == "another name":
+        link.hardlink_to(image)
+    inputs, output = {
+        "itself": ([image], image),
+        "its folder": ([folder], folder),
+        "the next": ([folder / "1.png", image], folder),
+    }.get(way, ([image], link))
+    with pytest.raises(
+        DataError, match=r"a result must not replace an image, but this is .*/\d\.png; choose"
+    ):
+        upscale_files(bundle(tmp_path), inputs, output)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -432,6 +432,8 @@ def test_what_breaks_a_rule_is_one_line(
     assert "but got neither" in error(capsys)
     assert "but got both" in error(capsys, run, "--architecture", "drn:features=4,blocks=1,stages=1")
     assert "must be at most the 3 networks, but got 9" in error(capsys, run, "--top", "9")
+    assert main(["export", run, "--top", "9", "-o", str(tmp_path / "bundle")]) == 1
+    assert "`--top` must be at most the 3 networks, but got 9" in capsys.readouterr().err
     assert "trained at its scale 2, but got 3" in error(capsys, run, "--scale", "3")
     assert "must hold journal.sqlite" in error(capsys, str(tmp_path))
     assert "`learning_rate > 0` must hold, but got 0.0" in error(capsys, run, "--learning-rate", "0")

@@ -231,13 +231,15 @@ def test_bfloat16_is_close_and_not_equal() -> None:
     assert 0 < (exact - half).abs().max() < 0.02
 
 
-def test_pixels_that_are_no_numbers_are_refused_in_half_precision() -> None:
+def test_pixels_that_are_no_numbers_are_refused() -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.full((len(x), 3, 2 * x.shape[2], 2 * x.shape[3]), torch.nan)
 
     with pytest.raises(ValueError, match="Broken must make finite pixels, but in bfloat16 it did not"):
         upscale([Broken()], image(8, 8), 2, precision="bfloat16")
+    with pytest.raises(ValueError, match="Broken must make finite pixels, but in float32 it did not"):
+        upscale([Broken()], image(8, 8), 2)
 
 
 def resident(what: str) -> int:

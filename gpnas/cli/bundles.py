@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gpnas import DataError
-from gpnas.cli.console import add_limits, limits_of, log, out, plain, positive
+from gpnas.cli.console import add_levels, add_limits, limits_of, log, out, plain, positive, replacing
 
 if TYPE_CHECKING:
     from gpnas.evaluation import Evaluation
@@ -43,19 +43,17 @@ def add_commands(command: Callable[..., Any]) -> None:
     evaluate = command("evaluate", _evaluate, "measure a bundle: every network, every pair, all")
     evaluate.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
     evaluate.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
-    evaluate.add_argument("--tile", type=positive, default=120, help="tile side in LR pixels (default: 120)")
-    evaluate.add_argument("--overlap", type=int, default=60, help="LR pixels shared by tiles (default: 60)")
+    add_levels(
+        evaluate,
+        drop_outlier="also measure the average of all, three or more, without the network that is farthest "
+        "from their median at each pixel",
+        self_ensemble="also measure averages over eight flips and transposes",
+    )
     evaluate.add_argument(
         "--tiles",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="also measure with tiles",
-    )
-    evaluate.add_argument(
-        "--self-ensemble",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also measure averages over eight flips and transposes",
     )
     evaluate.add_argument(
         "--channel",
@@ -121,29 +119,33 @@ def _evaluate(options: argparse.Namespace) -> Any:
     from gpnas.bundle import read_bundle
     from gpnas.evaluation import evaluate, evaluation_pairs, to_markdown
 
-    if options.markdown is not None and not options.markdown.parent.is_dir():
-        # told now, and not after minutes of measuring
-        raise DataError(f"{options.markdown}: the folder of the file must exist, but does not; make it first")
     bundle = read_bundle(options.bundle)
-    pairs = evaluation_pairs(bundle, options.data, lambda line: log.print(plain(line)))
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=log, transient=True) as bar:
-        task = bar.add_task("images", total=sum(len(each) for each in pairs))
-        evaluation = evaluate(
-            bundle,
-            pairs,
-            tile=options.tile,
-            overlap=options.overlap,
-            tiles=options.tiles,
-            self_ensemble=options.self_ensemble,
-            channels=options.channel,
-            border=options.border,
-            progress=lambda done, all_: bar.update(
-                task, completed=done, description=f"image {min(int(done) + 1, all_)} of {all_}"
-            ),
-        )
-    if options.markdown is not None:
-        options.markdown.write_text(to_markdown(evaluation), encoding="utf-8")
+    # a place that cannot be written to is told now, and not after minutes of measuring
+    with ExitStack() as open_files:
+        write = open_files.enter_context(replacing(options.markdown)) if options.markdown else None
+        pairs = evaluation_pairs(bundle, options.data, lambda line: log.print(plain(line)))
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=log, transient=True) as bar:
+            task = bar.add_task("images", total=sum(len(each) for each in pairs))
+            evaluation = evaluate(
+                bundle,
+                pairs,
+                tile=options.tile,
+                overlap=options.overlap,
+                blend=options.blend,
+                tiles=options.tiles,
+                self_ensemble=options.self_ensemble,
+                drop_outlier=options.drop_outlier,
+                precision=options.precision,
+                average=options.average,
+                channels=options.channel,
+                border=options.border,
+                progress=lambda done, all_: bar.update(
+                    task, completed=done, description=f"image {min(int(done) + 1, all_)} of {all_}"
+                ),
+            )
+        if write is not None:
+            write(to_markdown(evaluation))
     if options.json:
         return evaluation.to_json()
     _show(evaluation)
@@ -192,7 +194,7 @@ def _show(evaluation: Evaluation) -> None:
         table.add_row(f"[italic]{title}[/]")
         best = max(rows, key=lambda row: row.psnr)
         for row in rows:
-            cells = [row_name(row.networks), *scored(row, "psnr"), *scored(row, "ssim")]
+            cells = [row_name(row), *scored(row, "psnr"), *scored(row, "ssim")]
             table.add_row(
                 *map(plain, (*cells, difference(row.over_best))), style="bold" if row is best else None
             )

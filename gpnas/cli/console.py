@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gpnas.errors import DataError
 
 if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
@@ -54,6 +57,32 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Callable[[str], object]]:
+    """A file that takes its place once the block has ended well; yields what writes its text.
+
+    Raises:
+        DataError: at once, where no such file can be written.
+    """
+    if path.exists() and not path.is_file():  # a pipe, such as /dev/stdout
+        with path.open("w", encoding="utf-8") as file:
+            yield file.write
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        file = temporary.open("w", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{path}: must be a file that can be written, but: {error.strerror}; choose another place"
+        ) from None
+    try:
+        with file:
+            yield file.write
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -112,12 +141,54 @@ def sides(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
+def above_zero(text: str) -> float:
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text}")
+    return number
+
+
+def add_levels(sub: argparse.ArgumentParser, *, drop_outlier: str, self_ensemble: str) -> None:
+    """Options of the ensemble's levels; two commands say differently what two of them do."""
+    sub.add_argument(
+        "--average",
+        choices=("weights", "plain"),
+        default="weights",
+        help="of the networks: with the bundle's weights, or all equal (default: weights)",
+    )
+    sub.add_argument(
+        "--tile",
+        metavar="SIDE[,SIDE...]",
+        type=sides,
+        default=(120,),
+        help="of tiles, in LR pixels; of several, each makes an image, and those are averaged; 0 takes the "
+        "whole image at once (default: 120)",
+    )
+    sub.add_argument("--overlap", type=int, help="LR pixels shared by tiles (default: half of each tile)")
+    sub.add_argument(
+        "--blend",
+        choices=("distance", "gaussian", "constant"),
+        default="distance",
+        help="how a tile's pixels count: by their distance from its centre, or equally (default: distance)",
+    )
+    sub.add_argument(
+        "--self-ensemble", action=argparse.BooleanOptionalAction, default=True, help=self_ensemble
+    )
+    sub.add_argument("--drop-outlier", action="store_true", help=drop_outlier)
+    sub.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the networks; float16 needs a GPU (default: float32)",
+    )
+
+
 def add_limits(sub: argparse.ArgumentParser) -> None:
     """Options of what the networks of a portfolio may cost together."""
     sub.add_argument(
-        "--max-gmacs", type=float, help="of all networks together, at 120×120 LR pixels (default: any)"
+        "--max-gmacs", type=above_zero, help="of all networks together, at 120×120 LR pixels (default: any)"
     )
-    sub.add_argument("--max-parameters", type=float, help="of all networks together (default: any)")
+    sub.add_argument("--max-parameters", type=above_zero, help="of all networks together (default: any)")
 
 
 def add_resources(sub: argparse.ArgumentParser) -> None:

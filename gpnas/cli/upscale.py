@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from gpnas.cli.console import log, out, plain, sides
+from gpnas.cli.console import add_levels, log, out, plain
 
 
 def add_command(command: Callable[..., Any]) -> None:
@@ -18,37 +18,10 @@ def add_command(command: Callable[..., Any]) -> None:
     upscale.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
     upscale.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="images, or folders of them")
     upscale.add_argument("-o", "--output", type=Path, required=True, help="a file, or a folder for several")
-    upscale.add_argument(
-        "--self-ensemble",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="average over eight flips and transposes",
-    )
-    upscale.add_argument(
-        "--tile",
-        metavar="SIDE[,SIDE...]",
-        type=sides,
-        default=(120,),
-        help="of tiles, in LR pixels; of several, each makes an image, and those are averaged; 0 takes the "
-        "whole image at once (default: 120)",
-    )
-    upscale.add_argument("--overlap", type=int, help="LR pixels shared by tiles (default: half of each tile)")
-    upscale.add_argument(
-        "--blend",
-        choices=("distance", "gaussian", "constant"),
-        default="distance",
-        help="how a tile's pixels count: by their distance from its centre, or equally (default: distance)",
-    )
-    upscale.add_argument(
-        "--drop-outlier",
-        action="store_true",
-        help="of three or more networks, leave out at each pixel the one farthest from their median",
-    )
-    upscale.add_argument(
-        "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of the networks; float16 needs a GPU (default: float32)",
+    add_levels(
+        upscale,
+        drop_outlier="of three or more networks, leave out at each pixel the one farthest from their median",
+        self_ensemble="average over eight flips and transposes",
     )
 
 
@@ -63,6 +36,7 @@ def _upscale(options: argparse.Namespace) -> Any:
             bundle,
             options.inputs,
             options.output,
+            average=options.average,
             tile=options.tile,
             overlap=options.overlap,
             blend=options.blend,

@@ -292,6 +292,8 @@ def export(
     with Journal.read(run) as journal:
         storage = storage_of(run, journal.header)
         candidates = finished_candidates(run, journal)
+        if top > len(candidates):
+            raise TrialError(f"{run}: `--top` must be at most the {len(candidates)} networks, but got {top}")
         portfolio = choose_portfolio(run, candidates, top, journal.header["scale"], allowance)
         delivery = journal.result("delivery") or {}
         header = journal.header

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from gpnas.bundle import Bundle
-from gpnas.ensemble import default_device, load_networks
+from gpnas.ensemble import Average, default_device, load_networks, weights_of
 from gpnas.errors import DataError
-from gpnas.evaluation.results import Evaluation
+from gpnas.evaluation.results import DROP_OUTLIER, Evaluation
 from gpnas.evaluation.tabulating import Levels, Subset, tabulate
-from gpnas_trainers.infer import upscale
+from gpnas_trainers import infer
+from gpnas_trainers.infer import Blend, Precision, upscale
+from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.metrics import Channels, psnr, ssim
 from gpnas_trainers.pairs import Camera, PairsError, PairSet, bicubic_upscale, open_pairs, prepare
 
@@ -73,57 +75,72 @@ def evaluate(
     bundle: Bundle,
     pairs: Sequence[PairSet],
     *,
-    tile: int = 120,
-    overlap: int = 60,
+    tile: int | tuple[int, ...] = 120,
+    overlap: int | None = None,
+    blend: Blend = "distance",
     tiles: bool = True,
     self_ensemble: bool = True,
+    drop_outlier: bool = False,
+    precision: Precision = "float32",
+    average: Average = "weights",
     channels: Channels = "rgb",
     border: int = 0,
     progress: Callable[[float, int], None] | None = None,
 ) -> Evaluation:
     """The paper's Table 1 for a bundle: every network alone, every pair, all, beside bicubic.
 
-    No other subsets: k networks make k·(k + 1)/2 + 1 rows of each combination of levels. Each network
+    No other subsets: three or more networks make k·(k + 1)/2 + 1 rows of each combination of levels, two
+    make 3 and one makes 1. Each network
     passes over an image once per combination, and all rows are averages of these outputs: beside the
     images of one pair, memory holds k outputs.
 
     Args:
         bundle: with its weights; of a pair's networks, their weights share out the whole.
         pairs: of the bundle's scale.
-        tile: LR pixels of a tile's side.
-        overlap: LR pixels that neighbouring tiles share.
+        tile, overlap, blend, precision: as the fields of `gpnas_trainers.infer.Levels`.
         tiles: whether rows with tiles are wanted; an image no larger than a tile is one tile.
         self_ensemble: whether rows with self-ensemble are wanted.
+        drop_outlier: whether rows of all networks without the outlier at each pixel are wanted.
+        average: `weights`, the bundle's, or `plain`, all equal.
         channels: `rgb`, or `y` of BT.601 as papers on Set5 and the like report.
         border: HR pixels dropped on each side first.
         progress: called with images done, in fractions too, and all.
 
     Raises:
-        DataError: there is no image, or one is too small for the border and SSIM's window.
+        DataError: there is no image, one is too small for the border and SSIM's window, or levels break
+            a rule.
         BundleError: the bundle's weights do not fit its architectures.
     """
     images = [(each, index) for each in pairs for index in range(len(each))]
     if not images:
         raise DataError("there must be at least one pair to evaluate on, but there is none")
-    if not 0 <= overlap < tile:
-        raise DataError(
-            f"`0 <= overlap < tile` must hold, but got overlap={overlap}, tile={tile}; "
-            "choose a smaller overlap or a larger tile"
+    weights = weights_of(bundle, average)
+    try:
+        how = (
+            infer.Levels(tile, overlap, blend, precision=precision)
+            if tiles
+            else infer.Levels(0, precision=precision)
         )
+        shares(len(weights), weights, drop_outlier)
+    except ValueError as error:
+        raise DataError(str(error)) from None
     networks = load_networks(bundle, default_device())
-    weights = [member.weight for member in bundle.members]
-    subsets = [
-        subset
+    every = tuple(range(len(networks)))
+    # what is averaged, and the level that does it
+    averages: list[tuple[Levels, Subset]] = [
+        ((), subset)
         for size in sorted({1, 2, len(networks)})
-        for subset in itertools.combinations(range(len(networks)), size)
+        for subset in itertools.combinations(every, size)
     ]
+    if drop_outlier:
+        averages.append(((DROP_OUTLIER,), every))
     wanted = [
         levels
         for levels in LEVELS
         if (tiles or "tiles" not in levels) and (self_ensemble or "self_ensemble" not in levels)
     ]
-    # the first column is bicubic's; then come the subsets, once per combination of levels
-    scores = np.empty((len(images), 1 + len(wanted) * len(subsets), 2))
+    # the first column is bicubic's; then come the averages, once per combination of levels
+    scores = np.empty((len(images), 1 + len(wanted) * len(averages), 2))
     for row, (each, index) in enumerate(images):
         lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in each.image(index))
 
@@ -138,22 +155,27 @@ def evaluate(
         try:
             scores[row, 0] = score(bicubic_upscale(lr, bundle.scale))
             column = 1
-            for outputs in _outputs(networks, lr, bundle.scale, wanted, tile, overlap, told):
+            for outputs in _outputs(networks, lr, bundle.scale, wanted, how, told):
                 if outputs is None:  # one tile holds the image: as the same without tiles
-                    scores[row, column : column + len(subsets)] = scores[row, column - len(subsets) : column]
-                    column += len(subsets)
+                    scores[row, column : column + len(averages)] = scores[
+                        row, column - len(averages) : column
+                    ]
+                    column += len(averages)
                     continue
-                for subset in subsets:
-                    scores[row, column] = score(_average(outputs, weights, subset))
+                for dropped, subset in averages:
+                    sr = _without_outlier(outputs, weights) if dropped else _average(outputs, weights, subset)
+                    scores[row, column] = score(sr)
                     column += 1
         except ValueError as error:
             raise DataError(f"{each.names[index]}: {error}; leave this image out") from None
     return tabulate(
         bundle,
         tuple(each.names[index] for each, index in images),
-        [(levels, subset) for levels in wanted for subset in subsets],
+        [(levels + dropped, subset) for levels in wanted for dropped, subset in averages],
         scores,
-        {"channels": channels, "border": border, "tile": tile, "overlap": overlap},
+        weights,
+        {"channels": channels, "border": border, "average": average, "precision": precision}
+        | (_tiling(how) if tiles else {}),
     )
 
 
@@ -162,15 +184,14 @@ def _outputs(
     lr: Tensor,
     scale: int,
     wanted: Sequence[Levels],
-    tile: int,
-    overlap: int,
+    how: infer.Levels,
     told: Callable[[float], None],
 ) -> Iterator[list[Tensor] | None]:
     """What each network makes of an image, for each combination of levels.
 
     None where the combination before it, which has no tiles, gives the same.
     """
-    one_tile = max(lr.shape[1:]) <= tile
+    one_tile = max(lr.shape[1:]) <= min(how.sides)
     # tiles with half overlap are about four times the image
     costs = [
         (8 if "self_ensemble" in levels else 1) * ((0 if one_tile else 4) if "tiles" in levels else 1)
@@ -187,8 +208,10 @@ def _outputs(
                 [network],
                 lr,
                 scale,
-                tile=tile if "tiles" in levels else 0,
-                overlap=overlap,
+                tile=how.sides if "tiles" in levels else 0,
+                overlap=how.overlap if "tiles" in levels else None,
+                blend=how.blend,
+                precision=how.precision,
                 self_ensemble="self_ensemble" in levels,
                 progress=lambda done, of, spent=spent, cost=cost: told((spent + cost * done / of) / every),  # type: ignore[misc]
             )
@@ -197,11 +220,28 @@ def _outputs(
         yield outputs
 
 
+def _tiling(how: infer.Levels) -> dict[str, Any]:
+    overlaps = [how.overlap_of(side) for side in how.sides]
+    several = len(overlaps) > 1
+    return {
+        "tile": list(how.sides) if several else how.sides[0],
+        "overlap": overlaps if several else overlaps[0],
+        "blend": how.blend,
+    }
+
+
+def _without_outlier(outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    used = [place for place, weight in enumerate(weights) if weight > 0]
+    return infer.without_outlier(
+        torch.stack([outputs[place] for place in used]), [weights[place] for place in used]
+    )
+
+
 def _average(outputs: Sequence[Tensor], weights: Sequence[float], subset: Subset) -> Tensor:
     """Weighed as in the bundle; members without weight among themselves count equally."""
     given = torch.tensor([weights[index] for index in subset])
-    shares = given / given.sum() if given.sum() > 0 else torch.full_like(given, 1 / len(subset))
+    parts = given / given.sum() if given.sum() > 0 else torch.full_like(given, 1 / len(subset))
     average = torch.zeros_like(outputs[0])
-    for index, share in zip(subset, shares.tolist(), strict=True):
-        average.add_(outputs[index], alpha=share)
+    for index, part in zip(subset, parts.tolist(), strict=True):
+        average.add_(outputs[index], alpha=part)
     return average

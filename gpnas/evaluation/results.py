@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -12,6 +12,8 @@ from gpnas.records import Architecture
 Interval = tuple[float, float]
 NETWORKS = "networks"
 """The level that averages several networks."""
+DROP_OUTLIER = "drop_outlier"
+"""The level that leaves one of them out at each pixel."""
 DIGITS = {"psnr": 2, "ssim": 4}
 """After the point, as the paper prints them; ranks are of what is printed."""
 
@@ -41,7 +43,7 @@ class Row:
     """Places in the bundle, from 1; none of the bicubic row."""
     members: tuple[Architecture, ...]
     levels: tuple[str, ...]
-    """Of `networks` (an average of several), `tiles`, `self_ensemble`."""
+    """Of `networks` (an average of several), `tiles`, `self_ensemble`, `drop_outlier`."""
     psnr: float
     """Mean over images in dB."""
     ssim: float
@@ -120,16 +122,17 @@ class Evaluation:
         }
 
     def by_levels(self) -> Iterator[tuple[str, list[Row]]]:
-        """The rows of each combination of levels besides the average of networks, with its name."""
+        """The rows of each combination of levels besides what is done to networks, with its name."""
         for levels, rows in groupby(
-            self.rows, lambda row: [each for each in row.levels if each != "networks"]
+            self.rows, lambda row: [each for each in row.levels if each not in (NETWORKS, DROP_OUTLIER)]
         ):
             yield " and ".join(each.replace("_", "-") for each in levels) or "networks alone", list(rows)
 
 
-def row_name(networks: Sequence[int]) -> str:
+def row_name(row: Row) -> str:
     """`1 + 2` for the average of the bundle's first two networks."""
-    return " + ".join(map(str, networks))
+    dropped = ", outlier dropped" if DROP_OUTLIER in row.levels else ""
+    return " + ".join(map(str, row.networks)) + dropped
 
 
 def measured(evaluation: Evaluation) -> str:
@@ -182,7 +185,7 @@ def to_markdown(evaluation: Evaluation) -> str:
         lines += ["|---|---:|---|---:|---|---|"]
         best = {name: max(round(getattr(row, name), DIGITS[name]) for row in rows) for name in DIGITS}
         for row in (evaluation.bicubic, *rows):
-            cells = [row_name(row.networks) or "bicubic"]
+            cells = [row_name(row) or "bicubic"]
             for name, digits in DIGITS.items():
                 mean, interval = scored(row, name)
                 bold = bool(row.networks) and round(getattr(row, name), digits) == best[name]

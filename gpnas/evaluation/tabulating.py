@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpnas.bundle import Bundle
-from gpnas.evaluation.results import DIGITS, Difference, Evaluation, Interval, Row
+from gpnas.evaluation.results import DIGITS, DROP_OUTLIER, Difference, Evaluation, Interval, Row
 from gpnas.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED, bootstrap_intervals, ranks
 
 Levels = tuple[str, ...]
@@ -23,6 +23,7 @@ def tabulate(
     names: tuple[str, ...],
     methods: Sequence[Method],
     scores: NDArray[np.float64],  # (images, 1 + methods, 2)
+    weights: Sequence[float],
     settings: Mapping[str, Any],
 ) -> Evaluation:
     """The table of a bundle.
@@ -32,6 +33,7 @@ def tabulate(
         names: of the images.
         methods: what was measured besides bicubic.
         scores: PSNR in dB and SSIM; bicubic's in column 0, each method's in the next.
+        weights: of the networks in their average.
         settings: how they were measured, as JSON.
     """
     means = scores.mean(axis=0)
@@ -61,7 +63,7 @@ def tabulate(
         scale=bundle.scale,
         names=names,
         architectures=tuple(member.architecture for member in bundle.members),
-        weights=tuple(member.weight for member in bundle.members),
+        weights=tuple(weights),
         bicubic=row(0, (), ()),
         rows=tuple(row(column, *method) for column, method in enumerate(methods, start=1)),
         settings={
@@ -92,7 +94,7 @@ def _best_single(methods: Sequence[Method], means: NDArray[np.float64]) -> list[
     for column, (levels, subset) in enumerate(methods, start=1):
         if len(subset) == 1 and (levels not in best or means[column, 0] > means[best[levels], 0]):
             best[levels] = column
-    return [0, *(best[levels] for levels, _ in methods)]
+    return [0, *(best[tuple(each for each in levels if each != DROP_OUTLIER)] for levels, _ in methods)]
 
 
 def _places(methods: Sequence[Method], means: NDArray[np.float64]) -> dict[int, tuple[int, int]]:

@@ -76,15 +76,15 @@ def outputs_of(
     A batch that a GPU has no memory for goes in halves.
 
     Raises:
-        ValueError: a network's output has another size, or is not finite in half precision.
+        ValueError: a network's output has another size, or is not finite.
         torch.OutOfMemoryError: even a single tile does not fit; the message says what to do.
     """
     for member in members:
         output = _in_halves(partial(_forward, member, scale, precision), tiles).to(dtype)
-        if precision != "float32" and not output.isfinite().all():
+        if not output.isfinite().all():
             raise ValueError(
                 f"{type(member.network).__name__} must make finite pixels, but in {precision} it did not; "
-                "choose float32"
+                + ("choose float32" if precision != "float32" else "its weights are of no use")
             )
         yield output.clamp(0, 1)
 

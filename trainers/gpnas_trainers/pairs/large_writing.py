@@ -69,8 +69,9 @@ def check_target(path: Path, height: int, width: int, bits: int) -> None:
         check_memory(path, name, height, width, bits)
     least = height * width * 3 * bits // 8 // _POORLY
     with suppress(OSError):
-        free = shutil.disk_usage(path.parent).free
-        if most == 16 and least > free:
+        usage = shutil.disk_usage(path.parent)
+        free = usage.free
+        if most == 16 and usage.total and least > free:  # what is no disk has no room at all
             raise PairsError(
                 f"{path}: the disk must have room for {width}×{height} pixels, some {_POORLY * least >> 20} "
                 f"MiB before they are compressed, but {free >> 20} MiB are free; free some space or choose "
