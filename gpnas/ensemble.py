@@ -17,7 +17,7 @@ from torch import nn
 
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
-from gpnas_trainers import build
+from gpnas_trainers import build, check
 from gpnas_trainers.cost import has_parameters
 from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
@@ -40,6 +40,7 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
             # before anything is built: a crafted manifest may name sizes that exhaust the memory
             given = sum(tensor.numel() for tensor in member.state.values())
             architecture = member.architecture
+            check(architecture.family, bundle.scale, **architecture.axes)
             if not has_parameters(given, architecture.family, bundle.scale, **architecture.axes):
                 raise ValueError(f"it has not the {given} numbers that are given")
             network = build(member.architecture.family, bundle.scale, **member.architecture.axes)

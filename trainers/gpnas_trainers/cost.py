@@ -12,7 +12,6 @@ from itertools import accumulate
 from operator import mul
 from typing import Any, NamedTuple
 
-from gpnas_trainers import check
 from gpnas_trainers.blocks import factors
 
 BYTES = 4
@@ -44,12 +43,8 @@ def has_parameters(count: int, family: str, scale: int, **axes: Any) -> bool:
 
     Args:
         count: weights and biases.
-        family, scale, axes: as `parameters`.
-
-    Raises:
-        ValueError: as `build`.
+        family, scale, axes: as `parameters`; they must have passed `gpnas_trainers.check`.
     """
-    check(family, scale, **axes)
     so_far = 0
     for each in _numbers(family, scale, axes):
         so_far += each
