@@ -217,9 +217,10 @@ def test_an_evaluation_loses_nothing_to_where_it_is_written(
 
 @pytest.mark.parametrize("limit", ["nan", "inf", "-1", "0", "much"])
 def test_limits_are_numbers_above_zero(capsys: pytest.CaptureFixture[str], limit: str) -> None:
-    with pytest.raises(SystemExit):
-        main(["portfolio", "run", "--max-gmacs", limit])
-    assert "--max-gmacs: " in capsys.readouterr().err
+    for command, option in (("portfolio run", "--max-gmacs"), ("train run", "--budget-hours")):
+        with pytest.raises(SystemExit):
+            main([*command.split(), option, limit])
+        assert f"{option}: " in capsys.readouterr().err
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpnas.dispatch.cluster import asks_for_token, token_file
+from gpnas.dispatch.cluster import asks_for_token, connected, token_file
+from gpnas.errors import TrialError
 from gpnas_trainers.checkpoint import TrainingError, read_checkpoint
 
 psutil = importlib.import_module("psutil")  # Ray brings its own
@@ -82,6 +84,22 @@ def test_the_dashboard_answers_to_the_token_alone(cluster: dict[str, str]) -> No
     right = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(right, timeout=10) as answer:
         assert json.load(answer)["result"] is True
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:{port}", "localhost:{port}", "127.0.0.1:http", "none.invalid:6379"]
+)
+def test_a_head_that_does_not_answer_is_told_at_once(address: str) -> None:
+    with socket.socket() as bound:  # to a port where nobody listens
+        bound.bind(("", 0))
+        address = address.format(port=bound.getsockname()[1])
+        with (
+            pytest.raises(
+                TrialError, match=f"^Ray must be reachable at {address}, but .*ay start --head` tells"
+            ),
+            connected(address, 1),
+        ):
+            pass
 
 
 def test_a_cluster_that_answers_everyone_is_told_from_one_that_does_not(cluster: dict[str, str]) -> None:

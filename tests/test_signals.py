@@ -74,7 +74,7 @@ def ended(process: subprocess.Popen[str], *, code: int) -> tuple[str, list[str]]
     return out, err.strip().splitlines()
 
 
-def summary(run: Path, lines: list[str], reason: str, *, after: float = 0.0) -> int:
+def summary(run: Path, lines: list[str], reason: str, *, after: float = 0.0, error: str = "error: ") -> int:
     """How many are observed, as the one line of an end in good order says; the journal is closed.
 
     What has trained for so many seconds has a checkpoint.
@@ -87,7 +87,7 @@ def summary(run: Path, lines: list[str], reason: str, *, after: float = 0.0) -> 
             each.id: max((row.seconds for row in journal.progress(each.id)), default=0.0) for each in pending
         }
     rest = f"{observed} of 3 trials observed in {run}; the same command goes on"
-    assert [line for line in lines if "the same command goes on" in line] == [f"error: {reason}: {rest}"]
+    assert [line for line in lines if "the same command goes on" in line] == [f"{error}{reason}: {rest}"]
     assert not (run / "tune").exists()
     assert status(run)["state"] == "interrupted"
     for each in pending:
@@ -118,7 +118,7 @@ def out_of_time(interrupted: Path) -> Path:
     """A budget that is used up while Ray still starts."""
     out, lines = ended(begun(interrupted, "--budget-hours", "1e-9"), code=0)
     assert out == ""
-    summary(interrupted, lines, "the time budget is used up")
+    summary(interrupted, lines, "the time budget is used up", error="")
     return interrupted
 
 

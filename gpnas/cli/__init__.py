@@ -22,7 +22,7 @@ from rich.table import Table
 
 from gpnas import GpnasError, __version__
 from gpnas.cli import bundles, data, portfolio, train, upscale
-from gpnas.cli.console import Watcher, add_resources, interruptible, log, out, plain, positive
+from gpnas.cli.console import Watcher, above_zero, add_resources, interruptible, log, out, plain, positive
 from gpnas.records import STRATEGIES
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GpnasError as error:
         if options.verbose:
             log.print_exception()
-        log.print(f"[bold red]error[/]: {plain(error)}")
-        return getattr(error, "exit_code", 1)
+        code = int(getattr(error, "exit_code", 1))
+        log.print(f"{'[bold red]error[/]: ' if code else ''}{plain(error)}")
+        return code
     except KeyboardInterrupt as error:
         log.print("interrupted")
         return 128 + int(error.args[0] if error.args else signal.SIGINT)
@@ -118,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add_resources(search)
     search.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
-    search.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
+    search.add_argument("--budget-hours", type=above_zero, help="end in good order after so many hours")
     search.add_argument(
         "--early-stopping",
         action=argparse.BooleanOptionalAction,

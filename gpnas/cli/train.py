@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from gpnas.cli.console import Watcher, add_limits, add_resources, limits_of, log, out, plain, positive
+from gpnas.cli.console import (
+    Watcher,
+    above_zero,
+    add_limits,
+    add_resources,
+    limits_of,
+    log,
+    out,
+    plain,
+    positive,
+)
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -76,7 +86,7 @@ def add_command(command: Callable[..., Any]) -> None:
     )
     add_resources(train)
     train.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
-    train.add_argument("--budget-hours", type=float, help="end in good order after so many hours")
+    train.add_argument("--budget-hours", type=above_zero, help="end in good order after so many hours")
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files")
 
 

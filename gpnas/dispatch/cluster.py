@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ OBJECT_STORE_BYTES = 200 * 2**20
 VITAL = ("raylet", "gcs_server")
 """Processes, by Ray's names, without which a driver waits for ever."""
 LOOK_SECONDS = 1.0
+REACH_SECONDS = 10.0
+"""So long the head of a cluster may take to answer."""
 END_SECONDS = 25.0
 """So long what waits for a dead Ray may take to end in good order."""
 
@@ -198,6 +201,7 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
                     logging_level=level,
                 )
         else:
+            _check_reachable(address)
             with _undisturbed():
                 context = ray.init(address=address, log_to_driver=False, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
@@ -218,6 +222,24 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
         yield Cluster(url, token, cpus, total.get("GPU", 0.0))
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises an `OSError` where nobody answers; Ray itself would try for minutes, and say little."""
+    if "/" in address:  # of a client
+        return
+    # what Ray makes of it: `auto` is looked for, and a loopback address becomes that of this node
+    found = services.canonicalize_bootstrap_address(address)
+    if found is None:  # Ray would start one
+        return
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"{getattr(error, 'strerror', None) or error} ({host}:{port}); name the head's address and port, "
+            "as `ray start --head` tells them"
+        ) from None
 
 
 @contextmanager
