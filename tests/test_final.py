@@ -19,12 +19,13 @@ from safetensors.torch import load_file
 from gpnas.bundle import read_bundle
 from gpnas.cli import main
 from gpnas.dispatch.cluster import Cluster
-from gpnas.dispatch.delivery import deliver
+from gpnas.dispatch.delivery import deliver, restore_errors
 from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_final
 from gpnas.dispatch.products import products_of
 from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.residuals import residual_products
 from gpnas.dispatch.search import Request, plan
+from gpnas.dispatch.storage import storage_in
 from gpnas.dispatch.together import check_devices
 from gpnas.dispatch.trial import Trial, trial_config
 from gpnas.errors import SpaceError, TrialError
@@ -285,6 +286,19 @@ def test_the_products_are_kept_and_extended(search: Path, tmp_path: Path) -> Non
     with pytest.raises(TrialError, match="residuals must be readable"):
         products_of(run, candidates)
     torch.testing.assert_close(products_of(run, candidates[::2]), expected[:, ::2, ::2], rtol=1e-12, atol=0)
+
+
+def test_errors_that_are_missing_are_made_anew(home: Path, search: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(search, run)
+    with Journal.read(run) as journal:
+        candidates = journal.candidates()
+    file = run / "candidates" / candidates[1].id / "errors.safetensors"
+    before = file.read_bytes()
+    file.unlink()
+    pairs = open_pairs(plan(Request(str(home / "space.yaml"), run=search), print).pairs, "validation")
+    restore_errors(storage_in(run), candidates, pairs.head(1))
+    assert file.read_bytes() == before
 
 
 def test_the_command_tells_frontier_and_what_is_untrained(

@@ -249,7 +249,7 @@ def test_damaged_files_are_refused_in_one_line(run: Path, damage: str) -> None:
     assert message.startswith(
         f"{run / 'candidates'}: every trained network's residuals must be readable, but "
     )
-    assert message.endswith("; start another run")
+    assert message.endswith("which makes it anew")
     assert len(message.splitlines()) == 1
 
 

@@ -19,6 +19,7 @@ from gpnas.diagnostics import Diagnostics, diagnose
 from gpnas.dispatch.picture import is_shipped, make_picture, validation_pairs
 from gpnas.dispatch.pricing import TILE
 from gpnas.dispatch.products import products_of
+from gpnas.dispatch.residuals import errors_name, write_errors
 from gpnas.dispatch.storage import Storage, storage_of
 from gpnas.dispatch.trial import NETWORK_FILE, candidate_folder
 from gpnas.engine import Engine
@@ -135,6 +136,7 @@ def deliver(
         reasons = "; ".join(sorted({observation.failure or "" for observation in observations}))
         raise TrialError(f"at least one trial must succeed, but all {len(observations)} failed: {reasons}")
     storage = storage_of(run, journal.header)
+    restore_errors(storage, [ranked.candidate for ranked in ranking], validation)
     portfolio = choose_portfolio(run, [ranked.candidate for ranked in ranking], size, validation.scale)
     delivery = Delivery(
         run=run,
@@ -181,6 +183,7 @@ def deliver_networks(
         raise TrialError(f"at least one training must succeed, but all {len(observations)} failed: {reasons}")
     candidates = [each.candidate for each in finished]
     storage = storage_of(run, journal.header)
+    restore_errors(storage, candidates, validation)
     gram = products_of(run, candidates)
     portfolio = choose_portfolio(run, candidates, len(candidates), validation.scale)
     best = max(finished, key=lambda each: each.value or 0.0)
@@ -255,6 +258,26 @@ def trained_weights(storage: Storage, candidate: Candidate) -> dict[str, Tensor]
             f"{storage.uri}/{name}: a trained network's weights must be readable, but {error}"
         ) from None
     return state
+
+
+def restore_errors(storage: Storage, candidates: Sequence[Candidate], validation: PairSet) -> None:
+    """Makes anew, from the weights, what is missing of what products of residuals need.
+
+    Args:
+        storage: of the run.
+        candidates: each trained to the end.
+        validation: the pairs that they were judged by.
+
+    Raises:
+        TrialError: weights are missing or damaged.
+    """
+    for candidate in candidates:
+        folder = candidate_folder(candidate)
+        if not storage.exists(errors_name(storage, folder)):
+            architecture = candidate.architecture
+            network = build(architecture.family, validation.scale, **architecture.axes)
+            network.load_state_dict(trained_weights(storage, candidate))
+            write_errors(storage, folder, network.eval(), validation)
 
 
 def export(
