@@ -38,12 +38,12 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
     for member in bundle.members:
         try:
             # before anything is built: a crafted manifest may name sizes that exhaust the memory
+            family, axes = member.architecture.family, member.architecture.axes
             given = sum(tensor.numel() for tensor in member.state.values())
-            architecture = member.architecture
-            check(architecture.family, bundle.scale, **architecture.axes)
-            if not has_parameters(given, architecture.family, bundle.scale, **architecture.axes):
+            check(family, bundle.scale, **axes)
+            if not has_parameters(given, family, bundle.scale, **axes):
                 raise ValueError(f"it has not the {given} numbers that are given")
-            network = build(member.architecture.family, bundle.scale, **member.architecture.axes)
+            network = build(family, bundle.scale, **axes)
             network.load_state_dict(dict(member.state), strict=True)
         except (TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]

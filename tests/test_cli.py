@@ -213,6 +213,12 @@ def test_an_evaluation_loses_nothing_to_where_it_is_written(
     assert document["settings"] | {"tile": 48, "overlap": 24, "average": "weights"} == document["settings"]
     assert f"| 1 | **{document['rows'][0]['psnr']:.2f}**" in table.read_text()
     assert [path.name for path in tmp_path.glob(".*")] == []
+    assert main([*command, "/dev/full", "--json"]) == 1  # the disk got full meanwhile
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rows"] == document["rows"]
+    assert captured.err.strip() == (
+        "error: /dev/full: the tables could not be written (No space left on device)"
+    )
 
 
 @pytest.mark.parametrize("limit", ["nan", "inf", "-1", "0", "much"])

@@ -361,8 +361,14 @@ def test_a_flawless_image_counts_as_100_db(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"overlap": 120}, "but got overlap=120, tile=120"),
-        ({"overlap": -1}, "but got overlap=-1, tile=120"),
+        (
+            {"overlap": 120},
+            "`0 <= overlap < tile` must hold (or tile=0, the whole image), but got overlap=120, tile=120",
+        ),
+        (
+            {"overlap": -1},
+            "`0 <= overlap < tile` must hold (or tile=0, the whole image), but got overlap=-1, tile=120",
+        ),
         ({"border": 25}, "0: SSIM needs images of at least 11×11, but got 10×18; leave this image out"),
         ({"border": 30}, "0: a border must leave something of the image, but 30 of 60×68 do not"),
     ],

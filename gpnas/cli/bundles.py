@@ -145,7 +145,13 @@ def _evaluate(options: argparse.Namespace) -> Any:
                 ),
             )
         if write is not None:
-            write(to_markdown(evaluation))
+            try:
+                write(to_markdown(evaluation))
+                open_files.close()
+            except OSError as error:  # what was measured is told all the same
+                where = f"{options.markdown}: the tables could not be written"
+                log.print(f"[bold red]error[/]: {plain(f'{where} ({error.strerror or error})')}")
+                options.exit_code = 1
     if options.json:
         return evaluation.to_json()
     _show(evaluation)

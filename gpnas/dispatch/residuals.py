@@ -127,8 +127,8 @@ def unreadable(where: str, error: Exception) -> TrialError:
     """That residuals in a storage or a folder cannot be read, and why."""
     return TrialError(
         f"{where}: every trained network's residuals must be readable, but "
-        f"{' '.join(str(error).split())}; remove the damaged file and run the same command again, "
-        "which makes it anew"
+        f"{' '.join(str(error).split())}; remove the damaged file and start the search or training "
+        "again, which makes it anew"
     )
 
 
