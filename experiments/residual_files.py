@@ -23,10 +23,10 @@ import torch
 from machine import processor, versions
 from torch import Tensor, nn
 
-from gpnas.dispatch.delivery import trained_weights
-from gpnas.dispatch.residuals import ERRORS_FILE, packed, residual_products, write_errors
-from gpnas.dispatch.storage import Folder, storage_in
 from gpnas.journal import Journal
+from gpnas.results.delivery import trained_weights
+from gpnas.run.residuals import ERRORS_FILE, packed, residual_products, write_errors
+from gpnas.run.storage import Folder, storage_in
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairSet, bicubic_upscale, open_pairs
 

@@ -39,14 +39,14 @@ from machine import processor, versions
 from numpy.typing import NDArray
 
 from gpnas.dispatch.conductor import Event
-from gpnas.dispatch.delivery import LEAST_SHARE, trained_weights
 from gpnas.dispatch.final import FinalRequest, run_final
 from gpnas.dispatch.search import Request, run_search
-from gpnas.dispatch.storage import storage_in
 from gpnas.evaluation import bootstrap_intervals
 from gpnas.journal import Journal
 from gpnas.portfolio import choose
 from gpnas.records import Architecture
+from gpnas.results.delivery import LEAST_SHARE, trained_weights
+from gpnas.run.storage import storage_in
 from gpnas_trainers import build, cost
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr, ssim

@@ -19,11 +19,11 @@ from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
 from gpnas_trainers import build, check
 from gpnas_trainers.cost import has_parameters
+from gpnas_trainers.images.large_reading import reading
+from gpnas_trainers.images.large_writing import bits_of, writing
 from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.pairs import SUFFIXES, PairsError
-from gpnas_trainers.pairs.large_reading import reading
-from gpnas_trainers.pairs.large_writing import bits_of, writing
 
 Average = Literal["weights", "plain"]
 

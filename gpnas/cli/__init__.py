@@ -28,7 +28,7 @@ from gpnas.records import STRATEGIES
 if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
     from gpnas.dispatch.conductor import Event
-    from gpnas.dispatch.delivery import Delivery
+    from gpnas.results.delivery import Delivery
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -251,7 +251,7 @@ def _show(delivery: Delivery) -> None:
 
 
 def _status(options: argparse.Namespace) -> Any:
-    from gpnas.display import diagnostics
+    from gpnas.cli.display import diagnostics
     from gpnas.journal import status
 
     document = status(options.search)
@@ -277,8 +277,8 @@ def _status(options: argparse.Namespace) -> Any:
 
 
 def _explain(options: argparse.Namespace) -> Any:
-    from gpnas import display
-    from gpnas.dispatch.recall import explain_candidate, explain_search
+    from gpnas.cli import display
+    from gpnas.results.recall import explain_candidate, explain_search
 
     if options.candidate:
         document = explain_candidate(options.search, options.candidate)
@@ -298,7 +298,7 @@ def _explain(options: argparse.Namespace) -> Any:
 
 
 def _space(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.description import describe
+    from gpnas.results.description import describe
 
     document = describe(options.space)
     if options.json:

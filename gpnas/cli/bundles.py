@@ -89,7 +89,7 @@ def natural(text: str) -> int:
 
 def _export(options: argparse.Namespace) -> Any:
     from gpnas.bundle import known_licence, read_licence
-    from gpnas.dispatch.delivery import Allowance, export
+    from gpnas.results.delivery import Allowance, export
 
     text = None
     if options.licence_file is not None:

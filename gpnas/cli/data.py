@@ -60,7 +60,7 @@ def add_commands(commands: Any, command: Callable[..., Any]) -> None:
 
 
 def _selection(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.data import Selection
+    from gpnas.data import Selection
 
     return Selection(
         folder=options.folder,
@@ -77,7 +77,7 @@ def _selection(options: argparse.Namespace) -> Any:
 
 
 def _check(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.data import check
+    from gpnas.data import check
 
     with pairs_bar() as progress:
         document = check(_selection(options), progress)
@@ -112,7 +112,7 @@ def _check(options: argparse.Namespace) -> Any:
 
 
 def _prepare(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.data import prepare
+    from gpnas.data import prepare
 
     given = {"kernel_sigma": options.kernel_sigma, "noise_sigma": options.noise_sigma}
     camera = {name: tuple(value) for name, value in given.items() if value is not None}

@@ -21,8 +21,8 @@ def add_command(command: Callable[..., Any]) -> None:
 
 
 def _portfolio(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.choice import portfolio_document
-    from gpnas.dispatch.delivery import Allowance
+    from gpnas.results.delivery import Allowance
+    from gpnas.results.portfolio_report import portfolio_document
 
     document = portfolio_document(options.search, options.top, Allowance(**limits_of(options)))
     if not options.json:

@@ -137,9 +137,9 @@ class _Watcher(Watcher):
 
 
 def _train(options: argparse.Namespace) -> Any:
-    from gpnas.dispatch.delivery import Allowance
     from gpnas.dispatch.final import FinalRequest, run_final
     from gpnas.dispatch.resources import Asked
+    from gpnas.results.delivery import Allowance
 
     given = {name.replace("-", "_"): getattr(options, name.replace("-", "_")) for name in RECIPE}
     watcher = _Watcher()

@@ -19,12 +19,12 @@ from typing import Any, Protocol, TypeVar
 from ray import tune
 from ray.tune.search import Searcher
 
-from gpnas.dispatch.cores import use_one_core
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.errors import GpnasError
 from gpnas.heterogeneity import CORRELATION
 from gpnas.journal import Journal
 from gpnas.records import Architecture, Candidate, Observation, Stop
+from gpnas.run.cores import use_one_core
 
 MAX_RESTARTS = 3
 """So often a candidate whose worker died is started again, before it counts as failed."""

@@ -18,20 +18,20 @@ import numpy as np
 
 import gpnas_trainers
 from gpnas.config import read_recipe_file
-from gpnas.dispatch.copying import journal_copied, storage_for
-from gpnas.dispatch.cores import one_core
-from gpnas.dispatch.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
-from gpnas.dispatch.provenance import machine, versions
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.search import Listener, Work, check_patch, not_begun, run_work, standing
-from gpnas.dispatch.sharing import fingerprint_of
 from gpnas.dispatch.signals import interruptible
-from gpnas.dispatch.storage import Folder
 from gpnas.dispatch.watchers import check_tensorboard
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
 from gpnas.records import Architecture, AxisValue, Candidate, Fidelity, Observation
+from gpnas.results.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
+from gpnas.run.copying import journal_copied, storage_for
+from gpnas.run.cores import one_core
+from gpnas.run.provenance import machine, versions
+from gpnas.run.sharing import fingerprint_of
+from gpnas.run.storage import Folder
 from gpnas_trainers.pairs import Camera, PairsError, cache_folder, open_pairs, prepare
 from gpnas_trainers.train import Recipe
 

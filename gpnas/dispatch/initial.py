@@ -9,12 +9,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gpnas.bundle import read_bundle
-from gpnas.dispatch.delivery import trained_weights
-from gpnas.dispatch.storage import Storage, storage_of
-from gpnas.dispatch.trial import INITIAL_FILE, candidate_folder
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.records import Candidate
+from gpnas.results.delivery import trained_weights
+from gpnas.run.layout import INITIAL_FILE, candidate_folder
+from gpnas.run.storage import Storage, storage_of
 
 FRESH, SEARCH = "none", "search"
 """Weights drawn anew; those that the candidate's own trial in the search ended with."""

@@ -16,9 +16,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gpnas.dispatch.provenance import versions
-from gpnas.dispatch.storage import Storage
 from gpnas.errors import TrialError
+from gpnas.run.provenance import versions
+from gpnas.run.storage import Storage
 
 LEAST_FREE = 10**9
 """Bytes that must be free where the run folder lies, for checkpoints."""

@@ -32,24 +32,25 @@ from gpnas.dispatch.conductor import (
     Stopper,
     stop,
 )
-from gpnas.dispatch.copying import JournalCopy, journal_copied, storage_for
-from gpnas.dispatch.cores import one_core
-from gpnas.dispatch.delivery import Delivery, deliver
 from gpnas.dispatch.monitoring import monitored
 from gpnas.dispatch.preflight import preflight
-from gpnas.dispatch.pricing import memory_of, priced, recipe_of
-from gpnas.dispatch.provenance import machine, versions
-from gpnas.dispatch.recall import engine_for
 from gpnas.dispatch.resources import Asked, Lender, check_machine, placed
-from gpnas.dispatch.sharing import fingerprint_of, share
 from gpnas.dispatch.signals import Interrupted, interruptible, signals
-from gpnas.dispatch.storage import Storage, open_storage
-from gpnas.dispatch.trial import Trial, attempts, trial_config, trial_name
-from gpnas.dispatch.warm import sources_document
+from gpnas.dispatch.trial import Trial, trial_config, trial_name
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
 from gpnas.records import Candidate
+from gpnas.results.delivery import Delivery, deliver
+from gpnas.results.recall import engine_for
+from gpnas.run.copying import JournalCopy, journal_copied, storage_for
+from gpnas.run.cores import one_core
+from gpnas.run.layout import attempts
+from gpnas.run.pricing import memory_of, priced, recipe_of
+from gpnas.run.provenance import machine, versions
+from gpnas.run.sharing import fingerprint_of, share
+from gpnas.run.storage import Storage, open_storage
+from gpnas.run.warm import sources_document
 from gpnas.space import SearchSpace
 from gpnas_trainers.pairs import Camera, PairsError, PairSet, open_pairs, prepare
 from gpnas_trainers.train import Recipe

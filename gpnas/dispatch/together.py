@@ -25,9 +25,9 @@ from ray.util.queue import Empty, Queue
 
 from gpnas.dispatch.cluster import Cluster, has_died
 from gpnas.dispatch.conductor import Stopper
-from gpnas.dispatch.storage import Storage, open_storage
 from gpnas.dispatch.trial import Trial
 from gpnas.errors import TrialError
+from gpnas.run.storage import Storage, open_storage
 from gpnas_trainers.ranks import Ranks
 
 logger = logging.getLogger(__name__)

@@ -26,12 +26,13 @@ from safetensors.torch import load, save
 from torch import nn
 
 from gpnas.dispatch.metrics import Worker
-from gpnas.dispatch.residuals import error_correlations, write_errors
-from gpnas.dispatch.sharing import opened
-from gpnas.dispatch.storage import Storage, open_storage
 from gpnas.dispatch.watchers import Watchers
 from gpnas.errors import TrialError
 from gpnas.records import Candidate
+from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE, candidate_folder
+from gpnas.run.residuals import error_correlations, write_errors
+from gpnas.run.sharing import opened
+from gpnas.run.storage import Storage, open_storage
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairsError
 from gpnas_trainers.ranks import PeerError, Ranks
@@ -46,23 +47,6 @@ CHECKPOINT_SECONDS = 3.0
 """Least time between two checkpoints."""
 CHECKPOINT_SHARE = 0.05
 """Largest share of the time that checkpoints may take."""
-
-CHECKPOINT_FILE = "checkpoint.pt"
-NETWORK_FILE = "network.safetensors"
-INITIAL_FILE = "initial.safetensors"
-
-
-def candidate_folder(candidate: Candidate) -> str:
-    """Where in a storage a candidate's checkpoints and results lie."""
-    return f"candidates/{candidate.id}"
-
-
-def attempts(storage: Storage, candidate: Candidate) -> int:
-    """How many attempts at a candidate have begun, whatever became of them."""
-    folder, number = candidate_folder(candidate), 0
-    while storage.exists(f"{folder}/attempt-{number + 1}"):
-        number += 1
-    return number
 
 
 def trial_config(

@@ -6,11 +6,7 @@ Pairs are prepared once into a folder of memory-mapped shards (`prepare_photogra
 
 from __future__ import annotations
 
-from gpnas_trainers.pairs.camera import Camera, bicubic_upscale
-from gpnas_trainers.pairs.checks import ncc, shift
-from gpnas_trainers.pairs.exclusion import Exclusion
-from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder, prepare_synthetic
-from gpnas_trainers.pairs.images import (
+from gpnas_trainers.images.reading import (
     SUFFIXES,
     PairsError,
     read_header,
@@ -21,6 +17,10 @@ from gpnas_trainers.pairs.images import (
     to_tensor,
     write_rgb,
 )
+from gpnas_trainers.pairs.camera import Camera, bicubic_upscale
+from gpnas_trainers.pairs.checks import ncc, shift
+from gpnas_trainers.pairs.exclusion import Exclusion
+from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder, prepare_synthetic
 from gpnas_trainers.pairs.photographs import PHOTOGRAPHS, Photograph, prepare_photographs
 from gpnas_trainers.pairs.prepared import PairSet, open_pairs, read_manifest
 from gpnas_trainers.pairs.sources import MINIMUM_NCC, cache_folder, prepare

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gpnas_trainers.images.reading import Header, NotRgb, PairsError, read_header, read_levels
 from gpnas_trainers.pairs import checks
 from gpnas_trainers.pairs.camera import Camera, capture
 from gpnas_trainers.pairs.exclusion import Exclusion, Rule, printable
-from gpnas_trainers.pairs.images import Header, NotRgb, PairsError, read_header, read_levels
 from gpnas_trainers.pairs.names import PairFiles
 from gpnas_trainers.pairs.prepared import digest
 from gpnas_trainers.pairs.writing import planar

@@ -9,10 +9,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from gpnas_trainers.images.reading import PairsError
 from gpnas_trainers.pairs.camera import Camera
 from gpnas_trainers.pairs.examining import Job, Rules, shown
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
-from gpnas_trainers.pairs.images import PairsError
 from gpnas_trainers.pairs.names import Found, find_hr, find_pairs
 from gpnas_trainers.pairs.shards import WORKER_BYTES, Examined, cores, deal, examine_all
 from gpnas_trainers.pairs.splitting import Split, split_pairs

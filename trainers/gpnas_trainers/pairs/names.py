@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from gpnas_trainers.images.reading import SUFFIXES, PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
-from gpnas_trainers.pairs.images import SUFFIXES, PairsError
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from gpnas_trainers.images.reading import PairsError, read_rgb
 from gpnas_trainers.pairs.camera import Camera, capture
-from gpnas_trainers.pairs.images import PairsError, read_rgb
 from gpnas_trainers.pairs.writing import (
     ShardWriter,
     check_scale,

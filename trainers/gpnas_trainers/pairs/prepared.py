@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnas_trainers.pairs.images import PairsError
+from gpnas_trainers.images.reading import PairsError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,1 @@
+"""What a search gives: portfolio, bundle, picture, explanations. Nothing here needs Ray."""

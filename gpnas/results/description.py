@@ -1,0 +1,90 @@
+"""What a space file means, before anything of it is trained."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from gpnas.config import find_space, read_space_file
+from gpnas.engine import Engine
+from gpnas.errors import SpaceError
+from gpnas.run.pricing import memory_of, priced, recipe_of, within_memory
+from gpnas.space import Axis, CategoricalAxis, SearchSpace
+from gpnas_trainers.train import Recipe
+
+
+def describe(space: str) -> dict[str, Any]:
+    """Size, axes, what each limit excludes, cheapest and dearest architecture, and the first design.
+
+    Args:
+        space: path of a YAML file, or the name of a shipped one.
+
+    Returns:
+        Plain JSON values. `limits` has what narrows the space in turn: `excludes` counts what a line
+        takes of what those before it leave, and `leaves` what is then left.
+
+    Raises:
+        SpaceError: the file breaks a rule, or its limits leave nothing.
+    """
+    path = find_space(space)
+    file = read_space_file(path)
+    recipe = recipe_of(path, file)
+    steps = list(file.narrowed)
+    try:
+        feasible = priced(steps[-1][1], file.scale)
+        for name, limit in file.limits.given().items():
+            if name == "memory":
+                feasible = within_memory(feasible, file.scale, limit, recipe)
+            else:
+                feasible = feasible.within({name: limit})
+            steps.append((f"{name} <= {limit:,.10g}", feasible))
+    except SpaceError as error:
+        raise SpaceError(f"{path}: `limits`: {error}") from None
+    engine = Engine(feasible, seed=0, strategy=file.search.strategy, trials=file.search.trials)
+    parameters = feasible.costs["parameters"]
+    size = len(steps[0][1])
+    return {
+        "file": str(path),
+        "scale": file.scale,
+        "size": size,
+        "feasible": len(feasible),
+        "share": len(feasible) / size,
+        "limits": [
+            {"limit": text, "excludes": len(before) - len(after), "leaves": len(after)}
+            for (_, before), (text, after) in pairwise(steps)
+        ],
+        "families": _families(feasible),
+        "cheapest": _row(feasible, int(parameters.argmin()), file.scale, recipe),
+        "dearest": _row(feasible, int(parameters.argmax()), file.scale, recipe),
+        "design": [str(candidate.architecture) for candidate in engine.suggest(engine.design)],
+    }
+
+
+def _families(space: SearchSpace) -> dict[str, Any]:
+    counts = space.digits[0].bincount(minlength=len(space.families)).tolist()
+    return {
+        family.name: {"architectures": count, "axes": [_axis(axis) for axis in family.axes]}
+        for family, count in zip(space.families, counts, strict=True)
+    }
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    kind = "categorical" if isinstance(axis, CategoricalAxis) else axis.spacing
+    return {
+        "name": axis.name,
+        "kind": "fixed" if len(axis.values) == 1 else kind,
+        "values": list(axis.values),
+    }
+
+
+def _row(space: SearchSpace, index: int, scale: int, recipe: Recipe) -> dict[str, Any]:
+    """An architecture and its costs."""
+    architecture = space[index]
+    costs = {name: float(values[index]) for name, values in space.costs.items()}
+    return {
+        "name": str(architecture),
+        "architecture": architecture.to_json(),
+        **costs,
+        "parameters": int(costs["parameters"]),
+        "memory": int(memory_of(architecture, scale, recipe)),
+    }

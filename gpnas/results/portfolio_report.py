@@ -1,0 +1,186 @@
+"""`gpnas portfolio`: which networks of a run belong together, at which cost, and what would add to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpnas.errors import SpaceError, TrialError
+from gpnas.heterogeneity import Disagreement, leave_one_out, log_portfolio_improvement
+from gpnas.journal import Journal
+from gpnas.portfolio import Choice, choose, correlations, ensemble_psnr, frontier
+from gpnas.records import Candidate
+from gpnas.results.delivery import LEAST_SHARE, Allowance, finished_candidates
+from gpnas.results.recall import engine_for
+from gpnas.run.cores import one_core
+from gpnas.run.pricing import priced
+from gpnas.run.products import products_of
+from gpnas.space import SearchSpace
+
+SHOWN = 10
+"""Networks of the matrix of correlations, and architectures of the list of untrained ones."""
+PROMISING = 2_000
+"""Untrained architectures that are weighed: those of the best mean plus two standard deviations."""
+
+
+def portfolio_document(
+    run: Path, top: int | None = None, allowance: Allowance | None = None
+) -> dict[str, Any]:
+    """What a run's networks are worth together, as a JSON document.
+
+    Args:
+        run: run folder of a search or of a final training that has delivered.
+        top: the largest number of networks; None is the run's.
+        allowance: what they may cost together.
+
+    Returns:
+        `frontier`: portfolios of 1 … `top` networks, the cheapest first, each better than all cheaper
+        ones; `choice`: the best of `top`; `compared`: that beside the best by PSNR and the best of each
+        family; `correlation` of the errors of the best networks alone; `untrained`: what would add most,
+        with the error of that prediction, None where there is no search behind it. PSNR in dB on the
+        validation images of the trials, GMACs at 120×120 LR pixels.
+
+    Raises:
+        JournalError: there is no such run.
+        TrialError: it has delivered nothing yet, or no networks keep the limits.
+    """
+    run, allowance = run.absolute(), allowance or Allowance()
+    with one_core(), Journal.read(run) as journal, journal.moment():
+        header = journal.header
+        candidates = finished_candidates(run, journal)
+        observations, every = journal.observations(), journal.candidates()
+        count = min(top or header.get("portfolio") or len(candidates), len(candidates))
+        gram = products_of(run, candidates)
+        scale = header["scale"]
+        costs = allowance.costs(candidates, scale)
+        limits = allowance.limits(costs)
+        least = LEAST_SHARE / count
+        try:
+            choice = choose(gram, count, convex=True, least=least, limits=limits)
+            found = frontier(gram, costs[:, 0], count, convex=True, share=LEAST_SHARE, limits=limits)
+        except ValueError as error:
+            raise TrialError(f"{run}: {error}") from None
+
+        def told(chosen: Choice) -> dict[str, Any]:
+            members = [candidates[place] for place in chosen.members]
+            spent = costs[list(chosen.members)].sum(dim=0)
+            return {
+                "members": [member.id for member in members],
+                "architectures": [member.architecture.to_json() for member in members],
+                "weights": list(chosen.weights),
+                "psnr": chosen.psnr,
+                "gmacs": float(spent[0]),
+                "parameters": int(spent[1]),
+            }
+
+        alone = ensemble_psnr(gram.double(), torch.arange(len(candidates))[:, None])
+        order = alone.argsort(descending=True, stable=True).tolist()
+        best = order[:SHOWN]
+        return {
+            "run": str(run),
+            "images": len(gram),
+            "networks": len(candidates),
+            "frontier": [told(each) for _, each in found],
+            "choice": told(choice),
+            "compared": [
+                {"way": way, "plain_psnr": _plain(gram, members)} | told(_weighed(gram, members))
+                for way, members in _ways(choice, order, candidates, count)
+            ],
+            "correlation": {
+                "candidates": [candidates[place].id for place in best],
+                "psnr": [float(alone[place]) for place in best],
+                "matrix": correlations(gram)[best][:, best].tolist(),
+            },
+            "untrained": None
+            if "space" not in header
+            else _untrained(header, every, observations, candidates, gram, count),
+        }
+
+
+def _ways(
+    choice: Choice, order: Sequence[int], candidates: Sequence[Candidate], count: int
+) -> list[tuple[str, list[int]]]:
+    """The choice, and what it is compared with, by name."""
+    first: dict[str, int] = {}
+    for place in order:
+        first.setdefault(candidates[place].architecture.family, place)
+    ways = [("by their errors", list(choice.members)), ("best by PSNR", list(order[:count]))]
+    if len(first) > 1:
+        ways.append(("best of each family", list(first.values())[:count]))
+    return ways
+
+
+def _plain(gram: Tensor, members: Sequence[int]) -> float:
+    return float(ensemble_psnr(gram.double(), torch.tensor([sorted(members)]))[0])
+
+
+def _weighed(gram: Tensor, members: Sequence[int]) -> Choice:
+    own = gram[:, list(members)][:, :, list(members)]
+    found = choose(own, len(members), convex=True, least=LEAST_SHARE / len(members))
+    return Choice(tuple(members[place] for place in found.members), found.weights, found.psnr)
+
+
+def _untrained(
+    header: dict[str, Any],
+    every: Sequence[Candidate],
+    observations: Sequence[Any],
+    candidates: Sequence[Candidate],
+    gram: Tensor,
+    count: int,
+) -> dict[str, Any]:
+    """The untrained architectures that are expected to add most to a plain average of `count`."""
+    try:
+        space = priced(SearchSpace.from_document(header["space"]), header["scale"])
+        engine = engine_for(space, header)
+        engine.replay(list(every), list(observations))
+    except (SpaceError, ValueError, KeyError) as error:
+        raise TrialError(f"a search's journal must describe its space, but {error}") from None
+    own = torch.tensor([space.index(each.architecture) for each in candidates])
+    mean, stddev = engine.posterior()
+    free = torch.ones(len(mean), dtype=torch.bool)
+    free[[space.index(each.architecture) for each in every]] = False
+    indices = free.nonzero()[:, 0]
+    columns, features = engine.columns, engine.features
+    measured = correlations(gram)
+    off, guess = leave_one_out(features[own], measured, columns)
+    document: dict[str, Any] = {
+        "architectures": int(free.sum()),
+        "leave_one_out": {
+            "networks": len(own),
+            "rmse": None if math.isnan(off) else off,
+            "mean_correlation_rmse": None if math.isnan(guess) else guess,
+        },
+        "rows": [],
+    }
+    if not len(indices):
+        return document
+    promise = mean[indices] + 2 * stddev[indices]
+    indices = indices[promise.argsort(descending=True, stable=True)[:PROMISING]]
+    disagreement = Disagreement.fitted(features[own], measured, columns)
+    cross = disagreement(features[indices], features[own], columns)
+    gain = log_portfolio_improvement(
+        mean[indices],
+        stddev[indices],
+        ensemble_psnr(gram.double(), torch.arange(len(own))[:, None]),
+        measured,
+        cross,
+        count,
+        uncertainty=disagreement.stddev,
+    ).exp()
+    for place in gain.argsort(descending=True, stable=True)[:SHOWN].tolist():
+        index = int(indices[place])
+        document["rows"].append(
+            {
+                "architecture": space[index].to_json(),
+                "gain": float(gain[place]),
+                "predicted": float(mean[index]),
+                "stddev": float(stddev[index]),
+                "correlation": float(cross[place].mean()),
+            }
+        )
+    return document

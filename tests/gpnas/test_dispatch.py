@@ -1,0 +1,240 @@
+"""The main job on real Ray, with real photographs: started, killed, resumed, finished."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpnas.bundle import read_bundle
+from gpnas.ensemble import load_networks
+from gpnas.evaluation import evaluate, evaluation_pairs
+from gpnas.journal import Journal, status
+from gpnas.results.recall import explain_search
+from gpnas_trainers.train import evaluate as evaluate_network
+
+SPACE = """\
+scale: 2
+families:
+  drn:
+    features: [4, 6, 8]
+    blocks: [1, 2]
+    stages: 1
+search: {trials: 5, concurrent: 2, validation_images: 1, early_stopping: false}
+recipe: {steps: 40, batch_size: 4, hr_patch: 48, evaluate_every: 20, warmup_steps: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(home: Path) -> Path:
+    (home / "space.yaml").write_text(SPACE)
+    return home
+
+
+def command(home: Path, run: str, *options: str) -> list[str]:
+    space = str(home / "space.yaml")
+    search = ["search", "--space", space, "--run", str(home / run), "--json"]
+    return [sys.executable, "-m", "gpnas.cli", *search, *options]
+
+
+def finished(arguments: list[str]) -> dict[str, Any]:
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def wait_for(run: Path, observed: int, process: subprocess.Popen[str]) -> None:
+    """Until so many candidates are observed and one more is being trained."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if (run / "journal.sqlite").exists():
+            states = [row["state"] for row in status(run)["candidates"]]
+            if states.count("observed") >= observed and "running" in states:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the search did not come so far in 2 minutes")
+
+
+@pytest.fixture(scope="module")
+def killed(home: Path) -> dict[str, Any]:
+    """A search whose driver is killed twice, once without mercy, and that is then finished."""
+    run = home / "killed"
+    before: list[Any] = []
+    for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        process = subprocess.Popen(
+            command(home, "killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(run, number + 1, process)
+        process.send_signal(sign)
+        out, err = process.communicate(timeout=60)
+        assert out == ""
+        if sign == signal.SIGTERM:
+            assert process.returncode == 128 + signal.SIGTERM
+            assert "the same command goes on" in err
+        assert status(run)["state"] == "interrupted"
+        with Journal.read(run) as journal:
+            observations = journal.observations()
+            assert observations[: len(before)] == before
+            before = observations
+    return finished(command(home, "killed"))
+
+
+def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dict[str, Any]) -> None:
+    """Nothing earned is lost or repeated: one observation per candidate, no step trained twice over."""
+    run = home / "killed"
+    assert killed["trials"] == {"observed": 5, "failed": 0, "stopped": 0}
+    report = status(run)
+    assert report["state"] == "finished"
+    assert [row["state"] for row in report["candidates"]] == ["observed"] * 5
+    with Journal.read(run) as journal:
+        new = [c.architecture for c in journal.candidates() if not c.decision.get("replicate")]
+        assert len(set(new)) == len(new)
+        for candidate in journal.candidates():
+            attempts = journal.attempts(candidate.id)
+            assert [attempt.number for attempt in attempts] == sorted({a.number for a in attempts})
+            assert attempts[-1].outcome == "observed"
+
+
+def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any]) -> None:
+    source = home / "killed"
+    command_line = command(home, "warm", "--trials", "2", "--cost-aware")
+    finished([*command_line, "--warm-start", str(source)])
+    with Journal.read(home / "warm") as journal, Journal.read(source) as before:
+        header, (first, _) = journal.header, journal.candidates()
+        told = [
+            {**each.candidate.architecture.to_json(), "value": each.value} for each in before.observations()
+        ]
+    assert header["cost_aware"] is True
+    assert header["sources"]["searches"] == [{"name": "killed", "trainings": told}]
+    assert first.decision["phase"] == "sources"
+    finished(command_line)  # what warmed it up is in its journal
+    document = explain_search(home / "warm", lambda done, total: None)
+    assert [row["differences"] for row in document["candidates"]] == [[]] * 2
+
+
+def test_what_cannot_warm_up_a_search_is_named(home: Path, killed: dict[str, Any]) -> None:
+    bad = command(home, "bad", "--warm-start", str(home))
+    done = subprocess.run(bad, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()[-1:]) == 1
+    assert "Traceback" not in done.stderr
+    assert str(home) in done.stderr
+
+
+def test_a_killed_searchs_choices_are_recomputed(home: Path, killed: dict[str, Any]) -> None:
+    """By an engine that lives through it all in one go, while the search had three drivers."""
+    document = explain_search(home / "killed", lambda done, total: None)
+    assert [row["id"] for row in document["candidates"]] == [f"c{number:04d}" for number in range(5)]
+    assert [row["differences"] for row in document["candidates"]] == [[]] * 5
+    assert max(row["value"] for row in document["candidates"]) == killed["best"]["psnr"]
+    assert document["diagnostics"] == killed["diagnostics"] == status(home / "killed")["diagnostics"]
+    assert "needs at least 8 observations, there are 5" in killed["diagnostics"]["summary"]
+
+
+def test_the_portfolios_numbers_are_those_of_its_networks(home: Path, killed: dict[str, Any]) -> None:
+    """What the residuals' products promise is what the bundle's networks, run anew, reach."""
+    bundle = read_bundle(Path(killed["bundle"]))
+    pairs = [each.head(1) for each in evaluation_pairs(bundle, None, print)]
+    networks = load_networks(bundle)
+    lr, hr = (torch.from_numpy(image).float()[None] / 255 for image in pairs[0].image(0))
+    with torch.no_grad():
+        outputs = [network(lr).clamp(0, 1) for network in networks]
+    average = sum(m.weight * output for m, output in zip(bundle.members, outputs, strict=True))
+    assert isinstance(average, torch.Tensor)
+    psnr = float(-10 * (average - hr).double().square().mean().log10())
+    assert psnr == pytest.approx(killed["psnr"]["average"], abs=1e-3)
+    for member, network in zip(bundle.members, networks, strict=True):
+        assert evaluate_network(network, pairs[0])[0] == pytest.approx(member.metrics["psnr"], abs=1e-4)
+    errors = [member.weight * 10 ** (-member.metrics["psnr"] / 10) for member in bundle.members]
+    assert 10 ** (-psnr / 10) <= sum(errors) * (1 + 1e-6)  # Jensen: a mean of images errs less than they do
+    evaluation = evaluate(bundle, pairs)
+    whole = next(row for row in evaluation.rows if len(row.members) == 3 and row.levels == ("networks",))
+    assert whole.psnr == pytest.approx(psnr, abs=1e-4)
+    last = [row for row in evaluation.rows if row.levels == ("networks", "self_ensemble")][-1]
+    assert last.psnr == pytest.approx(killed["psnr"]["ensemble"], abs=1e-4)
+    assert evaluation.bicubic.psnr == pytest.approx(killed["psnr"]["bicubic"], abs=1e-9)
+    assert (
+        len(evaluation.rows) == 4 * 7
+    )  # with and without tiles and self-ensemble; three networks, three pairs, all
+
+
+def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, killed: dict[str, Any]) -> None:
+    again = finished(command(home, "killed"))
+    assert again["ranking"] == killed["ranking"]
+    assert again["portfolio"] == killed["portfolio"]
+    extended = finished(command(home, "killed", "--trials", "20"))
+    with Journal.read(home / "killed") as journal:
+        repeats = [each for each in journal.candidates() if each.decision.get("replicate")]
+    # each of the space once, beside what is worth repeating: then the search ends in good order
+    assert extended["trials"]["observed"] - len(repeats) == 6
+    assert len({str(row["architecture"]) for row in extended["ranking"]}) == 6
+    exported = subprocess.run(
+        [sys.executable, "-m", "gpnas.cli", "export", str(home / "killed"), "--top", "2", "-o",
+         str(home / "two.zip"), "--licence", "mit", "--licence-holder", "Ada Lovelace", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    two = read_bundle(home / "two.zip")
+    assert len(json.loads(exported.stdout)["portfolio"]) == len(two.members) == 2
+    assert "Ada Lovelace" in (two.licence or "")
+
+
+def test_another_space_is_refused_in_a_run_folder(home: Path, killed: dict[str, Any]) -> None:
+    done = subprocess.run(command(home, "killed", "--seed", "7"), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "`seed` was 0 and is now 7" in done.stderr
+
+
+def test_two_drivers_do_not_share_a_run(home: Path, killed: dict[str, Any]) -> None:
+    with Journal.read(home / "killed") as journal:
+        header = journal.header
+    with Journal.create_or_open(home / "killed", header):
+        done = subprocess.run(command(home, "killed"), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert str(os.getpid()) in done.stderr
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint(home: Path) -> None:
+    """And one worker with one seed chooses and trains the same whether or not it was killed."""
+    process = subprocess.Popen(
+        command(home, "one", "--concurrent", "1", "--trials", "3"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,  # by which its workers are told from others'
+    )  # fmt: skip
+    wait_for(home / "one", 1, process)
+    find = ["pgrep", "--session", str(process.pid), "-f", "ray::(ResourceTrainable|c[0-9])"]
+    trials = subprocess.run(find, capture_output=True, text=True).stdout.split()
+    assert trials
+    for pid in trials:
+        os.kill(int(pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    first = json.loads(out)
+    second = finished(command(home, "two", "--concurrent", "1", "--trials", "3"))
+    for key in ("id", "architecture", "psnr", "ssim"):
+        assert [row[key] for row in first["ranking"]] == [row[key] for row in second["ranking"]]
+    with Journal.read(home / "one") as journal:
+        assert max(len(journal.attempts(c.id)) for c in journal.candidates()) == 2
+
+
+def test_trainings_that_diverge_are_failed_observations(home: Path) -> None:
+    (home / "wild.yaml").write_text(
+        SPACE.replace("steps: 40", "learning_rate: 1e9, clip_norm: 0, steps: 40").replace(
+            "trials: 5", "trials: 2"
+        )
+    )
+    arguments = command(home, "wild")
+    arguments[arguments.index(str(home / "space.yaml"))] = str(home / "wild.yaml")
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "at least one trial must succeed, but all 2 failed" in done.stderr.strip().splitlines()[-1]
+    assert [row["state"] for row in status(home / "wild")["candidates"]] == ["failed", "failed"]

@@ -1,0 +1,126 @@
+"""A search whose artefacts lie in S3, against moto's server: killed, resumed, delivered; no secret told."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpnas.bundle import read_bundle
+from gpnas.journal import Journal, status
+from gpnas.run.storage import open_storage
+
+SPACE = """\
+scale: 2
+families:
+  drn: {features: [4, 6], blocks: [1, 2], stages: 1}
+search: {trials: 4, concurrent: 2, validation_images: 1, early_stopping: false, portfolio: 2}
+recipe: {steps: 60, batch_size: 4, hr_patch: 48, evaluate_every: 20, warmup_steps: 5}
+"""
+SECRET = "hunter2hunter2hunter2"
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Of a bucket on a server of this test's own."""
+    pytest.importorskip("moto", reason="moto, the S3 server of the tests, is not installed")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p0", "-H127.0.0.1"], stderr=subprocess.PIPE, text=True
+    )
+    assert server.stderr is not None
+    lines: list[str] = []
+    try:
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", "".join(lines))):
+            lines.append(server.stderr.readline())
+            assert lines[-1], "".join(lines)
+        port = found[1]
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/bucket", method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield f"s3://bucket/run?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
+
+
+def test_a_search_in_s3_is_killed_resumed_and_delivered(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "space.yaml").write_text(SPACE)
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "gpnas.cli", "search", "--space", str(tmp_path / "space.yaml")]
+    command += ["--run", str(run), "--storage", address, "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        states = []
+        if (run / "journal.sqlite").exists():
+            states = [row["state"] for row in status(run)["candidates"]]
+        if "observed" in states and "running" in states:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    resumed = subprocess.Popen(command[:-3] + command[-1:], stdout=-1, stderr=-1, text=True)
+    out, err = resumed.communicate(timeout=300)  # the storage stands in the journal
+    assert resumed.returncode == 0, err
+    document = json.loads(out)
+    assert document["trials"] == {"observed": 4, "failed": 0, "stopped": 0}
+    assert len(read_bundle(Path(document["bundle"])).members) == 2
+    assert not (run / "candidates").exists()
+    with Journal.read(run) as journal:
+        assert journal.header["storage"] == address
+        names = [candidate.id for candidate in journal.candidates()]
+        observations = journal.observations()
+    storage = open_storage(address)
+    found = storage.names("candidates")
+    for name in names:
+        assert f"candidates/{name}/network.safetensors" in found
+        assert f"candidates/{name}/errors.safetensors" in found
+    # the copy of the journal serves where the driver's disk is lost
+    again = [*command[: command.index("--run")], "--run", str(tmp_path / "other"), *command[-3:]]
+    done = subprocess.run(again, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "going on from its copy" in done.stderr
+    assert json.loads(done.stdout)["ranking"] == document["ranking"]
+    with Journal.read(tmp_path / "other") as journal:
+        assert journal.observations() == observations
+    # so may a final training, warm-started from there; what cannot be there is refused
+    train = [*command[:3], "train", str(run), "--storage", address.replace("run?", "final?"), "--steps", "4"]
+    refused = subprocess.run([*train, "--tensorboard"], capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 1
+    assert "--tensorboard writes files that grow, which s3://bucket/final?" in refused.stderr
+    trained = subprocess.run([*train, "--json"], capture_output=True, text=True, timeout=200)
+    assert trained.returncode == 0, trained.stderr
+    bundle = read_bundle(Path(json.loads(trained.stdout)["bundle"]))
+    final = open_storage(address.replace("run?", "final?"))
+    for row in json.loads(trained.stdout)["ranking"]:
+        found = final.names(f"candidates/{row['id']}")
+        assert {path.rpartition("/")[2] for path in found} >= {"network.safetensors", "initial.safetensors"}
+    assert final.exists("journal.sqlite")
+    assert len(bundle.members) == 2
+    assert not (run / "final/candidates").exists()
+    # nothing tells the secret: what the search wrote, said, or had Ray write
+    assert SECRET not in err + done.stderr + trained.stderr
+    told = [path for root in (run, *_sessions(process.pid, resumed.pid)) for path in root.rglob("*")]
+    assert any("runtime_env" in path.name for path in told)
+    for path in told:
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+def _sessions(*drivers: int) -> list[Path]:
+    """Ray's folders of these drivers, logs included."""
+    found = [*Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").glob("session_2*")]
+    return [path for path in found if path.name.rpartition("_")[2] in {str(driver) for driver in drivers}]

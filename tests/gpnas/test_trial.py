@@ -1,0 +1,167 @@
+"""A candidate's trial, as a worker runs it, ended and begun again over what breaks in between."""
+
+import os
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpnas import Architecture, Candidate, Fidelity
+from gpnas.dispatch import trial as trials
+from gpnas.dispatch.conductor import Conductor, Event
+from gpnas.dispatch.final import Settled
+from gpnas.dispatch.trial import Trial, trial_config
+from gpnas.journal import Journal
+from gpnas.run.sharing import fingerprint_of
+from gpnas_trainers import build
+from gpnas_trainers.pairs import open_pairs, prepare
+from gpnas_trainers.train import Progress, Recipe, train
+
+RECIPE = Recipe(steps=9, batch_size=2, hr_patch=48, evaluate_every=3, warmup_steps=2)
+CANDIDATE = Candidate("c0000", Architecture("drn", {"features": 4, "blocks": 1, "stages": 1}), Fidelity(9), 3)
+
+
+@pytest.fixture(scope="module")
+def pairs(home: Path) -> Iterator[Path]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as trials have it
+    yield prepare(None, 2, minimum_side=48)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def plain(pairs: Path) -> dict[str, Any]:
+    """The same training in one go."""
+    torch.manual_seed(CANDIDATE.seed)
+    network = build("drn", 2, **CANDIDATE.architecture.axes)
+    found: list[Progress] = []
+    validation = open_pairs(pairs, "validation").head(1)
+    train(network, open_pairs(pairs, "train"), validation, RECIPE, seed=3, report=found.append)
+    return {"curve": {each.step: each.psnr for each in found}, "weights": network.state_dict()}
+
+
+def config(run: Path, pairs: Path) -> dict[str, Any]:
+    return trial_config(
+        CANDIDATE,
+        run="run",
+        storage=str(run),
+        pairs=pairs,
+        fingerprint=fingerprint_of(open_pairs(pairs, "train"), open_pairs(pairs, "validation")),
+        scale=2,
+        recipe=RECIPE,
+        validation_images=1,
+    )
+
+
+def attempt(settings: dict[str, Any], steps: int) -> list[dict[str, Any]]:
+    """What a worker reports until so many steps are done; then it ends and leaves its checkpoint."""
+    trial = Trial(settings)
+    results: list[dict[str, Any]] = []
+    while not results or not (results[-1]["done"] or results[-1]["step"] >= steps):
+        results.append(trial.step())
+        assert "step" in results[-1], results[-1]
+    trial.cleanup()
+    return results
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flipped(path: Path) -> None:
+    """A bit of a weight: it can be read, but is another one."""
+    content, generator = bytearray(path.read_bytes()), random.Random(1)
+    for place in generator.sample(range(len(content)), 8):
+        content[place] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, flipped])
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
+    pairs: Path,
+    plain: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    damaged: int,
+) -> None:
+    """The newest, or both: it says so, and the journal and the weights are those of the whole training."""
+    monkeypatch.setattr(trials, "REPORT_SECONDS", 0.0)  # a step between two reports
+    settings = config(tmp_path, pairs)
+    results = attempt(settings, 2) + attempt(settings, 5)
+    files = [tmp_path / f"candidates/c0000/attempt-{number}/checkpoint.pt" for number in (2, 1)]
+    for file in files[:damaged]:
+        moment = file.stat().st_mtime_ns
+        damage(file)
+        os.utime(file, ns=(moment, moment))
+    last = attempt(settings, 9)
+    results += last
+    assert [each["step"] for each in last] == list(range(3 if damaged == 1 else 1, 10))
+    notes = last[0]["notes"]
+    assert len(notes) == damaged
+    for note, file in zip(notes, files, strict=False):
+        assert note.startswith(f"{file}: a checkpoint must be whole, but ")
+        assert len(note.splitlines()) == 1
+        how = "; gone on from candidates/c0000/attempt-1/checkpoint.pt, step 2"
+        assert note.endswith(how if damaged == 1 else "; begun again")
+    assert not any("notes" in each for each in [*results[:5], *last[1:]])
+
+    events: list[Event] = []
+    with Journal.create_or_open(tmp_path, {"trials": 1}) as journal:
+        journal.commit_candidates([CANDIDATE])
+        conductor = Conductor(Settled(), journal, trials=1, trial_config=lambda _: {}, listen=events.append)
+        assert conductor.suggest("one") == {}
+        for result in results[:-1]:
+            conductor.on_trial_result("one", result)
+        conductor.on_trial_complete("one", results[-1])
+        conductor.close()
+        (observation,) = journal.observations()
+        rows = journal.progress("c0000")
+        outcomes = [each.outcome for each in journal.attempts("c0000")]
+    assert observation.value == plain["curve"][9]
+    assert {row.step: row.psnr for row in rows if row.psnr is not None} == plain["curve"]
+    assert outcomes == ["killed", "killed", "observed"]
+    assert [each.note for each in events if each.kind == "note"] == notes
+    weights = load_file(tmp_path / "candidates/c0000/network.safetensors")
+    assert all(torch.equal(value, weights[name]) for name, value in plain["weights"].items())
+
+
+def test_a_full_disk_is_told_as_such_and_keeps_what_is_there(
+    pairs: Path, plain: dict[str, Any], small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a checkpoint it ends the search with one line; at the end of a process it does not count."""
+    monkeypatch.setattr(trials, "REPORT_SECONDS", 0.0)
+    settings = config(small_disk, pairs)
+    attempt(settings, 2)
+    kept = (small_disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes()
+    trial = Trial(settings)
+    assert trial.step()["step"] == 3
+    with open(small_disk / "other", "wb", buffering=0) as file, suppress(OSError):
+        file.write(bytes(2**20))
+    assert trial.reset_config(settings)  # it cannot keep step 3
+    monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
+    assert trial.step() == {
+        "done": True,
+        "attempt": 3,
+        "abort": f"{small_disk}: trials must be able to read and write here, but the disk is full; "
+        "mend that and run the same command again",
+    }
+    trial.cleanup()
+    assert (small_disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes() == kept
+    (small_disk / "other").unlink()
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    last = attempt(settings, 9)
+    assert [each["step"] for each in last] == list(range(3, 10))
+    assert "notes" not in last[0]
+    assert last[-1]["psnr"] == plain["curve"][9]
