@@ -1,0 +1,8 @@
+"""How files are opened and replaced, for the parts of the search that know nothing else of the trainers."""
+
+from gpnas_trainers.files import check as check
+from gpnas_trainers.files import descriptor_of as descriptor_of
+from gpnas_trainers.files import opened as opened
+from gpnas_trainers.files import read as read
+from gpnas_trainers.files import replacing as replacing
+from gpnas_trainers.files import sync as sync
