@@ -53,11 +53,15 @@ def test_a_file_is_replaced_as_a_whole_or_stays(tmp_path: Path) -> None:
     with replacing(path) as new:
         new.write_text("first")
         assert not path.exists()
-    with pytest.raises(RuntimeError), replacing(path) as new:
-        new.write_text("half")
-        raise RuntimeError
+    with pytest.raises(OSError, match="full"), replacing(path) as new:
+        _write_half(new)
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
     with replacing(path) as new:
         new.write_text("second")
     assert path.read_text() == "second"
+
+
+def _write_half(path: Path) -> None:
+    path.write_text("half")
+    raise OSError("the disk is full")
