@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+
+from gpnas_trainers.files import replacing
 
 
 class TrainingError(RuntimeError):
@@ -21,15 +22,23 @@ def write_checkpoint(path: Path, document: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written, such as when the disk is full; the old one stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(document, _OSErrors(file))  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        save_tensors(document, temporary)
+
+
+def save_tensors(document: Any, path: Path) -> None:
+    """As `torch.save`, but an error of the file stays what it is.
+
+    PyTorch's zip writer also writes while it is closed after an error, finds its position to be another
+    than it remembers, and raises a `RuntimeError` in place of the file's `OSError`.
+    """
+    with open(path, "xb") as file:
+        recorder = _Recorder(file)
+        try:
+            torch.save(document, recorder)  # type: ignore[arg-type]
+        finally:
+            if recorder.error is not None:
+                raise recorder.error
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
@@ -76,14 +85,20 @@ def copied(value: Any) -> Any:
     return value
 
 
-class _OSErrors:
-    """A file for `torch.save` that lets an `OSError` of a write through as it is."""
+class _Recorder:
+    """A file that remembers its first error and takes nothing after it."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
-        return int(self._file.write(data))
+        if self.error is None:
+            try:
+                return self._file.write(data)
+            except OSError as error:
+                self.error = error
+        raise self.error
 
     def flush(self) -> None:
         self._file.flush()

@@ -8,8 +8,6 @@ such files. Any network can become ONNX.
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from gpnas_trainers.checkpoint import save_tensors
 from gpnas_trainers.dual_regression import DualRegression
+from gpnas_trainers.files import replacing
 from gpnas_trainers.rcan import RCAN
 
 OFFICIAL = (".safetensors", ".pt", ".pth")
@@ -80,12 +80,12 @@ def save_official(network: nn.Module, path: Path) -> None:
             "convert it to .onnx instead"
         )
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with _whole(path) as temporary:
+    with replacing(path) as temporary:
         match path.suffix.lower():
             case ".safetensors":
-                save_file(state, temporary, {"format": "pt"})
+                temporary.write_bytes(save(state, {"format": "pt"}))
             case ".pt" | ".pth":
-                torch.save(state, temporary)
+                save_tensors(state, temporary)
             case _:
                 raise ConversionError(
                     f"a file of weights must end in {', '.join(OFFICIAL)}, but got {path.name!r}"
@@ -112,8 +112,8 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
     _imported("onnxscript")
     runtime = _imported("onnxruntime")
     network.eval()
-    with _whole(path) as temporary, _quiet():
-        dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    with _quiet():
         try:
             program = torch.onnx.export(
                 network,
@@ -128,22 +128,24 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
             )
             assert program is not None
             program.model.metadata_props.update(metadata or {})
-            program.save(temporary, external_data=False)
+            content = program.model_proto.SerializeToString()
         except Exception as error:  # the exporter's own are many and not public
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConversionError(f"a network must have an ONNX form, but {reason}") from error
-        difference = _difference(network, temporary, runtime)
-        if not difference <= TOLERANCE:
-            raise ConversionError(
-                f"onnxruntime must agree with PyTorch within {TOLERANCE:g}, but differs by {difference:g}; "
-                "nothing was written"
-            )
+        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    difference = _difference(network, session)
+    if not difference <= TOLERANCE:
+        raise ConversionError(
+            f"onnxruntime must agree with PyTorch within {TOLERANCE:g}, but differs by {difference:g}; "
+            "nothing was written"
+        )
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
     return difference
 
 
-def _difference(network: nn.Module, path: Path, runtime: Any) -> float:
-    """Largest difference of a pixel between an ONNX file and its network; of large outputs, relative."""
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def _difference(network: nn.Module, session: Any) -> float:
+    """Largest difference of a pixel between an ONNX session and its network; of large outputs, relative."""
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
     for batch, (height, width) in enumerate(SIZES, start=1):
@@ -165,17 +167,6 @@ def _imported(name: str) -> Any:
         raise ConversionError(
             f"ONNX needs the packages onnx, onnxscript and onnxruntime, but {error}; install gpnas[onnx]"
         ) from None
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write under; the file gets its own once all went well."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Each is a watcher that `train` is given; none changes what is trained.
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch.nn.functional import interpolate
 
+from gpnas_trainers.files import replacing
 from gpnas_trainers.train import Progress, Training
 
 SPEED_SECONDS = 30.0
@@ -77,13 +77,9 @@ class JsonLines:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(text + "\n")
             return
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            lines = [*self._earlier(progress.step), text]
+        lines = [*self._earlier(progress.step), text]
+        with replacing(self._path) as temporary:
             temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-            os.replace(temporary, self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
         self._begun = True
 
     def _earlier(self, step: int) -> list[str]:
