@@ -28,8 +28,9 @@ from gpnas.bundle import read_bundle
 from gpnas.ensemble import load_networks
 from gpnas.evaluation import evaluation_pairs
 from gpnas.journal import Journal
+from gpnas_trainers.images import write_rgb
 from gpnas_trainers.infer import upscale
-from gpnas_trainers.pairs import bicubic_upscale, write_rgb
+from gpnas_trainers.pairs import bicubic_upscale
 
 
 def memory_of_session(session: int) -> float:
@@ -61,7 +62,7 @@ def picture(path: Path, target: Path, *, side: int = 48, zoom: int = 2) -> None:
     """Writes crops of the first validation photograph side by side."""
     bundle = read_bundle(path)
     (pairs,) = evaluation_pairs(bundle, None, print)
-    lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in pairs.image(0))
+    lr, hr = pairs.tensors(0)
     weights = [member.weight for member in bundle.members]
     sr = upscale(load_networks(bundle), lr, bundle.scale, weights=weights)
     enlarged = lr.repeat_interleave(bundle.scale, dim=1).repeat_interleave(bundle.scale, dim=2)

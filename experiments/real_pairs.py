@@ -101,7 +101,7 @@ def main() -> None:
         pairs, validation = open_pairs(folder, "train"), open_pairs(folder, "validation")
         bicubic = []
         for index in range(len(validation)):
-            lr, hr = (torch.from_numpy(image).float() / 255 for image in validation.image(index))
+            lr, hr = validation.tensors(index)
             bicubic.append(psnr(bicubic_upscale(lr, SCALE), hr))
         below = sum(bicubic) / len(bicubic)
         lines = [

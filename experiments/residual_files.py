@@ -47,7 +47,7 @@ def images_of(networks: list[nn.Module], pairs: PairSet) -> list[tuple[Tensor, T
     """Of each image: residuals SR - HR, and differences SR - bicubic, each (n, 3, H, W) float32."""
     found = []
     for index in range(len(pairs)):
-        lr, hr = (torch.from_numpy(image).float()[None] / 255 for image in pairs.image(index))
+        lr, hr = (image[None] for image in pairs.tensors(index))
         with torch.inference_mode():
             sr = torch.cat(
                 [net(lr.contiguous(memory_format=torch.channels_last)).clamp(0, 1) for net in networks]

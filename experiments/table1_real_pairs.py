@@ -142,7 +142,7 @@ def judged(run: Path, pool: Sequence[Architecture], scale: int, pairs: Path) -> 
     gram = torch.zeros(len(validation), len(pool), len(pool), dtype=torch.float64)
     scores: dict[str, Any] = {"bicubic": [], "plain": [], "self": [], "threes": []}
     for index in range(len(validation)):
-        lr, hr = (torch.from_numpy(image).float() / 255 for image in validation.image(index))
+        lr, hr = validation.tensors(index)
         base = bicubic_upscale(lr, scale)
         scores["bicubic"].append([psnr(base, hr), ssim(base, hr)])
         for name, turned in (("plain", False), ("self", True)):

@@ -28,9 +28,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gpnas_trainers import build
+from gpnas_trainers.images import to_pixels, write_rgb
 from gpnas_trainers.infer import BLENDS, upscale
 from gpnas_trainers.metrics import psnr
-from gpnas_trainers.pairs import open_pairs, prepare, to_pixels, write_rgb
+from gpnas_trainers.pairs import open_pairs, prepare
 from gpnas_trainers.train import Recipe, Training
 
 SCALE, TILE = 2, 48
@@ -55,9 +56,7 @@ def main() -> None:
     training = Training(network, pairs, validation, recipe, seed=0)
     for _ in range(arguments.steps):
         training.advance(0.0)
-    images = [
-        [torch.from_numpy(each).float() / 255 for each in validation.image(i)] for i in range(len(validation))
-    ]
+    images = [validation.tensors(i) for i in range(len(validation))]
     wholes = [upscale([training.network], lr, SCALE, tile=0, self_ensemble=False) for lr, _ in images]
     count = len(images)
     to_hr = sum(psnr(whole, hr) for whole, (_, hr) in zip(wholes, images, strict=True)) / count

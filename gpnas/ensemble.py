@@ -19,11 +19,11 @@ from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
 from gpnas_trainers import build, check
 from gpnas_trainers.cost import has_parameters
+from gpnas_trainers.images import SUFFIXES, ImageError
 from gpnas_trainers.images.large_reading import reading
 from gpnas_trainers.images.large_writing import bits_of, writing
 from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
-from gpnas_trainers.pairs import SUFFIXES, PairsError
 
 Average = Literal["weights", "plain"]
 
@@ -131,7 +131,7 @@ def upscale_files(
                     ):
                         write(rows)
                         del rows  # before the next are made
-        except PairsError as error:
+        except ImageError as error:
             if len(pairs) == 1:
                 raise DataError(str(error)) from None
             say(str(error))

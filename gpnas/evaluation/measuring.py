@@ -142,7 +142,7 @@ def evaluate(
     # the first column is bicubic's; then come the averages, once per combination of levels
     scores = np.empty((len(images), 1 + len(wanted) * len(averages), 2))
     for row, (each, index) in enumerate(images):
-        lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in each.image(index))
+        lr, hr = each.tensors(index)
 
         def told(share: float, done: int = row) -> None:
             if progress is not None:

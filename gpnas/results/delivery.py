@@ -237,7 +237,7 @@ def ensemble_psnr(storage: Storage, journal: Journal, portfolio: Portfolio, pair
         networks.append(network)
     values = []
     for index in range(len(pairs)):
-        lr, hr = (torch.from_numpy(array).float() / 255 for array in pairs.image(index))
+        lr, hr = pairs.tensors(index)
         values.append(psnr(upscale(networks, lr, pairs.scale, tile=0, weights=portfolio.weights), hr))
     mean = sum(values) / len(values)
     journal.set_result("ensemble", {"portfolio": key, "psnr": mean})
@@ -494,6 +494,6 @@ def bicubic_psnr(pairs: PairSet) -> float:
     """Mean PSNR in dB of bicubic upsampling over the pairs, RGB, without border."""
     values = []
     for index in range(len(pairs)):
-        lr, hr = (torch.from_numpy(array).float() / 255 for array in pairs.image(index))
+        lr, hr = pairs.tensors(index)
         values.append(psnr(bicubic_upscale(lr, pairs.scale), hr))
     return sum(values) / len(values)

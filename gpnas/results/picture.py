@@ -77,7 +77,7 @@ def make_picture(members: Sequence[Member], pairs: PairSet) -> Picture:
         pairs: that validated them.
     """
     scale = pairs.scale
-    lr, hr = (torch.from_numpy(pixels).float() / 255 for pixels in pairs.image(0))
+    lr, hr = pairs.tensors(0)
     side = min(SIDE // scale, *lr.shape[1:])
     y, x = _most_detail(hr, scale, side)
     top, left = max(0, y - MARGIN), max(0, x - MARGIN)

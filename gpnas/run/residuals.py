@@ -211,7 +211,7 @@ def _outputs(
     device = next(network.parameters()).device
     network.eval()
     for index in range(len(pairs)):
-        lr, hr = (torch.from_numpy(array).to(device).float()[None] / 255 for array in pairs.image(index))
+        lr, hr = (image[None] for image in pairs.tensors(index, device))
         with torch.inference_mode():
             sr = network(lr.contiguous(memory_format=torch.channels_last)).clamp(0, 1)
         bicubic = bicubic_upscale(lr, pairs.scale)

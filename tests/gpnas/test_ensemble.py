@@ -15,8 +15,8 @@ from gpnas.ensemble import load_networks, upscale_files
 from gpnas.errors import BundleError, DataError
 from gpnas.records import Architecture
 from gpnas_trainers import build
+from gpnas_trainers.images import read_levels, read_rgb
 from gpnas_trainers.infer import upscale
-from gpnas_trainers.pairs import read_levels, read_rgb
 
 SIZES = ((8, 1), (12, 2), (8, 3))
 

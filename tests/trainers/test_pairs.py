@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gpnas_trainers.images import read_rgb, write_rgb
 from gpnas_trainers.pairs import (
     PHOTOGRAPHS,
     Camera,
@@ -30,8 +31,6 @@ from gpnas_trainers.pairs import (
     prepare,
     prepare_folder,
     prepare_photographs,
-    read_rgb,
-    write_rgb,
 )
 from gpnas_trainers.pairs.prepared import dihedral
 

@@ -13,7 +13,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from skimage import data
 
-from gpnas_trainers.pairs import check_folder, ncc, open_pairs, prepare_folder, shift, write_rgb
+from gpnas_trainers.images import write_rgb
+from gpnas_trainers.pairs import check_folder, ncc, open_pairs, prepare_folder, shift
 from gpnas_trainers.pairs.checks import SAME_PHOTOGRAPH, same_photographs, thumbnail
 from gpnas_trainers.pairs.splitting import split_pairs
 

@@ -12,17 +12,8 @@ import pytest
 import tifffile
 import torch
 
-from gpnas_trainers.pairs import (
-    Camera,
-    PairsError,
-    open_pairs,
-    prepare_folder,
-    prepare_synthetic,
-    read_header,
-    read_levels,
-    read_rgb,
-    write_rgb,
-)
+from gpnas_trainers.images import ImageError, read_header, read_levels, read_rgb, write_rgb
+from gpnas_trainers.pairs import Camera, open_pairs, prepare_folder, prepare_synthetic
 
 
 def deep(height: int, width: int, seed: int) -> np.ndarray:
@@ -115,13 +106,13 @@ def test_what_is_refused_of_16_bits(tmp_path: Path) -> None:
         ("planes.tif", "separate planes"),
         ("floats.tif", "must"),
     ):
-        with pytest.raises(PairsError, match=words):
+        with pytest.raises(ImageError, match=words):
             read_levels(tmp_path / name)
     write_png16(tmp_path / "whole.png", image)
-    with pytest.raises(PairsError, match="must be one 8-bit RGB picture, but got 16 bits per channel"):
+    with pytest.raises(ImageError, match="must be one 8-bit RGB picture, but got 16 bits per channel"):
         read_rgb(tmp_path / "whole.png")
     (tmp_path / "whole.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
-    with pytest.raises(PairsError, match="must decode in full"):
+    with pytest.raises(ImageError, match="must decode in full"):
         read_levels(tmp_path / "whole.png")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gpnas_trainers.pairs import PairsError, read_rgb, read_size, to_pixels, to_tensor, write_rgb
+from gpnas_trainers.images import ImageError, read_rgb, read_size, to_pixels, to_tensor, write_rgb
 
 
 def noise(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:
@@ -94,7 +94,7 @@ def test_other_modes_are_refused(tmp_path: Path, mode: str, found: str) -> None:
         Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
     else:
         Image.fromarray(noise(8, 8)).convert(mode).save(path)
-    with pytest.raises(PairsError) as caught:
+    with pytest.raises(ImageError) as caught:
         read_rgb(path)
     expected = f"{path}: an image must be one 8-bit RGB picture, but got {found}; convert it first"
     assert str(caught.value) == expected
@@ -104,7 +104,7 @@ def test_16_bit_rgb_is_refused(tmp_path: Path) -> None:
     png_by_hand(tmp_path / "deep.png", 4, 3, depth=16)
     with Image.open(tmp_path / "deep.png") as image:
         assert image.mode == "RGB"  # Pillow alone would not say
-    with pytest.raises(PairsError, match="but got 16 bits per channel"):
+    with pytest.raises(ImageError, match="but got 16 bits per channel"):
         read_rgb(tmp_path / "deep.png")
     high_bytes = read_rgb(tmp_path / "deep.png", convert=True)[0, 0]
     assert high_bytes.tolist() == [0, 2, 4]
@@ -116,7 +116,7 @@ def test_frames_cmyk_and_transparent_colour_are_refused(tmp_path: Path) -> None:
     first.convert("CMYK").save(tmp_path / "print.jpg")
     first.save(tmp_path / "keyed.png", transparency=(1, 2, 3))
     for name, found in (("pages.tif", "2 frames"), ("print.jpg", "CMYK"), ("keyed.png", "transparent")):
-        with pytest.raises(PairsError, match=found):
+        with pytest.raises(ImageError, match=found):
             read_rgb(tmp_path / name)
 
 
@@ -133,7 +133,7 @@ def test_conversion_on_demand(tmp_path: Path) -> None:
         found = read_rgb(tmp_path / name, convert=True)
         np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=2))
     np.testing.assert_array_equal(read_rgb(tmp_path / "opaque.png", convert=True), np.asarray(image))
-    with pytest.raises(PairsError, match="RGB with alpha"):
+    with pytest.raises(ImageError, match="RGB with alpha"):
         read_rgb(tmp_path / "see_through.png", convert=True)
 
 
@@ -143,7 +143,7 @@ def test_truncated_files_are_one_line_errors(tmp_path: Path, suffix: str, share:
     path = tmp_path / f"image{suffix}"
     write_rgb(path, noise(64, 64))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(PairsError) as caught:
+    with pytest.raises(ImageError) as caught:
         read_rgb(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
@@ -152,7 +152,7 @@ def test_truncated_files_are_one_line_errors(tmp_path: Path, suffix: str, share:
 def test_missing_file_folder_and_text(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image")
     for name, words in (("none.png", "must exist"), ("text.png", "must be PNG"), ("", "must")):
-        with pytest.raises(PairsError, match=words):
+        with pytest.raises(ImageError, match=words):
             read_rgb(tmp_path / name)
 
 
@@ -160,20 +160,20 @@ def test_pixel_limit_is_judged_before_decoding(tmp_path: Path) -> None:
     png_by_hand(tmp_path / "bomb.png", 20_000, 10_000, depth=8)
     write_rgb(tmp_path / "image.png", noise(10, 11))
     for path, limit in ((tmp_path / "bomb.png", 178_956_970), (tmp_path / "image.png", 109)):
-        with pytest.raises(PairsError, match=f"at most {limit} pixels"):
+        with pytest.raises(ImageError, match=f"at most {limit} pixels"):
             read_rgb(path, max_pixels=limit)
     read_rgb(tmp_path / "image.png", max_pixels=110)
 
 
 def test_writing_refuses_what_cannot_be_written(tmp_path: Path) -> None:
     for array in (noise().astype(np.float32), noise()[..., :1], noise()[0]):
-        with pytest.raises(PairsError, match="of uint8, but got"):
+        with pytest.raises(ImageError, match="of uint8, but got"):
             write_rgb(tmp_path / "image.png", array)  # type: ignore[arg-type]
-    with pytest.raises(PairsError, match="must end in one of"):
+    with pytest.raises(ImageError, match="must end in one of"):
         write_rgb(tmp_path / "image.gif", noise())
-    with pytest.raises(PairsError, match="No such file or directory"):
+    with pytest.raises(ImageError, match="No such file or directory"):
         write_rgb(tmp_path / "none" / "image.png", noise())
-    with pytest.raises(PairsError, match="could not be written"):
+    with pytest.raises(ImageError, match="could not be written"):
         write_rgb(tmp_path / "image.webp", np.zeros((4, 20_000, 3), np.uint8))  # WebP ends at 16383
     assert list(tmp_path.iterdir()) == []
 
@@ -185,7 +185,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(PairsError, match="File too large"):
+        with pytest.raises(ImageError, match="File too large"):
             write_rgb(path, noise(300, 300))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

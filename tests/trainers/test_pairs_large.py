@@ -17,11 +17,10 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from gpnas_trainers.images import jpeg, large_reading, large_writing, tiff
+from gpnas_trainers.images import ImageError, jpeg, large_reading, large_writing, read_levels, read_size, tiff
 from gpnas_trainers.images.large_reading import reading
 from gpnas_trainers.images.large_writing import bits_of, check_target, writing
 from gpnas_trainers.images.reading import MAX_PIXELS
-from gpnas_trainers.pairs import PairsError, read_levels, read_size
 
 HEIGHT, WIDTH = 83, 57
 
@@ -69,7 +68,7 @@ def by_rows(path: Path, step: int = 7) -> np.ndarray:
 
 def refused(path: Path) -> str:
     """In which words."""
-    with pytest.raises(PairsError) as error, reading(path):
+    with pytest.raises(ImageError) as error, reading(path):
         raise AssertionError("refused before anything is read")
     return str(error.value)
 
@@ -127,7 +126,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytes
         return image
 
     monkeypatch.setattr(large_reading, "_sound", cut_short)
-    with pytest.raises(PairsError, match=r"is damaged or truncated \(it ends early\); copy it again"):
+    with pytest.raises(ImageError, match=r"is damaged or truncated \(it ends early\); copy it again"):
         by_rows(tmp_path / "image.png")
 
 
@@ -153,7 +152,7 @@ def test_more_pixels_than_pillow_reads(tmp_path: Path) -> None:
     with reading(tmp_path / "large.tif") as image:
         assert (image.height, image.width) == shape[:2]
         np.testing.assert_array_equal(image.levels(0, 3), np.stack([0 * expected, expected, 0 * expected]))
-    with pytest.raises(PairsError, match="must have at most 178956970 pixels, but got 20000×10000"):
+    with pytest.raises(ImageError, match="must have at most 178956970 pixels, but got 20000×10000"):
         check_target(tmp_path / "image.bmp", *shape[:2], 8)
 
 
@@ -287,12 +286,12 @@ def test_large_tiffs_have_64_bit_offsets(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_a_format_or_the_disk_cannot_hold(
     tmp_path: Path, name: str, height: int, width: int, words: str
 ) -> None:
-    with pytest.raises(PairsError, match=words), writing(tmp_path / name, height, width, 8):
+    with pytest.raises(ImageError, match=words), writing(tmp_path / name, height, width, 8):
         raise AssertionError("refused before anything is made")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError, PairsError])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError, ImageError])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
 def test_what_ends_the_loop_comes_out_as_itself(
     tmp_path: Path, suffix: str, kind: type[BaseException]
@@ -314,7 +313,7 @@ def test_what_ends_the_loop_comes_out_as_itself(
 
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     with (
-        pytest.raises(PairsError, match=r"could not be written \(No such file or directory\)"),
+        pytest.raises(ImageError, match=r"could not be written \(No such file or directory\)"),
         writing(tmp_path / "none" / "a.png", 9, 9, 8) as write,
     ):
         write(torch.zeros(3, 9, 9, dtype=torch.uint8))
@@ -330,7 +329,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(small_disk: Path, suffix: st
             for rows in values.split(100, dim=1):
                 write(rows)
 
-    with pytest.raises(PairsError) as error:
+    with pytest.raises(ImageError) as error:
         fill()
     assert str(error.value) == (
         f"{path}: the image could not be written, since the disk is full; free some space or choose another "

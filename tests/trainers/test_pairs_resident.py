@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpnas_trainers.pairs import PairSet, open_pairs, prepare_folder, write_rgb
+from gpnas_trainers.images import write_rgb
+from gpnas_trainers.pairs import PairSet, open_pairs, prepare_folder
 from gpnas_trainers.pairs.prepared import dihedral
 from gpnas_trainers.pairs.resident import ResidentPairs, resident, strided
 from tests.trainers.test_pairs_depth import write_png16

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpnas_trainers.pairs import PairsError, check_folder, open_pairs, prepare_folder, write_rgb
+from gpnas_trainers.images import write_rgb
+from gpnas_trainers.pairs import PairsError, check_folder, open_pairs, prepare_folder
 from gpnas_trainers.pairs.names import PairFiles
 from gpnas_trainers.pairs.shards import SHARD_BYTES, SHARDS, deal
 

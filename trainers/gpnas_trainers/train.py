@@ -79,7 +79,7 @@ def evaluate(network: nn.Module, pairs: PairSet, device: torch.device | str = "c
     psnrs, ssims = [], []
     with torch.inference_mode():
         for index in range(len(pairs)):
-            lr, hr = (torch.from_numpy(image).to(device).float() / 255 for image in pairs.image(index))
+            lr, hr = pairs.tensors(index, device)
             sr = network(lr[None].contiguous(memory_format=torch.channels_last)).clamp(0, 1)[0]
             psnrs.append(psnr(sr, hr))
             ssims.append(ssim(sr, hr))

@@ -185,7 +185,7 @@ class TensorBoard:
     def _show(self, training: Training, step: int) -> None:
         pairs = training.validation_pairs.head(self._images)
         for index, name in enumerate(pairs.names):
-            lr, hr = (torch.from_numpy(each)[None].float() / 255 for each in pairs.image(index))
+            lr, hr = (image[None] for image in pairs.tensors(index))
             baseline = interpolate(lr, size=hr.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
             row = torch.cat((baseline, training.upscale(lr), hr), dim=-1)[0]
             # given other than bytes, TensorBoard rounds down

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpnas_trainers.images.reading import Header, PairsError, read_header, read_rgb
+from gpnas_trainers.images.reading import Header, ImageError, read_header, read_rgb
 
 MAX_SIDE = 1_000_000
 """Pixels of a side at most, read or written: what readers of PNG take, and a row's memory allows."""
@@ -69,13 +69,13 @@ def reading(path: str | Path) -> Iterator[LargeImage]:
     interlaced PNG, progressive JPEG and WebP.
 
     Raises:
-        PairsError: the file is missing, not an image, truncated, or not RGB of 8 or 16 bits; or it is to
+        ImageError: the file is missing, not an image, truncated, or not RGB of 8 or 16 bits; or it is to
             be held whole, and the memory has no room for it.
     """
     path = Path(path)
     header = read_header(path, max_pixels=MAX_SIDE**2)
     if max(header.height, header.width) > MAX_SIDE:
-        raise PairsError(
+        raise ImageError(
             f"{path}: an image's sides must be at most {MAX_SIDE} pixels, but got "
             f"{header.width}×{header.height}; cut it into parts"
         )
@@ -135,17 +135,17 @@ def _sound(path: Path, header: Header, file: BinaryIO) -> Any:
     return image
 
 
-def _damaged(path: Path, reason: str) -> PairsError:
-    return PairsError(
+def _damaged(path: Path, reason: str) -> ImageError:
+    return ImageError(
         f"{path}: an image must decode in full, but it is damaged or truncated ({reason}); copy it again"
     )
 
 
 def check_memory(path: Path, kind: str, height: int, width: int, bits: int) -> None:
-    """Raises `PairsError` where an image that is held whole does clearly not fit the memory that is free."""
+    """Raises `ImageError` where an image that is held whole does clearly not fit the memory that is free."""
     least, free = height * width * 3 * bits // 8, _free_memory()
     if free is not None and least > free:
-        raise PairsError(
+        raise ImageError(
             f"{path}: the memory must have room for {width}×{height} pixels, {least >> 20} MiB, since {kind} "
             f"is held whole, but {free >> 20} MiB are free; take a PNG that is not interlaced, or a TIFF"
         )

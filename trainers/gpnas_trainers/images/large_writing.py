@@ -22,7 +22,7 @@ from torch import Tensor
 from gpnas_trainers.images.jpeg import JpegWriter
 from gpnas_trainers.images.large_reading import MAX_SIDE, check_memory
 from gpnas_trainers.images.png import PngWriter
-from gpnas_trainers.images.reading import MAX_PIXELS, SUFFIXES, PairsError, encode_rgb, unwritten
+from gpnas_trainers.images.reading import MAX_PIXELS, SUFFIXES, ImageError, encode_rgb, unwritten
 from gpnas_trainers.images.tiff import TiffWriter
 
 # what each format can hold: its name, pixels of a side, bits per channel
@@ -53,15 +53,15 @@ def bits_of(path: Path, bits: int) -> int:
 
 
 def check_target(path: Path, height: int, width: int, bits: int) -> None:
-    """Raises `PairsError` where the suffix's format, the disk or the memory cannot hold such an image."""
+    """Raises `ImageError` where the suffix's format, the disk or the memory cannot hold such an image."""
     name, side, most = _format(path)
     if max(height, width) > side:
-        raise PairsError(
+        raise ImageError(
             f"{path}: a {name} file's sides must be at most {side} pixels, but got {width}×{height}; "
             + ("write PNG or TIFF instead" if side < MAX_SIDE else "cut the image into parts")
         )
     if name == "BMP" and height * width > MAX_PIXELS:
-        raise PairsError(
+        raise ImageError(
             f"{path}: a BMP file must have at most {MAX_PIXELS} pixels, but got {width}×{height}; "
             "write PNG or TIFF instead"
         )
@@ -72,7 +72,7 @@ def check_target(path: Path, height: int, width: int, bits: int) -> None:
         usage = shutil.disk_usage(path.parent)
         free = usage.free
         if most == 16 and usage.total and least > free:  # what is no disk has no room at all
-            raise PairsError(
+            raise ImageError(
                 f"{path}: the disk must have room for {width}×{height} pixels, some {_POORLY * least >> 20} "
                 f"MiB before they are compressed, but {free >> 20} MiB are free; free some space or choose "
                 "another folder"
@@ -96,7 +96,7 @@ def writing(
         profile: an ICC profile, to be kept in the file; BMP holds none.
 
     Raises:
-        PairsError: `check_target` refuses it, or the file cannot be written (no such folder, disk full).
+        ImageError: `check_target` refuses it, or the file cannot be written (no such folder, disk full).
     """
     check_target(path, height, width, bits)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -187,7 +187,7 @@ def _writer(path: Path, file: BinaryIO, height: int, width: int, bits: int, prof
 
 def _format(path: Path) -> tuple[str, int, int]:
     if path.suffix.lower() not in _FORMATS:
-        raise PairsError(
+        raise ImageError(
             f"{path}: an image's name must end in one of {', '.join(SUFFIXES)}, but got {path.suffix!r}"
         )
     return _FORMATS[path.suffix.lower()]

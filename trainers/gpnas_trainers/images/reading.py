@@ -61,11 +61,11 @@ _PLANES = 0x011C
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B"}
 
 
-class PairsError(ValueError):
-    """Images or pairs that cannot be used: one line with the file, the rule, the value, what to do."""
+class ImageError(ValueError):
+    """An image that cannot be read or written: one line with the file, the rule, the value, what to do."""
 
 
-class NotRgb(PairsError):
+class NotRgb(ImageError):
     """A whole image, but not one RGB picture."""
 
 
@@ -98,7 +98,7 @@ def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_P
         max_pixels: an image with more pixels is refused before it is decoded; at most `MAX_PIXELS`.
 
     Raises:
-        PairsError: the file is missing, not an image, truncated, or not 8-bit RGB.
+        ImageError: the file is missing, not an image, truncated, or not 8-bit RGB.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
@@ -108,7 +108,7 @@ def read_rgb(path: str | Path, *, convert: bool = False, max_pixels: int = MAX_P
             return np.array(ImageOps.exif_transpose(image), dtype=np.uint8)
         converted = _converted(image) if convert else None
         if converted is None:
-            raise PairsError(
+            raise ImageError(
                 f"{path}: an image must be one 8-bit RGB picture, but got {found}; convert it first"
             )
         return np.array(ImageOps.exif_transpose(converted), dtype=np.uint8)
@@ -134,7 +134,7 @@ def read_levels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[An
     PNG and TIFF may have 16 bits; the other formats have 8.
 
     Raises:
-        PairsError: the file is missing, not an image, truncated, or not RGB of 8 or 16 bits.
+        ImageError: the file is missing, not an image, truncated, or not RGB of 8 or 16 bits.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
@@ -190,7 +190,7 @@ def _chunk_of_png(path: Path, kind: bytes) -> bytes | None:
 
 
 def _rgb_bits(path: Path, image: Image.Image) -> int:
-    """8 or 16, of an RGB picture; raises `PairsError` if it is none."""
+    """8 or 16, of an RGB picture; raises `ImageError` if it is none."""
     found = _not_rgb(path, image)
     if found is None:
         return 8
@@ -240,16 +240,16 @@ def write_rgb(path: str | Path, array: NDArray[np.uint8]) -> None:
     PNG, WebP, TIFF and BMP are lossless; JPEG has quality 95 without chroma subsampling.
 
     Raises:
-        PairsError: the array is not (H, W, 3) uint8, the suffix is unknown, or the file cannot be
+        ImageError: the array is not (H, W, 3) uint8, the suffix is unknown, or the file cannot be
             written (no such folder, disk full, image too large for the format).
     """
     path = Path(path)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise PairsError(
+        raise ImageError(
             f"{path}: an image to write must be (H, W, 3) of uint8, but got {array.shape} of {array.dtype}"
         )
     if path.suffix.lower() not in _WRITERS:
-        raise PairsError(
+        raise ImageError(
             f"{path}: an image's name must end in one of {', '.join(SUFFIXES)}, but got {path.suffix!r}"
         )
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -275,19 +275,19 @@ def encode_rgb(file: BinaryIO, suffix: str, array: NDArray[np.uint8], profile: b
     Image.fromarray(np.ascontiguousarray(array)).save(file, format, icc_profile=profile, **options)
 
 
-def unwritten(path: Path, error: Exception) -> PairsError:
+def unwritten(path: Path, error: Exception) -> ImageError:
     """What is told of an image that could not be written."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return PairsError(
+        return ImageError(
             f"{path}: the image could not be written, since the disk is full; free some space or choose "
             "another folder"
         )
-    return PairsError(f"{path}: the image could not be written ({_reason(error)})")
+    return ImageError(f"{path}: the image could not be written ({_reason(error)})")
 
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The image, undecoded; whatever Pillow raises inside the block becomes a `PairsError`."""
+    """The image, undecoded; whatever Pillow raises inside the block becomes a `ImageError`."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of large images, which are judged below, and of odd metadata.
@@ -295,20 +295,20 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
             with _limited(max_pixels), Image.open(path, formats=_FORMATS) as image:
                 pixels = image.width * image.height
                 if pixels > max_pixels:
-                    raise PairsError(_too_large(path, max_pixels, f"{image.width}×{image.height}"))
+                    raise ImageError(_too_large(path, max_pixels, f"{image.width}×{image.height}"))
                 yield image
-    except (PairsError, MemoryError):
+    except (ImageError, MemoryError):
         raise
     except FileNotFoundError:
-        raise PairsError(f"{path}: an image file must exist, but there is none; check the name") from None
+        raise ImageError(f"{path}: an image file must exist, but there is none; check the name") from None
     except UnidentifiedImageError:
-        raise PairsError(
+        raise ImageError(
             f"{path}: an image must be PNG, JPEG, WebP, TIFF or BMP, but this file is not or is damaged"
         ) from None
     except Image.DecompressionBombError:
-        raise PairsError(_too_large(path, MAX_PIXELS, "more")) from None
+        raise ImageError(_too_large(path, MAX_PIXELS, "more")) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged files
-        raise PairsError(
+        raise ImageError(
             f"{path}: an image must decode in full, but it is damaged or truncated "
             f"({_reason(error)}); copy it again"
         ) from None

@@ -1,4 +1,4 @@
-"""LR/HR pairs: reading images, the synthetic camera, preparing sets once, drawing patches.
+"""LR/HR pairs: the synthetic camera, sets that are prepared once, patches drawn from them.
 
 Pairs are prepared once into a folder of memory-mapped shards (`prepare_photographs`, `prepare_folder`,
 `prepare_synthetic`), which any number of processes then open (`open_pairs`) and share.
@@ -6,19 +6,9 @@ Pairs are prepared once into a folder of memory-mapped shards (`prepare_photogra
 
 from __future__ import annotations
 
-from gpnas_trainers.images.reading import (
-    SUFFIXES,
-    PairsError,
-    read_header,
-    read_levels,
-    read_rgb,
-    read_size,
-    to_pixels,
-    to_tensor,
-    write_rgb,
-)
 from gpnas_trainers.pairs.camera import Camera, bicubic_upscale
 from gpnas_trainers.pairs.checks import ncc, shift
+from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion
 from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder, prepare_synthetic
 from gpnas_trainers.pairs.photographs import PHOTOGRAPHS, Photograph, prepare_photographs
@@ -28,7 +18,6 @@ from gpnas_trainers.pairs.sources import MINIMUM_NCC, cache_folder, prepare
 __all__ = [
     "MINIMUM_NCC",
     "PHOTOGRAPHS",
-    "SUFFIXES",
     "Camera",
     "Checked",
     "Exclusion",
@@ -44,13 +33,6 @@ __all__ = [
     "prepare_folder",
     "prepare_photographs",
     "prepare_synthetic",
-    "read_header",
-    "read_levels",
     "read_manifest",
-    "read_rgb",
-    "read_size",
     "shift",
-    "to_pixels",
-    "to_tensor",
-    "write_rgb",
 ]

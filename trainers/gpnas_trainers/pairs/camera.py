@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnas_trainers.images.reading import PairsError
+from gpnas_trainers.pairs.errors import PairsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ def bicubic_upscale(lr: Tensor | NDArray[Any], scale: int) -> Tensor:
     Raises:
         ValueError: `lr` is not of floating point.
     """
-    import torch  # see `images.to_tensor`
+    import torch  # see `PairSet.tensors`
     import torch.nn.functional as F
 
     image = torch.as_tensor(lr)

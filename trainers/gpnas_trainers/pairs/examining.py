@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpnas_trainers.images.reading import Header, NotRgb, PairsError, read_header, read_levels
+from gpnas_trainers.images import Header, ImageError, NotRgb, read_header, read_levels
 from gpnas_trainers.pairs import checks
 from gpnas_trainers.pairs.camera import Camera, capture
+from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion, Rule, printable
 from gpnas_trainers.pairs.names import PairFiles
 from gpnas_trainers.pairs.prepared import digest
@@ -150,18 +151,18 @@ def _measured(
 def _header(path: Path) -> Header:
     try:
         return read_header(path, max_pixels=MAX_TRAINING_PIXELS)
-    except PairsError as error:
+    except ImageError as error:
         raise _unreadable(path, error) from None
 
 
 def _read(path: Path) -> NDArray[Any]:
     try:
         return read_levels(path, max_pixels=MAX_TRAINING_PIXELS)
-    except PairsError as error:
+    except ImageError as error:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: PairsError) -> Excluded:
+def _unreadable(path: Path, error: ImageError) -> Excluded:
     why = printable(str(error).removeprefix(f"{path}: "))
     value = why.partition(", but ")[2].removeprefix("got ").split(";")[0]
     return Excluded(path, "rgb" if isinstance(error, NotRgb) else "readable", value or why, why)

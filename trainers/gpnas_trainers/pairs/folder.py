@@ -9,8 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from gpnas_trainers.images.reading import PairsError
 from gpnas_trainers.pairs.camera import Camera
+from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.examining import Job, Rules, shown
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
 from gpnas_trainers.pairs.names import Found, find_hr, find_pairs

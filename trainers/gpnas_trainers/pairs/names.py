@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from gpnas_trainers.images.reading import SUFFIXES, PairsError
+from gpnas_trainers.images import SUFFIXES
+from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
 
 

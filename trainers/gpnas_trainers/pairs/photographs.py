@@ -7,9 +7,13 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from gpnas_trainers.images.reading import PairsError, read_rgb
+from numpy.typing import NDArray
+
+from gpnas_trainers.images import ImageError, read_rgb
 from gpnas_trainers.pairs.camera import Camera, capture
+from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.writing import (
     ShardWriter,
     check_scale,
@@ -95,7 +99,7 @@ def prepare_photographs(
         entries = []
         with ShardWriter(folder / shard_name(0), 0) as writer:
             for done, (photograph, path) in enumerate(zip(PHOTOGRAPHS, paths, strict=True), start=1):
-                hr = planar(read_rgb(path))
+                hr = planar(_pixels(path))
                 hr = hr[:, : hr.shape[1] // scale * scale, : hr.shape[2] // scale * scale]
                 lr = capture(camera, hr, scale, name=photograph.name, seed=seed)
                 entries.append(replace(writer.append(photograph.name, lr, hr), split=photograph.split))
@@ -121,3 +125,10 @@ def _installed(photograph: Photograph) -> Path:
             "install another version of it, or bring a folder of pairs"
         )
     return path
+
+
+def _pixels(path: Path) -> NDArray[Any]:
+    try:
+        return read_rgb(path)
+    except ImageError as error:
+        raise PairsError(str(error)) from None

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from gpnas_trainers.images.reading import PairsError
 from gpnas_trainers.pairs.camera import Camera
+from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.folder import prepare_folder
 from gpnas_trainers.pairs.photographs import prepare_photographs
 from gpnas_trainers.pairs.prepared import FORMAT, MANIFEST, read_manifest

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnas_trainers.images.reading import PairsError
+from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.prepared import (
     ALIGNMENT,
     DTYPES,
