@@ -145,14 +145,14 @@ class Observation:
 
     candidate: Candidate
     value: float | None
-    """The objective, to be maximised (validation PSNR in dB in gpnas' own trials); of a stopped trial
-    the final value that its curve predicted; None exactly when the trial failed."""
+    """The search's objective, larger is better; of a stopped trial the final value that its curve
+    predicted; None exactly when the trial failed."""
     failure: str | None = None
     """One line that says why the trial failed; None when it did not."""
     seconds: float = 0.0
     """Training and validation time over all attempts; at least 0."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Whatever else was measured, such as `ssim`."""
+    """What was measured besides, by name."""
     stopped: Stop | None = None
     """Why the trial was ended early; None when it was not. There is no trained network then."""
 
@@ -176,6 +176,22 @@ class Observation:
     def finished(self) -> bool:
         """Trained to the last step: the value was measured, and there is a network."""
         return self.value is not None and self.stopped is None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an attempt at a candidate reported on its way."""
+
+    attempt: int
+    """From 1."""
+    step: int
+    """Optimiser steps done."""
+    value: float | None
+    """The search's objective, where it was evaluated at this step and finite; else None."""
+    metrics: Mapping[str, float]
+    """What was measured besides, by name; numbers that are not finite are left out of a journal."""
+    seconds: float
+    """Training and validation time over all attempts; at least 0."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +233,8 @@ class Portfolio:
     """The chosen candidates, the heaviest first; at least one."""
     weights: tuple[float, ...]
     """Of each member in the average; non-negative, sum 1."""
-    psnr: float
-    """PSNR in dB of the average of the members' outputs on the validation images."""
+    value: float
+    """The objective of the average of the members' outputs."""
 
     def __post_init__(self) -> None:
         if not self.members or len(self.members) != len(self.weights):

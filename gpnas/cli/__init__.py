@@ -238,7 +238,7 @@ def _show(delivery: Delivery) -> None:
     out.print(table)
     out.print(
         f"\nbicubic {delivery.bicubic:.2f} dB, best network {delivery.best.observed:.2f} dB, "
-        f"portfolio of {len(chosen)} averaged {delivery.portfolio.psnr:.2f} dB, "
+        f"portfolio of {len(chosen)} averaged {delivery.portfolio.value:.2f} dB, "
         f"and over eight transforms {delivery.ensemble:.2f} dB"
     )
     out.print(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import wraps
@@ -23,7 +23,7 @@ from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.errors import GpnasError
 from gpnas.heterogeneity import CORRELATION
 from gpnas.journal import Journal
-from gpnas.records import Architecture, Candidate, Observation, Stop
+from gpnas.records import Architecture, Candidate, Observation, Progress, Stop
 from gpnas.run.cores import use_one_core
 
 MAX_RESTARTS = 3
@@ -250,7 +250,7 @@ class Conductor(Searcher):
             self._observe_stopped(candidate, self._outlooks[trial_id], result)
         elif result.get("done"):
             self._record(candidate, result)
-            metrics = {"ssim": float(result["ssim"]), "loss": float(result["loss"])}
+            metrics = _metrics(result)
             for other, correlation in result.get("correlations", {}).items():
                 metrics[f"{CORRELATION}{other}"] = float(correlation)
             self._observe(
@@ -298,14 +298,14 @@ class Conductor(Searcher):
             hopeless.add(trial_id)
 
     def _curve(self, candidate: Candidate) -> dict[int, float]:
-        """Step to PSNR, over all attempts."""
+        """Step to the objective, over all attempts."""
         rows = self._journal.progress(candidate.id)
-        return {row.step: row.psnr for row in rows if row.psnr is not None}
+        return {row.step: row.value for row in rows if row.value is not None}
 
     def _observe_stopped(self, candidate: Candidate, look: Outlook, result: dict[str, Any]) -> None:
         # the surrogate learns what the curve says alone; what it believed itself it need not be told
         reason = Stop(look.step, look.value, look.forecast.stddev, look.chance, look.best)
-        metrics = {"loss": float(result["loss"])}
+        metrics = _metrics(result)
         seconds = float(result["seconds"])
         self._observe(Observation(candidate, look.forecast.mean, None, seconds, metrics, reason))
 
@@ -325,18 +325,11 @@ class Conductor(Searcher):
         self._listen(Event("progress", candidate, step=int(result["step"]), psnr=result.get("psnr")))
 
     def _enter_progress(self, candidate: Candidate, attempt: int, row: dict[str, Any]) -> None:
-        psnr, step = row.get("psnr"), int(row["step"])
-        self._journal.record_progress(
-            candidate.id,
-            attempt,
-            step=step,
-            psnr=None if psnr is None else float(psnr),
-            ssim=None if psnr is None else float(row["ssim"]),
-            loss=float(row["loss"]),
-            seconds=float(row["seconds"]),
-        )
-        if psnr is not None:
-            self._curves.setdefault(candidate.id, {})[step] = float(psnr)
+        value = None if row.get("psnr") is None else float(row["psnr"])
+        progress = Progress(attempt, int(row["step"]), value, _metrics(row), float(row["seconds"]))
+        self._journal.record_progress(candidate.id, progress)
+        if value is not None:
+            self._curves.setdefault(candidate.id, {})[progress.step] = value
 
     def _note_attempt(self, candidate: Candidate, attempt: int) -> None:
         """Enters an attempt at its first word; an earlier one that never ended was killed."""
@@ -365,6 +358,11 @@ class Conductor(Searcher):
         self._thread.shutdown(wait=True)
         for told in self._told:
             told.result()
+
+
+def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """What was measured, beside the objective, at a step."""
+    return {name: float(row[name]) for name in ("psnr", "ssim", "loss") if row.get(name) is not None}
 
 
 class Deadline:

@@ -95,7 +95,7 @@ class Monitor:
         for state in STATES:
             self._gauges.set("gpnas_trials", states[state], state)
         self._gauges.set("gpnas_trials_left", max(0, self._trials - len(rows)))
-        observed = [row["psnr"] for row in rows if row["state"] == "observed"]
+        observed = [row["value"] for row in rows if row["state"] == "observed"]
         self._gauges.set("gpnas_best_psnr", max(observed, default=None))
         self._gauges.set("gpnas_uncertainty_left", self._uncertainty())
         running = [row["id"] for row in rows if row["state"] == "running"]

@@ -12,5 +12,4 @@ Documents in it are JSON, checked on the way in and on the way out; nothing is e
 from gpnas.journal.journal import Attempt as Attempt
 from gpnas.journal.journal import Journal as Journal
 from gpnas.journal.journal import Moment as Moment
-from gpnas.journal.journal import Progress as Progress
 from gpnas.journal.status import status as status

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from gpnas.records import Architecture, Candidate, Fidelity, Observation, Stop
+from gpnas.records import Architecture, Candidate, Fidelity, Observation, Progress, Stop
 
 VERSION = 1
 """Version of the tables below, kept in SQLite's `user_version`; raised when they change."""
@@ -32,7 +32,7 @@ TABLES = {
     "session INTEGER NOT NULL, started TEXT NOT NULL, ended TEXT, outcome TEXT, "
     "PRIMARY KEY (candidate, number)",
     "progress": "candidate TEXT NOT NULL REFERENCES candidates(id), attempt INTEGER NOT NULL, "
-    "step INTEGER NOT NULL, psnr REAL, ssim REAL, loss REAL, seconds REAL NOT NULL, "
+    "step INTEGER NOT NULL, evaluated INTEGER NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL, "
     "PRIMARY KEY (candidate, attempt, step)",
     "observations": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, "
     "candidate TEXT NOT NULL UNIQUE REFERENCES candidates(id), document TEXT NOT NULL, "
@@ -85,6 +85,14 @@ class ObservationDocument(_Document):
     metrics: dict[str, float]
     stopped: StopDocument | None = None
     """Absent of a trial that was not stopped, as in journals written before trials were."""
+
+
+class ProgressDocument(_Document):
+    """A `Progress` as it is written; attempt and step stand in the same row."""
+
+    value: float | None
+    metrics: dict[str, float]
+    seconds: float = Field(ge=0)
 
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -169,8 +177,7 @@ def encode_observation(observation: Observation) -> tuple[str, int]:
         "value": observation.value,
         "failure": observation.failure,
         "seconds": observation.seconds,
-        # a measurement that is not finite tells nothing and has no JSON form
-        "metrics": {key: value for key, value in observation.metrics.items() if math.isfinite(value)},
+        "metrics": _finite(observation.metrics),
     }
     if observation.stopped is not None:
         document["stopped"] = asdict(observation.stopped)
@@ -186,6 +193,31 @@ def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observati
         return Observation(candidate, read.value, read.failure, read.seconds, read.metrics, stopped)
     except ValueError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
+
+
+def encode_progress(progress: Progress) -> tuple[str, int]:
+    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    document = {
+        "value": plain(progress.value),
+        "metrics": _finite(progress.metrics),
+        "seconds": progress.seconds,
+    }
+    return encode(ProgressDocument.model_validate(plain(document)).model_dump())
+
+
+def decode_progress(candidate: str, attempt: Any, step: Any, text: Any, crc32: Any) -> Progress:
+    """The progress of a row; a DamageError where it is not what was written."""
+    where = f"progress of {candidate} at step {step}"
+    try:
+        read = ProgressDocument.model_validate_json(_intact(text, crc32, where))
+        return Progress(int(attempt), int(step), read.value, read.metrics, read.seconds)
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics without those that are not finite: these tell nothing and have no JSON form."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def explain(error: Exception) -> str:

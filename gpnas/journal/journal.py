@@ -16,13 +16,15 @@ from gpnas.journal import files
 from gpnas.journal.documents import (
     VERSION,
     decode,
+    decode_progress,
     encode,
     encode_candidate,
     encode_observation,
+    encode_progress,
     explain,
     plain,
 )
-from gpnas.records import Candidate, Observation
+from gpnas.records import Candidate, Observation, Progress
 
 MUTABLE = ("trials", "concurrent", "early_stopping", "machine", "versions", "gpnas")
 """Keys of a header that may differ from one session of a run to the next."""
@@ -41,20 +43,6 @@ class Attempt:
     outcome: str | None
     """`observed`, `failed`, `stopped`, `killed`, …; None while it runs. An attempt whose driver was killed
     gets `interrupted` from the next driver."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What an attempt told on its way; None where it was not measured, or not finite."""
-
-    attempt: int
-    step: int
-    psnr: float | None
-    """Validation PSNR in dB."""
-    ssim: float | None
-    loss: float | None
-    seconds: float
-    """Training and validation time over all attempts."""
 
 
 @dataclass(frozen=True)
@@ -217,31 +205,23 @@ class Journal:
                     f"{candidate} has not"
                 )
 
-    def record_progress(
-        self,
-        candidate: str,
-        attempt: int,
-        step: int,
-        psnr: float | None,
-        ssim: float | None,
-        loss: float | None,
-        seconds: float,
-    ) -> None:
-        """Enters what an attempt told on its way.
+    def record_progress(self, candidate: str, progress: Progress) -> None:
+        """Enters what an attempt at a candidate reported on its way.
 
         Evaluations are kept; of what comes between two of them, only the last. It is not synced by
         itself, since a training can tell it again; the next commit of another kind syncs it.
         """
+        text, crc32 = _encoded(encode_progress, progress)
         with self._writing(durable=False) as connection:
             self._require(connection, candidate)
             connection.execute(
-                "DELETE FROM progress WHERE candidate = ?1 AND attempt = ?2 AND psnr IS NULL AND step = "
+                "DELETE FROM progress WHERE candidate = ?1 AND attempt = ?2 AND NOT evaluated AND step = "
                 "(SELECT max(step) FROM progress WHERE candidate = ?1 AND attempt = ?2)",
-                (candidate, attempt),
+                (candidate, progress.attempt),
             )
             connection.execute(
-                "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (candidate, attempt, step, plain(psnr), plain(ssim), plain(loss), plain(seconds) or 0.0),
+                "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?)",
+                (candidate, progress.attempt, progress.step, progress.value is not None, text, crc32),
             )
 
     def commit_observation(self, observation: Observation) -> bool:
@@ -275,12 +255,6 @@ class Journal:
                 "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
                 (key, files.now(), self._session, text, crc32),
             )
-
-    def log(self, kind: str, **details: Any) -> None:
-        """Enters an event that is worth knowing later, such as a lost node."""
-        text, crc32 = _encoded(encode, details)
-        with self._writing() as connection:
-            self._enter_event(connection, kind, text, crc32)
 
     def candidates(self) -> list[Candidate]:
         """Every candidate, in the order of proposal."""
@@ -327,14 +301,14 @@ class Journal:
             return [Attempt(*row) for row in rows]
 
     def progress(self, candidate: str) -> list[Progress]:
-        """What a candidate's attempts told on their way, by attempt and step."""
+        """What a candidate's attempts reported on their way, by attempt and step."""
         with self._reading() as connection:
             rows = connection.execute(
-                "SELECT attempt, step, psnr, ssim, loss, seconds FROM progress WHERE candidate = ? "
+                "SELECT attempt, step, document, crc32 FROM progress WHERE candidate = ? "
                 "ORDER BY attempt, step",
                 (candidate,),
             )
-            return [Progress(*plain(row)) for row in rows]
+            return [decode_progress(candidate, *row) for row in rows]
 
     def result(self, key: str) -> dict[str, Any] | None:
         """What `set_result` kept under this name, None where nothing is."""
@@ -355,7 +329,7 @@ class Journal:
             return {number: decode(text, crc32, f"session {number}") for number, text, crc32 in rows}
 
     def events(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Time, kind and details of what `log` entered, in order."""
+        """Time, kind and details of what is worth knowing later, such as a recovery, in order."""
         with self._reading() as connection:
             rows = connection.execute("SELECT time, kind, document, crc32 FROM events ORDER BY number")
             return [(time, kind, decode(text, crc32, kind)) for time, kind, text, crc32 in rows]
@@ -432,13 +406,10 @@ class Journal:
                 "UPDATE attempts SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (files.now(),)
             )
             if self.note:
-                self._enter_event(connection, "recovered", *encode({"note": self.note}))
-
-    def _enter_event(self, connection: sqlite3.Connection, kind: str, text: str, crc32: int) -> None:
-        connection.execute(
-            "INSERT INTO events (time, session, kind, document, crc32) VALUES (?, ?, ?, ?, ?)",
-            (files.now(), self._session, kind, text, crc32),
-        )
+                connection.execute(
+                    "INSERT INTO events (time, session, kind, document, crc32) VALUES (?, ?, ?, ?, ?)",
+                    (files.now(), self._session, "recovered", *encode({"note": self.note})),
+                )
 
     def _require(self, connection: sqlite3.Connection, candidate: str) -> None:
         if not connection.execute("SELECT 1 FROM candidates WHERE id = ?", (candidate,)).fetchone():

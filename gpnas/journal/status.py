@@ -21,11 +21,11 @@ def status(run: Path) -> dict[str, Any]:
         A JSON document. `run`; `state`: `running` (a driver holds the lock), `finished` (the newest
         session's trials are observed and delivered) or `interrupted`; `candidates`, in the order of
         proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`, `failed`,
-        `stopped`), `psnr` in dB (the last evaluation's where none is observed; None before the
-        first), `seconds` of training and validation, number of `attempts`; of one that was stopped
-        also `stopped`: `step`, `value`, `predicted` final value and its `stddev`, `chance` to end
-        among the `best`, and the `reason` in one line. `diagnostics` of the surrogate as of the last
-        delivery, where there was one. `note` where the file was damaged.
+        `stopped`), `value` of the objective (the last evaluation's where none is observed; None before
+        the first; as `psnr` too), `seconds` of training and validation, number of `attempts`; of one
+        that was stopped also `stopped`: `step`, `value`, `predicted` final value and its `stddev`,
+        `chance` to end among the `best`, and the `reason` in one line. `diagnostics` of the surrogate
+        as of the last delivery, where there was one. `note` where the file was damaged.
 
     Raises:
         JournalError: the run folder has no journal that can be read.
@@ -41,21 +41,22 @@ def status(run: Path) -> dict[str, Any]:
             observation = observations.get(candidate.id)
             if observation is not None:
                 state = "failed" if observation.failed else "observed"
-                psnr, seconds = observation.value, observation.seconds
+                value, seconds = observation.value, observation.seconds
                 if observation.stopped is not None:
-                    state, psnr = "stopped", observation.stopped.value
+                    state, value = "stopped", observation.stopped.value
             else:
                 is_running = driven and any(attempt.ended is None for attempt in attempts)
                 state = "running" if is_running else "pending"
                 progress = journal.progress(candidate.id)
-                psnr = next((row.psnr for row in reversed(progress) if row.psnr is not None), None)
+                value = next((row.value for row in reversed(progress) if row.value is not None), None)
                 seconds = max((row.seconds for row in progress), default=0.0)
             rows.append(
                 {
                     "id": candidate.id,
                     "architecture": candidate.architecture.to_json(),
                     "state": state,
-                    "psnr": psnr,
+                    "value": value,
+                    "psnr": value,
                     "seconds": seconds,
                     "attempts": len(attempts),
                     **_why_stopped(observation),

@@ -92,7 +92,7 @@ class Delivery:
             "psnr": {
                 "bicubic": self.bicubic,
                 "best": self.best.observed,
-                "average": self.portfolio.psnr,
+                "average": self.portfolio.value,
                 "ensemble": self.ensemble,
             },
             "bundle": str(self.bundle),
@@ -195,7 +195,7 @@ def deliver_networks(
         "portfolio": [member.architecture.to_json() for member in portfolio.members],
         "weights": list(portfolio.weights),
         "shares": {each.id: share for each, share in zip(portfolio.members, portfolio.weights, strict=True)},
-        "psnr": {"bicubic": bicubic_psnr(validation), "best": best.value, "average": portfolio.psnr},
+        "psnr": {"bicubic": bicubic_psnr(validation), "best": best.value, "average": portfolio.value},
         "bundle": str(run / "bundle"),
         "images": len(validation),
         "candidates": [candidate.id for candidate in candidates],
@@ -338,7 +338,7 @@ def export(
     return {
         "portfolio": [member.architecture.to_json() for member in portfolio.members],
         "weights": list(portfolio.weights),
-        "psnr": portfolio.psnr,
+        "psnr": portfolio.value,
         "bundle": str(output),
     }
 
@@ -449,7 +449,7 @@ def write_portfolio(
         metrics={
             "bicubic": delivery["psnr"]["bicubic"],
             "best": delivery["psnr"]["best"],
-            "ensemble": portfolio.psnr,
+            "ensemble": portfolio.value,
         },
         seed=header["seed"],
         versions=header["versions"],

@@ -12,7 +12,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 from ray.util.state import list_actors
 
-from gpnas import Architecture, Candidate, Engine, Fidelity, Observation, SearchSpace
+from gpnas import Architecture, Candidate, Engine, Fidelity, Observation, Progress, SearchSpace
 from gpnas.dispatch.cluster import connected
 from gpnas.dispatch.metrics import METRICS
 from gpnas.dispatch.monitoring import ACTOR, Monitor, monitored, namespace
@@ -52,9 +52,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
             journal.commit_observation(Observation(candidate, value, failure, 5.0))
         number = journal.start_attempt("c0003")
         for step in (20, 40):
-            journal.record_progress(
-                "c0003", number, step=step, psnr=30.0, ssim=0.9, loss=0.1, seconds=step * 0.125
-            )
+            progress = Progress(number, step, 30.0, {"ssim": 0.9, "loss": 0.1}, step * 0.125)
+            journal.record_progress("c0003", progress)
         yield journal
 
 

@@ -160,7 +160,7 @@ def exhausted(cut_off: Path) -> tuple[Path, dict[str, Any]]:
         names = [each.candidate.id for each in observations]
         assert len(set(names)) == len(names) == document["trials"]["observed"]
         assert journal.pending() == []
-        curves = {name: [row.step for row in journal.progress(name) if row.psnr] for name in names}
+        curves = {name: [row.step for row in journal.progress(name) if row.value] for name in names}
     assert all(set(steps) == {300, 600} for steps in curves.values())
     return cut_off, document
 

@@ -130,7 +130,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
         rows = journal.progress("c0000")
         outcomes = [each.outcome for each in journal.attempts("c0000")]
     assert observation.value == plain["curve"][9]
-    assert {row.step: row.psnr for row in rows if row.psnr is not None} == plain["curve"]
+    assert {row.step: row.value for row in rows if row.value is not None} == plain["curve"]
     assert outcomes == ["killed", "killed", "observed"]
     assert [each.note for each in events if each.kind == "note"] == notes
     weights = load_file(tmp_path / "candidates/c0000/network.safetensors")
