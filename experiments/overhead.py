@@ -26,10 +26,15 @@ from typing import Any
 
 from machine import processor, versions
 
-from gpnas import Candidate, Engine, SearchSpace
-from gpnas.dispatch import search
+from gpnas import Engine, SearchSpace
+from gpnas.dispatch import search, session
 from gpnas.dispatch.conductor import Event
+from gpnas.dispatch.report import TrialReport, to_result
+from gpnas.dispatch.work import Means, Work
 from gpnas.journal import Journal
+from gpnas.records import Progress
+from gpnas.run.storage import open_storage
+from gpnas_trainers.train import Recipe
 
 SPACE = """\
 scale: 2
@@ -111,20 +116,30 @@ def dispatch(folder: Path, trials: int) -> dict[str, float]:
             return True
 
         def step(self) -> dict[str, Any]:
-            return {
-                "attempt": 1, "step": 1, "loss": 0.0, "seconds": 0.0, "psnr": 20.0, "ssim": 0.5, "done": True
-            }  # fmt: skip
-
-    def config(candidate: Candidate) -> dict[str, Any]:
-        return {"id": candidate.id, "family": "net", "axes": dict(candidate.architecture.axes)}
+            return to_result(TrialReport("done", 1, Progress(1, 1, 20.0, {"loss": 0.0, "ssim": 0.5}, 0.0)))
 
     space = SearchSpace.from_table([{"a": a, "b": b} for a in range(64) for b in range(64)])
     engine = Engine(space, seed=0, strategy="random", trials=trials, steps=1)
     listener = Listener()
     listener.latency = {f"c{number:04d}": 0.0 for number in range(trials + 1)}
-    search.Trial = NoOp  # type: ignore[misc, assignment]
-    with Journal.create_or_open(folder / "dispatch", {"trials": trials}) as journal:
-        search.run_trials(lambda: engine, journal, listener, trials=trials, concurrent=2, config=config)
+    session.Trial = NoOp  # type: ignore[misc, assignment]
+    run = folder / "dispatch"
+    work = Work(
+        run=run,
+        scale=2,
+        recipe=Recipe(),
+        pairs=folder,
+        fingerprint="",
+        storage=open_storage(str(run)),
+        validation_images=1,
+        trials=trials,
+        concurrent=2,
+        seed=0,
+        means=Means(),
+        header={},
+    )
+    with Journal.create_or_open(run, {"trials": trials}) as journal:
+        session.Session(work, lambda: engine, journal, listener).run()
         assert len(journal.observations()) == trials
     seen = listener.observed
     tenth = max(1, len(seen) // 10)

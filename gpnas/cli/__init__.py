@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GpnasError as error:
         if options.verbose:
             log.print_exception()
-        code = int(getattr(error, "exit_code", 1))
-        log.print(f"{'[bold red]error[/]: ' if code else ''}{plain(error)}")
-        return code
+        orderly = hasattr(error, "exit_code")  # an end that was ordered
+        log.print(f"{'' if orderly else '[bold red]error[/]: '}{plain(error)}")
+        return int(getattr(error, "exit_code", 1))
     except KeyboardInterrupt as error:
         log.print("interrupted")
         return 128 + int(error.args[0] if error.args else signal.SIGINT)

@@ -125,8 +125,8 @@ class _Watcher(Watcher):
             self.bar.update(task, completed=event.step)
             speed = self.bar.tasks[self.bar.task_ids.index(task)].speed
             self.bar.update(task, speed="" if not speed else f"{speed:.1f} steps/s")
-            if event.psnr is not None:
-                self.bar.update(task, description=f"{candidate.id} {event.psnr:.2f} dB")
+            if event.value is not None:
+                self.bar.update(task, description=f"{candidate.id} {event.value:.2f} dB")
 
     def _task(self, candidate: Candidate) -> TaskID:
         if candidate.id not in self.tasks:

@@ -19,6 +19,7 @@ import ray
 from ray._private import ray_constants, services, utils, worker
 from ray.tune.execution import class_cache
 
+from gpnas.dispatch.halt import Halt
 from gpnas.errors import TrialError
 
 SECRETS = (
@@ -243,26 +244,22 @@ def _check_reachable(address: str) -> None:
 
 
 @contextmanager
-def watched(stop: Callable[[], None], give_up: Callable[[], None]) -> Iterator[threading.Event]:
+def watched(halt: Halt, give_up: Callable[[], None]) -> Iterator[None]:
     """Looks after the processes of a Ray that was started here; of another one it knows nothing.
 
-    Ray's own answer to a raylet that died, as when memory ran out, is to wait for another node. Here
-    `stop` is called, and if the block does not end, as without a GCS, the process does.
+    Ray's own answer to a raylet that died, as when memory ran out, is to wait for another node. Here there
+    is an order to end, and if the block does not end, as without a GCS, the process does.
 
     Args:
-        stop: ends the block, called from a thread.
+        halt: gets the order.
         give_up: called before the process ends.
-
-    Yields:
-        What is set then.
     """
-    lost, ended = threading.Event(), threading.Event()
+    ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(LOOK_SECONDS):
             if has_died():
-                lost.set()
-                stop()
+                halt.lost = True
                 if not ended.wait(END_SECONDS):
                     give_up()
                     kill()
@@ -272,7 +269,7 @@ def watched(stop: Callable[[], None], give_up: Callable[[], None]) -> Iterator[t
     thread = threading.Thread(target=watch, name="looks after Ray", daemon=True)
     thread.start()
     try:
-        yield lost
+        yield
     finally:
         ended.set()
         thread.join(timeout=10)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ import gpnas_trainers
 from gpnas.config import read_recipe_file
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
 from gpnas.dispatch.resources import Asked
-from gpnas.dispatch.search import Listener, Work, check_patch, not_begun, run_work, standing
+from gpnas.dispatch.search import check_patch, not_begun
+from gpnas.dispatch.session import Listener, Session, standing
 from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.watchers import check_tensorboard
+from gpnas.dispatch.work import Means, Work
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Journal
 from gpnas.records import Architecture, AxisValue, Candidate, Fidelity, Observation
@@ -83,9 +85,9 @@ class FinalRequest:
 class FinalPlan(Work):
     """A request, made definite and checked."""
 
-    architectures: tuple[tuple[str | None, Architecture], ...]
+    architectures: tuple[tuple[str | None, Architecture], ...] = field(kw_only=True)
     """What is trained; beside each its candidate's name in the search."""
-    find: Find
+    find: Find = field(kw_only=True)
 
 
 class Settled:
@@ -173,6 +175,7 @@ def plan_final(
     }
     if storage.uri != str(run):
         header["storage"] = storage.uri
+    watch = ("json", "tensorboard") if request.tensorboard else ("json",)
     return FinalPlan(
         run=run,
         architectures=tuple(architectures),
@@ -184,8 +187,11 @@ def plan_final(
         storage=storage,
         find=finder(warm_start, search),
         concurrent=concurrent,
+        trials=len(architectures),
         seed=seed,
+        means=Means(request.asked, request.devices, request.address, request.budget_hours),
         header=header,
+        watch=watch if isinstance(storage, Folder) else (),
     )
 
 
@@ -216,23 +222,10 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
         if work.header["warm_start"] != FRESH:
             for each in fresh:
                 listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
-        watch = ["json"] if isinstance(work.storage, Folder) else []
-        watch += ["tensorboard"] if request.tensorboard else []
         with journal_copied(work.run, work.storage, listener.say) as copy:
             if journal.pending():
-                run_work(
-                    work,
-                    Settled,
-                    journal,
-                    listener,
-                    trials=len(journal.candidates()),
-                    watch=watch,
-                    address=request.address,
-                    budget_hours=request.budget_hours,
-                    asked=request.asked,
-                    devices=request.devices,
-                    copy=copy,
-                )
+                work = replace(work, trials=len(journal.candidates()))
+                Session(work, Settled, journal, listener, copy).run()
             names = [each.id for each in wanted]
             return deliver_networks(work.run, journal, names, open_pairs(work.pairs, "validation"), begun)
 

@@ -6,7 +6,7 @@ Ray counts what is lent and hands out no more; that the parts of a GPU fit its m
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -98,11 +98,15 @@ class Lender:
         """Trials that run at once, at most."""
         self._memory = gpu_memory() if asked.gpus is None and self._gpus else None
 
-    def lend(self, training: float) -> dict[str, float]:
-        """What a trial is lent whose training takes so many bytes: keys of its configuration."""
+    def lend(self, training: Callable[[], float]) -> dict[str, float]:
+        """What a trial is lent: keys of its configuration.
+
+        Args:
+            training: counts the bytes of GPU memory that its training takes.
+        """
         gpus = self._gpus
         if self._memory is not None:
-            gpus = max(gpus, part_of_gpu(training, self._memory))
+            gpus = max(gpus, part_of_gpu(training(), self._memory))
         return {"cpus": self._cpus, "gpus": gpus}
 
 

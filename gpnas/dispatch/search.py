@@ -8,59 +8,30 @@ end, `bundle/`.
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-from ray import tune
-from ray.tune.error import TuneError
 
 from gpnas.config import find_space, read_space_file
-from gpnas.dispatch.cluster import Cluster, connected, has_died, watched
-from gpnas.dispatch.conductor import (
-    MAX_RESTARTS,
-    Adviser,
-    Conductor,
-    Deadline,
-    Event,
-    Forgetting,
-    Stopper,
-    stop,
-)
-from gpnas.dispatch.monitoring import monitored
-from gpnas.dispatch.preflight import preflight
-from gpnas.dispatch.resources import Asked, Lender, check_machine, placed
-from gpnas.dispatch.signals import Interrupted, interruptible, signals
-from gpnas.dispatch.trial import Trial, trial_config, trial_name
+from gpnas.dispatch.resources import Asked
+from gpnas.dispatch.session import Listener, Session, standing
+from gpnas.dispatch.signals import interruptible
+from gpnas.dispatch.work import Means, Work
 from gpnas.engine import Engine
-from gpnas.errors import DataError, SpaceError, TrialError
+from gpnas.errors import DataError, SpaceError
 from gpnas.journal import Journal
-from gpnas.records import Candidate
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.recall import engine_for
-from gpnas.run.copying import JournalCopy, journal_copied, storage_for
+from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
-from gpnas.run.layout import attempts
-from gpnas.run.pricing import memory_of, priced, recipe_of
+from gpnas.run.pricing import priced, recipe_of
 from gpnas.run.provenance import machine, versions
-from gpnas.run.sharing import fingerprint_of, share
-from gpnas.run.storage import Storage, open_storage
+from gpnas.run.sharing import fingerprint_of
 from gpnas.run.warm import sources_document
 from gpnas.space import SearchSpace
 from gpnas_trainers.pairs import Camera, PairsError, PairSet, open_pairs, prepare
 from gpnas_trainers.train import Recipe
-
-TUNE = "tune"
-"""Folder of Tune's session in a run folder, while it lasts."""
-RAY_STARTS = 10
-"""So often Ray is started for one command, where it dies."""
-
-A = TypeVar("A", bound=Adviser)
 
 
 @dataclass(frozen=True)
@@ -95,42 +66,13 @@ class Request:
     """CPUs and GPUs of each trial."""
 
 
-class Listener(Protocol):
-    """Someone who watches a search: the terminal, a test."""
-
-    def say(self, line: str) -> None: ...
-    def preparing(self, done: int, total: int) -> None: ...
-    def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None: ...
-    def event(self, event: Event) -> None: ...
-
-
-@dataclass(frozen=True)
-class Work:
-    """A request, made definite: what a search and a final training need alike, checked."""
-
-    run: Path
-    scale: int
-    recipe: Recipe
-    pairs: Path
-    fingerprint: str
-    """Of the pairs."""
-    storage: Storage
-    validation_images: int
-    concurrent: int
-    seed: int
-    header: dict[str, Any] = field(repr=False)
-    """What the journal records of it."""
-
-
 @dataclass(frozen=True)
 class Plan(Work):
     """The same of a search."""
 
-    space: SearchSpace
-    trials: int
-    strategy: str
-    portfolio: int
-    early_stopping: bool
+    space: SearchSpace = field(kw_only=True)
+    portfolio: int = field(kw_only=True)
+    """Networks of the portfolio."""
 
 
 def plan(
@@ -217,10 +159,11 @@ def plan(
         validation_images=file.search.validation_images,
         trials=trials,
         concurrent=request.concurrent or file.search.concurrent,
-        strategy=strategy,
         portfolio=portfolio,
-        early_stopping=early,
+        best=portfolio if early else None,
+        correlations="portfolio_aware" in header,
         seed=request.seed,
+        means=Means(request.asked, 1, request.address, request.budget_hours),
         header=header,
     )
 
@@ -274,19 +217,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
 
         with journal_copied(work.run, work.storage, listener.say) as copy:
             if journal.pending() or len(journal.candidates()) < work.trials:
-                engine = run_work(
-                    work,
-                    adviser,
-                    journal,
-                    listener,
-                    trials=work.trials,
-                    best=work.portfolio if work.early_stopping else None,
-                    correlations=work.header.get("portfolio_aware", False),
-                    address=request.address,
-                    budget_hours=request.budget_hours,
-                    asked=request.asked,
-                    copy=copy,
-                )
+                engine = Session(work, adviser, journal, listener, copy).run()
             else:
                 engine = adviser()
             validation = open_pairs(work.pairs, "validation").head(work.validation_images)
@@ -298,239 +229,3 @@ def run_search(request: Request, listener: Listener) -> Delivery:
 def not_begun() -> str:
     """Where a command stands that has not yet opened its journal."""
     return "no trial was begun, what is prepared is kept; the same command goes on"
-
-
-def standing(journal: Journal, trials: int) -> str:
-    """Where a search or a final training stands that ends before its last trial or its bundle."""
-    observed = len(journal.observations())
-    return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
-
-
-def run_work(
-    work: Work,
-    adviser: Callable[[], A],
-    journal: Journal,
-    listener: Listener,
-    *,
-    correlations: bool = False,
-    watch: Sequence[str] = (),
-    **options: Any,
-) -> A:
-    """`run_trials` for what is to be trained; `correlations` and `watch` as `trial_config`."""
-
-    def config(candidate: Candidate) -> dict[str, Any]:
-        return trial_config(
-            candidate,
-            run=work.run.name,
-            storage=work.storage.uri,
-            pairs=work.pairs,
-            fingerprint=work.fingerprint,
-            scale=work.scale,
-            recipe=work.recipe,
-            validation_images=work.validation_images,
-            correlations=correlations,
-            watch=watch,
-        )
-
-    return run_trials(
-        adviser,
-        journal,
-        listener,
-        concurrent=work.concurrent,
-        config=config,
-        storage=work.storage,
-        pairs=(work.pairs, work.fingerprint),
-        memory=lambda candidate: memory_of(candidate.architecture, work.scale, work.recipe),
-        **options,
-    )
-
-
-def run_trials(
-    adviser: Callable[[], A],
-    journal: Journal,
-    listener: Listener,
-    *,
-    trials: int,
-    concurrent: int,
-    config: Callable[[Candidate], dict[str, Any]],
-    best: int | None = None,
-    address: str | None = None,
-    budget_hours: float | None = None,
-    storage: Storage | None = None,
-    pairs: tuple[Path, str] | None = None,
-    copy: JournalCopy | None = None,
-    devices: int = 1,
-    asked: Asked | None = None,
-    memory: Callable[[Candidate], float] = lambda candidate: 0.0,
-) -> A:
-    """Trains on Ray until a journal's candidates, and those that are suggested, are observed.
-
-    Args:
-        adviser: makes one that knows what the journal holds and says what to train after it.
-        journal: open for writing.
-        listener: told of everything that happens.
-        trials: in all.
-        concurrent: trials side by side.
-        config: what a worker must know of a candidate.
-        best: as `Conductor`.
-        address, budget_hours: as `Request`.
-        storage: where trials write; None is the run folder.
-        pairs: folder and fingerprint of the prepared pairs, which every node must have or fetch.
-        copy: of the journal, in a storage elsewhere; nodes find the pairs there.
-        devices: that share each training: GPUs where there are any, else CPUs.
-        asked: CPUs and GPUs of each trial.
-        memory: bytes that a candidate's training takes of a GPU.
-
-    Returns:
-        The adviser, which has seen every observation.
-
-    Raises:
-        Interrupted: a signal or the time budget came first.
-        TrialError: trials cannot run.
-    """
-
-    def listen(event: Event) -> None:
-        if copy is not None and event.observation is not None:
-            copy.touch()
-        listener.event(event)
-
-    asked, artefacts = asked or Asked(), storage or open_storage(str(journal.run))
-    if address is None:
-        check_machine(asked)
-
-    def so_far() -> str:
-        return standing(journal, trials)
-
-    def give_up(why: str) -> None:
-        listener.say(f"error: {why}: {so_far()}")
-        journal.close()
-        shutil.rmtree(journal.run / TUNE, ignore_errors=True)
-
-    def session() -> tuple[A, Conductor, bool]:
-        """On one Ray; in the end, whether that died."""
-        engine = adviser()
-        with connected(address, concurrent * devices * (asked.cpus or 1)) as cluster:
-            if devices > 1:
-                from gpnas.dispatch.together import check_devices  # Ray Train, which few need
-
-                check_devices(devices, cluster)
-            if address is not None:
-                if pairs is not None and copy is not None:  # other nodes may lack them
-                    share(*pairs, artefacts)
-                preflight(artefacts, [pairs[0]] if pairs is not None and copy is None else [])
-            lender = Lender(asked, cluster, concurrent) if devices == 1 else None
-            if lender is not None and lender.side_by_side < concurrent:
-                fewer = lender.side_by_side
-                listener.say(f"{fewer} trials run side by side, not {concurrent}: there is no room for more")
-            conductor = Conductor(
-                engine,
-                journal,
-                trials=trials,
-                trial_config=lambda candidate: (
-                    config(candidate) | (lender.lend(memory(candidate)) if lender else {})
-                ),
-                listen=listen,
-                best=best,
-                begun=lambda candidate: attempts(artefacts, candidate),
-            )
-            listener.started(journal.run, trials, len(journal.observations()), cluster)
-            watching = monitored(journal.run, trials, lambda: conductor.uncertainty)
-            with watched(stop.set, partial(give_up, "Ray's processes have died")) as lost, watching:
-                try:
-                    if not stop.is_set():  # a signal may have come while Ray was starting
-                        _fit(conductor, journal.run, concurrent, cluster, devices, lender, artefacts)
-                except Exception:
-                    if conductor.error is not None or not has_died():
-                        raise
-                    lost.set()
-            conductor.close()
-        return engine, conductor, lost.is_set()
-
-    stop.clear()
-    with (
-        signals(listener.say, partial(give_up, "interrupted")) as received,
-        Deadline(budget_hours) as deadline,
-    ):
-        for _ in range(RAY_STARTS):
-            engine, conductor, lost = session()
-            if not lost or received or deadline.passed or conductor.abort:
-                break
-            listener.say(
-                "Ray's processes on this machine have died, as when memory runs out; it is started again"
-            )
-            stop.clear()
-        else:
-            raise TrialError(
-                f"Ray must keep running on this machine, but died {RAY_STARTS} times; look into the system's "
-                "log, lower --concurrent, and run the same command again"
-            )
-    if conductor.abort:
-        raise TrialError(conductor.abort)
-    if stop.is_set():
-        if received:
-            raise Interrupted(f"interrupted: {so_far()}", 128 + received[0])
-        raise Interrupted(f"the time budget is used up: {so_far()}", 0)
-    left = len(journal.pending())
-    if left:
-        raise TrialError(
-            f"every trial must end, but Ray gave up on {left} of them; the same command goes on with them"
-        )
-    return engine
-
-
-def _fit(
-    conductor: Conductor,
-    run: Path,
-    concurrent: int,
-    cluster: Cluster,
-    devices: int,
-    lender: Lender | None,
-    artefacts: Storage,
-) -> None:
-    """One session of Tune; its own folder holds nothing that is needed later."""
-    session = run / TUNE
-    if lender is not None:
-        trainable = tune.with_resources(Trial, placed)
-        trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
-        room, stopper = lender.side_by_side, Stopper()
-    else:
-        from gpnas.dispatch.together import Ordering, trial_on
-
-        # its processes have CPUs and GPUs of their own, but Tune refuses a trial that takes nothing
-        trainable = tune.with_resources(trial_on(devices, bool(cluster.gpus)), {"cpu": 0, "memory": 2**20})
-        room, stopper = int(cluster.gpus or cluster.cpus) // devices, Ordering(artefacts)
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=conductor,
-            num_samples=-1,
-            max_concurrent_trials=min(concurrent, room),
-            reuse_actors=devices == 1,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=f"session-{os.getpid()}",
-            storage_path=str(session),
-            verbose=0,
-            stop=stopper,
-            callbacks=[Forgetting()],
-            failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
-    try:
-        tuner.fit()
-    except TuneError as error:
-        if conductor.error is None:
-            last = str(error).strip().splitlines()[-1]
-            raise TrialError(f"Ray Tune must run the trials, but {last}; the same command goes on") from error
-    finally:
-        stopper.close()
-        shutil.rmtree(session, ignore_errors=True)
-    if conductor.error is not None:
-        raise conductor.error
-
-
-def _trial_name(trial: Any) -> str:
-    return trial_name(trial.config)

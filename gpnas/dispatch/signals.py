@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from gpnas.dispatch.cluster import has_died, kill
-from gpnas.dispatch.conductor import stop
+from gpnas.dispatch.halt import Halt
 from gpnas.errors import TrialError
 
 ORDERLY_SECONDS = 30.0
@@ -50,24 +50,20 @@ def interruptible(so_far: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
-def signals(say: Callable[[str], None], give_up: Callable[[], None]) -> Iterator[list[int]]:
-    """Turns SIGINT and SIGTERM into an orderly stop; a second one ends the process at once.
+def signals(halt: Halt, say: Callable[[str], None], give_up: Callable[[], None]) -> Iterator[None]:
+    """Turns SIGINT and SIGTERM into an order to end; a second one ends the process at once.
 
     Args:
-        say: told of the first one.
-        give_up: called before the process ends since Ray does not, from another thread.
-
-    Yields:
-        The signals that came, filled when they do.
+        halt: gets the order.
+        say: called with a line about the first one.
+        give_up: called from another thread before the process ends because Ray does not.
     """
-    received: list[int] = []
     over = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if received:
+        if halt.signal is not None:
             end(number)
-        received.append(number)
-        stop.set()
+        halt.signal = number
         say("stopping: running trials write a checkpoint; once more to end at once")
         threading.Thread(target=insist, args=(number,), name="insist", daemon=True).start()
 
@@ -86,11 +82,11 @@ def signals(say: Callable[[str], None], give_up: Callable[[], None]) -> Iterator
         os._exit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield received  # signals are the main thread's business
+        yield  # signals are the main thread's business
         return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield
     finally:
         over.set()
         for number, handler in before.items():

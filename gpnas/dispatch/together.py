@@ -25,6 +25,8 @@ from ray.util.queue import Empty, Queue
 
 from gpnas.dispatch.cluster import Cluster, has_died
 from gpnas.dispatch.conductor import Stopper
+from gpnas.dispatch.halt import Halt
+from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.trial import Trial
 from gpnas.errors import TrialError
 from gpnas.run.storage import Storage, open_storage
@@ -33,37 +35,35 @@ from gpnas_trainers.ranks import Ranks
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 6 * 3600
-"""So long processes wait for the first one, which validates alone."""
+"""How long processes wait for the first one, which validates alone."""
 ORDERS = "orders"
-"""Folder of a storage where trainings on several devices find what they are ordered to."""
+"""The folder of a storage in which trainings on several devices find their orders."""
 STOP = f"{ORDERS}/stop"
 LOOK_SECONDS = 2.0
 """Least time between two looks for an order."""
 HEED_SECONDS = 20.0
-"""So long trainings may take to heed one; then Tune ends them as they are."""
+"""How long trainings may take to heed an order; then Tune ends them as they are."""
 
 
-class Told(Exception):
-    """The last result of one process alone, which Ray Train hears of as an error."""
+class Ended(Exception):
+    """The last report of one process alone, which Ray Train takes for an error."""
 
-    def __init__(self, result: dict[str, Any]) -> None:
-        super().__init__(result)
-        self.result = result
+    def __init__(self, report: TrialReport) -> None:
+        super().__init__(report)
+        self.report = report
 
 
 class Ordering(Stopper):
     """Ends Tune's session once all trainings have written a checkpoint and ended.
 
     Tune itself would end a training on several devices where it is, since it knows its first process alone.
-
-    Args:
-        storage: of the trials.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage.uri  # Tune copies what it is given
+    def __init__(self, halt: Halt, storage: Storage) -> None:
+        super().__init__(halt)
+        self._storage = storage
         self._last: float | None = None  # time.monotonic(); None while there is no order
-        self.close()  # what a killed one has left
+        self.close()  # an order that a killed search has left
 
     def stop_all(self) -> bool:
         if not super().stop_all():
@@ -71,21 +71,21 @@ class Ordering(Stopper):
         if self._last is None:
             self._last = time.monotonic() + HEED_SECONDS
             try:
-                open_storage(self._storage).write(STOP, b"")
+                self._storage.write(STOP, b"")
             except OSError as error:
-                logger.warning("%s: the checkpoints before it serve, since %s", self._storage, error)
+                logger.warning("%s: the checkpoints before it serve, since %s", self._storage.uri, error)
                 return True
         return has_died() or time.monotonic() > self._last
 
     def close(self) -> None:
-        open_storage(self._storage).remove(ORDERS)
+        self._storage.remove(ORDERS)
 
 
 def trial_on(devices: int, gpus: bool) -> Callable[[dict[str, Any]], None]:
     """What Tune runs for a candidate that is trained on so many devices."""
 
     def train_together(config: dict[str, Any]) -> None:
-        told = Queue(actor_options={"num_cpus": 0})
+        reports = Queue(actor_options={"num_cpus": 0})
         with tempfile.TemporaryDirectory() as folder:
             trainer = TorchTrainer(
                 _process,
@@ -95,38 +95,38 @@ def trial_on(devices: int, gpus: bool) -> Callable[[dict[str, Any]], None]:
                 run_config=RunConfig(
                     name=config["id"],
                     storage_path=folder,
-                    callbacks=[Telling(told)],
+                    callbacks=[Telling(reports)],
                     # Tune starts the trial again
                     failure_config=FailureConfig(max_failures=0),
                 ),
             )
             fitted: Future[object] = Future()
             Thread(target=_fill, args=(fitted, trainer.fit), daemon=True).start()
-            for result in _until(fitted, told):
+            for result in _until(fitted, reports):
                 tune.report(result)
             try:
                 fitted.result()
             except WorkerGroupError as error:
-                ends = [each.result for each in error.worker_failures.values() if isinstance(each, Told)]
+                ends = [each.report for each in error.worker_failures.values() if isinstance(each, Ended)]
                 if not ends:
                     raise  # a process has died: Tune starts the trial again
-                tune.report(min(ends, key=lambda result: "abort" not in result))
+                tune.report(_result(min(ends, key=lambda report: report.kind != "aborted")))
 
     return train_together
 
 
 class Telling(UserCallback):
-    """Puts what the first process tells into a queue.
+    """Puts the first process's reports into a queue.
 
     `TuneReportCallback` has Tune read such a queue beside what the trial's own thread reports, and with one
     result of each it waits for ever.
     """
 
-    def __init__(self, told: Queue) -> None:
-        self._told = told
+    def __init__(self, reports: Queue) -> None:
+        self._reports = reports
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        self._told.put(metrics[0])
+        self._reports.put(metrics[0])
 
 
 def _fill(future: Future[object], call: Callable[[], object]) -> None:
@@ -136,14 +136,14 @@ def _fill(future: Future[object], call: Callable[[], object]) -> None:
         future.set_exception(error)
 
 
-def _until(future: Future[object], told: Queue) -> Iterator[dict[str, Any]]:
-    """What is told until a call has ended."""
+def _until(future: Future[object], reports: Queue) -> Iterator[dict[str, Any]]:
+    """The results in a queue until a call has ended."""
     ended = False
     while not ended:
-        ended = future.done()  # what is told is in the queue before
+        ended = future.done()  # its last result is in the queue before
         with suppress(Empty):
             while True:
-                yield told.get(timeout=0.2)
+                yield reports.get(timeout=0.2)
 
 
 def check_devices(devices: int, cluster: Cluster) -> None:
@@ -161,21 +161,25 @@ def _process(config: dict[str, Any]) -> None:
         torch.cuda.set_device(get_device())
     trial = Trial(config | {"together": True})
     orders = Orders(config["storage"])
-    done = False
-    while not done:
+    last = False
+    while not last:
         if orders.to_stop():
-            trial.cleanup()
-            ray.train.report({"stopped": True})
-            return
-        result = trial.step()
-        done = result.pop("done")
-        if done and ("abort" in result or ("failure" in result and not result.get("common"))):
-            raise Told(result)
-        ray.train.report(result)
+            report = trial.interrupt()
+        else:
+            report = trial.advance()
+            if report.kind in ("aborted", "failed") and not report.common:
+                raise Ended(report)
+        ray.train.report(_result(report))
+        last = report.last
+
+
+def _result(report: TrialReport) -> dict[str, Any]:
+    """A result that does not say that it is the last: Tune would end the trial before Ray Train has ended."""
+    return {**to_result(report), "done": False}
 
 
 class Orders:
-    """What the first process finds in the storage now and then, and all heed at once."""
+    """The orders that the first process finds in the storage now and then, and that all heed at once."""
 
     def __init__(self, storage: str) -> None:
         self._storage = open_storage(storage)

@@ -16,27 +16,30 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from gpnas.dispatch.metrics import Worker
+from gpnas.dispatch.report import Kind, TrialReport, to_result
 from gpnas.dispatch.watchers import Watchers
 from gpnas.errors import TrialError
-from gpnas.records import Candidate
-from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE, candidate_folder
+from gpnas.records import AxisValue, Progress
+from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE
 from gpnas.run.residuals import error_correlations, write_errors
 from gpnas.run.sharing import opened
 from gpnas.run.storage import Storage, open_storage
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairsError
 from gpnas_trainers.ranks import PeerError, Ranks
-from gpnas_trainers.train import Progress, Recipe, Training, TrainingError
+from gpnas_trainers.train import Recipe, Training, TrainingError
 from gpnas_trainers.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
@@ -49,69 +52,71 @@ CHECKPOINT_SHARE = 0.05
 """Largest share of the time that checkpoints may take."""
 
 
-def trial_config(
-    candidate: Candidate,
-    *,
-    run: str,
-    storage: str,
-    pairs: Path,
-    fingerprint: str,
-    scale: int,
-    recipe: Recipe,
-    validation_images: int,
-    correlations: bool = False,
-    watch: Sequence[str] = (),
-) -> dict[str, Any]:
-    """What a worker must know to run a candidate; plain values, since Tune copies and prints it.
+@dataclass(frozen=True)
+class Task:
+    """What a worker must know to train a candidate; its plain values are a trial's configuration in Tune."""
 
-    Args:
-        candidate: what to train.
-        run: name of the run.
-        storage: address of the run's.
-        pairs: folder of the prepared pairs on the driver.
-        fingerprint: of these pairs.
-        scale: of the network.
-        recipe: how to train it; the candidate says how long.
-        validation_images: at most so many score it.
-        correlations: whether it tells of its errors' correlations with others'.
-        watch: `json`, `tensorboard`: what else is written of the training, where the storage is a folder.
-    """
-    return {
-        "id": candidate.id,
-        "run": run,
-        "family": candidate.architecture.family,
-        "axes": dict(candidate.architecture.axes),
-        "seed": candidate.seed,
-        "storage": storage,
-        "folder": candidate_folder(candidate),
-        "pairs": str(pairs),
-        "fingerprint": fingerprint,
-        "scale": scale,
-        "recipe": recipe.to_json() | {"steps": candidate.fidelity.steps},
-        "validation_images": validation_images,
-        "correlations": correlations,
-        "watch": list(watch),
-    }
+    id: str
+    """The candidate's."""
+    family: str
+    axes: dict[str, AxisValue]
+    seed: int
+    run: str
+    """Name of the run, for those who watch."""
+    storage: str
+    """Address of the run's storage."""
+    folder: str
+    """The candidate's folder in the storage."""
+    pairs: str
+    """Folder of the prepared pairs on the driver's machine."""
+    fingerprint: str
+    """Of these pairs."""
+    scale: int
+    recipe: dict[str, Any]
+    """Arguments of a `Recipe`."""
+    validation_images: int
+    """How many images, at most, a network is measured on."""
+    correlations: bool = False
+    """Whether the last report tells how the network's errors correlate with other candidates'."""
+    watch: tuple[str, ...] = ()
+    """`json`, `tensorboard`: what else is written of the training, where the storage is a folder."""
+    cpus: int = 1
+    """CPUs that Tune reserves for the trial."""
+    gpus: float = 0.0
+    """The part of a GPU that Tune reserves for the trial."""
+    together: bool = False
+    """Whether this process is one of several that train the candidate together."""
+
+    @property
+    def name(self) -> str:
+        """A name for those who watch: `c0007-drn-features24-blocks4-stages2`."""
+        axes = "-".join(f"{name}{value}" for name, value in self.axes.items())
+        return f"{self.id}-{self.family}-{axes}"
 
 
-def trial_name(config: dict[str, Any]) -> str:
-    """A trial, for the eyes of those who watch: `c0007-drn-features24-blocks4-stages2`."""
-    axes = "-".join(f"{name}{value}" for name, value in config["axes"].items())
-    return f"{config['id']}-{config['family']}-{axes}"
+class CandidateError(Exception):
+    """A candidate that cannot be trained; whatever else ends a trial lies in the machine. One line."""
+
+
+@contextmanager
+def _its_own() -> Iterator[None]:
+    """Takes what is raised within for the candidate's own fault, but for what disks and devices raise."""
+    try:
+        yield
+    except (OSError, TrainingError, PeerError, torch.AcceleratorError):
+        raise
+    except (MemoryError, torch.OutOfMemoryError):
+        raise CandidateError("out of memory; a smaller batch fits") from None
+    except Exception as error:  # whatever it is, one candidate must not end the others
+        logger.exception("the candidate cannot be trained")
+        raise CandidateError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
 
 
 class Trial(tune.Trainable):
-    """A candidate's training, advanced by about a second per call; its process is reused.
-
-    A result is a plain dictionary with `attempt`, `step`, `loss`, `seconds`, after an evaluation `psnr`
-    and `ssim`, and `notes` where there are any: what the training had to do to go on, a line each. The
-    first one after a restart has `evaluations`, all that its checkpoint knows of, since the driver may
-    have died before it heard. The last one has `done`, on demand `correlations` of its errors with those
-    of candidates that finished before, and where the candidate could not be trained `failure`, or
-    `abort` where no other candidate could be either.
-    """
+    """A candidate's training, advanced by about a second per call; its process is reused."""
 
     _training: Training | None = None
+    _attempt = 0
 
     def setup(self, config: dict[str, Any]) -> None:
         if not torch.cuda.is_available():
@@ -120,132 +125,155 @@ class Trial(tune.Trainable):
         self.reset_config(config)
 
     def __repr__(self) -> str:  # the dashboard shows it
-        return f"trials of {self._config['run']}"
+        return f"trials of {self._task.run}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._pause()
-        self._training = None
-        self._config = new_config
-        self._worker.begins(trial_name(new_config))
+        self._task = Task(**new_config)
+        self._worker.begins(self._task.name)
         return True
 
     def step(self) -> dict[str, Any]:
-        self._worker.works(trial_name(self._config))
+        return to_result(self.advance())
+
+    def cleanup(self) -> None:
+        self._pause()
+
+    def advance(self) -> TrialReport:
+        """Trains for about `REPORT_SECONDS`.
+
+        What is raised here is no fault of the candidate's, and another process may do better: memory that the
+        machine lacks, a device that fails, another process of the training that has died.
+        """
+        self._worker.works(self._task.name)
         try:
             if self._training is None:
                 self._start()
             return self._advance()
         except TrainingError as error:
+            return self._ended("failed", str(error), common=True)
+        except CandidateError as error:
+            return self._ended("failed", str(error))
+        except (PairsError, TrialError) as error:
+            return self._ended("aborted", str(error))
+        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError, PeerError):
             self._training = None
-            return {"done": True, "attempt": self._attempt, "failure": str(error), "common": True}
-        except (MemoryError, torch.OutOfMemoryError):
-            self._training = None
-            return {"done": True, "attempt": self._attempt, "failure": "out of memory; a smaller batch fits"}
-        except (PairsError, TrialError) as error:  # of this node or of the storage, not of the candidate
-            return self._aborted(str(error))
+            raise
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            what = "the disk is full" if full else " ".join(str(error).split())
-            return self._aborted(
-                f"{self._config['storage']}: trials must be able to read and write here, but {what}; "
-                "mend that and run the same command again"
-            )
-        except PeerError:  # what ended the other process is told by it, or else a worker has died
-            raise
-        except Exception as error:  # whatever it is, one candidate must not end the others
-            logger.exception("candidate %s", self._config["id"])
-            self._training = None
-            return {
-                "done": True,
-                "attempt": self._attempt,
-                "failure": f"{type(error).__name__}: {' '.join(str(error).split())}",
-            }
+            return self._ended("aborted", self._unusable("the disk is full" if full else str(error)))
+        except Exception as error:
+            logger.exception("candidate %s", self._task.id)
+            return self._ended("aborted", self._unusable(f"{type(error).__name__}: {error}"))
 
-    def _aborted(self, why: str) -> dict[str, Any]:
-        self._training = None
-        return {"done": True, "attempt": self._attempt, "abort": why}
-
-    def cleanup(self) -> None:
+    def interrupt(self) -> TrialReport:
+        """Ends a training that is to go on later."""
         self._pause()
+        return TrialReport("stopped", self._attempt)
 
-    _attempt = 0
+    def _ended(self, kind: Kind, reason: str, *, common: bool = False) -> TrialReport:
+        self._training = None
+        return TrialReport(kind, self._attempt, reason=reason, common=common)
+
+    def _unusable(self, why: str) -> str:
+        return (
+            f"{self._task.storage}: trials must be able to read and write here, but {' '.join(why.split())}; "
+            "mend that and run the same command again"
+        )
 
     def _start(self) -> None:
-        config = self._config
+        task = self._task
         self._attempt = 0
-        self._artefacts = storage = open_storage(config["storage"])
-        self._folder = config["folder"]
-        self._ranks = Ranks(together=config.get("together", False))
-        earlier = [name for name in storage.names(self._folder) if name.endswith(f"/{CHECKPOINT_FILE}")]
+        self._artefacts = storage = open_storage(task.storage)
+        self._ranks = Ranks(together=task.together)
+        earlier = [name for name in storage.names(task.folder) if name.endswith(f"/{CHECKPOINT_FILE}")]
         first = self._ranks.rank == 0  # the only one that writes
         if first:
             self._claim_attempt()
         self._attempt = int(self._ranks.sum_numbers(self._attempt)[0])
-        self._checkpoint = f"{self._folder}/attempt-{self._attempt}/{CHECKPOINT_FILE}"
-        train, validation = opened(config["pairs"], config["fingerprint"], config["storage"])
-        self._validation = validation.head(config["validation_images"])
+        self._checkpoint = f"{task.folder}/attempt-{self._attempt}/{CHECKPOINT_FILE}"
+        train, validation = opened(task.pairs, task.fingerprint, task.storage)
+        self._validation = validation.head(task.validation_images)
+        initial = initial_weights(storage, task.folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config["seed"])
-            network = build(config["family"], config["scale"], **config["axes"])
-        begun = begin(network, storage, self._folder)
-        training = Training(
-            network,
-            train,
-            self._validation,
-            Recipe(**config["recipe"]),
-            seed=config["seed"],
-            device=device,
-            ranks=self._ranks,
-        )
-        self._known: dict[int, dict[str, float]] = {}
-        damaged: list[str] = []
-        for name in earlier:
-            try:
-                with storage.reading(name) as path:
-                    training.load(path)
-            except TrainingError as error:  # torn by a crash, or by a worker that was cut off
-                damaged.append(str(error).replace(str(path), f"{storage.uri}/{name}"))
-                continue  # the one before it serves
-            self._known = training.evaluations
-            beginning = f"gone on from {name}, step {training.step}"
-            break
-        else:
-            beginning = "begun again"
-            if begun:
-                training.note(begun)
-        for each in damaged:
-            training.note(f"{each}; {beginning}")
-        folder = Path(config["storage"]) / self._folder
-        self._watchers = Watchers(folder, config.get("watch", ()) if first else ())
+        with _its_own():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(task.seed)
+                network = build(task.family, task.scale, **task.axes)
+            begun = None if initial is None else str(warm_start(network, initial))
+            training = Training(
+                network,
+                train,
+                self._validation,
+                Recipe(**task.recipe),
+                seed=task.seed,
+                device=device,
+                ranks=self._ranks,
+            )
+        self._unheard: dict[int, dict[str, float]] = {}
+        beginning = self._take_up(training, earlier)
+        if begun and not beginning:
+            training.note(begun)
+        self._watchers = Watchers(Path(task.storage) / task.folder, task.watch if first else ())
         self._training = training
         self._saved, self._saving_took = time.monotonic(), 0.0
 
     def _claim_attempt(self) -> None:
         self._attempt = 1
-        while not self._artefacts.claim(f"{self._folder}/attempt-{self._attempt}"):
+        while not self._artefacts.claim(f"{self._task.folder}/attempt-{self._attempt}"):
             self._attempt += 1
 
-    def _advance(self) -> dict[str, Any]:
+    def _take_up(self, training: Training, checkpoints: Sequence[str]) -> bool:
+        """Has a training go on from the first of these checkpoints that is whole, if any is."""
+        damaged: list[str] = []
+        beginning = None
+        for name in checkpoints:
+            try:
+                with self._artefacts.reading(name) as path:
+                    training.load(path)
+            except TrainingError as error:  # torn by a crash, or by a worker that was cut off
+                damaged.append(str(error).replace(str(path), f"{self._artefacts.uri}/{name}"))
+                continue  # the one before it serves
+            self._unheard = training.evaluations
+            beginning = f"gone on from {name}, step {training.step}"
+            break
+        for each in damaged:
+            training.note(f"{each}; {beginning or 'begun again'}")
+        return beginning is not None
+
+    def _advance(self) -> TrialReport:
         assert self._training is not None
-        progress = self._training.advance(REPORT_SECONDS)
+        with _its_own():
+            progress = self._training.advance(REPORT_SECONDS)
         self._watchers(self._training, progress)
-        result: dict[str, Any] = {"attempt": self._attempt, "done": progress.done, **_numbers(progress)}
-        if progress.notes:
-            result["notes"] = list(progress.notes)
-        if self._known:
-            result["evaluations"] = [{"step": step, **row} for step, row in self._known.items()]
-            self._known = {}
+        earlier = tuple(_progress(self._attempt, step, row) for step, row in self._unheard.items())
+        notes, correlations = list(progress.notes), {}
         idle = max(CHECKPOINT_SECONDS, self._saving_took / CHECKPOINT_SHARE)
         if progress.done:
             self._save()
             if self._ranks.rank == 0:
                 self._finish(self._training.network)
-            if self._config.get("correlations"):
-                result["correlations"] = error_correlations(self._artefacts, self._folder)
+            if self._task.correlations:
+                correlations = self._correlations(notes)
         elif time.monotonic() - self._saved >= idle:
             self._save()
-        return result
+        self._unheard = {}
+        return TrialReport(
+            "done" if progress.done else "progress",
+            self._attempt,
+            _progress(self._attempt, progress.step, vars(progress)),
+            earlier,
+            tuple(notes),
+            correlations,
+        )
+
+    def _correlations(self, notes: list[str]) -> dict[str, float]:
+        try:
+            return error_correlations(self._artefacts, self._task.folder)
+        except Exception as error:  # files of other candidates, of which this one knows nothing
+            why = " ".join(str(error).split()) or type(error).__name__
+            notes.append(f"how its errors correlate with others' is not known, since {why}")
+            return {}
 
     def _save(self) -> None:
         assert self._training is not None
@@ -260,7 +288,7 @@ class Trial(tune.Trainable):
         if training is not None and not training.done:
             try:
                 self._write_checkpoint(training)
-            except OSError as error:  # whoever comes next in this process is not to blame
+            except Exception as error:  # whoever comes next in this process is not to blame
                 logger.warning("%s: the checkpoint before it serves, since %s", self._checkpoint, error)
 
     def _write_checkpoint(self, training: Training) -> None:
@@ -271,18 +299,18 @@ class Trial(tune.Trainable):
 
     def _finish(self, network: nn.Module) -> None:
         weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        self._artefacts.write(f"{self._folder}/{NETWORK_FILE}", save(weights))
-        write_errors(self._artefacts, self._folder, network, self._validation)
+        self._artefacts.write(f"{self._task.folder}/{NETWORK_FILE}", save(weights))
+        with _its_own():
+            write_errors(self._artefacts, self._task.folder, network, self._validation)
 
 
-def begin(network: nn.Module, storage: Storage, folder: str) -> str | None:
-    """Has a network begin with the weights that lie in its candidate's folder, if any; says what it took."""
+def initial_weights(storage: Storage, folder: str) -> dict[str, Tensor] | None:
+    """The weights to begin with that lie in a candidate's folder; None where none do."""
     name = f"{folder}/{INITIAL_FILE}"
-    return str(warm_start(network, load(storage.read(name)))) if storage.exists(name) else None
+    return load(storage.read(name)) if storage.exists(name) else None
 
 
-def _numbers(progress: Progress) -> dict[str, float]:
-    numbers = {"step": progress.step, "loss": progress.loss, "seconds": progress.seconds}
-    if progress.psnr is not None and progress.ssim is not None:
-        numbers |= {"psnr": progress.psnr, "ssim": progress.ssim}
-    return numbers
+def _progress(attempt: int, step: int, numbers: Mapping[str, Any]) -> Progress:
+    """How far an attempt has come, by a step's `loss`, `seconds`, `ssim` and `psnr`, the objective."""
+    metrics = {name: float(numbers[name]) for name in ("psnr", "ssim", "loss") if numbers[name] is not None}
+    return Progress(attempt, step, metrics.get("psnr"), metrics, float(numbers["seconds"]))

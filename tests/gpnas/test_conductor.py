@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 from gpnas import Architecture, Candidate, Engine, SearchSpace
-from gpnas.dispatch.conductor import Conductor, Event, Stopper, stop
+from gpnas.ask_tell import AskTell
+from gpnas.dispatch.conductor import Conductor, Event, Stopper
+from gpnas.dispatch.halt import Halt
+from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.early_stopping import outlook
 from gpnas.journal import Journal, status
+from gpnas.records import Progress
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 21))),))])
@@ -30,18 +34,21 @@ class Tune:
     """What Tune does with one worker: it asks, reports at every fifth step, evaluated at every tenth,
     and heeds the stopper."""
 
-    def __init__(self, journal: Journal, *, trials: int, best: int | None, listen: Any = None) -> None:
+    def __init__(
+        self, journal: Journal, *, trials: int, best: int | None, listen: Any = None, begun: Any = None
+    ) -> None:
         self.engine = Engine(SPACE, seed=0, strategy="random", trials=trials, steps=STEPS)
         self.engine.replay(journal.candidates(), journal.observations())
+        self.search = AskTell(self.engine, journal, trials=trials, best=best)
+        self.halt = Halt()
         self.conductor = Conductor(
-            self.engine,
-            journal,
-            trials=trials,
+            self.search,
+            self.halt,
             trial_config=lambda candidate: {"candidate": candidate},
             listen=listen or (lambda event: None),
-            best=best,
+            begun=begun,
         )
-        self.stopper = Stopper()
+        self.stopper = Stopper(self.halt, self.conductor)
         self.trained: list[tuple[str, int]] = []
 
     def run(self, session: str, *, until: int = 1000) -> None:
@@ -57,22 +64,24 @@ class Tune:
                 if len(self.trained) == until:
                     return
                 self.trained.append((candidate.id, step))
-                result = {"attempt": 1, "step": step, "loss": 0.1, "seconds": step / 10}
-                result |= {"done": step == STEPS}
-                if step % 10 == 0:
-                    result |= {"psnr": value(candidate.architecture, step), "ssim": 0.8}
+                result = report(step, value(candidate.architecture, step) if step % 10 == 0 else None)
                 if self.stopper(name, result):
                     result["done"] = True  # as Tune has it, which then tells of the end alone
                 if result["done"]:
                     self.conductor.on_trial_complete(name, result)
                     break
                 self.conductor.on_trial_result(name, result)
-                self.wait()
+                self.search.verdict(candidate, wait=True)
 
-    def wait(self) -> None:
-        """Until the engine's thread has judged."""
-        for told in self.conductor._told:
-            told.result()
+    def close(self) -> None:
+        self.conductor.close()
+        self.search.close()
+
+
+def report(step: int, evaluated: float | None) -> dict[str, Any]:
+    metrics = {"loss": 0.1} if evaluated is None else {"loss": 0.1, "ssim": 0.8}
+    progress = Progress(1, step, evaluated, metrics, step / 10)
+    return to_result(TrialReport("done" if step == STEPS else "progress", 1, progress))
 
 
 def test_hopeless_trials_are_stopped_and_no_other(tmp_path: Path) -> None:
@@ -81,7 +90,7 @@ def test_hopeless_trials_are_stopped_and_no_other(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, HEADER) as journal:
         tune = Tune(journal, trials=12, best=2, listen=events.append)
         tune.run("one")
-        tune.conductor.close()
+        tune.close()
         observations = journal.observations()
         assert len(observations) == 12
         finished: list[dict[int, float]] = []
@@ -123,7 +132,7 @@ def test_without_it_none_is_stopped(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, HEADER) as journal:
         tune = Tune(journal, trials=12, best=None)
         tune.run("one")
-        tune.conductor.close()
+        tune.close()
         assert all(observation.finished for observation in journal.observations())
 
 
@@ -132,15 +141,8 @@ def test_a_candidate_that_no_worker_began_is_given_again_and_at_last_left(tmp_pa
     that began."""
     begun = {"c0000": 0}
     with Journal.create_or_open(tmp_path, {"trials": 1}) as journal:
-        tune = Tune(journal, trials=1, best=None)
-        conductor = Conductor(
-            tune.engine,
-            journal,
-            trials=1,
-            trial_config=lambda candidate: {"candidate": candidate},
-            listen=lambda event: None,
-            begun=lambda candidate: begun[candidate.id],
-        )
+        tune = Tune(journal, trials=1, best=None, begun=lambda candidate: begun[candidate.id])
+        conductor = tune.conductor
 
         def given(name: str) -> bool:
             while (config := conductor.suggest(name)) is None:
@@ -158,18 +160,18 @@ def test_a_candidate_that_no_worker_began_is_given_again_and_at_last_left(tmp_pa
         (observation,) = journal.observations()
         assert observation.failure == "its worker died 4 times; see Ray's logs for why"
         assert not given("three")
-        assert conductor.abort is None
+        assert tune.halt.error is None
     with Journal.create_or_open(tmp_path / "away", {"trials": 1}) as journal:
-        conductor = Tune(journal, trials=1, best=None).conductor
+        tune = Tune(journal, trials=1, best=None)
+        conductor = tune.conductor
         number = 0
         while given(str(number)):
             conductor.on_trial_complete(str(number), error=True)
             number += 1
         assert 1 < number < 10
-        assert "Ray must be able to start workers, but time and again has not" in str(conductor.abort)
+        assert "Ray must be able to start workers, but time and again has not" in str(tune.halt.error)
         assert not journal.observations()
         assert [candidate.id for candidate in journal.pending()] == ["c0000"]
-        stop.clear()
 
 
 @pytest.mark.parametrize("reports", [6, 35, 42, 51])
@@ -178,18 +180,18 @@ def test_a_resumed_search_stops_as_the_uninterrupted_one(tmp_path: Path, reports
     with Journal.create_or_open(tmp_path / "whole", HEADER) as journal:
         tune = Tune(journal, trials=12, best=2)
         tune.run("one")
-        tune.conductor.close()
+        tune.close()
         whole = journal.observations()
     with Journal.create_or_open(tmp_path / "cut", HEADER) as journal:
         tune = Tune(journal, trials=12, best=2)
         tune.run("one", until=reports)
-        tune.conductor.close()
+        tune.close()
         before = journal.observations()
     with Journal.create_or_open(tmp_path / "cut", HEADER) as journal:
         orphans = journal.pending()
         tune = Tune(journal, trials=12, best=2)
         tune.run("two")
-        tune.conductor.close()
+        tune.close()
         assert tune.trained[0][0] == orphans[0].id
         again = {name for name, _ in tune.trained}
         assert not again & {observation.candidate.id for observation in before}
@@ -205,14 +207,12 @@ def test_an_order_to_end_the_search_stops_no_trial_for_good(tmp_path: Path) -> N
         while (config := tune.conductor.suggest("one")) is None:
             time.sleep(0.01)
         assert isinstance(config, dict)
-        result = {"attempt": 1, "step": 10, "loss": 0.1, "seconds": 1.0, "ssim": 0.8, "psnr": 20.0}
+        result = report(10, 20.0)
         tune.conductor.on_trial_result("one", result)
-        stop.set()
-        try:
-            tune.conductor.on_trial_complete("one", result)
-        finally:
-            stop.clear()
-        tune.conductor.close()
+        tune.halt.signal = signal.SIGINT
+        assert tune.stopper.stop_all()
+        tune.conductor.on_trial_complete("one", result)
+        tune.close()
         assert [candidate.id for candidate in journal.pending()] == [config["candidate"].id]
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_final
 from gpnas.dispatch.search import Request, plan
 from gpnas.dispatch.together import check_devices
-from gpnas.dispatch.trial import Trial, trial_config
+from gpnas.dispatch.trial import Trial
 from gpnas.errors import SpaceError, TrialError
 from gpnas.journal import Journal, status
-from gpnas.records import Observation
+from gpnas.records import Observation, Progress
 from gpnas.results.delivery import deliver, restore_errors
 from gpnas.results.recall import engine_for
 from gpnas.run.products import products_of
@@ -88,33 +89,20 @@ def search(home: Path) -> Path:
         for _ in range(work.trials):
             (candidate,) = engine.suggest(1)
             journal.commit_candidates([candidate])
-            result = trained(
-                trial_config(
-                    candidate,
-                    run=work.run.name,
-                    storage=work.storage.uri,
-                    pairs=work.pairs,
-                    fingerprint=work.fingerprint,
-                    scale=2,
-                    recipe=work.recipe,
-                    validation_images=1,
-                )
-            )
-            observation = Observation(
-                candidate, result["psnr"], None, result["seconds"], {"ssim": result["ssim"]}
-            )
+            point = trained(asdict(work.task(candidate)))
+            observation = Observation(candidate, point.value, None, point.seconds, point.metrics)
             journal.commit_observation(observation)
             engine.observe(observation)
         deliver(work.run, journal, engine, open_pairs(work.pairs, "validation").head(1), 2, time.monotonic())
     return work.run
 
 
-def trained(config: dict[str, Any]) -> dict[str, Any]:
+def trained(config: dict[str, Any]) -> Progress:
     trial = Trial(config)
-    while not (result := trial.step())["done"]:
+    while not (report := trial.advance()).last:
         pass
-    assert "failure" not in result
-    return result
+    assert report.progress is not None, report
+    return report.progress
 
 
 def command(*options: str) -> list[str]:
@@ -241,7 +229,7 @@ def test_sigterm_while_its_bundle_is_written(
     told = capsys.readouterr()
     assert told.out == ""
     rest = f"2 of 2 trials observed in {search / 'final'}; the same command goes on"
-    assert told.err.splitlines()[-1] == f"error: interrupted: {rest}"
+    assert told.err.splitlines()[-1] == f"interrupted: {rest}"
     assert [path.name for path in (search / "final").glob(".*")] == []
     assert read_bundle(Path(final["bundle"])).manifest == before
 
@@ -345,19 +333,10 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     work = plan_final(request, print)
     with Journal.create_or_open(work.run, work.header) as journal:
         (candidate,) = _enter(work, journal)
-    trial = Trial(
-        trial_config(
-            candidate,
-            run=work.run.name,
-            storage=str(work.run),
-            pairs=work.pairs,
-            fingerprint=work.fingerprint,
-            scale=2,
-            recipe=work.recipe,
-            validation_images=2,
-        )
-    )
-    begun = trial.step()["step"]
+    trial = Trial(asdict(work.task(candidate)))
+    point = trial.advance().progress
+    assert point is not None
+    begun = point.step
     assert 0 < begun < 40
     trial.cleanup()
     arguments = [sys.executable, "-c", SLOWLY_WATCHED, network, str(work.run), json.dumps(settings)]

@@ -96,9 +96,14 @@ from pathlib import Path
 import ray
 from ray import tune
 from gpnas import Engine, SearchSpace
-from gpnas.dispatch import resources, search
+from gpnas.dispatch import resources, session
+from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.resources import Asked
+from gpnas.dispatch.work import Means, Work
+from gpnas.run.storage import open_storage
+from gpnas_trainers.train import Recipe
 from gpnas.journal import Journal
+from gpnas.records import Progress
 
 folder = Path(sys.argv[1])
 
@@ -113,28 +118,30 @@ class Told(tune.Trainable):
         lent = ray.get_runtime_context().get_assigned_resources()
         row = {"size": self.config["axes"]["size"], "lent": lent, "begun": begun, "ended": time.time(),
             "visible": os.environ.get("CUDA_VISIBLE_DEVICES"), "pid": os.getpid()}
-        (folder / f"{self.config['id']}.json").write_text(json.dumps(row))
-        return {"attempt": 1, "step": 1, "loss": 0.0, "seconds": 0.4, "psnr": 20.0, "ssim": 0.5, "done": True}
+        (folder / f"{self.config['run']}-{self.config['id']}.json").write_text(json.dumps(row))
+        return to_result(TrialReport("done", 1, Progress(1, 1, 20.0, {"loss": 0.0, "ssim": 0.5}, 0.4)))
 
 class Silent:
     def say(self, line): print(line)
     def started(self, *_): ...
     def event(self, event): ...
 
-def run(name, *, memory=None, **options):
+def run(name, *, memory=None, asked=Asked()):
     space = SearchSpace.from_table([{"size": size} for size in range(1, 9)])
     engine = Engine(space, seed=0, strategy="random", trials=8, steps=1)
     resources.gpu_memory = lambda: memory
     with Journal.create_or_open(folder / name, {"trials": 8}) as journal:
+        work = Work(run=folder / name, scale=2, recipe=Recipe(), pairs=folder, fingerprint="",
+            storage=open_storage(str(folder / name)), validation_images=1, trials=8, concurrent=3, seed=0,
+            means=Means(asked), header={})
         try:
-            search.run_trials(lambda: engine, journal, Silent(), trials=8, concurrent=3,
-                config=lambda c: {"id": f"{name}-{c.id}", "family": "net", "axes": dict(c.architecture.axes)},
-                memory=lambda c: c.architecture.axes["size"] * 2**30, **options)
-        except search.TrialError as error:
+            session.Session(work, lambda: engine, journal, Silent()).run()
+        except session.TrialError as error:
             print(error)
         print(len(journal.observations()))
 
-search.Trial = Told
+session.Trial = Told
+session.memory_of = lambda architecture, scale, recipe: architecture.axes["size"] * 2**30
 run("memory", memory=16 * 2**30)
 run("asked", asked=Asked(cpus=2, gpus=0.5))
 """

@@ -74,7 +74,7 @@ def ended(process: subprocess.Popen[str], *, code: int) -> tuple[str, list[str]]
     return out, err.strip().splitlines()
 
 
-def summary(run: Path, lines: list[str], reason: str, *, after: float = 0.0, error: str = "error: ") -> int:
+def summary(run: Path, lines: list[str], reason: str, *, after: float = 0.0) -> int:
     """How many are observed, as the one line of an end in good order says; the journal is closed.
 
     What has trained for so many seconds has a checkpoint.
@@ -87,7 +87,7 @@ def summary(run: Path, lines: list[str], reason: str, *, after: float = 0.0, err
             each.id: max((row.seconds for row in journal.progress(each.id)), default=0.0) for each in pending
         }
     rest = f"{observed} of 3 trials observed in {run}; the same command goes on"
-    assert [line for line in lines if "the same command goes on" in line] == [f"{error}{reason}: {rest}"]
+    assert [line for line in lines if "the same command goes on" in line] == [f"{reason}: {rest}"]
     assert not (run / "tune").exists()
     assert status(run)["state"] == "interrupted"
     for each in pending:
@@ -118,7 +118,7 @@ def out_of_time(interrupted: Path) -> Path:
     """A budget that is used up while Ray still starts."""
     out, lines = ended(begun(interrupted, "--budget-hours", "1e-9"), code=0)
     assert out == ""
-    summary(interrupted, lines, "the time budget is used up", error="")
+    summary(interrupted, lines, "the time budget is used up")
     return interrupted
 
 
@@ -187,7 +187,7 @@ def test_sigterm_while_the_bundle_is_written(exhausted: tuple[Path, dict[str, An
     out, lines = ended(process, code=143)
     assert out == ""
     rest = f"{observed} of {observed} trials observed in {run}; the same command goes on"
-    assert lines[-1] == f"error: interrupted: {rest}"
+    assert lines[-1] == f"interrupted: {rest}"
     assert not (run / "journal.sqlite-wal").exists()
     assert [path.name for path in run.glob(".*")] == []
     assert read_bundle(run / "bundle").manifest == before.manifest  # the earlier one, untouched
@@ -250,7 +250,7 @@ def test_sigterm_while_pairs_are_prepared(
     out, lines = ended(process, code=143)
     assert out == ""
     told = "no trial was begun, what is prepared is kept; the same command goes on"
-    assert lines == ([f"error: interrupted: {told}"] if search else ["interrupted"])
+    assert lines == ([f"interrupted: {told}"] if search else ["interrupted"])
     work = done[0].parent
     kept = {f"pixels-{path.stem.removeprefix('results-')}.bin" for path in work.glob("results-*.json")}
     assert 1 <= len(kept) < 24  # of two pairs each

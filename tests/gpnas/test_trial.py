@@ -5,6 +5,7 @@ import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import torch
 from safetensors.torch import load_file
 
 from gpnas import Architecture, Candidate, Fidelity
+from gpnas.ask_tell import AskTell
 from gpnas.dispatch import trial as trials
 from gpnas.dispatch.conductor import Conductor, Event
 from gpnas.dispatch.final import Settled
-from gpnas.dispatch.trial import Trial, trial_config
+from gpnas.dispatch.halt import Halt
+from gpnas.dispatch.report import TrialReport, to_result
+from gpnas.dispatch.trial import Task, Trial
 from gpnas.journal import Journal
 from gpnas.run.sharing import fingerprint_of
 from gpnas_trainers import build
@@ -47,27 +51,36 @@ def plain(pairs: Path) -> dict[str, Any]:
 
 
 def config(run: Path, pairs: Path) -> dict[str, Any]:
-    return trial_config(
-        CANDIDATE,
+    task = Task(
+        id=CANDIDATE.id,
+        family=CANDIDATE.architecture.family,
+        axes=dict(CANDIDATE.architecture.axes),
+        seed=CANDIDATE.seed,
         run="run",
         storage=str(run),
-        pairs=pairs,
+        folder="candidates/c0000",
+        pairs=str(pairs),
         fingerprint=fingerprint_of(open_pairs(pairs, "train"), open_pairs(pairs, "validation")),
         scale=2,
-        recipe=RECIPE,
+        recipe=RECIPE.to_json(),
         validation_images=1,
     )
+    return asdict(task)
 
 
-def attempt(settings: dict[str, Any], steps: int) -> list[dict[str, Any]]:
+def step_of(report: TrialReport) -> int:
+    assert report.progress is not None, report
+    return report.progress.step
+
+
+def attempt(settings: dict[str, Any], steps: int) -> list[TrialReport]:
     """What a worker reports until so many steps are done; then it ends and leaves its checkpoint."""
     trial = Trial(settings)
-    results: list[dict[str, Any]] = []
-    while not results or not (results[-1]["done"] or results[-1]["step"] >= steps):
-        results.append(trial.step())
-        assert "step" in results[-1], results[-1]
+    reports: list[TrialReport] = []
+    while not reports or not (reports[-1].last or step_of(reports[-1]) >= steps):
+        reports.append(trial.advance())
     trial.cleanup()
-    return results
+    return reports
 
 
 def cut(path: Path) -> None:
@@ -99,33 +112,34 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     """The newest, or both: it says so, and the journal and the weights are those of the whole training."""
     monkeypatch.setattr(trials, "REPORT_SECONDS", 0.0)  # a step between two reports
     settings = config(tmp_path, pairs)
-    results = attempt(settings, 2) + attempt(settings, 5)
+    reports = attempt(settings, 2) + attempt(settings, 5)
     files = [tmp_path / f"candidates/c0000/attempt-{number}/checkpoint.pt" for number in (2, 1)]
     for file in files[:damaged]:
         moment = file.stat().st_mtime_ns
         damage(file)
         os.utime(file, ns=(moment, moment))
     last = attempt(settings, 9)
-    results += last
-    assert [each["step"] for each in last] == list(range(3 if damaged == 1 else 1, 10))
-    notes = last[0]["notes"]
+    reports += last
+    assert [step_of(each) for each in last] == list(range(3 if damaged == 1 else 1, 10))
+    notes = list(last[0].notes)
     assert len(notes) == damaged
     for note, file in zip(notes, files, strict=False):
         assert note.startswith(f"{file}: a checkpoint must be whole, but ")
         assert len(note.splitlines()) == 1
         how = "; gone on from candidates/c0000/attempt-1/checkpoint.pt, step 2"
         assert note.endswith(how if damaged == 1 else "; begun again")
-    assert not any("notes" in each for each in [*results[:5], *last[1:]])
+    assert not any(each.notes for each in [*reports[:5], *last[1:]])
 
     events: list[Event] = []
     with Journal.create_or_open(tmp_path, {"trials": 1}) as journal:
         journal.commit_candidates([CANDIDATE])
-        conductor = Conductor(Settled(), journal, trials=1, trial_config=lambda _: {}, listen=events.append)
+        search = AskTell(Settled(), journal, trials=1)
+        conductor = Conductor(search, Halt(), trial_config=lambda _: {}, listen=events.append)
         assert conductor.suggest("one") == {}
-        for result in results[:-1]:
-            conductor.on_trial_result("one", result)
-        conductor.on_trial_complete("one", results[-1])
-        conductor.close()
+        for report in reports[:-1]:
+            conductor.on_trial_result("one", to_result(report))
+        conductor.on_trial_complete("one", to_result(reports[-1]))
+        search.close()
         (observation,) = journal.observations()
         rows = journal.progress("c0000")
         outcomes = [each.outcome for each in journal.attempts("c0000")]
@@ -146,22 +160,23 @@ def test_a_full_disk_is_told_as_such_and_keeps_what_is_there(
     attempt(settings, 2)
     kept = (small_disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes()
     trial = Trial(settings)
-    assert trial.step()["step"] == 3
+    assert step_of(trial.advance()) == 3
     with open(small_disk / "other", "wb", buffering=0) as file, suppress(OSError):
         file.write(bytes(2**20))
     assert trial.reset_config(settings)  # it cannot keep step 3
     monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
-    assert trial.step() == {
-        "done": True,
-        "attempt": 3,
-        "abort": f"{small_disk}: trials must be able to read and write here, but the disk is full; "
+    assert trial.advance() == TrialReport(
+        "aborted",
+        3,
+        reason=f"{small_disk}: trials must be able to read and write here, but the disk is full; "
         "mend that and run the same command again",
-    }
+    )
     trial.cleanup()
     assert (small_disk / "candidates/c0000/attempt-1/checkpoint.pt").read_bytes() == kept
     (small_disk / "other").unlink()
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     last = attempt(settings, 9)
-    assert [each["step"] for each in last] == list(range(3, 10))
-    assert "notes" not in last[0]
-    assert last[-1]["psnr"] == plain["curve"][9]
+    assert [step_of(each) for each in last] == list(range(3, 10))
+    assert not last[0].notes
+    assert last[-1].progress is not None
+    assert last[-1].progress.value == plain["curve"][9]

@@ -1,0 +1,255 @@
+"""Trials on Ray, until every candidate of a journal, and each that is suggested, is observed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from ray import tune
+from ray.tune.error import TuneError
+
+from gpnas.ask_tell import Adviser, AskTell
+from gpnas.dispatch.cluster import Cluster, connected, has_died, watched
+from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Event, Forgetting, Stopper
+from gpnas.dispatch.halt import Deadline, Halt
+from gpnas.dispatch.monitoring import monitored
+from gpnas.dispatch.preflight import preflight
+from gpnas.dispatch.resources import Lender, check_machine, placed
+from gpnas.dispatch.signals import Interrupted, signals
+from gpnas.dispatch.trial import Task, Trial
+from gpnas.dispatch.work import Work
+from gpnas.errors import TrialError
+from gpnas.journal import Journal
+from gpnas.records import Candidate
+from gpnas.run.copying import JournalCopy
+from gpnas.run.layout import attempts
+from gpnas.run.pricing import memory_of
+from gpnas.run.sharing import share
+
+TUNE = "tune"
+"""Folder of Tune's session in a run folder, while it lasts."""
+RAY_STARTS = 10
+"""How often, at most, Ray is started for one command, where it dies."""
+
+A = TypeVar("A", bound=Adviser)
+
+
+class Listener(Protocol):
+    """Someone who watches a search: the terminal, a test."""
+
+    def say(self, line: str) -> None: ...
+    def preparing(self, done: int, total: int) -> None: ...
+    def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None: ...
+    def event(self, event: Event) -> None: ...
+
+
+def standing(journal: Journal, trials: int) -> str:
+    """Where a search or a final training stands that ends before its last trial or its bundle."""
+    observed = len(journal.observations())
+    return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
+
+
+class Session(Generic[A]):
+    """The trials of one command, on one Ray or, where that dies, on several in turn."""
+
+    def __init__(
+        self,
+        work: Work,
+        adviser: Callable[[], A],
+        journal: Journal,
+        listener: Listener,
+        copy: JournalCopy | None = None,
+    ) -> None:
+        """Prepares the trials of what is to be trained.
+
+        Args:
+            work: what and how.
+            adviser: makes one that knows what the journal holds and says what to train after it.
+            journal: open for writing.
+            listener: called with everything that happens.
+            copy: of the journal, in a storage elsewhere; nodes find the pairs there.
+        """
+        self._work, self._adviser, self._journal = work, adviser, journal
+        self._listener, self._copy = listener, copy
+        self._halt = Halt()
+
+    def run(self) -> A:
+        """Trains until all is observed.
+
+        Returns:
+            The adviser, which has seen every observation.
+
+        Raises:
+            Interrupted: a signal or the time budget came first.
+            TrialError: trials cannot run.
+            JournalError: the journal cannot be written.
+        """
+        halt, means = self._halt, self._work.means
+        if means.address is None:
+            check_machine(means.asked)
+        give_up = partial(self._give_up, "interrupted")
+        with signals(halt, self._listener.say, give_up), Deadline(halt, means.budget_hours):
+            for _ in range(RAY_STARTS):
+                halt.lost = False
+                adviser = self._on_one_ray()
+                if halt.final or not halt.lost:
+                    break
+                self._listener.say(
+                    "Ray's processes on this machine have died, as when memory runs out; it is started again"
+                )
+            else:
+                raise TrialError(
+                    f"Ray must keep running on this machine, but died {RAY_STARTS} times; look into the "
+                    "system's log, lower --concurrent, and run the same command again"
+                )
+        self._check_finished()
+        return adviser
+
+    def _on_one_ray(self) -> A:
+        """Trains until all is observed, there is an order to end, or Ray has died."""
+        work, means, adviser = self._work, self._work.means, self._adviser()
+        with connected(means.address, work.concurrent * means.devices * (means.asked.cpus or 1)) as cluster:
+            lender = self._looked_over(cluster)
+            with self._conducted(adviser, lender) as (conductor, search):
+                observed = len(self._journal.observations())
+                self._listener.started(self._journal.run, work.trials, observed, cluster)
+                give_up = partial(self._give_up, "error: Ray's processes have died")
+                uncertainty = monitored(self._journal.run, work.trials, lambda: search.uncertainty)
+                with watched(self._halt, give_up), uncertainty:
+                    try:
+                        if not self._halt.ordered:  # a signal may have come while Ray was starting
+                            self._fit(conductor, cluster, lender)
+                    except Exception:
+                        if not self._halt.ordered and not has_died():
+                            raise
+                        self._halt.lost = self._halt.lost or has_died()
+        return adviser
+
+    def _looked_over(self, cluster: Cluster) -> Lender | None:
+        """Raises a `TrialError` where the cluster cannot run the trials; else says what each is lent."""
+        work, means = self._work, self._work.means
+        if means.devices > 1:
+            from gpnas.dispatch.together import check_devices  # Ray Train, which few need
+
+            check_devices(means.devices, cluster)
+        if means.address is not None:
+            if self._copy is not None:  # other nodes may lack the pairs
+                share(work.pairs, work.fingerprint, work.storage)
+            preflight(work.storage, [work.pairs] if self._copy is None else [])
+        if means.devices > 1:
+            return None
+        lender = Lender(means.asked, cluster, work.concurrent)
+        if lender.side_by_side < work.concurrent:
+            self._listener.say(
+                f"{lender.side_by_side} trials run side by side, not {work.concurrent}: "
+                "there is no room for more"
+            )
+        return lender
+
+    @contextmanager
+    def _conducted(self, adviser: A, lender: Lender | None) -> Iterator[tuple[Conductor, AskTell]]:
+        work = self._work
+
+        def config(candidate: Candidate) -> dict[str, Any]:
+            task = asdict(work.task(candidate))
+            if lender is None:
+                return task
+            memory = partial(memory_of, candidate.architecture, work.scale, work.recipe)
+            return task | lender.lend(memory)
+
+        def listen(event: Event) -> None:
+            if self._copy is not None and event.observation is not None:
+                self._copy.touch()
+            self._listener.event(event)
+
+        search = AskTell(adviser, self._journal, trials=work.trials, best=work.best)
+        conductor = Conductor(
+            search,
+            self._halt,
+            trial_config=config,
+            listen=listen,
+            begun=lambda candidate: attempts(work.storage, candidate),
+        )
+        yield conductor, search
+        if self._halt.error is None:
+            conductor.close()
+        search.close()
+
+    def _fit(self, conductor: Conductor, cluster: Cluster, lender: Lender | None) -> None:
+        """One session of Tune; its own folder holds nothing that is needed later."""
+        work, devices = self._work, self._work.means.devices
+        if lender is not None:
+            trainable = tune.with_resources(Trial, placed)
+            trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
+            room, stopper = lender.side_by_side, Stopper(self._halt, conductor)
+        else:
+            from gpnas.dispatch.together import Ordering, trial_on
+
+            # its processes have CPUs and GPUs of their own, but Tune refuses a trial that takes nothing
+            trainable = tune.with_resources(
+                trial_on(devices, bool(cluster.gpus)), {"cpu": 0, "memory": 2**20}
+            )
+            room = int(cluster.gpus or cluster.cpus) // devices
+            stopper = Ordering(self._halt, work.storage)
+        session = self._journal.run / TUNE
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=conductor,
+                num_samples=-1,
+                max_concurrent_trials=min(work.concurrent, room),
+                reuse_actors=devices == 1,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name=f"session-{os.getpid()}",
+                storage_path=str(session),
+                verbose=0,
+                stop=stopper,
+                callbacks=[Forgetting()],
+                failure_config=tune.FailureConfig(max_failures=MAX_RESTARTS),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        try:
+            tuner.fit()
+        except TuneError as error:
+            if self._halt.error is None:
+                last = str(error).strip().splitlines()[-1]
+                message = f"Ray Tune must run the trials, but {last}; the same command goes on"
+                raise TrialError(message) from error
+        finally:
+            stopper.close()
+            shutil.rmtree(session, ignore_errors=True)
+
+    def _check_finished(self) -> None:
+        halt = self._halt
+        if halt.error is not None:
+            raise halt.error
+        so_far = standing(self._journal, self._work.trials)
+        if halt.signal is not None:
+            raise Interrupted(f"interrupted: {so_far}", 128 + halt.signal)
+        if halt.out_of_time:
+            raise Interrupted(f"the time budget is used up: {so_far}", 0)
+        left = len(self._journal.pending())
+        if left:
+            raise TrialError(
+                f"every trial must end, but Ray gave up on {left} of them; the same command goes on with them"
+            )
+
+    def _give_up(self, why: str) -> None:
+        """The last words of a process that ends although Ray does not."""
+        self._listener.say(f"{why}: {standing(self._journal, self._work.trials)}")
+        self._journal.close()
+        shutil.rmtree(self._journal.run / TUNE, ignore_errors=True)
+
+
+def _name(trial: Any) -> str:
+    return Task(**trial.config).name
