@@ -1,12 +1,11 @@
-"""Memory that a training step and a forward pass take at their peak, beside what `gpnas_trainers.cost` says.
+"""Memory that a training step takes at its peak, beside what `gpnas_trainers.cost` says.
 
     python experiments/memory.py [-o results/memory.md]
 
 On a CPU: every allocation and release of tensor memory, as PyTorch's profiler reports them, summed up;
 the peak of the sum, above what lived before, which is counted by hand (weights and
 moments). On a GPU: `torch.cuda.max_memory_allocated`. The step is the second of
-`gpnas_trainers.train.Training`, whose copy of the last good weights, on the CPU, is not counted. The
-forward pass is that of tiles, as `upscale` gives them.
+`gpnas_trainers.train.Training`, whose copy of the last good weights, on the CPU, is not counted.
 """
 
 from __future__ import annotations
@@ -41,18 +40,6 @@ CASES: list[tuple[str, int, dict[str, Any], int, int]] = [
 """Family, scale, axes, batch, HR patch."""
 
 
-TILES: list[tuple[str, int, dict[str, Any], int, int]] = [
-    ("drn", 2, {"features": 32, "blocks": 4, "stages": 3}, 8, 120),
-    ("drn", 3, {"features": 32, "blocks": 4, "stages": 2}, 4, 120),
-    ("drn", 4, {"features": 128, "blocks": 4, "stages": 3}, 1, 120),
-    ("drn", 4, {"features": 32, "blocks": 4, "stages": 2, "upsampler": "nearest"}, 1, 120),
-    ("rcan", 2, {"features": 64, "groups": 2, "blocks": 4}, 8, 48),
-    ("rcan", 4, {"features": 64, "groups": 2, "blocks": 4}, 1, 120),
-    ("dual_regression", 4, {"features": 16, "blocks": 4}, 1, 120),
-]
-"""Family, scale, axes, tiles at once, side of a tile in LR pixels."""
-
-
 def peak(run: Callable[[], object]) -> int:
     """Bytes of tensors at the peak of a call, above what lives when it begins."""
     if torch.cuda.is_available():
@@ -84,11 +71,11 @@ def main() -> None:
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     lines = [
-        "# Memory of a training step and of a forward pass",
+        "# Memory of a training step",
         "",
         f"{processor()}; {versions(('gpnas', 'torch'))}; {date.today()}; on the {device}. MiB.",
         "",
-        "A training step, L1 + MS-SSIM:",
+        "The loss is L1 + MS-SSIM.",
         "",
         "| network | scale | batch × HR patch | told | measured | told/measured |",
         "|---|---|---|---|---|---|",
@@ -109,25 +96,6 @@ def main() -> None:
         setting = {"batch_size": batch_size, "hr_patch": hr_patch}
         told = cost.training_memory(family, scale, **setting, **axes)
         lines.append(row(family, axes, scale, f"{batch_size} × {hr_patch}", told, measured))
-        print(lines[-1], flush=True)
-    lines += [
-        "",
-        "A forward pass:",
-        "",
-        "| network | scale | batch × tile | told | measured | told/measured |",
-        "|---|---|---|---|---|---|",
-    ]
-    for family, scale, axes, batch_size, tile in TILES:
-        network = build(family, scale, **axes).to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        image = torch.rand(batch_size, 3, tile, tile, device=device).contiguous(
-            memory_format=torch.channels_last
-        )
-        own = 4 * sum(parameter.numel() for parameter in network.parameters())
-        with torch.inference_mode():
-            network(image)
-            measured = peak(partial(network, image)) + own + 4 * image.numel()
-        told = cost.inference_memory(family, scale, tile, tile, batch_size=batch_size, **axes)
-        lines.append(row(family, axes, scale, f"{batch_size} × {tile}", told, measured))
         print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
     if arguments.output:

@@ -17,8 +17,8 @@ from torch import nn
 
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
-from gpnas_trainers import build, check
-from gpnas_trainers.cost import has_parameters
+from gpnas_trainers import build
+from gpnas_trainers.cost import parameters
 from gpnas_trainers.images import SUFFIXES, ImageError
 from gpnas_trainers.images.large_reading import reading
 from gpnas_trainers.images.large_writing import bits_of, writing
@@ -40,8 +40,7 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
             # before anything is built: a crafted manifest may name sizes that exhaust the memory
             family, axes = member.architecture.family, member.architecture.axes
             given = sum(tensor.numel() for tensor in member.state.values())
-            check(family, bundle.scale, **axes)
-            if not has_parameters(given, family, bundle.scale, **axes):
+            if parameters(family, bundle.scale, **axes) != given:
                 raise ValueError(f"it has not the {given} numbers that are given")
             network = build(family, bundle.scale, **axes)
             network.load_state_dict(dict(member.state), strict=True)

@@ -5,9 +5,6 @@ granted; `docs/spaces.md` describes one and `search_spaces/drn.yaml` is a commen
 mistake in one is a `SpaceError` whose line names the file, the line, the rule and the value.
 """
 
-from gpnas.config.families import DrnAxes as DrnAxes
-from gpnas.config.families import DualRegressionAxes as DualRegressionAxes
-from gpnas.config.families import RcanAxes as RcanAxes
 from gpnas.config.reading import find_space as find_space
 from gpnas.config.reading import load_space as load_space
 from gpnas.config.reading import read_recipe_file as read_recipe_file

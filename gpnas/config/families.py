@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     model_validator,
 )
 from pydantic_core import InitErrorDetails
@@ -24,9 +25,8 @@ from gpnas.config.tables import read_rows
 from gpnas.errors import SpaceError
 from gpnas.records import AxisValue
 from gpnas.space import Family, SearchSpace
+from gpnas_trainers import FAMILIES, NetworkFamily
 
-KNOWN = ("drn", "rcan", "dual_regression")
-"""Families that the trainers build."""
 ARCHITECTURES = 10_000_000
 """Most architectures that the families of a file may span."""
 
@@ -39,35 +39,6 @@ class Reading:
     """Tables are looked for beside it; None allows none."""
     own_families: bool = False
     """Whether families that the trainers do not know are allowed."""
-
-
-class DrnAxes(Strict):
-    """Axes of the paper's dense residual network: F, D and L, and its documented options."""
-
-    features: CountAxis
-    blocks: CountAxis
-    stages: CountAxis
-    fuse: CountAxis | None = None
-    global_skip: SwitchAxis | None = None
-    image_skip: SwitchAxis | None = None
-    upsampler: NameAxis | None = None
-
-
-class RcanAxes(Strict):
-    """Axes of the residual channel attention network, and its documented options."""
-
-    features: CountAxis
-    groups: CountAxis
-    blocks: CountAxis
-    reduction: CountAxis | None = None
-    image_skip: SwitchAxis | None = None
-
-
-class DualRegressionAxes(Strict):
-    """Axes of the dual regression network, which has no ×3."""
-
-    features: CountAxis
-    blocks: CountAxis
 
 
 class OwnAxes(BaseModel):
@@ -83,7 +54,20 @@ class OwnAxes(BaseModel):
         return self
 
 
-AnyAxes = DrnAxes | RcanAxes | DualRegressionAxes | OwnAxes
+def _axes_model(family: NetworkFamily) -> type[Strict]:
+    """The schema of a built-in family's axes."""
+    fields: dict[str, Any] = {}
+    for axis in family.axes:
+        form: Any = CountAxis
+        if axis.is_switch:
+            form = SwitchAxis
+        elif isinstance(axis.default, str):
+            form = NameAxis
+        fields[axis.name] = (form, ...) if axis.default is None else (form | None, None)
+    return create_model(family.name, __base__=Strict, **fields)
+
+
+AnyAxes = Strict | OwnAxes
 
 
 class ListingForm(Strict):
@@ -180,28 +164,24 @@ def _form(model: type[AnyAxes]) -> BeforeValidator:
     return BeforeValidator(form)
 
 
-class Families(BaseModel):
+class AnyFamilies(BaseModel):
     """The families of networks that compete in one search."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, arbitrary_types_allowed=True)
     __pydantic_extra__: dict[str, Annotated[OwnAxes | Listing, _form(OwnAxes)]]
-
-    drn: Annotated[DrnAxes | Listing, _form(DrnAxes)] | None = None
-    rcan: Annotated[RcanAxes | Listing, _form(RcanAxes)] | None = None
-    dual_regression: Annotated[DualRegressionAxes | Listing, _form(DualRegressionAxes)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _knows_its_families(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, dict) and not (info.context or Reading()).own_families:
             hint = "; a family of your own is searched from Python: load_space(..., own_families=True)"
-            refuse_unknown(cls.__name__, value, KNOWN, hint)
+            refuse_unknown(cls.__name__, value, tuple(FAMILIES), hint)
         return value
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Families:
         if not any(axes is not None for _, axes in self):
-            raise ValueError(f"a space must name at least one family ({', '.join(KNOWN)}), but got none")
+            raise ValueError(f"a space must name at least one family ({', '.join(FAMILIES)}), but got none")
         return self
 
     def space(self) -> SearchSpace:
@@ -215,6 +195,17 @@ class Families(BaseModel):
         if count > ARCHITECTURES:
             raise SpaceError(f"axes must span at most {ARCHITECTURES} architectures, but span {count}")
         return SearchSpace.joined(spaces)
+
+
+if TYPE_CHECKING:
+    Families = AnyFamilies
+else:
+    _MODELS = {name: _axes_model(family) for name, family in FAMILIES.items()}
+    Families = create_model(
+        "Families",
+        __base__=AnyFamilies,
+        **{name: (Annotated[model | Listing, _form(model)] | None, None) for name, model in _MODELS.items()},
+    )
 
 
 def _space(name: str, axes: AnyAxes | Listing) -> SearchSpace:

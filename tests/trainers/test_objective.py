@@ -7,8 +7,8 @@ from PIL import Image
 from torch import nn
 
 from gpnas_trainers import build
-from gpnas_trainers.dual_regression import DualRegression
 from gpnas_trainers.losses import dual_regression_loss, mixed_loss
+from gpnas_trainers.networks.dual_regression import DualRegression
 from gpnas_trainers.objective import Objective, targets
 from gpnas_trainers.recipe import Recipe
 

@@ -31,8 +31,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gpnas_trainers.blocks import MeanShift
-from gpnas_trainers.rcan import RCAN
+from gpnas_trainers.families import build
+from gpnas_trainers.networks.blocks import MeanShift
+from gpnas_trainers.networks.rcan import RCAN
 
 WRAPPERS = ("params_ema", "params", "state_dict")
 """Where training tools keep the weights inside a file, the better ones first."""
@@ -79,7 +80,7 @@ def from_state(state: Mapping[str, Tensor]) -> Published:
         state = _official(state)
     scale, axes = _infer(state)
     with torch.device("meta"):
-        network = RCAN(scale, **axes)
+        network = build("rcan", scale, **axes)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -89,6 +90,7 @@ def from_state(state: Mapping[str, Tensor]) -> Published:
                 f"{_shown(expected.get(name))} and is {_shown(found.get(name))}"
             )
     network.load_state_dict(state, assign=True)
+    assert isinstance(network, RCAN)
     return Published(network.requires_grad_(True), scale, axes)
 
 

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pixel_shuffle, pixel_unshuffle
 
-from gpnas_trainers.blocks import RGB_RANGE, ChannelAttention, ResidualChannelAttentionBlock, bicubic
-from gpnas_trainers.drn import DRN, DenseResidualBlock
-from gpnas_trainers.rcan import RCAN, ResidualGroup
+from gpnas_trainers.networks.blocks import RGB_RANGE, ChannelAttention, ResidualChannelAttentionBlock, bicubic
+from gpnas_trainers.networks.drn import DRN, DenseResidualBlock
+from gpnas_trainers.networks.rcan import RCAN, ResidualGroup
 
 Forward = Callable[[Tensor], Tensor]
 

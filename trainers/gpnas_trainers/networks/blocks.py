@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, linear
 
+from gpnas_trainers.families.layers import factors
+
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, in [0, 1]."""
 RGB_RANGE = 255.0
@@ -116,11 +118,6 @@ def nearest_upsampler(scale: int, features: int) -> nn.Sequential:
         layers += [nn.Upsample(scale_factor=factor, mode="nearest"), conv3x3(features, features)]
         layers.append(nn.LeakyReLU(0.2, inplace=True))
     return nn.Sequential(*layers, conv3x3(features, features), nn.LeakyReLU(0.2, inplace=True))
-
-
-def factors(scale: int) -> list[int]:
-    """The steps in which features are upsampled: 3, or factors of 2."""
-    return [3] if scale == 3 else [2] * (scale.bit_length() - 1)
 
 
 def bicubic(x: Tensor, scale: int, *, training: bool) -> Tensor:  # (B, 3, h, w) -> (B, 3, s·h, s·w)

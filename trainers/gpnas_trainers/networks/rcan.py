@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gpnas_trainers.blocks import (
+from gpnas_trainers.networks.blocks import (
     RGB_RANGE,
     MeanShift,
     ResidualChannelAttentionBlock,
@@ -54,8 +54,8 @@ class RCAN(nn.Module):
         groups: int,
         blocks: int,
         *,
-        reduction: int = 16,
-        image_skip: bool = False,
+        reduction: int,
+        image_skip: bool,
     ) -> None:
         super().__init__()
         self.scale, self.image_skip = scale, image_skip

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from gpnas_trainers.blocks import RGB_RANGE, MeanShift, ResidualChannelAttentionBlock, conv3x3, upsampler
+from gpnas_trainers.networks.blocks import (
+    RGB_RANGE,
+    MeanShift,
+    ResidualChannelAttentionBlock,
+    conv3x3,
+    upsampler,
+)
 
 SLOPE = 0.2
 """Of LeakyReLU below 0."""

@@ -12,8 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gpnas_trainers.blocks import ChannelAttention, begin_near_zero, bicubic, conv3x3, nearest_upsampler
-from gpnas_trainers.blocks import upsampler as shuffle_upsampler
+from gpnas_trainers.networks.blocks import (
+    ChannelAttention,
+    begin_near_zero,
+    bicubic,
+    conv3x3,
+    nearest_upsampler,
+)
+from gpnas_trainers.networks.blocks import upsampler as shuffle_upsampler
 
 
 class DenseResidualBlock(nn.Module):
@@ -68,10 +74,10 @@ class DRN(nn.Module):
         blocks: int,
         stages: int,
         *,
-        fuse: int = 1,
-        global_skip: bool = False,
-        image_skip: bool = True,
-        upsampler: str = "shuffle",
+        fuse: int,
+        global_skip: bool,
+        image_skip: bool,
+        upsampler: str,
     ) -> None:
         super().__init__()
         self.scale, self.global_skip, self.image_skip = scale, global_skip, image_skip

@@ -1,0 +1,52 @@
+"""The families of networks that are built in, one file each; neither these nor their costs need torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gpnas_trainers.families.declaration import SCALES as SCALES
+from gpnas_trainers.families.declaration import NetworkAxis as NetworkAxis
+from gpnas_trainers.families.declaration import NetworkFamily as NetworkFamily
+from gpnas_trainers.families.drn import DRN
+from gpnas_trainers.families.dual_regression import DUAL_REGRESSION
+from gpnas_trainers.families.rcan import RCAN
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FAMILIES = {family.name: family for family in (DRN, RCAN, DUAL_REGRESSION)}
+"""The built-in families by name."""
+
+
+def family_of(family: str | NetworkFamily) -> NetworkFamily:
+    """A built-in family by its name; a family itself is returned as it is.
+
+    Raises:
+        ValueError: no family has this name.
+    """
+    if isinstance(family, NetworkFamily):
+        return family
+    if family not in FAMILIES:
+        raise ValueError(f"a family must be one of {', '.join(FAMILIES)}, but got {family!r}")
+    return FAMILIES[family]
+
+
+def build(family: str | NetworkFamily, scale: int, **axes: Any) -> nn.Module:
+    """A network with fresh weights, drawn from torch's global generator.
+
+    It maps (B, 3, h, w) to (B, 3, scale·h, scale·w), RGB in [0, 1].
+
+    Args:
+        family: the name of a built-in family, or a family.
+        scale: one of the family's scales.
+        axes: the family's axes; those with a default may be left out.
+
+    Raises:
+        ValueError: a family, scale or axis that does not exist, a missing axis, or a value not allowed.
+    """
+    return family_of(family).build(scale, **axes)
+
+
+def check(family: str | NetworkFamily, scale: int, **axes: Any) -> None:
+    """Raises the `ValueError` that `build` would, without building anything."""
+    family_of(family).complete(scale, axes)

@@ -1,0 +1,92 @@
+"""What a family of networks says of itself: its axes, its scales, its network and its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gpnas_trainers.families.layers import Layer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCALES = (2, 3, 4, 8)
+"""Super-resolution factors that the networks support."""
+AxisValue = int | bool | str
+
+
+@dataclass(frozen=True)
+class NetworkAxis:
+    """One number, switch or name that tells a family's networks apart."""
+
+    name: str
+    default: AxisValue | None = None
+    """Value where none is given; an axis without one must be given."""
+    allowed: tuple[int, ...] | tuple[str, ...] = ()
+    """All values that are allowed; empty for any integer of at least 1, or for both of a switch."""
+    published: int | None = None
+    """Value in the standard network of the family's authors."""
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether its values are true and false."""
+        return isinstance(self.default, bool)
+
+    def check(self, value: object) -> None:
+        """Raises a `ValueError` unless a network can be built with the value."""
+        if self.allowed:
+            if isinstance(value, bool) or value not in self.allowed:
+                *others, last = map(str, self.allowed)
+                rule = f"one of {', '.join(others)}, {last}" if len(others) > 1 else f"{others[0]} or {last}"
+                raise ValueError(f"`{self.name}` must be {rule}, but got {value!r}")
+        elif self.is_switch:
+            if not isinstance(value, bool):
+                raise ValueError(f"`{self.name}` must be true or false, but got {value!r}")
+        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"`{self.name}` must be an integer of at least 1, but got {value!r}")
+
+
+@dataclass(frozen=True)
+class NetworkFamily:
+    """A family of networks that map (B, 3, h, w) to (B, 3, scale·h, scale·w), RGB in [0, 1]."""
+
+    name: str
+    network: str | Callable[..., nn.Module]
+    """Called with `scale` and every axis by name: a callable, or `module:name`, imported once needed."""
+    axes: tuple[NetworkAxis, ...]
+    layers: Callable[..., Iterable[Layer]]
+    """Called in the same way, gives the layers of the network."""
+    scales: tuple[int, ...] = SCALES
+
+    def complete(self, scale: int, axes: Mapping[str, Any]) -> dict[str, Any]:
+        """All axes of a network: those given, and the defaults of the others.
+
+        Raises:
+            ValueError: a scale or axis that does not exist, a missing axis, or a value not allowed.
+        """
+        if scale not in self.scales:
+            whose = "" if self.scales == SCALES or scale not in SCALES else f" of {self.name}"
+            scales = SCALES if not whose else self.scales
+            raise ValueError(f"a scale{whose} must be one of {', '.join(map(str, scales))}, but got {scale}")
+        required = [axis.name for axis in self.axes if axis.default is None]
+        for name in required:
+            if name not in axes:
+                raise ValueError(f"{self.name} must be given {', '.join(required)}, but {name} is missing")
+        known = {axis.name: axis for axis in self.axes}
+        for name, value in axes.items():
+            if name not in known:
+                raise ValueError(
+                    f"an axis of {self.name} must be one of {', '.join(known)}, but got {name!r}"
+                )
+            known[name].check(value)
+        return {name: axes.get(name, axis.default) for name, axis in known.items()}
+
+    def build(self, scale: int, **axes: Any) -> nn.Module:
+        """A network with fresh weights, drawn from torch's global generator; errors as `complete`."""
+        complete, network = self.complete(scale, axes), self.network
+        if isinstance(network, str):
+            module, _, name = network.partition(":")
+            network = getattr(import_module(module), name)
+        return network(scale=scale, **complete)
