@@ -59,8 +59,8 @@ def of_search(table: Table, seed: int) -> Prediction:
         index = table.space.index(candidate.architecture)
         value = table.runs[index, generator.integers(table.runs.shape[1])]
         engine.observe(Observation(candidate, float(value)))
-    low, high = engine.interval()
-    return Prediction(engine.posterior()[0].numpy(), low.numpy(), high.numpy())
+    belief = engine.belief()
+    return Prediction(belief.mean.numpy(), belief.low.numpy(), belief.high.numpy())
 
 
 def of_botorch(table: Table, seed: int, *, costs: bool) -> Prediction:

@@ -112,9 +112,8 @@ class Gpnas(Peer):
         return {"posterior": self.table.space.index(best.architecture)} | super().recommend()
 
     def predict(self) -> Prediction:
-        mean, _ = self._engine.posterior()
-        low, high = self._engine.interval(0.9)
-        return Prediction(mean.numpy(), low.numpy(), high.numpy())
+        belief = self._engine.belief()
+        return Prediction(belief.mean.numpy(), belief.low.numpy(), belief.high.numpy())
 
 
 class BoTorch(Peer):

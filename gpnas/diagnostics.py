@@ -26,6 +26,8 @@ LEAST = 8
 """Observations below which nothing is said: a rank correlation of fewer is chance."""
 COVERAGE = 0.9
 """Nominal probability of the intervals whose coverage is counted."""
+NOISE = 2.0
+"""Standard errors within which a difference of two predictors is taken for noise."""
 PENALTIES = torch.logspace(-4, 4, 65, dtype=torch.float64)
 """Ridge penalties that are tried; features span [0, 1]."""
 
@@ -71,16 +73,26 @@ class Diagnostics:
             f"leave-one-out over {self.observations} observations (ridge regression in brackets): "
             f"τ {_number(self.surrogate.tau)} ({_number(self.ridge.tau)}), "
             f"NLPD {self.surrogate.nlpd:.2f} ({self.ridge.nlpd:.2f}), "
-            f"90 % intervals hold {self.surrogate.coverage:.0%} ({self.ridge.coverage:.0%})"
+            f"90 % intervals hold {self.surrogate.coverage:.0%} ({self.ridge.coverage:.0%}); {self._verdict}"
         )
 
     @property
+    def _verdict(self) -> str:
+        assert self.advantage is not None
+        assert self.advantage_error is not None
+        if abs(self.advantage) <= NOISE * self.advantage_error:
+            return "within noise the two predict alike"
+        return f"the surrogate predicts {'better' if self.advantage > 0 else 'worse'}"
+
+    @property
     def warning(self) -> str | None:
-        """One line where the surrogate does not beat the ridge in NLPD, else None."""
-        if self.advantage is None or self.advantage > 0:
+        """One line where the surrogate's NLPD is worse than the ridge's beyond noise, else None."""
+        if self.advantage is None or self.advantage_error is None:
+            return None
+        if self.advantage >= -NOISE * self.advantage_error:
             return None
         return (
-            "the surrogate should predict better than ridge regression, but does not (NLPD worse by "
+            "the surrogate predicts worse than ridge regression (NLPD higher by "
             f"{-self.advantage:.2f} ± {self.advantage_error:.2f}): trust observed values more than "
             "predicted ones, or grant more trials"
         )

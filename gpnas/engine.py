@@ -22,11 +22,16 @@ from gpnas.acquisition import (
 )
 from gpnas.errors import SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
-from gpnas.mutual_information import TIE, gains
+from gpnas.mutual_information import gains
 from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Context, Hyperparameters, Posterior, covariance, fit
 
+EQUAL = 0.05
+"""Share by which gains may differ and count as equal, so that chance decides among them: it is within
+what the surrogate knows of them, and repeated searches differ from the first training on."""
+LOGARITHMIC = ("knowledge gradient", "noisy expected improvement", "portfolio improvement")
+"""Phases whose scores are logarithms of what is gained."""
 DESIGN = {"mi+kg": (1, 0.0), "mi+nei": (4, 0.1), "published": (4, 0.5), "random": (0, 0.0)}
 """Least number of trials that mutual information chooses, and their share of all trials. The knowledge
 gradient explores by itself: after one observation it measured no worse than after four. Workers that
@@ -41,6 +46,8 @@ LEAST_SUCCESS = math.log(0.25)
 DESIGN_POINTS = 1_000
 """Largest number of architectures among which a design weighs mutual information; of more, a random
 part stands for all."""
+COVERAGE = 0.9
+"""Probability of the intervals of a belief."""
 ROUND = 3
 """Observations after which the published design follows the fitted hyperparameters."""
 SCORED = 20_000
@@ -50,6 +57,18 @@ FINALISTS = 1_000
 posterior mean plus two standard deviations."""
 SCREENING = 2
 """Members of the posterior's mixture that are asked who is a finalist."""
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed of q architectures, in the objective's unit."""
+
+    mean: Tensor  # (q,)
+    stddev: Tensor  # (q,)
+    """Of the mean of many trainings."""
+    low: Tensor  # (q,)
+    high: Tensor  # (q,)
+    """Bounds that hold one training with a probability of 90 %."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +187,7 @@ class Engine:
         if not len(free):
             return None
         if self.strategy == "random":
-            place = torch.randint(len(free), (1,), generator=self._generator("choice", number))
-            return Weighing("random", free, None, int(place))
+            return Weighing("random", free, None, self._one_of(torch.ones(len(free)), number))
         blind = self._context is None and not self._succeeded()  # all so far failed or is under way
         return self._by_information(free) if number < self.design or blind else self._by_score(free, number)
 
@@ -200,37 +218,31 @@ class Engine:
         for observation in observations:
             self.observe(observation)
 
-    def posterior(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every architecture's objective, (n,) each, in its unit."""
-        mean, variance = self._fitted().mean_and_variance(self._features)
-        return mean, variance.sqrt()
+    def belief(self, indices: Tensor | None = None) -> Belief:
+        """What is believed of these architectures, or of all."""
+        x = self.features(indices)
+        mean, variance = self.surrogate.mean_and_variance(x)
+        return Belief(mean, variance.sqrt(), *self.surrogate.interval(x, COVERAGE))
 
-    def interval(self, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Bounds, (n,) each, that hold one more training of each architecture with this probability."""
-        return self._fitted().interval(self._features, coverage)
+    def prospects(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of training each of these architectures: the probability of success, (q,), and the seconds that
+        it is expected to take, (q,), or None where they do not count."""
+        seconds = self._log_seconds(indices).exp() if self.cost_aware else None
+        return self._log_success(indices).exp(), seconds
 
-    def success(self, indices: Tensor) -> Tensor:
-        """Probability that the training of each of these architectures succeeds, (q,)."""
-        return self._log_success(indices).exp()
-
-    def seconds(self, indices: Tensor) -> Tensor | None:
-        """Seconds that each training is expected to take, (q,); None where that does not count."""
-        return self._log_seconds(indices).exp() if self.cost_aware else None
-
-    @property
-    def features(self) -> Tensor:
-        """(n, d) features of the space as the surrogate takes them."""
-        return self._features
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """What the features mean."""
-        return self._columns
+    def features(self, indices: Tensor | None = None) -> Tensor:
+        """Features of these architectures, or of all, as the surrogate takes them, (q, d)."""
+        return self._features if indices is None else self._features[indices]
 
     @property
     def surrogate(self) -> Posterior:
         """What the observations so far have taught."""
-        return self._fitted()
+        if self._posterior is None:
+            succeeded = self._succeeded()
+            indices = [self._suggested[each.candidate.id] for each in succeeded]
+            y = torch.tensor([each.value for each in succeeded], dtype=torch.float64)
+            self._posterior = fit(self._features[indices], y, self._columns, context=self._context)
+        return self._posterior
 
     def outlook(self, architecture: Architecture) -> tuple[float, float] | None:
         """Mean and standard deviation of one more training of an architecture, in the objective's unit.
@@ -244,7 +256,7 @@ class Engine:
         index = self.space.index(architecture)
         if self._context is None and not self._succeeded():
             return None
-        posterior = self._fitted()
+        posterior = self.surrogate
         mean, variance = posterior.latent(self._features[[index]])
         mean, variance = posterior.warp.moments(mean, variance + posterior.noise)
         return float(mean), float(variance.sqrt())
@@ -276,7 +288,7 @@ class Engine:
         if not finished:
             return []
         indices = [self._suggested[each.candidate.id] for each in finished]
-        mean, _ = self._fitted().mean_and_variance(self._features[indices])
+        mean, _ = self.surrogate.mean_and_variance(self._features[indices])
         order = sorted(range(len(finished)), key=lambda place: (-float(mean[place]), place))
         return [finished[place].candidate for place in order]
 
@@ -293,16 +305,8 @@ class Engine:
     def _failed(self) -> list[int]:
         return [self._suggested[each.candidate.id] for each in self._observed.values() if each.failed]
 
-    def _fitted(self) -> Posterior:
-        if self._posterior is None:
-            succeeded = self._succeeded()
-            indices = [self._suggested[each.candidate.id] for each in succeeded]
-            y = torch.tensor([each.value for each in succeeded], dtype=torch.float64)
-            self._posterior = fit(self._features[indices], y, self._columns, context=self._context)
-        return self._posterior
-
     def _by_score(self, free: Tensor, number: int) -> Weighing:
-        posterior, features = self._fitted(), self._features
+        posterior, features = self.surrogate, self._features
         if len(free) > SCORED:
             free = self._shortlist(free, number)
         success = self._success(free)
@@ -323,7 +327,8 @@ class Engine:
             scores = success + log_noisy_expected_improvement(posterior, features[free], base, seed=seed)
             scores = scores - self._log_seconds(free)
             phase = "noisy expected improvement"
-        return Weighing(phase, free, scores, int((scores >= scores.max() - 1e-9).nonzero()[0]))
+        tolerance = EQUAL if phase in LOGARITHMIC else 1e-9
+        return Weighing(phase, free, scores, self._one_of(scores >= scores.max() - tolerance, number))
 
     def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[str, Tensor, Tensor]:
         """The phase, indices that may be trained, replicates last, and the score of each."""
@@ -335,7 +340,7 @@ class Engine:
         observed = self._succeeded()
         succeeded = [self._suggested[each.candidate.id] for each in observed]
         pending = sorted(set(self._suggested.values()) - set(succeeded) - set(self._failed()))
-        posterior = self._fitted().believing(features[pending])
+        posterior = self.surrogate.believing(features[pending])
         count = len(posterior.members[0].z)
         told = range(count - len(pending), count)  # rows of what is believed
         # one that was stopped can only be recommended when it is trained again
@@ -355,7 +360,7 @@ class Engine:
         succeeded = [each for each in self._succeeded() if each.finished]
         own = [self._suggested[each.candidate.id] for each in succeeded]
         pending = [index for name, index in self._suggested.items() if name not in self._observed]
-        posterior, features = self._fitted(), self._features
+        posterior, features = self.surrogate, self._features
         trained = features[[*own, *pending]]
         measured = measured_correlation(succeeded)
         disagreement = Disagreement.fitted(features[own], measured, self._columns)
@@ -389,7 +394,7 @@ class Engine:
     def _optimism(self, indices: Tensor) -> Tensor:
         """Latent mean plus two standard deviations, roughly; of all at once, since suggestions come in
         rows."""
-        members = self._fitted().members[:SCREENING]
+        members = self.surrogate.members[:SCREENING]
 
         def bound(x: Tensor) -> Tensor:
             parts = [member.mean_and_variance(x) for member in members]
@@ -435,7 +440,7 @@ class Engine:
             # nothing good lies
             hyperparameters = replace(hyperparameters, linear_variance=0.0)
         elif len(self._succeeded()) >= ROUND:
-            hyperparameters = self._fitted().members[0].hyperparameters
+            hyperparameters = self.surrogate.members[0].hyperparameters
         points = free
         if len(points) > DESIGN_POINTS:
             points = points[
@@ -454,8 +459,14 @@ class Engine:
         allowed = ~torch.isin(points, torch.tensor(forced, dtype=points.dtype))
         points, gain = points[allowed], gain[allowed]
         # where more than half of the space is taken, nothing may tell anything about the rest
-        place = int((gain >= gain.max() - TIE).nonzero()[0]) if float(gain.max()) >= 0 else 0
-        return Weighing("mutual information", points, gain, place)
+        best = max(float(gain.max()), 0.0)
+        equal = gain >= (1 - EQUAL) * best if best else torch.ones_like(gain, dtype=torch.bool)
+        return Weighing("mutual information", points, gain, self._one_of(equal, len(self._suggested)))
+
+    def _one_of(self, equal: Tensor, number: int) -> int:  # (q,)
+        """The place of one of those that are equally good."""
+        places = equal.nonzero()[:, 0]
+        return int(places[torch.randint(len(places), (1,), generator=self._generator("choice", number))])
 
     def _decision(self, weighing: Weighing, index: int) -> dict[str, Any]:
         # what it knew: an observation may be committed while the engine still thinks
@@ -465,7 +476,7 @@ class Engine:
         if weighing.scores is not None:
             decision["score"] = float(weighing.scores[weighing.place])
         if self._succeeded() and weighing.phase != "random":
-            mean, variance = self._fitted().mean_and_variance(self._features[[index]])
+            mean, variance = self.surrogate.mean_and_variance(self._features[[index]])
             decision |= {"mean": float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision
 

@@ -18,20 +18,15 @@ import torch
 from torch import Tensor
 
 from gpnas.diagnostics import Diagnostics, diagnose
-from gpnas.engine import SCORED, Engine, Weighing
+from gpnas.engine import LOGARITHMIC, SCORED, Engine, Weighing
 from gpnas.learned import Learned, learned
 from gpnas.records import Architecture, Candidate, Observation
 
 ALTERNATIVES = 5
 """Runners-up that are told."""
-COVERAGE = 0.9
-"""Probability of the intervals."""
 TOLERANCE = 1e-4
 """Difference between recomputed and noted numbers, in standard deviations, that rounding may make: on
 another processor a fit ends elsewhere within its tolerance."""
-LAG = 8
-"""Observations that an engine may have missed because it was thinking, where no one noted how many it
-knew."""
 
 SCORES = {
     "mutual information": "nats that its outcome tells of all architectures left",
@@ -47,8 +42,6 @@ SCORES = {
     "random": "none: chance decided",
 }
 """Phase to what its score is."""
-LOGARITHMIC = ("knowledge gradient", "noisy expected improvement", "portfolio improvement")
-"""Phases whose scores are logarithms of what is gained."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +52,6 @@ class Choice:
     time: str
     observations: int
     """How many observations, the first in the order they came, the engine knew."""
-    certain: bool
-    """False where the number may be too large, since nobody noted it."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +156,6 @@ class Explanation:
     """Names of the candidates whose outcome was known, in the order it came."""
     pending: tuple[str, ...]
     """Names of those proposed whose outcome was not."""
-    certain: bool
-    """Whether the journal says what was known, rather than times and the decision's numbers."""
     differences: tuple[str, ...]
     """Where the recomputed decision is not the noted one; empty where they agree."""
     learned: Learned | None
@@ -194,7 +183,6 @@ class Explanation:
             "learned": None if self.learned is None else asdict(self.learned),
             "diagnostics": self.diagnostics.to_json(),
             "decision": dict(self.candidate.decision),
-            "certain": self.certain,
             "agrees": not self.differences,
             "differences": list(self.differences),
             "outcome": None if self.outcome is None else asdict(self.outcome),
@@ -225,6 +213,11 @@ def standing(history: History) -> tuple[Learned | None, Diagnostics]:
     """What the surrogate has learned from all observations, and how far it can be trusted."""
     engine = history.engine(max(0, len(history.choices) - 1))
     engine.replay([choice.candidate for choice in history.choices], history.observations)
+    return taught(engine)
+
+
+def taught(engine: Engine) -> tuple[Learned | None, Diagnostics]:
+    """What an engine has learned from its observations, and how far it can be trusted."""
     pool, mean = _pool(engine, torch.zeros(0, dtype=torch.long))
     return _learned(engine, pool, mean), diagnose(engine.surrogate)
 
@@ -240,19 +233,8 @@ class _Moment:
 
 
 def _moment(history: History, number: int) -> _Moment:
-    """Where nobody noted what the engine knew, the newest state that agrees with the decision."""
-    choice = history.choices[number]
-    tries = 1 if choice.certain else 1 + min(LAG, choice.observations)
-    moments = (_moment_with(history, number, choice.observations - fewer) for fewer in range(tries))
-    newest = next(moments)
-    if not newest.differences:
-        return newest
-    return next((moment for moment in moments if not moment.differences), newest)
-
-
-def _moment_with(history: History, number: int, known: int) -> _Moment:
     engine = history.engine(number)
-    observations = history.observations[:known]
+    observations = history.observations[: history.choices[number].observations]
     engine.replay([choice.candidate for choice in history.choices[:number]], observations)
     weighing = engine.weigh()
     candidate = history.choices[number].candidate
@@ -271,7 +253,7 @@ def _differences(engine: Engine, weighing: Weighing, candidate: Candidate, index
     if decision.get("phase") != weighing.phase:
         yield f"phase was {decision.get('phase', 'not noted')}, recomputed {weighing.phase}"
     if "mean" in decision and _knows(engine):
-        mean, variance = engine.surrogate.mean_and_variance(engine.features[[index]])
+        mean, variance = engine.surrogate.mean_and_variance(engine.features(torch.tensor([index])))
         stddev = float(variance.sqrt())
         yield from _difference("mean", decision["mean"], float(mean), stddev)
         yield from _difference("stddev", decision.get("stddev"), stddev, stddev)
@@ -312,7 +294,6 @@ def _explanation(history: History, number: int) -> Explanation:
         alternatives=tuple(others),
         observed=tuple(each.candidate.id for each in moment.known),
         pending=tuple(each.id for each in earlier if each.id not in done),
-        certain=choice.certain,
         differences=moment.differences,
         learned=_learned(engine, pool, mean),
         diagnostics=diagnose(engine.surrogate),
@@ -358,20 +339,19 @@ def _pool(engine: Engine, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
     pool = torch.cat([torch.arange(0, len(engine.space), step), wanted]).unique()
     if not _knows(engine):
         return pool, None
-    return pool, engine.surrogate.mean_and_variance(engine.features[pool])[0]
+    return pool, engine.surrogate.mean_and_variance(engine.features(pool))[0]
 
 
 def _weighed(
     engine: Engine, weighing: Weighing, indices: list[int], score: float | None, taken: Container[int]
 ) -> list[Weighed]:
     """The architectures of some indices, with shares of the gain of this score."""
-    features = engine.features[indices]
-    success, seconds = engine.success(torch.tensor(indices)), engine.seconds(torch.tensor(indices))
+    places = torch.tensor(indices)
+    success, seconds = engine.prospects(places)
     predictions: list[Prediction | None] = [None] * len(indices)
     if _knows(engine):
-        mean, variance = engine.surrogate.mean_and_variance(features)
-        low, high = engine.surrogate.interval(features, COVERAGE)
-        columns = (each.tolist() for each in (mean, variance.sqrt(), low, high))
+        belief = engine.belief(places)
+        columns = (each.tolist() for each in (belief.mean, belief.stddev, belief.low, belief.high))
         predictions = [Prediction(*row) for row in zip(*columns, strict=True)]
     found = []
     for row, index in enumerate(indices):
@@ -399,7 +379,7 @@ def _weighed(
 
 
 def _learned(engine: Engine, pool: Tensor, mean: Tensor | None) -> Learned | None:
-    return None if mean is None else learned(engine.surrogate, engine.space, engine.features, pool, mean)
+    return None if mean is None else learned(engine.surrogate, engine.space, engine.features(), pool, mean)
 
 
 def _outcome(
@@ -416,7 +396,7 @@ def _outcome(
     if told.value is not None and prediction is not None:
         inside = prediction.low <= told.value <= prediction.high
         posterior = engine.surrogate
-        mean, variance = posterior.latent(engine.features[[index]])
+        mean, variance = posterior.latent(engine.features(torch.tensor([index])))
         latent = float(posterior.warp(torch.tensor([told.value], dtype=torch.float64)))
         surprise = (latent - float(mean)) / math.sqrt(float(variance) + posterior.noise)
     stopped = None if told.stopped is None else str(told.stopped)

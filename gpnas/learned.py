@@ -16,6 +16,8 @@ from gpnas.records import AxisValue
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Posterior, covariance, prior_variance
 
+TOLD = 3
+"""Axes that conclusions name, those of the largest effects."""
 PAIRS = 128
 """Pairs of architectures over which a column's relevance is averaged."""
 
@@ -71,6 +73,28 @@ class Learned:
     """By axis, of those with several values; the largest first."""
     sources: Mapping[str, float]
     """Name of another search that was learned from to the correlation of what varies there and here."""
+
+    def conclusions(self, unit: str) -> tuple[str, ...]:
+        """What was learned, in sentences for someone who knows no Gaussian process.
+
+        Args:
+            unit: of the objective, such as `dB`.
+        """
+        noise = (
+            f"two trainings of one architecture differ by about {math.sqrt(2) * self.noise:.2g} {unit}, so "
+            "smaller differences between two trained networks say little"
+        )
+        clear = [(axis, effect) for axis, effect in self.effects.items() if effect.gain > self.noise]
+        if not clear:
+            return (f"no axis alone changes the predicted value by more than trainings scatter; {noise}",)
+        return (
+            "predicted on average over all architectures: "
+            + "; ".join(
+                f"{axis} {effect.best} is {effect.gain:.2g} {unit} better than {axis} {effect.worst}"
+                for axis, effect in clear[:TOLD]
+            ),
+            noise,
+        )
 
 
 def learned(

@@ -167,8 +167,6 @@ def _agreement(document: Document) -> Iterator[str]:
         yield f"[bold yellow]differs[/] from the decision noted then: {escape(differences)}"
         if not document["versions"]:
             yield "no package's version changed since: gpnas itself did, or the machine"
-    if not document["certain"]:
-        yield "the journal does not note what was known when this was chosen: inferred from its times"
 
 
 def _notes(document: Document) -> Iterator[str]:
@@ -187,7 +185,7 @@ def _name(document: Document) -> str:
 
 def _names(names: list[str]) -> str:
     if len(names) > 6:
-        return f"{len(names)} ({names[0]} … {names[-1]})"
+        return f"{len(names)} (first {names[0]}, last {names[-1]})"
     return f"{len(names)} ({', '.join(names)})" if names else "none"
 
 

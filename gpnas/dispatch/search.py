@@ -20,6 +20,7 @@ from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.work import Means, Work
 from gpnas.engine import Engine
 from gpnas.errors import DataError, SpaceError
+from gpnas.explanation import taught
 from gpnas.journal import Journal
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.recall import engine_for
@@ -222,6 +223,9 @@ def run_search(request: Request, listener: Listener) -> Delivery:
                 engine = adviser()
             validation = open_pairs(work.pairs, "validation").head(work.validation_images)
             delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
+            learned, _ = taught(engine)
+    for line in learned.conclusions("dB") if learned else ():
+        listener.say(line)
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
     return delivery
 

@@ -56,9 +56,6 @@ class Moment:
     """Number of the session that proposed it."""
     observations: int
     """How many observations, the first in the order they were committed, the engine knew."""
-    certain: bool
-    """False in journals of before it was noted: then those committed earlier are counted, of which the
-    engine may have known fewer, since it thinks while trials end."""
 
 
 class Journal:
@@ -277,10 +274,9 @@ class Journal:
             ).fetchall()
         moments = []
         for name, time, session, committed in rows:
-            noted = candidates[name].decision.get("observations")
-            known = committed if noted is None else int(noted)
+            known = int(candidates[name].decision.get("observations", committed))
             # a clock that was set back may put a candidate before the first session
-            moments.append(Moment(candidates[name], time, session or 1, known, noted is not None))
+            moments.append(Moment(candidates[name], time, session or 1, known))
         return moments
 
     def pending(self) -> list[Candidate]:

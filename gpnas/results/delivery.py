@@ -470,7 +470,7 @@ def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
     finished = [observation for observation in observations if observation.finished]
     if not finished:
         return []
-    mean, stddev = engine.posterior()
+    belief = engine.belief()
     counts = engine.space.costs["parameters"]
     ranking = []
     for observation in finished:
@@ -480,8 +480,8 @@ def rank(engine: Engine, observations: Sequence[Observation]) -> list[Ranked]:
             Ranked(
                 candidate=observation.candidate,
                 observed=observation.value,
-                predicted=float(mean[index]),
-                stddev=float(stddev[index]),
+                predicted=float(belief.mean[index]),
+                stddev=float(belief.stddev[index]),
                 ssim=observation.metrics["ssim"],
                 parameters=int(counts[index]),
                 seconds=observation.seconds,

@@ -141,11 +141,12 @@ def _untrained(
     except (SpaceError, ValueError, KeyError) as error:
         raise TrialError(f"a search's journal must describe its space, but {error}") from None
     own = torch.tensor([space.index(each.architecture) for each in candidates])
-    mean, stddev = engine.posterior()
+    belief = engine.belief()
+    mean, stddev = belief.mean, belief.stddev
     free = torch.ones(len(mean), dtype=torch.bool)
     free[[space.index(each.architecture) for each in every]] = False
     indices = free.nonzero()[:, 0]
-    columns, features = engine.columns, engine.features
+    columns, features = engine.surrogate.columns, engine.features()
     measured = correlations(gram)
     off, guess = leave_one_out(features[own], measured, columns)
     document: dict[str, Any] = {

@@ -101,7 +101,7 @@ def _recall(run: Path) -> tuple[History, dict[str, Any], list[dict[str, str]]]:
     def engine(number: int) -> Engine:
         return engine_for(space, settings[number] if settings else header)
 
-    choices = [Choice(each.candidate, each.time, each.observations, each.certain) for each in moments]
+    choices = [Choice(each.candidate, each.time, each.observations) for each in moments]
     document: dict[str, Any] = {"run": str(run), "strategy": header["strategy"], "notes": notes}
     then = [each.get("versions", {}) for each in settings]
     return History(choices, observations, engine), document, then

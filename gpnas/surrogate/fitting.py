@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from gpnas.space import Column
-from gpnas.surrogate.climbing import climb
 from gpnas.surrogate.kernel import (
     CONSTANT_VARIANCE,
     NOISE_PRIOR,
@@ -40,6 +40,8 @@ UNIT_STEP = 1.5
 """Factor between the units that are tried."""
 UNIT_STDDEV = 0.7
 """Of the normal prior on the unit's logarithm, around the other tasks'."""
+OPTIONS = {"maxiter": 100, "ftol": 1e-9, "gtol": 1e-5}
+"""Of the optimiser, SciPy's L-BFGS-B."""
 LEAST_WARPED = 8
 """Observations below which values are not warped."""
 
@@ -221,8 +223,18 @@ class LogPosterior:
 
 def _maximum(target: LogPosterior, start: Array | None = None) -> Array:  # (p,)
     """The likeliest logarithms; without a start from the priors' centre, and one smoother and noisier."""
+
+    def negative(theta: Array) -> tuple[float, Array]:
+        value, gradient = target(theta)
+        return -value, -gradient
+
     starts = [start] if start is not None else target.starts()
-    return max((climb(target, each, target.bounds) for each in starts), key=lambda end: end[1])[0]
+    ends = [
+        minimize(negative, each, jac=True, method="L-BFGS-B", bounds=target.bounds, options=OPTIONS)
+        for each in starts
+    ]
+    maximum: Array = min(ends, key=lambda end: end.fun).x
+    return maximum
 
 
 def _laplace_draws(target: LogPosterior, maximum: Array, count: int) -> Array:  # (count, p)

@@ -166,12 +166,30 @@ def test_who_predicts_better_is_told() -> None:
     straight = Posterior(x, 3 * x[:, 0] + noise, COLUMNS, [hyperparameters(0.05, 0.05, 0.05, linear=1e-4)])
     found = diagnose(straight)
     assert found.warning is not None
-    assert "does not" in found.warning
+    assert "predicts worse" in found.warning
+    assert found.summary.endswith("the surrogate predicts worse")
     assert len(found.warning.splitlines()) == 1
     assert found.advantage is not None
     assert found.surrogate is not None
     assert found.ridge is not None
     assert found.advantage == pytest.approx(found.ridge.nlpd - found.surrogate.nlpd)
+
+
+def test_predictors_alike_within_noise_are_no_reason_to_warn() -> None:
+    """Without any signal neither is better, whichever is ahead by chance."""
+    alike = []
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.rand(24, 3, generator=generator, dtype=torch.float64)
+        x[:, 2] = 0.0
+        found = diagnose(fit(x, torch.randn(24, generator=generator, dtype=torch.float64), COLUMNS))
+        assert found.advantage is not None
+        assert found.advantage_error is not None
+        within = abs(found.advantage) <= 2 * found.advantage_error
+        assert found.summary.endswith("within noise the two predict alike") == within
+        assert within or found.advantage > 0 or found.warning is not None
+        alike.append(within)
+    assert sum(alike) >= 4
 
 
 def test_too_little_to_judge_is_said() -> None:

@@ -134,7 +134,7 @@ def test_uncertainty_left_is_that_of_the_best_untrained() -> None:
         assert isinstance(size, int)
         engine.observe(Observation(candidate, 30 + size / 10, None, 1.0))
     assert engine.uncertainty() is None
-    mean, stddev = engine.posterior()
+    mean, stddev = engine.belief().mean, engine.belief().stddev
     taken = {SPACE.index(row.architecture) for row in engine.recommend()}
     free = [index for index in range(len(SPACE)) if index not in taken]
     best = sorted(free, key=lambda index: -float(mean[index]))[:10]
