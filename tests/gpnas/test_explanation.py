@@ -140,7 +140,7 @@ def check(explanation: Explanation, then: Lived, space: SearchSpace) -> None:
     pairs = zip(then.weighing.scores.tolist(), then.weighing.indices.tolist(), strict=True)
     order = sorted(((-score, i) for score, i in pairs if i != index))
     own = float(then.weighing.scores[then.weighing.place])
-    assert explanation.rank == 1 + sum(-score > own for score, _ in order)
+    assert explanation.rank == 1 + sum(-score > own + 1e-9 for score, _ in order)
     assert chosen.score == pytest.approx(candidate.decision["score"])
     assert [each.score for each in explanation.alternatives] == pytest.approx([-s for s, _ in order[:5]])
     assert len({each.architecture for each in explanation.alternatives} | {candidate.architecture}) == 6
