@@ -1,7 +1,7 @@
 """gpnas: Gaussian-process architecture search and heterogeneous ensembles for super-resolution.
 
-Importing this package loads neither Ray nor GPyTorch, since every Ray worker pays for it;
-`Engine` is loaded when it is first asked for.
+Importing this package loads nothing else: each name is imported when it is first asked for, so that a command
+or a worker pays for what it uses alone.
 """
 
 from __future__ import annotations
@@ -9,27 +9,46 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gpnas.config import load_space as load_space
-from gpnas.errors import BundleError as BundleError
-from gpnas.errors import DataError as DataError
-from gpnas.errors import GpnasError as GpnasError
-from gpnas.errors import JournalError as JournalError
-from gpnas.errors import SpaceError as SpaceError
-from gpnas.errors import TrialError as TrialError
-from gpnas.records import Architecture as Architecture
-from gpnas.records import Candidate as Candidate
-from gpnas.records import Fidelity as Fidelity
-from gpnas.records import Observation as Observation
-from gpnas.records import Portfolio as Portfolio
-from gpnas.space import SearchSpace as SearchSpace
-
 if TYPE_CHECKING:
+    from gpnas.config import load_space as load_space
     from gpnas.engine import Engine as Engine
+    from gpnas.errors import BundleError as BundleError
+    from gpnas.errors import DataError as DataError
+    from gpnas.errors import GpnasError as GpnasError
+    from gpnas.errors import JournalError as JournalError
+    from gpnas.errors import SpaceError as SpaceError
+    from gpnas.errors import TrialError as TrialError
+    from gpnas.records import Architecture as Architecture
+    from gpnas.records import Candidate as Candidate
+    from gpnas.records import Fidelity as Fidelity
+    from gpnas.records import Observation as Observation
+    from gpnas.records import Portfolio as Portfolio
+    from gpnas.space import SearchSpace as SearchSpace
 
-__version__ = "0.1.0"
+    __version__: str
+
+HOMES = {
+    "gpnas.config": ("load_space",),
+    "gpnas.engine": ("Engine",),
+    "gpnas.errors": (
+        *("BundleError", "DataError", "GpnasError", "JournalError", "SpaceError", "TrialError"),
+    ),
+    "gpnas.records": ("Architecture", "Candidate", "Fidelity", "Observation", "Portfolio"),
+    "gpnas.space": ("SearchSpace",),
+}
+"""Modules, and what the package offers of each; a test holds it against the imports above."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Engine":
-        return import_module("gpnas.engine").Engine
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gpnas")
+    for module, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'gpnas' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "__version__", *(name for names in HOMES.values() for name in names)})

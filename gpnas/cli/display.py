@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import RenderableType
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
+
+from gpnas.cli.terminal import styled, table
+from gpnas.cli.text import label, legend, printable
+from gpnas.records import Architecture
 
 Document = Mapping[str, Any]
 
 
 def candidate(document: Document) -> Iterator[RenderableType]:
     """Why a candidate was chosen."""
-    yield f"[bold]{document['id']}[/]  {_name(document)}"
+    architecture = Architecture.from_json(document["architecture"])
+    yield styled(document["id"], "bold") + f"  {printable(architecture)}"
     again = ", once more" if document["replicate"] else ""
-    yield f"chosen {document['time'][:19].replace('T', ' ')} UTC by {escape(document['phase'])}{again}"
-    yield f"score {_score(document['score'])}: {escape(document['score_meaning'])}"
+    yield f"chosen {document['time'][:19].replace('T', ' ')} UTC by {printable(document['phase'])}{again}"
+    yield f"score {_score(document['score'])}: {printable(document['score_meaning'])}"
     yield f"known then: {_names(document['observed'])} observed, {_names(document['pending'])} pending"
     yield ""
     yield from _belief(document)
@@ -27,7 +31,7 @@ def candidate(document: Document) -> Iterator[RenderableType]:
     yield from _outcome(document["outcome"])
     yield ""
     if document["alternatives"]:
-        yield _alternatives(document)
+        yield from _alternatives(document)
     if document["learned"]:
         yield from learned(document["learned"], "What the surrogate had learned then")
     yield from diagnostics(document["diagnostics"])
@@ -37,30 +41,32 @@ def candidate(document: Document) -> Iterator[RenderableType]:
 
 def overview(document: Document) -> Iterator[RenderableType]:
     """A whole search, a line per candidate."""
-    table = Table(title=f"{escape(document['run'])}: {escape(document['strategy'])}", title_justify="left")
-    for heading in ("candidate", "architecture", "chosen by", "rank", "rank by mean"):
-        justify: Literal["left", "right"] = "right" if heading.startswith("rank") else "left"
-        table.add_column(heading, justify=justify, no_wrap=heading != "chosen by")
-    for heading in ("predicted dB", "90 % interval", "observed dB"):
-        table.add_column(heading, justify="right")
+    candidates = table(
+        f"{document['run']}: {document['strategy']}",
+        *("candidate", "architecture", "chosen by", "rank", "rank by mean"),
+        *("predicted dB", "90 % interval", "observed dB"),
+        whole=("candidate", "architecture"),
+        left=("chosen by",),
+    )
     for row in document["candidates"]:
         prediction = row["prediction"]
         if row["value"] is not None:
             colour = {True: "green", False: "yellow", None: "default"}[row["inside"]]
-            told = f"[{colour}]{row['value']:.2f}[/]"
+            outcome = styled(f"{row['value']:.2f}", colour)
         else:
-            told = "[red]failed[/]" if row["failure"] else "pending"
-        table.add_row(
+            outcome = styled("failed", "red") if row["failure"] else Text("pending")
+        candidates.add_row(
             row["id"] + ("" if row["agrees"] else " *"),
             _name(row),
-            escape(row["phase"]) + (", once more" if row["replicate"] else ""),
+            printable(row["phase"]) + (", once more" if row["replicate"] else ""),
             _rank(row["rank"], row["weighed"]),
             _rank(row["mean_rank"], row["ranked"]),
             "" if prediction is None else f"{prediction['mean']:.2f} ± {prediction['stddev']:.2f}",
             "" if prediction is None else f"{prediction['low']:.2f} … {prediction['high']:.2f}",
-            told,
+            outcome,
         )
-    yield table
+    yield candidates
+    yield legend(Architecture.from_json(row["architecture"]) for row in document["candidates"])
     held, judged = document["intervals"]["held"], document["intervals"]["of"]
     if judged:
         yield f"{held} of {judged} observed values lie within the 90 % interval that was predicted for them"
@@ -73,37 +79,38 @@ def overview(document: Document) -> Iterator[RenderableType]:
     yield from _notes(document)
 
 
-def diagnostics(document: Document) -> Iterator[str]:
+def diagnostics(document: Document) -> Iterator[RenderableType]:
     """What a surrogate's leave-one-out predictions say, and a warning where they are poor."""
-    yield escape(document["summary"])
+    yield printable(document["summary"])
     if document["warning"]:
-        yield f"[bold yellow]warning[/]: {escape(document['warning'])}"
+        yield styled("warning", "bold yellow") + f": {printable(document['warning'])}"
 
 
 def learned(document: Document, title: str) -> Iterator[RenderableType]:
     """What a surrogate learned of the space."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("column", "lengthscale", "among draws", "relevance", "in words", "effect, dB"):
-        table.add_column(
-            heading, justify="left" if heading in ("column", "in words", "effect, dB") else "right"
-        )
+    columns = table(
+        title,
+        *("column", "lengthscale", "among draws", "relevance", "in words", "effect, dB"),
+        whole=("column",),
+        left=("in words", "effect, dB"),
+    )
     for column in document["columns"]:
         effect = document["effects"].get(column["name"]) if column["kind"] != "cost" else None
-        table.add_row(
-            escape(column["name"]) + (" (cost)" if column["kind"] == "cost" else ""),
+        columns.add_row(
+            column["name"] + (" (cost)" if column["kind"] == "cost" else ""),
             f"{column['lengthscale']:.2f}",
             f"{column['low']:.2f} … {column['high']:.2f}",
             _percent(column["relevance"]),
-            escape(column["words"]),
-            "" if effect is None else escape(f"{effect['gain']:.2f} ({effect['worst']} → {effect['best']})"),
+            printable(column["words"]),
+            "" if effect is None else (f"{effect['gain']:.2f} ({effect['worst']} → {effect['best']})"),
         )
-    yield table
+    yield columns
     yield (
-        f"noise of one training: {document['noise']:.3f} dB; warp: {escape(document['warp'])}; "
+        f"noise of one training: {document['noise']:.3f} dB; warp: {printable(document['warp'])}; "
         f"{document['observations']} observations, {document['members']} draws of hyperparameters"
     )
     for name, correlation in document["sources"].items():
-        yield f"what varies in {escape(name)} correlates with what varies here: {correlation:.2f}"
+        yield f"what varies in {printable(name)} correlates with what varies here: {correlation:.2f}"
 
 
 def _belief(document: Document) -> Iterator[str]:
@@ -124,30 +131,35 @@ def _belief(document: Document) -> Iterator[str]:
         yield "rank: " + ", ".join(ranks)
 
 
-def _outcome(outcome: Document | None) -> Iterator[str]:
+def _outcome(outcome: Document | None) -> Iterator[RenderableType]:
     if outcome is not None and outcome["stopped"] is not None:
         yield f"{outcome['stopped']}; the value below is what its curve predicted"
     if outcome is None:
         yield "what came of it: still pending"
     elif outcome["value"] is None:
-        yield f"what came of it: [red]failed[/]: {escape(outcome['failure'])}"
+        yield Text("what came of it: ") + styled("failed", "red") + f": {printable(outcome['failure'])}"
     elif outcome["inside"] is None:
         yield f"what came of it: {outcome['value']:.3f} dB"
     else:
         colour, where = ("green", "within") if outcome["inside"] else ("yellow", "outside")
         yield (
-            f"what came of it: {outcome['value']:.3f} dB, [{colour}]{where} the interval[/] "
-            f"({outcome['surprise']:+.1f} standard deviations)"
+            Text(f"what came of it: {outcome['value']:.3f} dB, ")
+            + styled(f"{where} the interval", colour)
+            + f" ({outcome['surprise']:+.1f} standard deviations)"
         )
 
 
-def _alternatives(document: Document) -> Table:
-    table = Table(title="The chosen one, and the runners-up", title_justify="left")
-    for heading in ("architecture", "score", "gain", "predicted dB", "90 % interval", "success", "costs"):
-        table.add_column(heading, justify="left" if heading in ("architecture", "costs") else "right")
-    for row in [document, *document["alternatives"]]:
+def _alternatives(document: Document) -> Iterator[RenderableType]:
+    runners_up = table(
+        "The chosen one, and the runners-up",
+        *("architecture", "score", "gain", "predicted dB", "90 % interval", "success", "costs"),
+        whole=("architecture",),
+        left=("costs",),
+    )
+    rows = [document, *document["alternatives"]]
+    for row in rows:
         prediction = row["prediction"]
-        table.add_row(
+        runners_up.add_row(
             _name(row) + (" (again)" if row["replicate"] else ""),
             _score(row["score"]),
             "" if row["share"] is None else _percent(row["share"]),
@@ -156,15 +168,16 @@ def _alternatives(document: Document) -> Table:
             _percent(row["success"]),
             _costs(row["costs"]),
         )
-    return table
+    yield runners_up
+    yield legend(Architecture.from_json(row["architecture"]) for row in rows)
 
 
-def _agreement(document: Document) -> Iterator[str]:
+def _agreement(document: Document) -> Iterator[RenderableType]:
     if document["agrees"]:
         yield "recomputed from the journal: agrees with the decision noted then"
     else:
         differences = "; ".join(document["differences"])
-        yield f"[bold yellow]differs[/] from the decision noted then: {escape(differences)}"
+        yield styled("differs", "bold yellow") + f" from the decision noted then: {printable(differences)}"
         if not document["versions"]:
             yield "no package's version changed since: gpnas itself did, or the machine"
 
@@ -172,21 +185,25 @@ def _agreement(document: Document) -> Iterator[str]:
 def _notes(document: Document) -> Iterator[str]:
     if document["versions"]:
         changed = ", ".join(f"{name} {old} → {new}" for name, (old, new) in document["versions"].items())
-        yield f"versions changed since: {escape(changed)}"
+        yield f"versions changed since: {printable(changed)}"
     for note in document["notes"]:
-        yield escape(note)
+        yield printable(note)
 
 
 def _name(document: Document) -> str:
-    architecture = document["architecture"]
-    axes = ",".join(f"{name}={value}" for name, value in architecture["axes"].items())
-    return escape(f"{architecture['family']}:{axes}")
+    return label(Architecture.from_json(document["architecture"]))
 
 
 def _names(names: list[str]) -> str:
-    if len(names) > 6:
-        return f"{len(names)} (first {names[0]}, last {names[-1]})"
-    return f"{len(names)} ({', '.join(names)})" if names else "none"
+    """How many candidates, and which: of neighbours in the order of proposal the first and the last."""
+    stretches: list[list[str]] = []
+    for name in sorted(names):
+        if stretches and int(name[1:]) == int(stretches[-1][-1][1:]) + 1:
+            stretches[-1].append(name)
+        else:
+            stretches.append([name])
+    shown = (" … ".join(dict.fromkeys((each[0], each[-1]))) for each in stretches)
+    return f"{len(names)} ({', '.join(shown)})" if names else "none"
 
 
 def _rank(rank: int | None, among: int) -> str:
@@ -209,5 +226,5 @@ def _costs(costs: Document) -> str:
         elif name == "gmacs":
             shown.append(f"{value:.2f} GMACs")
         else:
-            shown.append(f"{escape(name)} {value:,.4g}")
+            shown.append(f"{printable(name)} {value:,.4g}")
     return ", ".join(shown) or "none known"

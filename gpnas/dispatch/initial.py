@@ -39,7 +39,7 @@ def finder(warm_start: str, search: Path | None) -> Find:
         if search is None:
             raise TrialError(
                 "only networks of a search can start from its weights, but these were named by "
-                "--architecture; name a run or a bundle, or leave --warm-start out"
+                "--architecture; name a run or a bundle, or leave --start-from out"
             )
         with Journal.read(search) as journal:
             storage = storage_of(search, journal.header)

@@ -37,7 +37,7 @@ from gpnas.bundle import (
     write_bundle,
 )
 from gpnas.bundle.licensing import KNOWN
-from gpnas.cli.console import interruptible
+from gpnas.cli.interruption import interruptible
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 

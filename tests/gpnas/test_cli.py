@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from gpnas.bundle import Member, write_bundle
-from gpnas.cli import main, parser
-from gpnas.cli.console import plain
+from gpnas.cli import main
+from gpnas.cli.parser import command_line
+from gpnas.cli.terminal import PlainConsole
 from gpnas.records import Architecture
 from gpnas_trainers import build
 
@@ -36,7 +36,7 @@ OPTIONS = {
     "train": "--address --architecture --batch-size --budget-hours --concurrent --cpus-per-trial --data "
     "--devices --ema-decay --evaluate-every --gpus-per-trial --hr-patch --json --learning-rate --max-gmacs "
     "--max-parameters --micro-batch --ms-ssim-weight --precision --recipe "
-    "--run --scale --schedule --seed --steps --storage --tensorboard --top --warm-start --warmup-steps RUN",
+    "--run --scale --schedule --seed --start-from --steps --storage --tensorboard --top --warmup-steps RUN",
     "portfolio": "--json --max-gmacs --max-parameters --top RUN",
     "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "
     "--output --picture --top RUN",
@@ -61,11 +61,11 @@ def options_of(parser: argparse.ArgumentParser, command: str = "") -> dict[str, 
     for action in parser._actions:
         long = {option for option in action.option_strings if option.startswith("--")}
         names |= long or ({str(action.metavar)} if not action.option_strings else set())
-    return {command: " ".join(sorted(names - {"--help"}))}
+    return {command: " ".join(sorted(names - {"--help", "--verbose"}))}
 
 
 def test_no_option_appears_or_vanishes_unnoticed() -> None:
-    assert options_of(parser()) == OPTIONS
+    assert options_of(command_line()) == OPTIONS
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -187,8 +187,8 @@ def test_pairs_that_do_not_fit_the_scale_are_refused(
 
 def test_nothing_that_others_wrote_commands_the_terminal() -> None:
     """Escape sequences in seven bits and in eight, and characters that move the cursor."""
-    console = Console(file=io.StringIO(), force_terminal=True, highlight=False)
-    console.print(plain("a\x1b[31mb\x9b2Jc\rd\be\x7f[bold]f[/]\n\tg"))
+    console = PlainConsole(file=io.StringIO(), force_terminal=True)
+    console.print("a\x1b[31mb\x9b2Jc\rd\be\x7f[bold]f[/]\n:rat:")
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
     assert shown.split("\n")[0] == r"a\x1b[31mb\x9b2Jc\x0dd\x08e\x7f[bold]f[/]"

@@ -47,7 +47,7 @@ families:
 search: {trials: 3, concurrent: 2, validation_images: 1, portfolio: 2, early_stopping: false}
 recipe: {steps: 6, batch_size: 2, hr_patch: 48, evaluate_every: 3, warmup_steps: 2}
 """
-OVERRIDES = ["--steps", "400", "--batch-size", "3", "--ema-decay", "0.9", "--warm-start", "search"]
+OVERRIDES = ["--steps", "400", "--batch-size", "3", "--ema-decay", "0.9", "--start-from", "search"]
 SLOWLY_WATCHED = """\
 import json, sys, time
 from pathlib import Path
@@ -241,7 +241,7 @@ def test_given_networks_begin_with_those_of_a_bundle_at_another_scale(
     best = final["best"]["architecture"]["axes"]
     like = "drn:" + ",".join(f"{name}={value}" for name, value in best.items())
     arguments = ["--architecture", like, "--architecture", "rcan:features=16,groups=1,blocks=1"]
-    arguments += ["--scale", "3", "--run", str(home / "given"), "--warm-start", final["bundle"]]
+    arguments += ["--scale", "3", "--run", str(home / "given"), "--start-from", final["bundle"]]
     arguments += ["--steps", "2", "--batch-size", "1", "--tensorboard"]
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -431,7 +431,7 @@ def test_what_breaks_a_rule_is_one_line(
     assert "must hold journal.sqlite" in error(capsys, str(tmp_path))
     assert "`learning_rate > 0` must hold, but got 0.0" in error(capsys, run, "--learning-rate", "0")
     assert "hr_patch=4000 and the smallest" in error(capsys, run, "--hr-patch", "4000")
-    assert "there is nothing" in error(capsys, run, "--warm-start", str(tmp_path / "none"))
+    assert "there is nothing" in error(capsys, run, "--start-from", str(tmp_path / "none"))
     recipe = tmp_path / "recipe.yaml"
     for text, expected in (
         ("steps: 10\nlearning_rat: 1\n", f"{recipe}:2: unknown key `learning_rat`"),
@@ -446,7 +446,7 @@ def test_what_breaks_a_rule_is_one_line(
         check_devices(3, Cluster(None, "", 2.0, 0.0))
     given = ["--architecture", "drn:features=4,blocks=1,stages=1"]
     assert "name it with --run" in error(capsys, *given)
-    assert "name a run or a bundle" in error(capsys, *given, "--run", run, "--warm-start", "search")
+    assert "name a run or a bundle" in error(capsys, *given, "--run", run, "--start-from", "search")
 
 
 @pytest.mark.parametrize(

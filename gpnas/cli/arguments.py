@@ -1,0 +1,121 @@
+"""Kinds of values on the command line, and the groups of options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+STORAGE = "where checkpoints and networks go: a path, s3://… or what else pyarrow opens (default: --run)"
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
+    return number
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {number}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    number = float(text)
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text}")
+    return number
+
+
+def sides(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    return tuple(int(number) for number in text.split(","))
+
+
+def switch(sub: argparse.ArgumentParser, name: str, text: str, default: bool | None = None) -> None:
+    """Adds `--name` and `--no-name`."""
+    sub.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=text)
+
+
+def add_run(sub: argparse.ArgumentParser, text: str = "run folder", *, required: bool = True) -> None:
+    """Adds RUN, the folder of a search or of a final training."""
+    sub.add_argument("search", metavar="RUN", type=Path, nargs=None if required else "?", help=text)
+
+
+def add_bundle(sub: argparse.ArgumentParser) -> None:
+    """Adds BUNDLE."""
+    sub.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
+
+
+def add_output(sub: argparse.ArgumentParser, text: str) -> None:
+    """Adds `-o`, which must be given."""
+    sub.add_argument("-o", "--output", type=Path, required=True, help=text)
+
+
+def add_trials(sub: argparse.ArgumentParser) -> None:
+    """Adds what trials run on and where their files go, for a search and for a final training."""
+    sub.add_argument("--storage", metavar="URI", help=STORAGE)
+    sub.add_argument("--concurrent", type=positive, help="trainings side by side")
+    sub.add_argument("--cpus-per-trial", type=positive, help="CPUs of each training (default: 1)")
+    sub.add_argument(
+        "--gpus-per-trial",
+        type=float,
+        help="part of a GPU for each training, 0 to 1 (default: by its memory and --concurrent)",
+    )
+    sub.add_argument("--address", help="of a Ray cluster (default: start Ray on this machine)")
+    sub.add_argument("--budget-hours", type=above_zero, help="end in good order after so many hours")
+
+
+def add_limits(sub: argparse.ArgumentParser) -> None:
+    """Adds what the networks of a portfolio may cost together."""
+    sub.add_argument(
+        "--max-gmacs", type=above_zero, help="of all networks together, at 120×120 LR pixels (default: any)"
+    )
+    sub.add_argument("--max-parameters", type=above_zero, help="of all networks together (default: any)")
+
+
+def limits_of(options: argparse.Namespace) -> dict[str, float]:
+    """What those options say, as an `Allowance` takes it."""
+    limits = {"gmacs": options.max_gmacs, "parameters": options.max_parameters}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def add_levels(sub: argparse.ArgumentParser, *, drop_outlier: str, self_ensemble: str) -> None:
+    """Adds the levels of the ensemble; two commands say differently what two of them do."""
+
+    def choice(name: str, choices: Sequence[str], text: str) -> None:
+        sub.add_argument(f"--{name}", choices=choices, default=choices[0], help=text)
+
+    choice(
+        "average",
+        ("weights", "plain"),
+        "of the networks: with the bundle's weights, or all equal (default: weights)",
+    )
+    sub.add_argument(
+        "--tile",
+        metavar="SIDE[,SIDE...]",
+        type=sides,
+        default=(120,),
+        help="of tiles, in LR pixels; of several, each makes an image, and those are averaged; 0 takes the "
+        "whole image at once (default: 120)",
+    )
+    sub.add_argument("--overlap", type=int, help="LR pixels shared by tiles (default: half of each tile)")
+    choice(
+        "blend",
+        ("distance", "gaussian", "constant"),
+        "how a tile's pixels count: by their distance from its centre, or equally (default: distance)",
+    )
+    switch(sub, "self-ensemble", self_ensemble, default=True)
+    sub.add_argument("--drop-outlier", action="store_true", help=drop_outlier)
+    choice(
+        "precision",
+        ("float32", "bfloat16", "float16"),
+        "of the networks; float16 needs a GPU (default: float32)",
+    )

@@ -1,0 +1,107 @@
+"""`gpnas evaluate`: how good a bundle is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
+
+from gpnas.bundle import read_bundle
+from gpnas.cli.reporting import Report
+from gpnas.cli.terminal import bar, fail, say, styled, table
+from gpnas.cli.text import label, legend
+from gpnas.errors import DataError
+from gpnas.evaluation import Evaluation, evaluate, evaluation_pairs, to_markdown
+from gpnas.evaluation.results import difference, measured, row_name, scored
+
+
+def run(options: argparse.Namespace) -> Report:
+    bundle = read_bundle(options.bundle)
+    exit_code = 0
+    # a place that cannot be written to is told now, and not after minutes of measuring
+    with ExitStack() as open_files:
+        write = open_files.enter_context(replacing(options.markdown)) if options.markdown else None
+        pairs = evaluation_pairs(bundle, options.data, say)
+        with bar("images", TaskProgressColumn(), TimeRemainingColumn()) as progress:
+            progress(0, sum(len(each) for each in pairs))
+            evaluation = evaluate(
+                bundle,
+                pairs,
+                tile=options.tile,
+                overlap=options.overlap,
+                blend=options.blend,
+                tiles=options.tiles,
+                self_ensemble=options.self_ensemble,
+                drop_outlier=options.drop_outlier,
+                precision=options.precision,
+                average=options.average,
+                channels=options.channel,
+                border=options.border,
+                progress=lambda done, all_: progress(
+                    done, all_, f"image {min(int(done) + 1, all_)} of {all_}"
+                ),
+            )
+        if write is not None:
+            try:
+                write(to_markdown(evaluation))
+                open_files.close()
+            except OSError as error:  # what was measured is told all the same
+                fail(f"{options.markdown}: the tables could not be written ({error.strerror or error})")
+                exit_code = 1
+    return Report(evaluation.to_json(), _shown(evaluation), exit_code)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Callable[[str], object]]:
+    """A file that takes its place once the block has ended well; yields what writes its text.
+
+    Raises:
+        DataError: at once, where no such file can be written.
+    """
+    if path.exists() and not path.is_file():  # a pipe, such as /dev/stdout
+        with path.open("w", encoding="utf-8") as file:
+            yield file.write
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        file = temporary.open("w", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{path}: must be a file that can be written, but: {error.strerror}; choose another place"
+        ) from None
+    try:
+        with file:
+            yield file.write
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _shown(evaluation: Evaluation) -> Iterator[RenderableType]:
+    networks = table("", "network", "architecture", "weight", whole=("network", "architecture"))
+    for number, architecture in enumerate(evaluation.architectures, start=1):
+        networks.add_row(str(number), label(architecture), f"{evaluation.weights[number - 1]:.3f}")
+    yield networks
+    yield legend(evaluation.architectures)
+    scores = table(
+        "",
+        *("networks", "PSNR dB", "", "SSIM", "", "over the best network alone, dB"),
+        whole=("networks", "PSNR dB", "SSIM"),
+        left=("", "over the best network alone, dB"),
+    )
+    scores.add_row("bicubic", *scored(evaluation.bicubic, "psnr"), *scored(evaluation.bicubic, "ssim"), "")
+    for title, rows in evaluation.by_levels():
+        scores.add_section()
+        scores.add_row(styled(title, "italic"))
+        best = max(rows, key=lambda row: row.psnr)
+        for row in rows:
+            cells = [row_name(row), *scored(row, "psnr"), *scored(row, "ssim"), difference(row.over_best)]
+            scores.add_row(*cells, style="bold" if row is best else None)
+    yield scores
+    yield measured(evaluation)
+    yield "Superscripts are ranks among as many networks at equal levels."

@@ -1,0 +1,292 @@
+"""The commands and their options; a test holds them.
+
+A command is the module of `gpnas.cli` that its `module` names, imported once it is called: what one command
+needs, no other waits for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gpnas.cli.arguments import (
+    add_bundle,
+    add_levels,
+    add_limits,
+    add_output,
+    add_run,
+    add_trials,
+    natural,
+    positive,
+    switch,
+)
+from gpnas.cli.text import printable
+from gpnas.records import STRATEGIES
+
+RECIPE: dict[str, tuple[Callable[[str], Any], str]] = {
+    "steps": (positive, "optimiser steps"),
+    "batch-size": (positive, "patches of a step"),
+    "hr-patch": (positive, "side of a patch, in HR pixels"),
+    "learning-rate": (float, "after warm-up"),
+    "warmup-steps": (int, "over which the rate rises"),
+    "schedule": (str, "cosine or step"),
+    "ms-ssim-weight": (float, "of 1 - MS-SSIM in the loss"),
+    "ema-decay": (float, "of the average of the weights that is delivered, such as 0.999; 0: none"),
+    "precision": (str, "float32, bfloat16 or float16"),
+    "micro-batch": (int, "patches that go through at once; 0: all that fit"),
+    "evaluate-every": (positive, "steps between validations"),
+}
+"""Settings of the recipe that the command line may override; a file may give all."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors name the nearest command and never command the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := re.search(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            near = difflib.get_close_matches(wrong[1], re.findall(r"[a-z]+", wrong[2]), n=1)
+            message = f"there is no command {wrong[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        super().error(printable(message))
+
+
+class Commands:
+    """Commands beneath a parser; each gets what all share."""
+
+    def __init__(self, top: argparse.ArgumentParser, prefix: str = "") -> None:
+        self._beneath = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+        self._prefix = prefix
+
+    def add(self, name: str, text: str) -> argparse.ArgumentParser:
+        """The parser of a command that `gpnas.cli.NAME` runs."""
+        sub = self.add_group(name, text)
+        sub.set_defaults(module=name, command=self._prefix + name)
+        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+        # beside the one before the command, whose value a default here would overwrite
+        sub.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return sub
+
+    def add_group(self, name: str, text: str) -> argparse.ArgumentParser:
+        """A parser that has commands of its own."""
+        parser: argparse.ArgumentParser = self._beneath.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + "."
+        )
+        return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version, which takes reading the package's metadata."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from gpnas import __version__
+
+        print(f"gpnas {__version__}")
+        parser.exit()
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = Parser(
+        prog="gpnas",
+        description="Gaussian-process architecture search and heterogeneous ensembles "
+        "for real image super-resolution.",
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    top.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
+    commands = Commands(top)
+    _add_search(commands)
+    add_run(commands.add("status", "show where a search stands"))
+    explain = commands.add("explain", "show why a candidate was chosen, or every one in short")
+    add_run(explain)
+    explain.add_argument(
+        "candidate", metavar="CANDIDATE", nargs="?", help="such as c0007, or best (default: all in short)"
+    )
+    space = commands.add("space", "show what a space file means")
+    space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
+    _add_data(commands)
+    portfolio = commands.add("portfolio", "show which networks of a run belong together, at which cost")
+    add_run(portfolio)
+    portfolio.add_argument("--top", type=positive, help="the most networks (default: the search's)")
+    add_limits(portfolio)
+    _add_train(commands)
+    _add_export(commands)
+    _add_evaluate(commands)
+    _add_convert(commands)
+    _add_upscale(commands)
+    return top
+
+
+def _add_search(commands: Commands) -> None:
+    search = commands.add("search", "search architectures, choose a portfolio, write its bundle")
+    search.add_argument("--space", required=True, help="a YAML file, or the name of a shipped one")
+    search.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
+    search.add_argument("--scale", type=int, help="super-resolution factor (default: the space file's)")
+    search.add_argument("--trials", type=positive, help="trainings granted (default: the space file's)")
+    search.add_argument("--strategy", choices=STRATEGIES, help="how it chooses")
+    for name, text in (
+        ("cost-aware", "count what a training brings per predicted second"),
+        ("portfolio-aware", "value an architecture by what it adds to the ensemble"),
+        ("early-stopping", "end trainings that will not matter"),
+    ):
+        switch(search, name, f"{text} (default: the space file's)")
+    search.add_argument(
+        "--warm-start",
+        metavar="RUN",
+        type=Path,
+        action="append",
+        default=[],
+        help="a finished search of the same axes, at another scale or on other data, to learn from",
+    )
+    search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
+    search.add_argument("--run", type=Path, help="run folder (default: runs/SPACE); an existing one goes on")
+    add_trials(search)
+
+
+def _add_train(commands: Commands) -> None:
+    train = commands.add("train", "train a search's portfolio, or chosen networks, to the end")
+    add_run(train, "run folder of a finished search", required=False)
+    train.add_argument("--top", type=positive, help="networks of the portfolio (default: the search's)")
+    add_limits(train)
+    train.add_argument(
+        "--architecture",
+        metavar="NETWORK",
+        action="append",
+        default=[],
+        help="instead of RUN, and repeatable: such as drn:features=128,blocks=18,stages=3",
+    )
+    train.add_argument(
+        "--data", type=Path, help="folder of LR/HR pairs (default: the search's, or shipped photographs)"
+    )
+    train.add_argument("--scale", type=int, help="of --architecture (default: 2)")
+    train.add_argument(
+        "--run", type=Path, help="folder of this training (default: RUN/final); an existing one goes on"
+    )
+    train.add_argument(
+        "--start-from",
+        metavar="search|none|PATH",
+        help="weights to begin with: the search's, fresh ones, or those of a run or bundle",
+    )
+    train.add_argument("--recipe", metavar="FILE", type=Path, help="YAML with settings of the recipe")
+    for name, (kind, text) in RECIPE.items():
+        train.add_argument(f"--{name}", type=kind, help=f"recipe: {text}")
+    train.add_argument("--seed", type=int, help="of the trainings (default: the search's)")
+    train.add_argument(
+        "--devices", type=positive, default=1, help="GPUs, else CPUs, that share each training (default: 1)"
+    )
+    train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files")
+    add_trials(train)
+
+
+def _add_data(commands: Commands) -> None:
+    group = commands.add_group("data", "check folders of LR/HR photographs, and prepare them for training")
+    beneath = Commands(group, "data ")
+    check = beneath.add("check", "say what of a folder would be left out, and why")
+    prepare = beneath.add("prepare", "write a checked, split and cached set of pairs")
+    for sub in (check, prepare):
+        sub.set_defaults(module="data")
+        sub.add_argument("folder", metavar="DIR", type=Path, help="folder of LR/HR pairs")
+        sub.add_argument("--scale", type=int, required=True, help="HR pixels per LR pixel")
+        sub.add_argument(
+            "--ncc", type=float, default=0.99, help="least agreement of LR with HR (default: 0.99; 0: any)"
+        )
+        sub.add_argument("--max-shift", type=float, help="greatest shift of LR, in LR pixels (default: any)")
+        sub.add_argument(
+            "--minimum-side", type=positive, default=48, help="smallest HR side, in pixels (default: 48)"
+        )
+        sub.add_argument(
+            "--downsample-lr",
+            action="store_true",
+            help="downsample LR images that are as large as HR (registered captures)",
+        )
+        sub.add_argument(
+            "--synthetic", action="store_true", help="DIR holds HR alone: make LR by the synthetic camera"
+        )
+        sub.add_argument(
+            "--validation", type=positive, help="pairs to hold for validation (default: a fifth, at most 10)"
+        )
+        sub.add_argument("--seed", type=int, default=0, help="of the split and of the camera (default: 0)")
+        sub.add_argument("--workers", type=positive, help="processes (default: one per core)")
+    prepare.add_argument(
+        "-o", "--output", metavar="CACHE", type=Path, help="folder for the set's own (default: the cache)"
+    )
+    for name, unit in (("kernel", "LR pixels"), ("noise", "8-bit levels")):
+        prepare.add_argument(
+            f"--{name}-sigma",
+            nargs=2,
+            type=float,
+            metavar=("LOW", "HIGH"),
+            help=f"range of the synthetic camera's {name}, in {unit}",
+        )
+
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add("export", "write a bundle of a finished search")
+    add_run(export)
+    export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
+    add_limits(export)
+    add_output(export, "folder, or file with .zip")
+    export.add_argument(
+        "--licence",
+        metavar="NAME",
+        help="of the weights, such as CC-BY-4.0 (default: not stated); the text of a usual one is added",
+    )
+    export.add_argument("--licence-holder", metavar="NAME", help="of the copyright, which MIT's text names")
+    export.add_argument("--licence-file", metavar="FILE", type=Path, help="text of the licence, to be added")
+    export.add_argument(
+        "--picture",
+        metavar="DIR",
+        type=Path,
+        help="show a part of a validation image of this folder of pairs in the model card; unasked, only "
+        "the shipped photographs are shown",
+    )
+    export.add_argument("--no-picture", action="store_true", help="show none")
+
+
+def _add_evaluate(commands: Commands) -> None:
+    evaluate = commands.add("evaluate", "measure a bundle: every network, every pair, all")
+    add_bundle(evaluate)
+    evaluate.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
+    add_levels(
+        evaluate,
+        drop_outlier="also measure the average of all, three or more, without the network that is farthest "
+        "from their median at each pixel",
+        self_ensemble="also measure averages over eight flips and transposes",
+    )
+    switch(evaluate, "tiles", "also measure with tiles", default=True)
+    evaluate.add_argument(
+        "--channel",
+        choices=("rgb", "y"),
+        default="rgb",
+        help="compare RGB, or the luma of BT.601 in 16 … 235 (default: rgb)",
+    )
+    evaluate.add_argument(
+        "--border", type=natural, default=0, help="HR pixels dropped on each side first (default: 0)"
+    )
+    evaluate.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there as well")
+
+
+def _add_convert(commands: Commands) -> None:
+    convert = commands.add("convert", "write networks as ONNX, or RCAN under its official names")
+    add_bundle(convert)
+    convert.add_argument(
+        "network", metavar="NETWORK", nargs="?", help="such as network-2, or average (default: each)"
+    )
+    add_output(
+        convert,
+        "file with .onnx, or with .safetensors, .pt, .pth for official names; a folder for ONNX of each",
+    )
+
+
+def _add_upscale(commands: Commands) -> None:
+    upscale = commands.add("upscale", "make super-resolved images")
+    add_bundle(upscale)
+    upscale.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="images, or folders of them")
+    add_output(upscale, "a file, or a folder for several")
+    add_levels(
+        upscale,
+        drop_outlier="of three or more networks, leave out at each pixel the one farthest from their median",
+        self_ensemble="average over eight flips and transposes",
+    )
