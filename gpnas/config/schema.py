@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, create_model
 
 from gpnas.config.families import Families
 from gpnas.config.mistakes import Strict, located
 from gpnas.records import Strategy
 from gpnas.space import SearchSpace
+from gpnas_trainers import recipe as recipes
 
 Scale = Literal[2, 3, 4, 8]
 """Super-resolution factors for which networks exist; a test holds it against the trainers'."""
@@ -49,35 +50,26 @@ class SearchSettings(Strict):
     """Whether a training that will not matter is ended before its last step."""
 
 
-class RecipeSettings(Strict):
-    """How every architecture of the search is trained; what is left out takes the trainers' default.
-
-    A test holds the names against `gpnas_trainers.Recipe`, which checks the values.
-    """
-
-    steps: int | None = None
-    batch_size: int | None = None
-    hr_patch: int | None = None
-    learning_rate: float | None = None
-    warmup_steps: int | None = None
-    weight_decay: float | None = None
-    clip_norm: float | None = None
-    l1_weight: float | None = None
-    ms_ssim_weight: float | None = None
-    evaluate_every: int | None = None
-    schedule: str | None = None
-    halve_every: int | None = None
-    ema_decay: float | None = None
-    precision: str | None = None
-    micro_batch: int | None = None
-    dual_weight: float | None = None
+class Settings(Strict):
+    """Settings of which a file names some, and the others take the trainers' default."""
 
     def given(self) -> dict[str, Any]:
         """The settings that the file names."""
         return self.model_dump(exclude_none=True)
 
 
-class CameraSettings(Strict):
+if TYPE_CHECKING:
+    RecipeSettings = Settings
+else:  # `Recipe` itself checks the values
+    RecipeSettings = create_model(
+        "RecipeSettings",
+        __base__=Settings,
+        __doc__="How every architecture of the search is trained.",
+        **{name: (rule.kind | None, None) for name, rule in recipes.rules().items()},
+    )
+
+
+class CameraSettings(Settings):
     """The synthetic camera (Eq. 1 of the paper) that makes LR images of photographs without pairs.
 
     What is left out takes the trainers' default; a test holds the names against `gpnas_trainers`.
@@ -85,10 +77,6 @@ class CameraSettings(Strict):
 
     kernel_sigma: tuple[float, float] | None = Field(default=None, strict=False)
     noise_sigma: tuple[float, float] | None = Field(default=None, strict=False)
-
-    def given(self) -> dict[str, Any]:
-        """The settings that the file names."""
-        return self.model_dump(exclude_none=True)
 
 
 def _listed(value: Any) -> Any:

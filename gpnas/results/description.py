@@ -10,7 +10,7 @@ from gpnas.engine import Engine
 from gpnas.errors import SpaceError
 from gpnas.run.pricing import memory_of, priced, recipe_of, within_memory
 from gpnas.space import Axis, CategoricalAxis, SearchSpace
-from gpnas_trainers.train import Recipe
+from gpnas_trainers.recipe import Recipe
 
 
 def describe(space: str) -> dict[str, Any]:

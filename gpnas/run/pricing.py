@@ -10,7 +10,7 @@ from gpnas.errors import SpaceError
 from gpnas.records import Architecture
 from gpnas.space import SearchSpace
 from gpnas_trainers import cost
-from gpnas_trainers.train import Recipe
+from gpnas_trainers.recipe import Recipe
 
 TILE = 120
 """LR pixels: the paper's tile, at which GMACs are counted."""

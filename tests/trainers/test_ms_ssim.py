@@ -5,8 +5,8 @@ import torch
 from pytorch_msssim import ms_ssim as reference
 from skimage import data
 
-from gpnas_trainers.losses import ms_ssim_window
 from gpnas_trainers.ms_ssim import blur, blur_together, gaussian, ms_ssim
+from gpnas_trainers.recipe import ms_ssim_window
 
 
 def images(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

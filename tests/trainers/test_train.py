@@ -21,9 +21,10 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
 from gpnas_trainers import build
-from gpnas_trainers.losses import mixed_loss, ms_ssim_window
+from gpnas_trainers.losses import mixed_loss
 from gpnas_trainers.metrics import psnr, ssim
 from gpnas_trainers.pairs import PairSet, open_pairs, prepare_photographs
+from gpnas_trainers.recipe import ms_ssim_window
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError, evaluate, train
 
 RECIPE = Recipe(steps=12, batch_size=2, hr_patch=48, evaluate_every=5, warmup_steps=2)

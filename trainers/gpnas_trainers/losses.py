@@ -8,27 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
 
-from gpnas_trainers.ms_ssim import LEVELS, ms_ssim
-
-
-def ms_ssim_window(side: int) -> int:
-    """The window that MS-SSIM uses for images of this shorter side in pixels.
-
-    At the fifth scale an image is a sixteenth of its size and must still hold the window: the usual
-    11 needs a side above 160. A smaller patch gets the largest odd window that fits, down to 3, and
-    all five scales with their usual weights; so the number is not comparable between sizes.
-
-    Raises:
-        ValueError: not even a window of 3 fits: the side is 32 or less.
-    """
-    window = min(11, (side - 1) // 2 ** (LEVELS - 1) + 1)
-    window -= 1 - window % 2
-    if window < 3:
-        raise ValueError(
-            f"MS-SSIM needs patches with sides above 32 HR pixels, but got {side}; "
-            "take larger patches or a weight of 0"
-        )
-    return window
+from gpnas_trainers.ms_ssim import ms_ssim
+from gpnas_trainers.recipe import ms_ssim_window
 
 
 def mixed_loss(sr: Tensor, hr: Tensor, *, l1_weight: float, ms_ssim_weight: float) -> Tensor:
