@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,21 +25,7 @@ from gpnas.cli.arguments import (
 )
 from gpnas.cli.text import printable
 from gpnas.records import STRATEGIES
-
-RECIPE: dict[str, tuple[Callable[[str], Any], str]] = {
-    "steps": (positive, "optimiser steps"),
-    "batch-size": (positive, "patches of a step"),
-    "hr-patch": (positive, "side of a patch, in HR pixels"),
-    "learning-rate": (float, "after warm-up"),
-    "warmup-steps": (int, "over which the rate rises"),
-    "schedule": (str, "cosine or step"),
-    "ms-ssim-weight": (float, "of 1 - MS-SSIM in the loss"),
-    "ema-decay": (float, "of the average of the weights that is delivered, such as 0.999; 0: none"),
-    "precision": (str, "float32, bfloat16 or float16"),
-    "micro-batch": (int, "patches that go through at once; 0: all that fit"),
-    "evaluate-every": (positive, "steps between validations"),
-}
-"""Settings of the recipe that the command line may override; a file may give all."""
+from gpnas_trainers.recipe import rules
 
 
 class Parser(argparse.ArgumentParser):
@@ -170,8 +155,9 @@ def _add_train(commands: Commands) -> None:
         help="weights to begin with: the search's, fresh ones, or those of a run or bundle",
     )
     train.add_argument("--recipe", metavar="FILE", type=Path, help="YAML with settings of the recipe")
-    for name, (kind, text) in RECIPE.items():
-        train.add_argument(f"--{name}", type=kind, help=f"recipe: {text}")
+    for name, rule in rules().items():
+        option, choices = f"--{name.replace('_', '-')}", rule.allowed or None
+        train.add_argument(option, type=rule.kind, choices=choices, help=f"recipe: {rule.text}")
     train.add_argument("--seed", type=int, help="of the trainings (default: the search's)")
     train.add_argument(
         "--devices", type=positive, default=1, help="GPUs, else CPUs, that share each training (default: 1)"

@@ -10,7 +10,6 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from gpnas.cli.arguments import limits_of
-from gpnas.cli.parser import RECIPE
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import Words, log, table
 from gpnas.cli.text import advice, label, legend, printable
@@ -20,6 +19,7 @@ from gpnas.dispatch.final import FinalRequest, run_final
 from gpnas.dispatch.resources import Asked
 from gpnas.records import Architecture, Candidate
 from gpnas.results.delivery import Allowance
+from gpnas_trainers.recipe import rules
 
 SPEED_SECONDS = 60.0
 """Time over which steps per second are averaged."""
@@ -61,7 +61,6 @@ class _Watcher(Watcher):
 
 
 def run(options: argparse.Namespace) -> Report:
-    names = [name.replace("-", "_") for name in RECIPE]
     with (watcher := _Watcher()):
         document = run_final(
             FinalRequest(
@@ -73,7 +72,7 @@ def run(options: argparse.Namespace) -> Report:
                 data=options.data,
                 scale=options.scale,
                 recipe_file=options.recipe,
-                recipe={name: value for name in names if (value := getattr(options, name)) is not None},
+                recipe={name: value for name in rules() if (value := getattr(options, name)) is not None},
                 warm_start=options.start_from,
                 seed=options.seed,
                 concurrent=options.concurrent,

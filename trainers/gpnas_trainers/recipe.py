@@ -65,7 +65,7 @@ class Recipe:
     )
     schedule: str = _setting(
         "cosine",
-        "cosine falls to 1 % of the rate; step halves it every `halve_every` steps, as for RCAN",
+        "cosine falls to a hundredth of the rate; step halves it every `halve_every` steps, as for RCAN",
         allowed=("cosine", "step"),
     )
     halve_every: int = _setting(
