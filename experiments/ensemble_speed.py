@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from gpnas.bundle import Member, write_bundle
 from gpnas.records import Architecture
 from gpnas_trainers import build
-from gpnas_trainers.images.reading import read_header
+from gpnas_trainers.images import read_header
 from gpnas_trainers.infer import Levels, dihedral, undo_dihedral, upscale, upscale_rows
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [
@@ -203,7 +203,7 @@ def mosaic(side: int) -> None:
     """A PNG of sixteen pictures, written four by four: photographs, enlarged, and their mirror images."""
     from skimage import data
 
-    from gpnas_trainers.images.large_writing import writing
+    from gpnas_trainers.images import writing
 
     photographs = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), data.retina()]
     across = side // ACROSS

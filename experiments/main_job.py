@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 from machine import processor
+from PIL import Image
 
 from gpnas.bundle import read_bundle
 from gpnas.ensemble import load_networks
 from gpnas.evaluation import evaluation_pairs
 from gpnas.journal import Journal
-from gpnas_trainers.images import write_rgb
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.pairs import bicubic_upscale
 
@@ -70,7 +70,7 @@ def picture(path: Path, target: Path, *, side: int = 48, zoom: int = 2) -> None:
     views = [enlarged, bicubic_upscale(lr, bundle.scale), sr, hr]
     row = torch.cat([view[:, y : y + 2 * side, x : x + 2 * side] for view in views], dim=2)
     row = row.repeat_interleave(zoom, dim=1).repeat_interleave(zoom, dim=2)
-    write_rgb(target, (row * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
+    Image.fromarray((row * 255).round().byte().permute(1, 2, 0).contiguous().numpy()).save(target)
 
 
 def main() -> None:

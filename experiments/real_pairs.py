@@ -31,7 +31,7 @@ from training_throughput import Patches
 
 from gpnas_trainers import build
 from gpnas_trainers.metrics import psnr
-from gpnas_trainers.pairs import PairSet, bicubic_upscale, open_pairs
+from gpnas_trainers.pairs import PairSet, Rules, bicubic_upscale, open_pairs
 from gpnas_trainers.pairs.folder import prepare_folder
 from gpnas_trainers.train import Recipe, evaluate, train
 
@@ -97,7 +97,7 @@ def main() -> None:
         evaluate_every=arguments.steps,
     )
     with tempfile.TemporaryDirectory() as name:
-        folder = prepare_folder(CITY100, name, SCALE, validation_fraction=0.2, max_validation=None)
+        folder = prepare_folder(CITY100, name, SCALE, Rules(validation_fraction=0.2, max_validation=None))
         pairs, validation = open_pairs(folder, "train"), open_pairs(folder, "validation")
         bicubic = []
         for index in range(len(validation)):

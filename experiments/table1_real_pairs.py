@@ -50,7 +50,7 @@ from gpnas.run.storage import storage_in
 from gpnas_trainers import build, cost
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr, ssim
-from gpnas_trainers.pairs import bicubic_upscale, open_pairs, prepare_folder
+from gpnas_trainers.pairs import Rules, bicubic_upscale, open_pairs, prepare_folder
 
 CITY100 = Path(__file__).resolve().parents[2] / "shared/data/city100"
 REPORT = Path(__file__).resolve().parent / "results/table1_real_pairs.md"
@@ -269,7 +269,11 @@ def main() -> None:
             scores = json.loads(kept.read_text())
         else:
             pairs = prepare_folder(
-                CITY100, work / "pairs", scale, validation_fraction=0.2, max_validation=None, workers=None
+                CITY100,
+                work / "pairs",
+                scale,
+                Rules(validation_fraction=0.2, max_validation=None),
+                workers=None,
             )
             pool = found(work, scale, arguments.trials, pairs)
             run = trained(work, scale, pool, arguments.steps, pairs)

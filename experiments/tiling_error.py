@@ -28,7 +28,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gpnas_trainers import build
-from gpnas_trainers.images import to_pixels, write_rgb
 from gpnas_trainers.infer import BLENDS, upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import open_pairs, prepare
@@ -100,7 +99,7 @@ def main() -> None:
     if arguments.output:
         arguments.output.write_text(text, encoding="utf-8")
     if arguments.picture:
-        write_rgb(arguments.picture, side_by_side(shown))
+        Image.fromarray(side_by_side(shown)).save(arguments.picture)
 
 
 def side_by_side(views: list[tuple[str, Tensor]]) -> NDArray[np.uint8]:
@@ -109,7 +108,8 @@ def side_by_side(views: list[tuple[str, Tensor]]) -> NDArray[np.uint8]:
     page = Image.new("RGB", (len(views) * (width + 8) - 8, height + 18), "white")
     for place, (name, view) in enumerate(views):
         left = place * (width + 8)
-        page.paste(Image.fromarray(to_pixels(view[:, PART[0], PART[1]])), (left, 18))
+        levels = (255 * view[:, PART[0], PART[1]].clamp(0, 1)).round().byte().permute(1, 2, 0)
+        page.paste(Image.fromarray(levels.contiguous().numpy()), (left, 18))
         text = name if place == 0 else f"{name}, {AMPLIFIED} times the difference"
         ImageDraw.Draw(page).text((left + 2, 2), text, fill="black", font_size=12)
     return np.asarray(page)

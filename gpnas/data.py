@@ -1,27 +1,33 @@
-"""`gpnas data`: what a folder of photographs holds, and the set that is prepared of it."""
+"""Pairs for gpnas: what a folder of photographs holds, and the set that is prepared of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from gpnas.errors import DataError
+from gpnas_trainers import pairs
 from gpnas_trainers.pairs import (
-    MINIMUM_NCC,
+    PAPER,
+    SPLITS,
     Camera,
     Exclusion,
     PairsError,
+    PairSet,
+    Rules,
     cache_folder,
     check_folder,
     open_pairs,
     prepare_folder,
-    prepare_synthetic,
     read_manifest,
 )
+
+__all__ = ["Camera", "Prepared", "Rules", "Selection", "check", "data_errors", "prepare", "prepared_pairs"]
 
 Progress = Callable[[int, int], None]
 KEPT_AT = (0.9, 0.95, 0.98, 0.99, 0.995)
@@ -34,37 +40,50 @@ class Selection:
 
     folder: Path
     scale: int
-    synthetic: bool = False
-    """The folder holds HR images alone; the synthetic camera makes LR."""
-    ncc: float = MINIMUM_NCC
-    max_shift: float | None = None
-    """In LR pixels."""
-    minimum_side: int = 48
-    """In HR pixels."""
-    downsample_lr: bool = False
-    validation: int | None = None
-    """Pairs held for validation, at most half of all; None is a fifth, at most 10, as a search holds."""
-    seed: int = 0
+    rules: Rules = PAPER
+    camera: Camera | None = None
+    """Makes LR, where the folder holds HR images alone; None: it holds pairs."""
     workers: int | None = None
     """Processes; None is as many as there are cores and enough to do."""
 
-    def shared(self) -> dict[str, Any]:
-        """What real and synthetic pairs have in common."""
-        return {
-            "seed": self.seed,
-            "max_validation": self.validation or 10,
-            "validation_fraction": 0.5 if self.validation else 0.2,
-            "minimum_side": self.minimum_side,
-            "workers": self.workers,
-        }
 
-    def of_pairs(self) -> dict[str, Any]:
-        """What real pairs alone have."""
-        return {
-            "minimum_ncc": self.ncc,
-            "maximum_shift": self.max_shift,
-            "downsample_lr": self.downsample_lr,
-        }
+@dataclass(frozen=True)
+class Prepared:
+    """The two sides of a prepared set, and where it lies."""
+
+    folder: Path
+    training: PairSet
+    validation: PairSet
+
+
+def prepared_pairs(
+    source: Path | None,
+    scale: int,
+    rules: Rules,
+    *,
+    camera: Camera | None = None,
+    report: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """The pairs of a command, prepared where they are not yet; arguments as those of `pairs.prepare`.
+
+    Raises:
+        DataError: no set can be made of the source, or the prepared one has another scale.
+    """
+    with data_errors():
+        folder = pairs.prepare(
+            source, scale, rules, camera=camera, workers=None, report=report, progress=progress
+        )
+        return Prepared(folder, open_pairs(folder, "train"), open_pairs(folder, "validation"))
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """What the trainers raise of pairs becomes a `DataError`."""
+    try:
+        yield
+    except PairsError as error:
+        raise DataError(str(error)) from None
 
 
 def check(selection: Selection, progress: Progress | None = None) -> dict[str, Any]:
@@ -75,17 +94,15 @@ def check(selection: Selection, progress: Progress | None = None) -> dict[str, A
     Raises:
         DataError: the folder's layout or scale is wrong.
     """
-    try:
+    with data_errors():
         checked = check_folder(
             selection.folder,
             selection.scale,
-            synthetic=selection.synthetic,
+            selection.rules,
+            camera=selection.camera,
+            workers=selection.workers,
             progress=progress,
-            **selection.shared(),
-            **selection.of_pairs(),
         )
-    except PairsError as error:
-        raise DataError(str(error)) from None
     images: list[dict[str, Any]] = []
     agreements = [float(exclusion.value) for exclusion in checked.excluded if exclusion.rule == "ncc"]
     shifts: list[float] = []
@@ -133,11 +150,7 @@ def check(selection: Selection, progress: Progress | None = None) -> dict[str, A
 
 
 def prepare(
-    selection: Selection,
-    cache: Path | None = None,
-    *,
-    camera: dict[str, Any] | None = None,
-    progress: Progress | None = None,
+    selection: Selection, cache: Path | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Prepares a set and describes it, as a document.
 
@@ -145,42 +158,29 @@ def prepare(
         selection: what of which folder.
         cache: folder in which the set's own folder is made; None is the user's cache, where a search
             looks first.
-        camera: ranges of the synthetic camera, as `Camera` takes them; what is missing keeps its default.
         progress: called with pairs done and all.
 
     Raises:
         DataError: nothing can be prepared, or the cache is not writable.
     """
-    cache = cache or cache_folder()
-    try:
-        if selection.synthetic:
-            folder = prepare_synthetic(
-                selection.folder,
-                cache,
-                selection.scale,
-                camera=Camera(**(camera or {})),
-                progress=progress,
-                **selection.shared(),
-            )
-        else:
-            folder = prepare_folder(
-                selection.folder,
-                cache,
-                selection.scale,
-                progress=progress,
-                **selection.shared(),
-                **selection.of_pairs(),
-            )
+    with data_errors():
+        folder = prepare_folder(
+            selection.folder,
+            cache or cache_folder(),
+            selection.scale,
+            selection.rules,
+            camera=selection.camera,
+            workers=selection.workers,
+            progress=progress,
+        )
         manifest = read_manifest(folder)
-        sides = {split: open_pairs(folder, split) for split in ("train", "validation")}
-    except PairsError as error:
-        raise DataError(str(error)) from None
+        sides = {split: open_pairs(folder, split) for split in SPLITS}
     return {
         "prepared": str(folder),
         "folder": str(selection.folder),
         "scale": selection.scale,
-        "split": {split: len(pairs) for split, pairs in sides.items()},
-        "fingerprint": {split: pairs.fingerprint for split, pairs in sides.items()},
+        "split": {split: len(side) for split, side in sides.items()},
+        "fingerprint": {split: side.fingerprint for split, side in sides.items()},
         "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
         "excluded": _rows([Exclusion(**fields) for fields in manifest["excluded"]]),
         "notes": manifest["notes"],

@@ -19,9 +19,7 @@ from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
 from gpnas_trainers import build
 from gpnas_trainers.cost import parameters
-from gpnas_trainers.images import SUFFIXES, ImageError
-from gpnas_trainers.images.large_reading import reading
-from gpnas_trainers.images.large_writing import bits_of, writing
+from gpnas_trainers.images import SUFFIXES, ImageError, bits_of, for_format, format_of, reading, writing
 from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
 
@@ -118,7 +116,10 @@ def upscale_files(
                     say(f"{target}: holds {bits} bits per channel; the {image.bits} of {source} are rounded")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 size = bundle.scale * image.height, bundle.scale * image.width
-                with writing(target, *size, bits, image.profile) as write:
+                kept, lost = for_format(image.metadata, format_of(target), size)
+                if lost:
+                    say(f"{target}: {format_of(target)} holds no {', '.join(lost)}, as {source} has")
+                with writing(target, *size, bits, kept) as write:
                     for _, _, rows in upscale_rows(
                         networks,
                         [image],

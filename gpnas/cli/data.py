@@ -12,36 +12,40 @@ from rich.console import RenderableType
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import bar, say, table
 from gpnas.cli.text import advice, printable
-from gpnas.data import Selection, check, prepare
+from gpnas.data import Camera, Rules, Selection, check, data_errors, prepare
 
 MAX_LINES = 200
 """So many exclusions are printed; `--json` has them all."""
 
 
 def run(options: argparse.Namespace) -> Report:
-    selection = Selection(
-        folder=options.folder,
-        scale=options.scale,
-        synthetic=options.synthetic,
-        ncc=options.ncc,
-        max_shift=options.max_shift,
-        minimum_side=options.minimum_side,
-        downsample_lr=options.downsample_lr,
-        validation=options.validation,
-        seed=options.seed,
-        workers=options.workers,
-    )
     if options.command == "data check":
         with bar("pairs") as progress:
-            document = check(selection, progress)
+            document = check(_selection(options, {}), progress)
         return Report(document, _checked(document), 0 if document["problem"] is None else 1)
     sigmas = {"kernel_sigma": options.kernel_sigma, "noise_sigma": options.noise_sigma}
     camera = {name: tuple(value) for name, value in sigmas.items() if value is not None}
     if camera and not options.synthetic:
         say("--kernel-sigma and --noise-sigma have no effect without --synthetic")
     with bar("pairs") as progress:
-        document = prepare(selection, options.output, camera=camera, progress=progress)
+        document = prepare(_selection(options, camera), options.output, progress)
     return Report(document, _prepared(document))
+
+
+def _selection(options: argparse.Namespace, camera: Mapping[str, tuple[float, float]]) -> Selection:
+    """Raises `DataError` where an option breaks a rule."""
+    with data_errors():
+        rules = Rules(
+            minimum_side=options.minimum_side,
+            minimum_ncc=options.ncc,
+            maximum_shift=options.max_shift,
+            downsample_lr=options.downsample_lr,
+            seed=options.seed,
+            validation_fraction=0.5 if options.validation else 0.2,
+            max_validation=options.validation or 10,
+        )
+        maker = Camera(**camera) if options.synthetic else None
+        return Selection(options.folder, options.scale, rules, maker, options.workers)
 
 
 def _checked(document: Mapping[str, Any]) -> Iterator[RenderableType]:

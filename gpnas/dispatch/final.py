@@ -18,6 +18,7 @@ import numpy as np
 
 import gpnas_trainers
 from gpnas.config import read_recipe_file
+from gpnas.data import Prepared, prepared_pairs
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.search import check_patch, not_begun
@@ -34,7 +35,7 @@ from gpnas.run.cores import one_core
 from gpnas.run.provenance import machine, versions
 from gpnas.run.sharing import fingerprint_of
 from gpnas.run.storage import Folder
-from gpnas_trainers.pairs import Camera, PairsError, cache_folder, open_pairs, prepare
+from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules, cache_folder, open_pairs
 from gpnas_trainers.train import Recipe
 
 FOLDER = "final"
@@ -143,7 +144,7 @@ def plan_final(
         architectures = [(None, architecture_of(text, scale)) for text in request.architectures]
     recipe = _recipe(request, searched.get("recipe", {}))
     pairs, data = _pairs(request, scale, recipe, searched, say, preparing)
-    training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
+    training, validation = pairs.training, pairs.validation
     check_patch(training, recipe)
     if recipe.batch_size < request.devices:
         raise SpaceError(
@@ -181,7 +182,7 @@ def plan_final(
         architectures=tuple(architectures),
         scale=scale,
         recipe=recipe,
-        pairs=pairs,
+        pairs=pairs.folder,
         fingerprint=fingerprint_of(training, validation),
         validation_images=len(validation),
         storage=storage,
@@ -296,7 +297,7 @@ def _pairs(
     searched: Mapping[str, Any],
     say: Callable[[str], None],
     preparing: Callable[[int, int], None] | None,
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Prepared, dict[str, Any]]:
     """The prepared pairs, and what is recorded of where they come from."""
     known = searched.get("data", {})
     source, side = request.data, max(recipe.hr_patch, searched.get("recipe", {}).get("hr_patch", 0))
@@ -308,13 +309,9 @@ def _pairs(
                 "longer prepared; name their folder with --data"
             )
     camera = Camera(**(known.get("camera") or {})) if source is None else None
-    try:
-        pairs = prepare(
-            source, scale, camera=camera, minimum_side=side, workers=None, report=say, progress=preparing
-        )
-        fingerprint = open_pairs(pairs, "train").fingerprint
-    except PairsError as error:
-        raise DataError(str(error)) from None
+    rules = Rules(minimum_side=side, minimum_ncc=MINIMUM_NCC)
+    pairs = prepared_pairs(source, scale, rules, camera=camera, report=say, progress=preparing)
+    fingerprint = pairs.training.fingerprint
     if known and fingerprint != known["fingerprint"]:
         say("these are not the pairs of the search; the journal and the bundle say so")
     name = request.data.name if request.data else known.get("source", "photographs")

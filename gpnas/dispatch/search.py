@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpnas.config import find_space, read_space_file
+from gpnas.data import prepared_pairs
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.session import Listener, Session, standing
 from gpnas.dispatch.signals import interruptible
@@ -31,7 +32,7 @@ from gpnas.run.provenance import machine, versions
 from gpnas.run.sharing import fingerprint_of
 from gpnas.run.warm import sources_document
 from gpnas.space import SearchSpace
-from gpnas_trainers.pairs import Camera, PairsError, PairSet, open_pairs, prepare
+from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, PairSet, Rules, open_pairs
 from gpnas_trainers.train import Recipe
 
 
@@ -101,20 +102,11 @@ def plan(
         raise SpaceError(f"`trials >= 1` must hold, but got trials={trials}")
     try:
         camera = Camera(**file.camera.given())
-        pairs = prepare(
-            request.data,
-            scale,
-            camera=camera,
-            minimum_side=recipe.hr_patch,
-            workers=None,
-            report=say,
-            progress=preparing,
-        )
-        training, validation = open_pairs(pairs, "train"), open_pairs(pairs, "validation")
     except PairsError as error:
-        raise DataError(str(error)) from None
-    except ValueError as error:
         raise SpaceError(f"{path}: `camera`: {error}") from None
+    rules = Rules(minimum_side=recipe.hr_patch, minimum_ncc=MINIMUM_NCC)
+    pairs = prepared_pairs(request.data, scale, rules, camera=camera, report=say, progress=preparing)
+    training, validation = pairs.training, pairs.validation
     check_patch(training, recipe)
     strategy = request.strategy or file.search.strategy
     early = file.search.early_stopping if request.early_stopping is None else request.early_stopping
@@ -154,7 +146,7 @@ def plan(
         space=space,
         scale=scale,
         recipe=recipe,
-        pairs=pairs,
+        pairs=pairs.folder,
         fingerprint=fingerprint_of(training, validation),
         storage=storage,
         validation_images=file.search.validation_images,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gpnas.bundle import Bundle
+from gpnas.data import data_errors, prepared_pairs
 from gpnas.ensemble import Average, default_device, load_networks, weights_of
 from gpnas.errors import DataError
 from gpnas.evaluation.results import DROP_OUTLIER, Evaluation
@@ -21,7 +22,7 @@ from gpnas_trainers import infer
 from gpnas_trainers.infer import Blend, Precision, upscale
 from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.metrics import Channels, psnr, ssim
-from gpnas_trainers.pairs import Camera, PairsError, PairSet, bicubic_upscale, open_pairs, prepare
+from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairSet, Rules, bicubic_upscale
 
 LEVELS: tuple[Levels, ...] = ((), ("tiles",), ("self_ensemble",), ("tiles", "self_ensemble"))
 """Every combination of the ensemble's levels, besides the average of networks."""
@@ -44,31 +45,18 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
     """
     data: dict[str, Any] = bundle.manifest.data
     recipe: dict[str, Any] = bundle.manifest.recipe
-    settings = {name: tuple(value) for name, value in (data.get("camera") or {}).items()}
-    try:
-        camera, side = Camera(**settings), recipe.get("hr_patch", 48)
-        with suppress(PairsError):  # too few may be left when prepared as for a search
-            lines: list[str] = []
-            folder = prepare(
-                source, bundle.scale, camera=camera, minimum_side=side, workers=None, report=lines.append
-            )
-            validation = open_pairs(folder, "validation")
-            if source is None or validation.fingerprint == data.get("validation"):
-                for line in lines:
-                    say(line)
-                return [validation]
-        folder = prepare(
-            source,
-            bundle.scale,
-            camera=camera,
-            minimum_side=side,
-            minimum_ncc=0.0,
-            workers=None,
-            report=say,
-        )
-        return [open_pairs(folder, "train"), open_pairs(folder, "validation")]
-    except PairsError as error:
-        raise DataError(str(error)) from None
+    with data_errors():
+        camera, side = Camera(**(data.get("camera") or {})), recipe.get("hr_patch", 48)
+    with suppress(DataError):  # too few may be left when prepared as for a search
+        lines: list[str] = []
+        rules = Rules(minimum_side=side, minimum_ncc=MINIMUM_NCC)
+        searched = prepared_pairs(source, bundle.scale, rules, camera=camera, report=lines.append)
+        if source is None or searched.validation.fingerprint == data.get("validation"):
+            for line in lines:
+                say(line)
+            return [searched.validation]
+    every = prepared_pairs(source, bundle.scale, Rules(minimum_side=side), camera=camera, report=say)
+    return [every.training, every.validation]
 
 
 def evaluate(

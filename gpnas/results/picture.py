@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from gpnas.bundle import Member, Picture
+from gpnas.data import data_errors, prepared_pairs
 from gpnas.errors import DataError
 from gpnas_trainers import build
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
-from gpnas_trainers.pairs import Camera, PairsError, PairSet, bicubic_upscale, open_pairs, prepare
+from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairSet, Rules, bicubic_upscale
 
 SIDE = 192
 """HR pixels of a view, at most."""
@@ -46,18 +47,10 @@ def validation_pairs(header: Mapping[str, Any], source: Path | None) -> PairSet:
         DataError: the folder cannot be used, or its validation images are others.
     """
     data = header["data"]
-    settings = {name: tuple(value) for name, value in (data.get("camera") or {}).items()}
-    try:
-        folder = prepare(
-            source,
-            header["scale"],
-            camera=Camera(**settings) if source is None else None,
-            minimum_side=header["recipe"].get("hr_patch", 48),
-            workers=None,
-        )
-        pairs = open_pairs(folder, "validation")
-    except PairsError as error:
-        raise DataError(str(error)) from None
+    with data_errors():
+        camera = Camera(**(data.get("camera") or {})) if source is None else None
+    rules = Rules(minimum_side=header["recipe"].get("hr_patch", 48), minimum_ncc=MINIMUM_NCC)
+    pairs = prepared_pairs(source, header["scale"], rules, camera=camera).validation
     if pairs.fingerprint != data.get("validation"):
         raise DataError(
             f"{source or 'the photographs'}: a picture must show an image that validated the search, but "

@@ -15,7 +15,7 @@ from gpnas.ensemble import load_networks, upscale_files
 from gpnas.errors import BundleError, DataError
 from gpnas.records import Architecture
 from gpnas_trainers import build
-from gpnas_trainers.images import read_levels, read_rgb
+from gpnas_trainers.images import read_levels
 from gpnas_trainers.infer import upscale
 
 SIZES = ((8, 1), (12, 2), (8, 3))
@@ -81,9 +81,9 @@ def test_files_hold_the_average_of_all(tmp_path: Path, pairs: Path) -> None:
     made = bundle(tmp_path)
     ((_, target),) = upscale_files(made, [pairs / "LRx2" / "0.png"], tmp_path / "sr.png")
     assert target == tmp_path / "sr.png"
-    lr = read_rgb(pairs / "LRx2" / "0.png").transpose(2, 0, 1).astype(np.float32) / 255
+    lr = read_levels(pairs / "LRx2" / "0.png").transpose(2, 0, 1).astype(np.float32) / 255
     expected = by_hand(load_networks(made), [0.5, 0.3, 0.2], lr, turns=True)
-    written = read_rgb(target).transpose(2, 0, 1).astype(np.float64)
+    written = read_levels(target).transpose(2, 0, 1).astype(np.float64)
     assert np.abs(written - 255 * expected).max() <= 0.51  # rounding to 8 bits
 
 
@@ -91,12 +91,12 @@ def test_the_outlier_of_each_pixel_is_left_out(tmp_path: Path, pairs: Path) -> N
     made, weights = bundle(tmp_path), np.array([0.5, 0.3, 0.2])
     source = pairs / "LRx2" / "0.png"
     upscale_files(made, [source], tmp_path / "sr.png", self_ensemble=False, drop_outlier=True)
-    lr = read_rgb(source).transpose(2, 0, 1).astype(np.float32) / 255
+    lr = read_levels(source).transpose(2, 0, 1).astype(np.float32) / 255
     each = np.stack([by_hand([network], [1.0], lr, turns=False) for network in load_networks(made)])
     far = ((each - np.median(each, axis=0)) ** 2).sum(axis=1).argmax(axis=0)
     counted = weights[:, None, None] * (np.arange(3)[:, None, None] != far)
     expected = (each * (counted / counted.sum(axis=0))[:, None]).sum(axis=0)
-    written = read_rgb(tmp_path / "sr.png").transpose(2, 0, 1).astype(np.float64)
+    written = read_levels(tmp_path / "sr.png").transpose(2, 0, 1).astype(np.float64)
     assert np.abs(written - 255 * expected).max() <= 0.51
 
 
@@ -113,7 +113,7 @@ def test_tiles_of_several_sides_are_averaged(tmp_path: Path, pairs: Path) -> Non
             blend="constant",
             self_ensemble=False,
         )
-        sr.append(read_rgb(target).astype(np.float64))
+        sr.append(read_levels(target).astype(np.float64))
     assert (sr[0] != sr[1]).any()
     assert np.abs(sr[2] - (sr[0] + sr[1]) / 2).max() <= 1.01  # each is rounded to 8 bits
 
@@ -154,7 +154,7 @@ def test_rows_to_disk_are_the_whole_image(tmp_path: Path) -> None:
     Image.fromarray((lr >> 8).astype(np.uint8)).save(tmp_path / "lr.png")
     tifffile.imwrite(tmp_path / "lr.tif", lr, photometric="rgb")
     networks, weights = load_networks(made), [member.weight for member in made.members]
-    given = torch.from_numpy(read_rgb(tmp_path / "lr.png")).permute(2, 0, 1).float() / 255
+    given = torch.from_numpy(read_levels(tmp_path / "lr.png")).permute(2, 0, 1).float() / 255
     expected = (255 * upscale(networks, given, 2, weights=weights, **levels)).round().byte().permute(1, 2, 0)
     upscale_files(made, [tmp_path / "lr.png"], tmp_path / "sr.png", **levels)
     np.testing.assert_array_equal(read_levels(tmp_path / "sr.png"), expected.numpy())
@@ -168,7 +168,7 @@ def test_rows_to_disk_are_the_whole_image(tmp_path: Path) -> None:
         assert np.abs(found - 65535 * sr.permute(1, 2, 0).numpy()).max() <= 0.6
     said: list[str] = []
     upscale_files(made, [tmp_path / "lr.tif"], tmp_path / "sr.webp", say=said.append, **levels)
-    assert np.abs(read_rgb(tmp_path / "sr.webp") - 255 * sr.permute(1, 2, 0).numpy()).max() <= 0.51
+    assert np.abs(read_levels(tmp_path / "sr.webp") - 255 * sr.permute(1, 2, 0).numpy()).max() <= 0.51
     (line,) = said
     assert line.endswith(f"sr.webp: holds 8 bits per channel; the 16 of {tmp_path / 'lr.tif'} are rounded")
 

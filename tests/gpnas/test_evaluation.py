@@ -397,7 +397,7 @@ def test_progress_rises_to_the_end(tmp_path: Path, pairs: Path) -> None:
 
 
 def test_nothing_it_was_trained_on_judges_a_bundle(tmp_path: Path, pairs: Path) -> None:
-    prepared = prepare(pairs, 2, minimum_side=48)
+    prepared = prepare(pairs, 2)
     validation = open_pairs(prepared, "validation")
     own = evaluation_pairs(bundle(tmp_path, data=validation.fingerprint), pairs, print)
     assert [each.fingerprint for each in own] == [validation.fingerprint]

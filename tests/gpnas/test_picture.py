@@ -15,7 +15,7 @@ from gpnas.errors import DataError
 from gpnas.records import Architecture
 from gpnas.results.picture import GAP, is_shipped, make_picture, validation_pairs
 from gpnas_trainers import build
-from gpnas_trainers.pairs import PairSet, open_pairs, prepare
+from gpnas_trainers.pairs import PairSet, Rules, open_pairs, prepare
 
 SCALE, SHAPE = 2, (120, 152)
 """Larger than a view of 96 LR pixels."""
@@ -36,7 +36,7 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, PairSe
         hr[y : y + 192, x : x + 192][: SCALE * SHAPE[0] - y] = blocks.repeat(2, 0).repeat(2, 1)[: 240 - y]
         Image.fromarray(hr).save(tmp_path / "pairs" / "HR" / f"{number}.png")
         Image.fromarray(hr[::2, ::2]).save(tmp_path / "pairs" / "LRx2" / f"{number}.png")
-    folder = prepare(tmp_path / "pairs", SCALE, minimum_side=48, minimum_ncc=0.0)
+    folder = prepare(tmp_path / "pairs", SCALE, Rules())
     return tmp_path / "pairs", open_pairs(folder, "validation")
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from gpnas.bundle import read_bundle
 from gpnas.dispatch.trial import CHECKPOINT_SECONDS, REPORT_SECONDS
 from gpnas.journal import Journal, status
-from gpnas_trainers.pairs import MINIMUM_NCC, open_pairs, prepare_folder
+from gpnas_trainers.pairs import MINIMUM_NCC, Rules, open_pairs, prepare_folder
 
 SPACE = """\
 scale: 2
@@ -222,7 +222,7 @@ def photographs(home: Path) -> tuple[Path, str]:
         for part, image in (("HR", hr), ("LR", lr)):
             picture = Image.fromarray(np.rint(image).astype(np.uint8))
             picture.save(folder / part / f"{number:02d}.png", compress_level=1)
-    undisturbed = prepare_folder(folder, home / "undisturbed", 2, minimum_ncc=MINIMUM_NCC)
+    undisturbed = prepare_folder(folder, home / "undisturbed", 2, Rules(minimum_ncc=MINIMUM_NCC))
     return folder, open_pairs(undisturbed, "train").fingerprint
 
 
@@ -257,7 +257,7 @@ def test_sigterm_while_pairs_are_prepared(
     assert {path.name for path in work.glob("*.bin")} == kept
     assert {path.suffix for path in work.iterdir()} == {".bin", ".json"}
     written = {name: (work / name).stat().st_mtime_ns for name in kept}
-    prepared = prepare_folder(folder, tmp_path, 2, minimum_ncc=MINIMUM_NCC)
+    prepared = prepare_folder(folder, tmp_path, 2, Rules(minimum_ncc=MINIMUM_NCC))
     assert not work.exists()
     assert {name: (prepared / name).stat().st_mtime_ns for name in kept} == written
     assert open_pairs(prepared, "train").fingerprint == undisturbed

@@ -13,7 +13,7 @@ from gpnas.records import Architecture, Candidate, Fidelity
 from gpnas.run.copying import JournalCopy, fetch_journal
 from gpnas.run.sharing import fingerprint_of, opened, share
 from gpnas.run.storage import Folder, Objects, Storage, open_storage
-from gpnas_trainers.pairs import PairsError, open_pairs, prepare_synthetic
+from gpnas_trainers.pairs import Camera, PairsError, open_pairs, prepare_folder
 
 
 @pytest.fixture(params=["folder", "pyarrow"])
@@ -113,7 +113,7 @@ def test_a_node_that_lacks_the_pairs_fetches_them_once(
     for number in range(4):
         image = Image.effect_noise((64, 64), 20 + 10 * number).convert("RGB")
         image.save(tmp_path / f"photographs/{number}.png")
-    folder = prepare_synthetic(tmp_path / "photographs", tmp_path / "driver", 2)
+    folder = prepare_folder(tmp_path / "photographs", tmp_path / "driver", 2, camera=Camera())
     train, validation = open_pairs(folder, "train"), open_pairs(folder, "validation")
     fingerprint = fingerprint_of(train, validation)
     storage = open_storage(str(tmp_path / "storage"))

@@ -35,7 +35,7 @@ CANDIDATE = Candidate("c0000", Architecture("drn", {"features": 4, "blocks": 1, 
 def pairs(home: Path) -> Iterator[Path]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as trials have it
-    yield prepare(None, 2, minimum_side=48)
+    yield prepare(None, 2)
     torch.set_num_threads(threads)
 
 

@@ -17,12 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gpnas_trainers.images import read_rgb, write_rgb
+from gpnas_trainers.images import read_levels
 from gpnas_trainers.pairs import (
     PHOTOGRAPHS,
     Camera,
     PairsError,
     PairSet,
+    Rules,
     bicubic_upscale,
     cache_folder,
     check_folder,
@@ -51,8 +52,8 @@ def make_folder(root: Path, count: int = 6, scale: int = 2, height: int = 64, wi
         (root / name).mkdir(parents=True)
     for index in range(count):
         hr = picture(height, width + 2 * scale * index, index)
-        write_rgb(root / "HR" / f"{index:03}.png", hr)
-        write_rgb(root / f"LRx{scale}" / f"{index:03}.png", cells(hr, scale))
+        Image.fromarray(hr).save(root / "HR" / f"{index:03}.png")
+        Image.fromarray(cells(hr, scale)).save(root / f"LRx{scale}" / f"{index:03}.png")
     return root
 
 
@@ -103,14 +104,14 @@ def test_photographs_are_prepared_once(photographs: Path) -> None:
 
 def test_folder_is_read_as_it_is(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "pairs")
-    train, validation = both(prepare_folder(source, tmp_path / "cache", 2, validation_fraction=0.34))
+    train, validation = both(prepare_folder(source, tmp_path / "cache", 2, Rules(validation_fraction=0.34)))
     assert sorted(train.names + validation.names) == [f"{index:03}" for index in range(6)]
     assert len(validation) == 2
     for pairs in (train, validation):
         for index, name in enumerate(pairs.names):
             lr, hr = pairs.image(index)
-            np.testing.assert_array_equal(hr.transpose(1, 2, 0), read_rgb(source / "HR" / f"{name}.png"))
-            np.testing.assert_array_equal(lr.transpose(1, 2, 0), read_rgb(source / "LRx2" / f"{name}.png"))
+            np.testing.assert_array_equal(hr.transpose(1, 2, 0), read_levels(source / "HR" / f"{name}.png"))
+            np.testing.assert_array_equal(lr.transpose(1, 2, 0), read_levels(source / "LRx2" / f"{name}.png"))
             assert pairs.hr_sha256[index] == hashlib.sha256(hr.tobytes()).hexdigest()
     assert train.smallest_side == 64
 
@@ -126,7 +127,9 @@ def test_names_with_endings_are_matched(tmp_path: Path) -> None:
     ):
         (tmp_path / "pairs" / folder).mkdir(parents=True, exist_ok=True)
         hr = picture(48, 48, ord(name[0]))
-        write_rgb(tmp_path / "pairs" / folder / f"{name}.png", hr if folder == "hr" else cells(hr, 2))
+        Image.fromarray(hr if folder == "hr" else cells(hr, 2)).save(
+            tmp_path / "pairs" / folder / f"{name}.png"
+        )
     lines: list[str] = []
     train, validation = both(prepare_folder(tmp_path / "pairs", tmp_path / "cache", 2, report=lines.append))
     assert sorted(train.names + validation.names) == ["a", "b", "c"]
@@ -139,11 +142,11 @@ def test_each_exclusion_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None
     (hr / "000.png").write_bytes((hr / "000.png").read_bytes()[:3000])
     Image.fromarray(picture(64, 84, 1)).convert("L").save(hr / "001.png")
     Image.fromarray(picture(32, 44, 2)).convert("RGBA").save(lr / "002.png")
-    write_rgb(lr / "003.png", picture(32, 40, 3))  # HR is wider
+    Image.fromarray(picture(32, 40, 3)).save(lr / "003.png")  # HR is wider
     (lr / "004.png").unlink()
     (hr / "005.png").unlink()
-    write_rgb(hr / "006.png", picture(40, 80, 6))
-    write_rgb(lr / "006.png", picture(20, 40, 6))
+    Image.fromarray(picture(40, 80, 6)).save(hr / "006.png")
+    Image.fromarray(picture(20, 40, 6)).save(lr / "006.png")
     (hr / "008.png").write_bytes((hr / "007.png").read_bytes())
     (lr / "008.png").write_bytes((lr / "007.png").read_bytes())
     (hr / "notes.txt").write_text("not an image, not mentioned")
@@ -158,7 +161,7 @@ def test_each_exclusion_is_one_line_and_the_rest_goes_on(tmp_path: Path) -> None
         "LRx2/003.png": "HR must be 2 times as large as LR, but got LR 40×32 and HR 92×64",
         "HR/004.png": "LR has no 004",
         "LRx2/005.png": "HR has no 005",
-        "HR/006.png": "HR sides must have at least 48 pixels, but got 80×40",
+        "HR/006.png": "at least 48 pixels (a recipe's hr_patch, or --minimum-side), but got 80×40",
         "HR/008.png": "equal those of 007",
     }
     assert len(lines) == len(rules)
@@ -175,10 +178,12 @@ def test_equal_hr_is_never_on_both_sides(tmp_path: Path) -> None:
     """Whatever the seed: every second image is a copy under another name and in another format."""
     source = make_folder(tmp_path / "pairs", 4)
     for index in range(4):
-        write_rgb(source / "HR" / f"copy{index}.bmp", read_rgb(source / "HR" / f"{index:03}.png"))
-        write_rgb(source / "LRx2" / f"copy{index}.png", picture(32, 40 + 2 * index, 50 + index))
+        Image.fromarray(read_levels(source / "HR" / f"{index:03}.png")).save(
+            source / "HR" / f"copy{index}.bmp"
+        )
+        Image.fromarray(picture(32, 40 + 2 * index, 50 + index)).save(source / "LRx2" / f"copy{index}.png")
     for seed in range(5):
-        train, validation = both(prepare_folder(source, tmp_path / "cache", 2, seed=seed))
+        train, validation = both(prepare_folder(source, tmp_path / "cache", 2, Rules(seed=seed)))
         assert not set(train.hr_sha256) & set(validation.hr_sha256)
         assert len(train) + len(validation) == 4
 
@@ -186,7 +191,7 @@ def test_equal_hr_is_never_on_both_sides(tmp_path: Path) -> None:
 def test_split_depends_on_seed_and_pixels_alone(tmp_path: Path) -> None:
     one = make_folder(tmp_path / "one", 10)
     two = tmp_path / "two"
-    one_folders = [prepare_folder(one, tmp_path / "cache", 2, seed=seed) for seed in range(4)]
+    one_folders = [prepare_folder(one, tmp_path / "cache", 2, Rules(seed=seed)) for seed in range(4)]
     os.rename(one, two)
     for index in range(10):  # other names, the reverse order
         for name in ("HR", "LRx2"):
@@ -195,7 +200,7 @@ def test_split_depends_on_seed_and_pixels_alone(tmp_path: Path) -> None:
     for seed, folder in enumerate(one_folders):
         first = set(open_pairs(folder, "validation").hr_sha256)
         second = set(
-            open_pairs(prepare_folder(two, tmp_path / "cache", 2, seed=seed), "validation").hr_sha256
+            open_pairs(prepare_folder(two, tmp_path / "cache", 2, Rules(seed=seed)), "validation").hr_sha256
         )
         assert first == second
         held.append(frozenset(first))
@@ -207,7 +212,7 @@ def test_size_of_the_validation(tmp_path: Path) -> None:
     sizes = []
     for fraction, limit in ((0.2, 10), (0.5, 10), (0.5, 3), (0.01, 10), (1.0, None)):
         folder = prepare_folder(
-            source, tmp_path / "cache", 2, validation_fraction=fraction, max_validation=limit
+            source, tmp_path / "cache", 2, Rules(validation_fraction=fraction, max_validation=limit)
         )
         sizes.append(tuple(len(pairs) for pairs in both(folder)))
     assert sizes == [(8, 2), (5, 5), (7, 3), (9, 1), (0, 10)]
@@ -241,7 +246,7 @@ def test_layouts_and_arguments_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(PairsError, match="integer of at least 2, but got 1"):
         prepare_folder(source, cache, 1)
     with pytest.raises(PairsError, match="`0 < validation_fraction <= 1` must hold, but got 0"):
-        prepare_folder(source, cache, 2, validation_fraction=0)
+        prepare_folder(source, cache, 2, Rules(validation_fraction=0))
     for index in (1, 2):
         (source / "HR" / f"{index:03}.png").unlink()
     with pytest.raises(PairsError, match="need at least one pair each, but got 1 usable"):
@@ -258,8 +263,8 @@ def test_layouts_and_arguments_that_cannot_be(tmp_path: Path) -> None:
 def test_hr_is_cropped_where_it_is_not_a_multiple(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "pairs", 2)
     hr = picture(65, 81, 9)
-    write_rgb(source / "HR" / "odd.png", hr)
-    write_rgb(source / "LRx2" / "odd.png", cells(hr[:64, :80], 2))
+    Image.fromarray(hr).save(source / "HR" / "odd.png")
+    Image.fromarray(cells(hr[:64, :80], 2)).save(source / "LRx2" / "odd.png")
     train, validation = both(prepare_folder(source, tmp_path / "cache", 2))
     pairs = train if "odd" in train.names else validation
     np.testing.assert_array_equal(pairs.image(pairs.names.index("odd"))[1].transpose(1, 2, 0), hr[:64, :80])
@@ -272,11 +277,11 @@ def test_misaligned_pairs_are_excluded_on_demand(tmp_path: Path) -> None:
     for index in range(4):
         wave = (128 + 100 * np.sin(x / 5 + index) * np.cos(y / 4)).astype(np.uint8)
         hr = np.stack([wave] * 3, axis=2)
-        write_rgb(source / "HR" / f"{index}.png", hr)
+        Image.fromarray(hr).save(source / "HR" / f"{index}.png")
         lr = hr.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
-        write_rgb(source / "LRx2" / f"{index}.png", np.roll(lr, 3, axis=1) if index == 2 else lr)
+        Image.fromarray(np.roll(lr, 3, axis=1) if index == 2 else lr).save(source / "LRx2" / f"{index}.png")
     lines: list[str] = []
-    prepare_folder(source, tmp_path / "cache", 2, minimum_ncc=0.99, report=lines.append)
+    prepare_folder(source, tmp_path / "cache", 2, Rules(minimum_ncc=0.99), report=lines.append)
     assert len(lines) == 1
     assert lines[0].startswith("LRx2/2.png: excluded, LR and HR must agree to an NCC of 0.99, but got ")
 
@@ -448,7 +453,7 @@ def test_patches_are_aligned_crops_of_the_pairs(tmp_path: Path, scale: int) -> N
 
 def test_patches_are_uniform_and_a_function_of_the_generator(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "pairs", 3, height=48, width=48)
-    train, _ = both(prepare_folder(source, tmp_path / "cache", 2, minimum_side=48))
+    train, _ = both(prepare_folder(source, tmp_path / "cache", 2, Rules(minimum_side=48)))
     first, again = (train.patches(16, 16, np.random.default_rng(5)) for _ in range(2))
     torch.testing.assert_close(first, again, atol=0, rtol=0)
     # One pixel patches: which of a picture's LR pixels they hold is uniform, corners included.
@@ -470,9 +475,9 @@ def test_dihedral_is_the_group_of_the_square() -> None:
 
 def test_patches_that_cannot_be(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "pairs", 4)
-    write_rgb(source / "HR" / "small.png", picture(48, 48, 77))
-    write_rgb(source / "LRx2" / "small.png", picture(24, 24, 78))
-    train, _ = both(prepare_folder(source, tmp_path / "cache", 2, validation_fraction=0.2))
+    Image.fromarray(picture(48, 48, 77)).save(source / "HR" / "small.png")
+    Image.fromarray(picture(24, 24, 78)).save(source / "LRx2" / "small.png")
+    train, _ = both(prepare_folder(source, tmp_path / "cache", 2, Rules(validation_fraction=0.2)))
     with pytest.raises(ValueError, match="positive multiple of the scale 2, but got 33"):
         train.patches(1, 33, np.random.default_rng(0))
     with pytest.raises(PairsError, match="a patch of 66 HR pixels must fit into some pair"):
@@ -486,7 +491,7 @@ def test_cache_folder_and_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert cache_folder() == tmp_path / "xdg" / "gpnas"
     monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "mine"))
     source = make_folder(tmp_path / "pairs")
-    assert prepare(source, 2, minimum_ncc=0) == prepare_folder(source, tmp_path / "mine", 2)
+    assert prepare(source, 2, Rules(minimum_ncc=0)) == prepare_folder(source, tmp_path / "mine", 2)
     with pytest.raises(PairsError, match=r"NCC of 0\.99, but of 6 pairs none does"):
         prepare(source, 2)  # the paper's limit, and LR here is the corner of each cell
 
@@ -499,12 +504,14 @@ def test_a_prepared_set_is_its_own_source(tmp_path: Path, monkeypatch: pytest.Mo
     assert prepare(two, 2) == prepare(tmp_path / "sets", 2) == two
     with pytest.raises(PairsError, match=r"must be one set of scale 3, but got pairs-x2-\w+ of scale 2"):
         prepare(two, 3)
-    again = prepare_folder(source, tmp_path / "sets", 2, seed=1)
+    again = prepare_folder(source, tmp_path / "sets", 2, Rules(seed=1))
     with pytest.raises(PairsError, match=f"but got .*{again.name} of scale 2"):
         prepare(tmp_path / "sets", 2)
-    assert prepare_folder(source, tmp_path / "sets", 2, minimum_side=96) == two
-    with pytest.raises(PairsError, match="at least one usable pair must be there"):
-        prepare_folder(source, tmp_path / "sets", 2, minimum_side=98)
+    assert prepare_folder(source, tmp_path / "sets", 2, Rules(minimum_side=96)) == two
+    with pytest.raises(
+        PairsError, match=r"at least 98 pixels \(a recipe's hr_patch, .* the largest 96×96; take smaller"
+    ):
+        prepare_folder(source, tmp_path / "sets", 2, Rules(minimum_side=98))
 
 
 @pytest.mark.skipif(not CITY100.is_dir(), reason="City100 is not beside the checkout")
@@ -525,7 +532,7 @@ def test_city100(tmp_path: Path) -> None:
 @pytest.mark.skipif(not CITY100.is_dir(), reason="City100 is not beside the checkout")
 def test_city100_keeps_the_share_that_was_measured_at_lr_size() -> None:
     """About 85 % of the pairs at ×3, as others measured; and its authors' registration is sub-pixel."""
-    checked = check_folder(CITY100, 3, minimum_ncc=0.99)
+    checked = check_folder(CITY100, 3, Rules(minimum_ncc=0.99))
     assert 80 <= len(checked.usable) <= 90
     assert {exclusion.rule for exclusion in checked.excluded} == {"ncc"}
     shifts = [each.measured.shift for each in checked.usable if each.measured is not None]

@@ -13,8 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from skimage import data
 
-from gpnas_trainers.images import write_rgb
-from gpnas_trainers.pairs import check_folder, ncc, open_pairs, prepare_folder, shift
+from gpnas_trainers.pairs import Rules, check_folder, ncc, open_pairs, prepare_folder, shift
 from gpnas_trainers.pairs.checks import SAME_PHOTOGRAPH, same_photographs, thumbnail
 from gpnas_trainers.pairs.splitting import split_pairs
 
@@ -147,8 +146,8 @@ def test_copies_and_crops_are_on_one_side(tmp_path: Path) -> None:
     def add(name: str, image: np.ndarray) -> None:
         hr = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
         lr = hr.reshape(hr.shape[0] // 2, 2, hr.shape[1] // 2, 2, 3).mean(axis=(1, 3))
-        write_rgb(tmp_path / "pairs" / "HR" / f"{name}.png", hr)
-        write_rgb(tmp_path / "pairs" / "LRx2" / f"{name}.png", np.rint(lr).astype(np.uint8))
+        Image.fromarray(hr).save(tmp_path / "pairs" / "HR" / f"{name}.png")
+        Image.fromarray(np.rint(lr).astype(np.uint8)).save(tmp_path / "pairs" / "LRx2" / f"{name}.png")
 
     for number, photograph in enumerate(photographs()):
         small = photograph[:240, :240]
@@ -159,12 +158,12 @@ def test_copies_and_crops_are_on_one_side(tmp_path: Path) -> None:
         add(f"gravel_s00{piece}", np.stack([np.roll(data.gravel(), 99 * piece)[:100, :100]] * 3, axis=2))
     whole = {frozenset((f"{n}", f"again{n}", f"half{n}")) for n in range(4)}
     whole.add(frozenset(f"gravel_s00{piece}" for piece in range(3)))
-    checked = check_folder(tmp_path / "pairs", 2, minimum_ncc=0.9)
+    checked = check_folder(tmp_path / "pairs", 2, Rules(minimum_ncc=0.9))
     assert checked.split is not None
     assert set(map(frozenset, checked.split.groups)) == whole
     sizes = set()
     for seed in range(6):
-        folder = prepare_folder(tmp_path / "pairs", tmp_path / "cache", 2, seed=seed)
+        folder = prepare_folder(tmp_path / "pairs", tmp_path / "cache", 2, Rules(seed=seed))
         train, validation = (set(open_pairs(folder, side).names) for side in ("train", "validation"))
         assert train
         assert validation

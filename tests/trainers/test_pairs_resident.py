@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from gpnas_trainers.images import write_rgb
-from gpnas_trainers.pairs import PairSet, open_pairs, prepare_folder
+from gpnas_trainers.pairs import PairSet, Rules, open_pairs, prepare_folder
 from gpnas_trainers.pairs.prepared import dihedral
 from gpnas_trainers.pairs.resident import ResidentPairs, resident, strided
 from tests.trainers.test_pairs_depth import write_png16
@@ -38,8 +38,8 @@ def folder_of(tmp_path: Path, deep: bool) -> PairSet:
             if deep and number != 1:  # one image of 8 bits among those of 16
                 write_png16(path, generator.integers(0, 65536, shape, dtype=np.uint16))
             else:
-                write_rgb(path, generator.integers(0, 256, shape, dtype=np.uint8))
-    folder = prepare_folder(tmp_path / "pairs", tmp_path / "cache", 3, validation_fraction=0.34)
+                Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)).save(path)
+    folder = prepare_folder(tmp_path / "pairs", tmp_path / "cache", 3, Rules(validation_fraction=0.34))
     return open_pairs(folder, "train")
 
 

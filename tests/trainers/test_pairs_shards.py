@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from gpnas_trainers.images import write_rgb
-from gpnas_trainers.pairs import PairsError, check_folder, open_pairs, prepare_folder
+from gpnas_trainers.pairs import PairsError, Rules, check_folder, open_pairs, prepare_folder
 from gpnas_trainers.pairs.names import PairFiles
 from gpnas_trainers.pairs.shards import SHARD_BYTES, SHARDS, deal
 
@@ -26,8 +26,8 @@ def make_folder(root: Path, count: int, height: int = 64, width: int = 64) -> Pa
         (root / name).mkdir(parents=True)
     for index in range(count):
         lr = np.random.default_rng(index).integers(0, 256, (height // 2, width // 2, 3), dtype=np.uint8)
-        write_rgb(root / "LRx2" / f"{index:04}.png", lr)
-        write_rgb(root / "HR" / f"{index:04}.png", lr.repeat(2, axis=0).repeat(2, axis=1))
+        Image.fromarray(lr).save(root / "LRx2" / f"{index:04}.png")
+        Image.fromarray(lr.repeat(2, axis=0).repeat(2, axis=1)).save(root / "HR" / f"{index:04}.png")
     return root
 
 
@@ -55,7 +55,7 @@ def test_one_truncated_file_among_many_is_one_line(tmp_path: Path) -> None:
     victim = source / "HR" / "0017.png"
     victim.write_bytes(victim.read_bytes()[:2000])
     lines: list[str] = []
-    folder = prepare_folder(source, tmp_path / "cache", 2, minimum_ncc=0.99, report=lines.append)
+    folder = prepare_folder(source, tmp_path / "cache", 2, Rules(minimum_ncc=0.99), report=lines.append)
     assert len(lines) == 1
     assert lines[0].startswith(
         "HR/0017.png: excluded, an image must decode in full, but it is damaged or tru"
@@ -217,13 +217,13 @@ def test_arguments_that_cannot_be(tmp_path: Path) -> None:
         ("`max_validation >= 1` must hold, but got 0", {"max_validation": 0}),
         ("`workers >= 1` must hold, but got 0", {"workers": 0}),
     ):
+        workers = int(options.pop("workers", 1))
         with pytest.raises(PairsError, match=words):
-            prepare_folder(source, tmp_path / "cache", 2, **options)
+            prepare_folder(source, tmp_path / "cache", 2, Rules(**options), workers=workers)
 
 
 def test_registered_captures_are_downsampled_on_demand(tmp_path: Path) -> None:
     """LR of HR's size: with Pillow's own bicubic reduction, to the rounding; else a rule is broken."""
-    from PIL import Image
     from skimage.data import astronaut
 
     names = ["001", "002", "003"]
@@ -232,13 +232,15 @@ def test_registered_captures_are_downsampled_on_demand(tmp_path: Path) -> None:
     for place, name in enumerate(names):
         hr = astronaut()[100 * place : 100 * place + 99, 100:231]
         captures[name] = np.asarray(Image.fromarray(hr).resize((44, 33)).resize((131, 99)))
-        write_rgb(tmp_path / "City100" / f"{name}H.PNG", np.ascontiguousarray(hr))
-        write_rgb(tmp_path / "City100" / f"{name}L.PNG", captures[name])
+        Image.fromarray(np.ascontiguousarray(hr)).save(tmp_path / "City100" / f"{name}H.PNG")
+        Image.fromarray(captures[name]).save(tmp_path / "City100" / f"{name}L.PNG")
     with pytest.raises(
-        PairsError, match="LR is as large as HR, as registered captures are; use downsample_lr"
+        PairsError, match=r"LR is as large as HR, as registered captures are: prepare .* --downsample-lr"
     ):
         prepare_folder(tmp_path / "City100", tmp_path / "cache", 3)
-    folder = prepare_folder(tmp_path / "City100", tmp_path / "cache", 3, downsample_lr=True, minimum_ncc=0.9)
+    folder = prepare_folder(
+        tmp_path / "City100", tmp_path / "cache", 3, Rules(downsample_lr=True, minimum_ncc=0.9)
+    )
     found = 0
     for side in ("train", "validation"):
         pairs = open_pairs(folder, side)
@@ -262,9 +264,11 @@ def test_a_limit_on_the_shift(tmp_path: Path) -> None:
             name
         ]
         lr = hr.reshape(100, 2, 100, 2, 3).mean(axis=(1, 3))
-        write_rgb(tmp_path / "pairs" / "HR" / f"{name}.png", np.ascontiguousarray(hr))
-        write_rgb(tmp_path / "pairs" / "LRx2" / f"{name}.png", np.roll(lr, moved, axis=1).astype(np.uint8))
-    (exclusion,) = check_folder(tmp_path / "pairs", 2, maximum_shift=0.5).excluded
+        Image.fromarray(np.ascontiguousarray(hr)).save(tmp_path / "pairs" / "HR" / f"{name}.png")
+        Image.fromarray(np.roll(lr, moved, axis=1).astype(np.uint8)).save(
+            tmp_path / "pairs" / "LRx2" / f"{name}.png"
+        )
+    (exclusion,) = check_folder(tmp_path / "pairs", 2, Rules(maximum_shift=0.5)).excluded
     assert (exclusion.file, exclusion.rule) == ("LRx2/far.png", "shift")
     down, right = (float(word) for word in exclusion.value.replace("and ", "").split() if word[0] in "+-")
     assert abs(down) < 0.1

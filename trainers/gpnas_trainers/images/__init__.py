@@ -1,35 +1,26 @@
-"""Image files and their pixels: strictly RGB in, whole or by rows; atomically out.
-
-`reading` and `writing`, for images that need not fit the memory, stand in `images.large_reading` and
-`images.large_writing`: they load libvips and PyTorch, which what prepares pairs does not need.
-"""
+"""Image files and their pixels: strictly RGB in, whole or by rows; atomically out."""
 
 from __future__ import annotations
 
-from gpnas_trainers.images.reading import (
-    SUFFIXES,
-    Header,
-    ImageError,
-    NotRgb,
-    read_header,
-    read_levels,
-    read_rgb,
-    read_size,
-    to_pixels,
-    to_tensor,
-    write_rgb,
-)
+from gpnas_trainers.images.decoding import LargeImage, read_levels, reading
+from gpnas_trainers.images.encoding import SUFFIXES, bits_of, check_target, format_of, writing
+from gpnas_trainers.images.errors import ImageError, NotRgb
+from gpnas_trainers.images.header import Header, read_header
+from gpnas_trainers.images.metadata import Metadata, for_format
 
 __all__ = [
     "SUFFIXES",
     "Header",
     "ImageError",
+    "LargeImage",
+    "Metadata",
     "NotRgb",
+    "bits_of",
+    "check_target",
+    "for_format",
+    "format_of",
     "read_header",
     "read_levels",
-    "read_rgb",
-    "read_size",
-    "to_pixels",
-    "to_tensor",
-    "write_rgb",
+    "reading",
+    "writing",
 ]

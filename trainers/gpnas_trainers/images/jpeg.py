@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_STRIP = 1 << 18
-"""Bytes of pixels that are encoded at once, if eight rows have not more."""
+from gpnas_trainers.images.metadata import Metadata
+from gpnas_trainers.images.strips import STRIP_BYTES, Strips
+
 _BLOCK = 8
 """Pixels of a block's side: without subsampling, of an encoder's smallest unit."""
 _FRAME, _SCAN = 0xC0, 0xDA
@@ -27,54 +28,55 @@ _RESTART, _END = 0xD0, b"\xff\xd9"
 class JpegWriter:
     """An RGB image of 8 bits per channel in the making, of quality 95 without chroma subsampling."""
 
-    def __init__(self, stream: BinaryIO, height: int, width: int, *, profile: bytes | None = None) -> None:
+    def __init__(self, stream: BinaryIO, height: int, width: int, metadata: Metadata) -> None:
         """Args:
         stream: is written from here to the image's end.
         height, width: in pixels, 65,500 at most.
-        profile: of the colours (ICC).
+        metadata: of the image.
         """
-        self._stream, self._height, self._profile = stream, height, profile
+        self._stream, self._height, self._metadata = stream, height, metadata
         self._across = -(-width // _BLOCK)
         # an interval has at most 65,535 blocks
-        self._step = _BLOCK * max(1, min(65_535 // self._across, _STRIP // (3 * width * _BLOCK)))
-        self._strip = np.empty((self._step, width, 3), np.uint8)
-        self._filled = self._strips = self._done = 0
-
-    def write(self, levels: NDArray[Any]) -> None:
-        """The next rows, (n, width, 3) of uint8."""
-        while len(levels):
-            taken = min(len(levels), self._step - self._filled)
-            self._strip[self._filled : self._filled + taken] = levels[:taken]
-            self._filled, levels = self._filled + taken, levels[taken:]
-            if self._filled == self._step:
-                self._encode()
+        self._step = _BLOCK * max(1, min(65_535 // self._across, STRIP_BYTES // (3 * width * _BLOCK)))
+        self._count = self._done = 0
+        self._strips = Strips(self._step, width, np.uint8, self._encode)
+        self.write = self._strips.write
 
     def close(self) -> None:
         """Ends the image, of which all rows must be there."""
-        if self._filled:
-            self._encode()
+        self._strips.flush()
         assert self._done == self._height, self._done
         self._stream.write(_END)
 
-    def _encode(self) -> None:
-        """Ends a strip."""
+    def _encode(self, strip: NDArray[Any]) -> None:
         content = io.BytesIO()
-        Image.fromarray(self._strip[: self._filled]).save(
+        Image.fromarray(strip).save(
             content,
             "JPEG",
             quality=95,
             subsampling=0,
             restart_marker_blocks=self._step // _BLOCK * self._across,
-            icc_profile=self._profile if not self._strips else None,
+            **({} if self._count else said(self._metadata)),
         )
         head, scan = _parts(content.getbuffer(), self._height)
-        if self._strips:
-            self._stream.write(bytes((0xFF, _RESTART + (self._strips - 1) % 8)))
+        if self._count:
+            self._stream.write(bytes((0xFF, _RESTART + (self._count - 1) % 8)))
         else:
             self._stream.write(head)
         self._stream.write(scan)
-        self._strips += 1
-        self._done, self._filled = self._done + self._filled, 0
+        self._count += 1
+        self._done += len(strip)
+
+
+def said(metadata: Metadata) -> dict[str, Any]:
+    """Metadata as arguments of Pillow's `save`."""
+    options = {
+        "icc_profile": metadata.profile,
+        "exif": metadata.exif,
+        "xmp": metadata.xmp,
+        "dpi": metadata.density,
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _parts(content: memoryview, height: int) -> tuple[bytes, memoryview]:

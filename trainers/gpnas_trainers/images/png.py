@@ -5,15 +5,23 @@ Portable Network Graphics (PNG) Specification, third edition, W3C 2025.
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpnas_trainers.images.metadata import XMP_KEYWORD, Metadata
+
 _SLAB = 1 << 16
 """Bytes that are filtered at once."""
+_MOST = 1 << 26
+"""Bytes of a chunk that is read; larger ones are passed over."""
+_METRE = 0.0254
+"""Metres of an inch."""
 
 
 class PngWriter:
@@ -25,14 +33,13 @@ class PngWriter:
         height: int,
         width: int,
         bits: int,
-        *,
-        profile: bytes | None = None,
+        metadata: Metadata,
     ) -> None:
         """Args:
         stream: is written from here to the image's end.
         height, width: in pixels.
         bits: per channel, 8 or 16.
-        profile: of the colours (ICC).
+        metadata: of the image.
         """
         self._stream, self._missing = stream, height
         self._step = 3 * bits // 8  # bytes of a pixel
@@ -40,8 +47,8 @@ class PngWriter:
         self._pack = zlib.compressobj()
         stream.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0))
-        if profile is not None:
-            self._chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile))
+        for kind, content in _chunks_of(metadata):
+            self._chunk(kind, content)
 
     def write(self, levels: NDArray[Any]) -> None:
         """The next rows, (n, width, 3) of uint8 or uint16."""
@@ -80,6 +87,35 @@ class PngWriter:
         self._stream.write(struct.pack(">I", len(content)) + kind)
         self._stream.write(content)
         self._stream.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+
+
+def read_chunks(file: BinaryIO, kinds: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The sound chunks of these kinds, wherever they stand: kind and content.
+
+    libvips passes over what PNG alone says of colours, over EXIF behind the pixels and over animation.
+    """
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        size, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind not in kinds or size > _MOST:
+            file.seek(size + 4, os.SEEK_CUR)
+            continue
+        content, check = file.read(size), file.read(4)
+        if int.from_bytes(check, "big") == zlib.crc32(content, zlib.crc32(kind)):
+            yield kind, content
+
+
+def _chunks_of(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
+    """What stands before the pixels."""
+    yield from metadata.chunks
+    if metadata.profile is not None:
+        yield b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.profile)
+    if metadata.density is not None:
+        yield b"pHYs", struct.pack(">IIB", *(round(inch / _METRE) for inch in metadata.density), 1)
+    if metadata.exif is not None:
+        yield b"eXIf", metadata.exif.removeprefix(b"Exif\0\0")
+    if metadata.xmp is not None and not any(c.startswith(XMP_KEYWORD) for _, c in metadata.chunks):
+        yield b"iTXt", XMP_KEYWORD + bytes(5) + metadata.xmp
 
 
 def _predicted(

@@ -8,17 +8,21 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-_STRIP = 1 << 18
-"""Bytes of pixels that are compressed at once, if a row has not more."""
+from gpnas_trainers.images.metadata import Metadata, directories_of, texts_of
+from gpnas_trainers.images.strips import STRIP_BYTES, Strips
+
 _LEVEL = 4
 """Of zlib: photographs take 2 to 5 % more than by its default, and a third of the time."""
-_SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 3, 4, 5, 7, 16
-_CODES = {_SHORT: "H", _LONG: "I", _RATIONAL: "I", _UNDEFINED: "B", _LONG8: "Q"}
+_BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 1, 2, 3, 4, 5, 7, 16
+_CODES = {_BYTE: "B", _ASCII: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "I", _UNDEFINED: "B", _LONG8: "Q"}
 
 
 class TiffWriter:
@@ -30,41 +34,30 @@ class TiffWriter:
         height: int,
         width: int,
         bits: int,
+        metadata: Metadata,
         *,
         big: bool = False,
-        profile: bytes | None = None,
     ) -> None:
         """Args:
         stream: an empty file, which can be sought in.
         height, width: in pixels.
         bits: per channel, 8 or 16.
         big: offsets have 64 bits; else the file must not reach 4 GiB.
-        profile: of the colours (ICC).
+        metadata: of the image.
         """
-        self._stream, self._big, self._profile = stream, big, profile
+        self._stream, self._big, self._metadata = stream, big, metadata
         self._height, self._width, self._bits = height, width, bits
-        self._step = min(height, max(1, _STRIP // (width * 3 * bits // 8)))  # rows of a strip
-        self._strip = np.empty((self._step, width, 3), np.uint8 if bits == 8 else np.uint16)
-        self._filled = 0
+        self._step = min(height, max(1, STRIP_BYTES // (width * 3 * bits // 8)))  # rows of a strip
+        self._strips = Strips(self._step, width, np.uint8 if bits == 8 else np.uint16, self._pack)
+        self.write = self._strips.write
         self._starts, self._sizes = array("Q"), array("Q")
-        stream.write(
-            struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0)
-        )
-
-    def write(self, levels: NDArray[Any]) -> None:
-        """The next rows, (n, width, 3) of uint8 or uint16."""
-        while len(levels):
-            taken = min(len(levels), self._step - self._filled)
-            self._strip[self._filled : self._filled + taken] = levels[:taken]
-            self._filled, levels = self._filled + taken, levels[taken:]
-            if self._filled == self._step:
-                self._pack()
+        stream.write(self._head())
 
     def close(self) -> None:
         """Ends the image, of which all rows must be there."""
-        if self._filled:
-            self._pack()
+        self._strips.flush()
         assert len(self._starts) == -(-self._height // self._step), len(self._starts)
+        density = self._metadata.density or (72, 72)
         offset, fields = (_LONG8, "Q") if self._big else (_LONG, "I")
         tags: list[tuple[int, int, Any]] = [
             (256, _LONG, [self._width]),
@@ -76,14 +69,13 @@ class TiffWriter:
             (277, _SHORT, [3]),
             (278, _LONG, [self._step]),
             (279, offset, self._sizes),
-            (282, _RATIONAL, [72, 1]),
-            (283, _RATIONAL, [72, 1]),
+            *((282 + axis, _RATIONAL, [round(1000 * inch), 1000]) for axis, inch in enumerate(density)),
             (284, _SHORT, [1]),  # by pixel
             (296, _SHORT, [2]),  # inches
             (317, _SHORT, [2]),  # what is packed are differences along x
         ]
-        if self._profile is not None:
-            tags.append((34675, _UNDEFINED, self._profile))
+        tags += self._said()
+        tags.sort(key=lambda tag: tag[0])
         room = 8 if self._big else 4
         directory = struct.pack("<Q" if self._big else "<H", len(tags))
         for tag, kind, values in tags:
@@ -96,21 +88,41 @@ class TiffWriter:
         self._stream.seek(8 if self._big else 4)
         self._stream.write(struct.pack(f"<{fields}", first))
 
-    def _pack(self) -> None:
-        """Ends a strip: each value less its left neighbour's (TIFF 6.0, Sec. 14), by deflate."""
-        strip = self._strip[: self._filled]
+    def _said(self) -> list[tuple[int, int, Any]]:
+        """The tags of the metadata, whose directories are written."""
+        offset = _LONG8 if self._big else _LONG
+        said = self._metadata
+        tags: list[tuple[int, int, Any]] = [
+            (tag, _ASCII, text.encode() + b"\0") for tag, text in texts_of(said.exif).items()
+        ]
+        if said.xmp is not None:
+            tags.append((700, _BYTE, said.xmp))
+        if said.profile is not None:
+            tags.append((34675, _UNDEFINED, said.profile))
+        for tag, fields in directories_of(said.exif).items():
+            with suppress(Exception):  # Pillow raises a dozen kinds on odd values
+                directory = ImageFileDirectory_v2(self._head())
+                for name, value in fields.items():
+                    directory[name] = value
+                tags.append((tag, offset, [self._append(directory.tobytes)]))
+        return tags
+
+    def _head(self) -> bytes:
+        return struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if self._big else struct.pack("<2sHI", b"II", 42, 0)
+
+    def _pack(self, strip: NDArray[Any]) -> None:
+        """Writes a strip: each value less its left neighbour's (TIFF 6.0, Sec. 14), by deflate."""
         left = strip[:, :-1].copy()
         strip[:, 1:] -= left
         packed = zlib.compress(strip.astype(strip.dtype.newbyteorder("<"), copy=False).tobytes(), _LEVEL)
         self._starts.append(self._append(packed))
         self._sizes.append(len(packed))
-        self._filled = 0
 
-    def _append(self, content: bytes) -> int:
-        """Where it begins, on a word's boundary as offsets must be."""
+    def _append(self, content: bytes | Callable[[int], bytes]) -> int:
+        """Where it begins, on a word's boundary as offsets must be; a function gets that place."""
         place = self._stream.tell()
         if place % 2:
             self._stream.write(b"\0")
             place += 1
-        self._stream.write(content)
+        self._stream.write(content if isinstance(content, bytes) else content(place))
         return place

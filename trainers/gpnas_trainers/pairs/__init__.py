@@ -1,7 +1,7 @@
 """LR/HR pairs: the synthetic camera, sets that are prepared once, patches drawn from them.
 
-Pairs are prepared once into a folder of memory-mapped shards (`prepare_photographs`, `prepare_folder`,
-`prepare_synthetic`), which any number of processes then open (`open_pairs`) and share.
+Pairs are prepared once into a folder of memory-mapped shards (`prepare_photographs`, `prepare_folder`), which
+any number of processes then open (`open_pairs`) and share.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from gpnas_trainers.pairs.camera import Camera, bicubic_upscale
 from gpnas_trainers.pairs.checks import ncc, shift
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion
-from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder, prepare_synthetic
+from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder
 from gpnas_trainers.pairs.photographs import PHOTOGRAPHS, Photograph, prepare_photographs
-from gpnas_trainers.pairs.prepared import PairSet, open_pairs, read_manifest
-from gpnas_trainers.pairs.sources import MINIMUM_NCC, cache_folder, prepare
+from gpnas_trainers.pairs.prepared import SPLITS, PairSet, open_pairs, read_manifest
+from gpnas_trainers.pairs.rules import MINIMUM_NCC, PAPER, Rules
+from gpnas_trainers.pairs.sources import cache_folder, prepare
 
 __all__ = [
     "MINIMUM_NCC",
+    "PAPER",
     "PHOTOGRAPHS",
+    "SPLITS",
     "Camera",
     "Checked",
     "Exclusion",
     "PairSet",
     "PairsError",
     "Photograph",
+    "Rules",
     "bicubic_upscale",
     "cache_folder",
     "check_folder",
@@ -32,7 +36,6 @@ __all__ = [
     "prepare",
     "prepare_folder",
     "prepare_photographs",
-    "prepare_synthetic",
     "read_manifest",
     "shift",
 ]

@@ -5,6 +5,7 @@ All are measured on luma (BT.601) and independently of the depth of the images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def thumbnail(hr: NDArray[Any]) -> NDArray[np.int8] | None:
 
 
 def same_photographs(thumbnails: NDArray[np.int8], block: int = 1024) -> list[list[int]]:
-    """Groups of rows, each of two or more, that show the same photograph; found by all comparisons.
+    """Groups of rows, each of two or more, that show the same photograph, by comparison of all with all.
 
     Groups are transitive: A like B and B like C make one group. Sorted, as are their members.
 
@@ -107,21 +108,27 @@ def same_photographs(thumbnails: NDArray[np.int8], block: int = 1024) -> list[li
     """
     unit = thumbnails.astype(np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    parent = list(range(len(unit)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
+    groups: list[list[int]] = []
     for start in range(0, len(unit), block):
-        rows = unit[start : start + block]
-        for first, second in np.argwhere(rows @ unit[start:].T >= SAME_PHOTOGRAPH):
-            if second > first:
-                low, high = sorted((root(start + int(first)), root(start + int(second))))
-                parent[high] = low
+        alike = np.argwhere(unit[start : start + block] @ unit.T >= SAME_PHOTOGRAPH)
+        alike[:, 0] += start
+        groups = [group for group in connected(len(unit), [*links_of(groups), *alike]) if len(group) > 1]
+    return groups
+
+
+def links_of(groups: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Links of each group's first member to its others: enough to make it one group again."""
+    return [(group[0], other) for group in groups for other in group[1:]]
+
+
+def connected(size: int, links: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The groups into which links (i, j) join the numbers 0 … size-1; sorted, as are their members."""
+    from scipy.sparse import coo_array  # half a second to import, and only splits need it
+    from scipy.sparse.csgraph import connected_components
+
+    first, second = np.array(links, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(size, size))
     groups: dict[int, list[int]] = {}
-    for index in range(len(unit)):
-        groups.setdefault(root(index), []).append(index)
-    return [group for group in groups.values() if len(group) > 1]
+    for index, label in enumerate(connected_components(graph, directed=False)[1].tolist()):
+        groups.setdefault(label, []).append(index)
+    return list(groups.values())

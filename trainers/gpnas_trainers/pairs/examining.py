@@ -15,49 +15,29 @@ from PIL import Image
 from gpnas_trainers.images import Header, ImageError, NotRgb, read_header, read_levels
 from gpnas_trainers.pairs import checks
 from gpnas_trainers.pairs.camera import Camera, capture
-from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion, Rule, printable
 from gpnas_trainers.pairs.names import PairFiles
 from gpnas_trainers.pairs.prepared import digest
+from gpnas_trainers.pairs.rules import Rules
 from gpnas_trainers.pairs.writing import planar
 
 MAX_TRAINING_PIXELS = 89_478_485
 """Limit on an HR or LR image's pixels: where Pillow begins to suspect a decompression bomb."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a pair must keep."""
-
-    minimum_side: int = 48
-    """Of HR, in pixels."""
-    minimum_ncc: float = 0.0
-    """Of `checks.ncc`, 0 … 1; 0 excludes none."""
-    maximum_shift: float | None = None
-    """Of `checks.shift`'s length, in LR pixels; None excludes none."""
-    downsample_lr: bool = False
-    """LR of HR's size, as registered captures have it, is downsampled by the scale."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.minimum_ncc <= 1:
-            raise PairsError(f"`0 <= ncc <= 1` must hold, but got {self.minimum_ncc:g}")
-        if self.maximum_shift is not None and not self.maximum_shift > 0:
-            raise PairsError(f"`shift > 0` must hold, but got {self.maximum_shift:g}")
-        if self.minimum_side < 1:
-            raise PairsError(f"`minimum_side >= 1` must hold, but got {self.minimum_side}")
+ASKED_BY = "a recipe's hr_patch, or --minimum-side"
+"""What sets the least side of a pair."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is the same for all pairs of a folder; travels to worker processes."""
+    """What is the same for all pairs of a folder. It travels to worker processes."""
 
     source: Path
     scale: int
     rules: Rules
     camera: Camera | None = None
     """Makes LR of HR; None where LR images are given."""
-    seed: int = 0
-    """Of the camera."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +78,7 @@ def examine(job: Job, files: PairFiles) -> tuple[NDArray[Any], NDArray[Any], Mea
         hr = planar(_read(files.hr))
         hr = hr[:, : hr.shape[1] // scale * scale, : hr.shape[2] // scale * scale]
         _check_side(files.hr, hr.shape, rules)
-        lr = capture(job.camera or Camera(), hr, scale, name=files.name, seed=job.seed)
+        lr = capture(job.camera or Camera(), hr, scale, name=files.name, seed=rules.seed)
         return lr, hr, _measured(lr, hr)
     lr_header, hr_header = _header(files.lr), _header(files.hr)
     lr_size, hr_size = (lr_header.height, lr_header.width), (hr_header.height, hr_header.width)
@@ -171,7 +151,7 @@ def _unreadable(path: Path, error: ImageError) -> Excluded:
 def _check_side(path: Path, shape: tuple[int, ...], rules: Rules) -> None:
     if min(shape[1:]) < rules.minimum_side:
         value = shown(shape[1:])
-        why = f"HR sides must have at least {rules.minimum_side} pixels, but got {value}"
+        why = f"HR sides must have at least {rules.minimum_side} pixels ({ASKED_BY}), but got {value}"
         raise Excluded(path, "small", value, why)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from gpnas_trainers.pairs.camera import Camera
 from gpnas_trainers.pairs.errors import PairsError
-from gpnas_trainers.pairs.examining import Job, Rules, shown
+from gpnas_trainers.pairs.examining import ASKED_BY, Job, shown
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
 from gpnas_trainers.pairs.names import Found, find_hr, find_pairs
+from gpnas_trainers.pairs.rules import LENIENT, Rules
 from gpnas_trainers.pairs.shards import WORKER_BYTES, Examined, cores, deal, examine_all
 from gpnas_trainers.pairs.splitting import Split, split_pairs
 from gpnas_trainers.pairs.writing import check_scale, intact, key, publish, work_folder
@@ -44,11 +45,9 @@ class _Work:
     """What is asked for, with everything that decides the outcome."""
 
     job: Job
-    fraction: float
-    limit: int | None
-    split_seed: int
     found: Found = field(repr=False)
     stamps: list[tuple[str, int, int]] = field(repr=False)
+    """Name, bytes and time of change of each file."""
     sizes: list[int] = field(repr=False)
     """Bytes of the files of each pair."""
 
@@ -57,10 +56,8 @@ class _Work:
         camera = self.job.camera
         return {
             "kind": "folder" if camera is None else "synthetic",
-            "camera": None if camera is None else {**asdict(camera), "seed": self.job.seed},
+            "camera": None if camera is None else asdict(camera),
             "scale": self.job.scale,
-            "seed": self.split_seed,
-            "split": [self.fraction, self.limit],
             "rules": asdict(self.job.rules),
             "path": printable(self.job.source),
             "excluded": [exclusion.line for exclusion in self.found.excluded],
@@ -72,45 +69,31 @@ def prepare_folder(
     source: str | Path,
     cache: str | Path,
     scale: int,
+    rules: Rules = LENIENT,
     *,
-    seed: int = 0,
-    validation_fraction: float = 0.2,
-    max_validation: int | None = 10,
-    minimum_side: int = 48,
-    minimum_ncc: float = 0.0,
-    maximum_shift: float | None = None,
-    downsample_lr: bool = False,
+    camera: Camera | None = None,
     workers: int | None = 1,
     report: Report | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Pairs of a user's folder, checked, split and written once.
 
-    Which files are pairs is told by `names`. Unusable pairs are left out, each with one line; the rest
-    goes on. HR may exceed scale times LR by less than the scale (right, bottom) and is then cropped.
+    `names` says which files are pairs. Unusable pairs are left out, with one line each; the rest goes on.
+    HR may exceed scale times LR by less than the scale (right, bottom) and is then cropped. With a camera
+    the folder holds HR images alone, at any depth, of which it makes LR as deep as HR.
 
     The split is by photograph, a function of the seed and of HR pixels: of images with equal HR pixels
     only the first is kept, and pairs that show the same photograph are on one side (`splitting`).
 
-    At no time more than one pair per process is in memory. What an interrupted call has finished is gone
-    on with by the next.
+    At no time more than one pair per process is in memory. A later call goes on with what an interrupted
+    one has finished.
 
     Args:
         source: the folder.
         cache: folder in which the set's own folder is made.
         scale: HR pixels per LR pixel, at least 2.
-        seed: of the split.
-        validation_fraction: share of the images held for validation, rounded, but at least one image;
-            0 … 1. With 1 all are, and nothing is left to train on.
-        max_validation: at most so many images are held; None sets no limit.
-        minimum_side: pairs with a smaller HR side, in pixels, are excluded; at least that of the
-            patches to be drawn.
-        minimum_ncc: pairs whose `ncc` is below are excluded, as misaligned; the paper demands 0.99;
-            0 excludes none.
-        maximum_shift: pairs whose LR lies farther from its place, in LR pixels, are excluded; None
-            excludes none.
-        downsample_lr: LR images of HR's size (registered captures, as in City100 and RealSR version 1
-            and 2) are downsampled by the scale, bicubic with antialiasing; else they break a rule.
+        rules: which pairs are usable, and how they are split.
+        camera: makes LR; None: the folder holds pairs.
         workers: processes; None is as many as there are cores and enough to do. More than one need a
             script that starts under `if __name__ == "__main__"`.
         report: gets one line per exclusion, also when the set was made before.
@@ -124,68 +107,25 @@ def prepare_folder(
         PairsError: the folder's layout or scale is wrong, nothing usable is left or too little to
             split, or the cache is not writable.
     """
-    rules = Rules(minimum_side, minimum_ncc, maximum_shift, downsample_lr)
-    work = _planned(source, scale, rules, None, seed, validation_fraction, max_validation)
-    return _prepared(work, Path(cache), workers, report, progress)
-
-
-def prepare_synthetic(
-    source: str | Path,
-    cache: str | Path,
-    scale: int,
-    *,
-    camera: Camera | None = None,
-    seed: int = 0,
-    validation_fraction: float = 0.2,
-    max_validation: int | None = 10,
-    minimum_side: int = 48,
-    workers: int | None = 1,
-    report: Report | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """Pairs of a user's HR images alone, their LR made by the synthetic camera; else as `prepare_folder`.
-
-    Each HR image is cropped (right, bottom) to a multiple of the scale; LR is as deep as HR.
-
-    Args:
-        source: folder of HR images, at any depth.
-        camera: ranges of blur and noise; None is `Camera()`.
-        seed: of the split and of the camera.
-        cache, scale, validation_fraction, max_validation, minimum_side, workers, report, progress: as
-            `prepare_folder`.
-    """
-    rules = Rules(minimum_side)
-    work = _planned(source, scale, rules, camera or Camera(), seed, validation_fraction, max_validation)
+    work = _planned(source, scale, rules, camera)
     return _prepared(work, Path(cache), workers, report, progress)
 
 
 def check_folder(
     source: str | Path,
     scale: int,
+    rules: Rules = LENIENT,
     *,
-    synthetic: bool = False,
-    seed: int = 0,
-    validation_fraction: float = 0.2,
-    max_validation: int | None = 10,
-    minimum_side: int = 48,
-    minimum_ncc: float = 0.0,
-    maximum_shift: float | None = None,
-    downsample_lr: bool = False,
+    camera: Camera | None = None,
     workers: int | None = 1,
     progress: Progress | None = None,
 ) -> Checked:
-    """What `prepare_folder`, or with `synthetic` `prepare_synthetic`, would do; nothing is written.
-
-    Args:
-        synthetic: the folder holds HR images alone.
-        Others: as `prepare_folder`.
+    """What `prepare_folder`, whose arguments these are, would do; nothing is written.
 
     Raises:
         PairsError: the folder's layout or scale is wrong.
     """
-    rules = Rules(minimum_side, minimum_ncc, maximum_shift, downsample_lr)
-    camera = Camera() if synthetic else None
-    work = _planned(source, scale, rules, camera, seed, validation_fraction, max_validation)
+    work = _planned(source, scale, rules, camera)
     shards = deal(work.found.pairs, work.sizes)
     examined = examine_all(
         work.job, shards, None, workers=_workers(workers, sum(work.sizes)), progress=progress
@@ -193,20 +133,8 @@ def check_folder(
     return _decided(work, examined)
 
 
-def _planned(
-    source: str | Path,
-    scale: int,
-    rules: Rules,
-    camera: Camera | None,
-    seed: int,
-    fraction: float,
-    limit: int | None,
-) -> _Work:
+def _planned(source: str | Path, scale: int, rules: Rules, camera: Camera | None) -> _Work:
     check_scale(scale)
-    if not 0 < fraction <= 1:
-        raise PairsError(f"`0 < validation_fraction <= 1` must hold, but got {fraction}")
-    if limit is not None and limit < 1:
-        raise PairsError(f"`max_validation >= 1` must hold, but got {limit}")
     source = Path(source).absolute()
     stamps: list[tuple[str, int, int]] = []
     sizes: list[int] = []
@@ -221,8 +149,7 @@ def _planned(
                     sizes[-1] += status.st_size
     except OSError as error:
         raise PairsError(f"{source}: a folder of pairs must be readable, but got {error}") from None
-    job = Job(source, scale, rules, camera, seed)
-    return _Work(job, fraction, limit, seed, found, stamps, sizes)
+    return _Work(Job(source, scale, rules, camera), found, stamps, sizes)
 
 
 def _prepared(
@@ -256,7 +183,7 @@ def _prepared(
                 ]
                 document = {
                     "scale": work.job.scale,
-                    "seed": work.split_seed,
+                    "seed": work.job.rules.seed,
                     "source": description,
                     "excluded": [asdict(exclusion) for exclusion in checked.excluded],
                     "notes": checked.notes,
@@ -272,7 +199,7 @@ def _prepared(
 
 def _decided(work: _Work, examined: Sequence[Examined]) -> Checked:
     """What is kept of the examined pairs, and how it is split."""
-    excluded = list(work.found.excluded)
+    rules, excluded = work.job.rules, list(work.found.excluded)
     files = {pair.name: pair for pair in work.found.pairs}
     seen: dict[str, str] = {}
     usable: list[Examined] = []
@@ -297,11 +224,11 @@ def _decided(work: _Work, examined: Sequence[Examined]) -> Checked:
             [each.name for each in usable],
             [each.hr_sha256 for each in measured],
             [each.thumbnail for each in measured],
-            seed=work.split_seed,
-            fraction=work.fraction,
-            limit=work.limit,
+            seed=rules.seed,
+            fraction=rules.validation_fraction,
+            limit=rules.max_validation,
         )
-        if work.fraction < 1 and not split.train:
+        if rules.validation_fraction < 1 and not split.train:
             groups = f" that show {len(split.groups)} photographs" if split.groups else ""
             problem = (
                 f"{work.job.source}: training and validation need at least one pair each, but got "
@@ -346,6 +273,14 @@ def _nothing_left(job: Job, excluded: Sequence[Exclusion]) -> str:
             f"{len(apart)} pairs none does, the best {max(apart):.4f}; look at some pairs side by side, or "
             "demand less"
         )
+    small = [exclusion for exclusion in excluded if exclusion.rule == "small"]
+    if len(small) > len(excluded) / 2:
+        largest = max(small, key=lambda each: min(map(int, re.findall(r"\d+", each.value))))
+        return (
+            f"{job.source}: HR sides must have at least {job.rules.minimum_side} pixels ({ASKED_BY}), but of "
+            f"{len(small)} pairs none has, the largest {largest.value}; "
+            "take smaller patches, or bring larger images"
+        )
     if not misfits or len(misfits) < len(excluded) / 2:
         why = (
             f"{len(excluded)} files were excluded, the first: {excluded[0].line}" if excluded else "got none"
@@ -355,7 +290,10 @@ def _nothing_left(job: Job, excluded: Sequence[Exclusion]) -> str:
     ratios = {Fraction(size[place + 2], size[place]) for size in sizes for place in (0, 1)}
     match sorted(ratios):
         case [one] if one == 1:
-            advice = "LR is as large as HR, as registered captures are; use downsample_lr"
+            advice = (
+                "LR is as large as HR, as registered captures are: prepare the folder with "
+                "`gpnas data prepare --downsample-lr`, and give what that prepares"
+            )
         case [one] if one.denominator == 1:
             advice = f"they fit scale {one}: choose that, or bring the LR images of scale {job.scale}"
         case _:

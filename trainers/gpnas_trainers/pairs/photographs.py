@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gpnas_trainers.images import ImageError, read_rgb
+from gpnas_trainers.images import ImageError, read_levels
 from gpnas_trainers.pairs.camera import Camera, capture
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.writing import (
@@ -129,6 +129,6 @@ def _installed(photograph: Photograph) -> Path:
 
 def _pixels(path: Path) -> NDArray[Any]:
     try:
-        return read_rgb(path)
+        return read_levels(path)
     except ImageError as error:
         raise PairsError(str(error)) from None

@@ -36,6 +36,7 @@ DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype("<u2")}
 """By bits per channel."""
 
 Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ def open_pairs(folder: str | Path, split: Split, *, verify: bool = False) -> Pai
         PairsError: the folder is missing, damaged, or of another version.
         ValueError: an unknown split.
     """
-    if split not in ("train", "validation"):
+    if split not in SPLITS:
         raise ValueError(f"a split must be train or validation, but got {split!r}")
     folder = Path(folder)
     manifest = read_manifest(folder)

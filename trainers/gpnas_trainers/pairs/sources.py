@@ -12,9 +12,7 @@ from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.folder import prepare_folder
 from gpnas_trainers.pairs.photographs import prepare_photographs
 from gpnas_trainers.pairs.prepared import FORMAT, MANIFEST, read_manifest
-
-MINIMUM_NCC = 0.99
-"""The paper's (Pan et al. 2020, Sec. 4.1)."""
+from gpnas_trainers.pairs.rules import PAPER, Rules
 
 
 def cache_folder() -> Path:
@@ -28,10 +26,9 @@ def cache_folder() -> Path:
 def prepare(
     source: str | Path | None,
     scale: int,
+    rules: Rules = PAPER,
     *,
     camera: Camera | None = None,
-    minimum_side: int = 48,
-    minimum_ncc: float = MINIMUM_NCC,
     workers: int | None = 1,
     report: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -45,8 +42,8 @@ def prepare(
         source: a prepared set, or a cache that holds one set of this scale; a folder of pairs; or None for
             the photographs.
         scale: HR pixels per LR pixel.
+        rules, workers, report, progress: as `prepare_folder`.
         camera: of the photographs.
-        minimum_side, minimum_ncc, workers, report, progress: as `prepare_folder`.
 
     Raises:
         PairsError: no set can be made of it, or the prepared one has another scale.
@@ -57,14 +54,7 @@ def prepare(
     if made is not None:
         return made
     return prepare_folder(
-        source,
-        cache_folder(),
-        scale,
-        minimum_side=minimum_side,
-        minimum_ncc=minimum_ncc,
-        workers=workers,
-        report=report,
-        progress=progress,
+        source, cache_folder(), scale, rules, workers=workers, report=report, progress=progress
     )
 
 

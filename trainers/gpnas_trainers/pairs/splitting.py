@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from gpnas_trainers.pairs.checks import same_photographs
+from gpnas_trainers.pairs.checks import connected, links_of, same_photographs
 from gpnas_trainers.pairs.examining import decoded
 
 _CROP = re.compile(r"[_-](?:(?:patch|crop|tile|sub)[_-]?\d+|s\d{3})$", re.IGNORECASE)
@@ -22,7 +22,7 @@ class Split:
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
-    groups: tuple[tuple[str, ...], ...] = field(default=())
+    groups: tuple[tuple[str, ...], ...] = ()
     """Pairs that show one photograph, and are therefore on one side; two or more names each."""
 
 
@@ -72,28 +72,13 @@ def split_pairs(
 
 def grouped(names: Sequence[str], thumbnails: Sequence[str | None]) -> list[list[int]]:
     """The indices of all pairs, those of one photograph together: alike by thumbnail, or crops by name."""
-    owner = list(range(len(names)))
     crops: dict[str, int] = {}
     alike = [index for index, thumbnail in enumerate(thumbnails) if thumbnail is not None]
-    links = []
+    groups: list[list[int]] = []
     if alike:
         pictures = np.stack([decoded(thumbnails[index] or "") for index in alike])
-        links = [[alike[place] for place in group] for group in same_photographs(pictures)]
+        groups = [[alike[place] for place in group] for group in same_photographs(pictures)]
     for index, name in enumerate(names):
         if _CROP.search(name):
-            first = crops.setdefault(_CROP.sub("", name), index)
-            links.append([first, index])
-
-    def root(index: int) -> int:
-        while owner[index] != index:
-            index = owner[index]
-        return index
-
-    for group in links:
-        low = min(root(index) for index in group)
-        for index in group:
-            owner[root(index)] = low
-    together: dict[int, list[int]] = {}
-    for index in range(len(names)):
-        together.setdefault(root(index), []).append(index)
-    return list(together.values())
+            groups.append([crops.setdefault(_CROP.sub("", name), index), index])
+    return connected(len(names), links_of(groups))

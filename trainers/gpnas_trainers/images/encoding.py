@@ -1,40 +1,48 @@
-"""Image files that need not fit the memory, written by rows from the top down.
+"""Image files, written by rows from the top down, so that they need not fit the memory.
 
 Each format that can be made so has its writer, which holds some rows and no more.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import shutil
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from PIL import Image
 
-from gpnas_trainers.images.jpeg import JpegWriter
-from gpnas_trainers.images.large_reading import MAX_SIDE, check_memory
+from gpnas_trainers.files import replacing
+from gpnas_trainers.images.decoding import MAX_SIDE, check_memory
+from gpnas_trainers.images.errors import ImageError
+from gpnas_trainers.images.header import MAX_PIXELS, reason_of
+from gpnas_trainers.images.jpeg import JpegWriter, said
+from gpnas_trainers.images.metadata import NOTHING, Metadata
 from gpnas_trainers.images.png import PngWriter
-from gpnas_trainers.images.reading import MAX_PIXELS, SUFFIXES, ImageError, encode_rgb, unwritten
 from gpnas_trainers.images.tiff import TiffWriter
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # what each format can hold: its name, pixels of a side, bits per channel
 _FORMATS = {
     ".png": ("PNG", MAX_SIDE, 16),
     ".jpg": ("JPEG", 65_500, 8),
     ".jpeg": ("JPEG", 65_500, 8),
+    ".jfif": ("JPEG", 65_500, 8),
     ".webp": ("WebP", 16_383, 8),
     ".tif": ("TIFF", MAX_SIDE, 16),
     ".tiff": ("TIFF", MAX_SIDE, 16),
     ".bmp": ("BMP", MAX_SIDE, 8),
 }
+SUFFIXES = tuple(_FORMATS)
+"""How names of image files end, in lower case."""
 _SLAB = 1 << 16
 """Values that are converted at once."""
 _HELD = ("WebP", "BMP")
@@ -50,6 +58,11 @@ _POORLY = 20
 def bits_of(path: Path, bits: int) -> int:
     """Bits per channel that a file of this name holds, of so many."""
     return min(bits, _format(path)[2])
+
+
+def format_of(path: Path) -> str:
+    """The name of the format that a file's suffix stands for: PNG, JPEG, WebP, TIFF or BMP."""
+    return _format(path)[0]
 
 
 def check_target(path: Path, height: int, width: int, bits: int) -> None:
@@ -81,7 +94,7 @@ def check_target(path: Path, height: int, width: int, bits: int) -> None:
 
 @contextmanager
 def writing(
-    path: Path, height: int, width: int, bits: int, profile: bytes | None = None
+    path: Path, height: int, width: int, bits: int, metadata: Metadata = NOTHING
 ) -> Iterator[Callable[[Tensor], None]]:
     """An image file in the making, in the format that the suffix names; whole or not at all.
 
@@ -93,30 +106,33 @@ def writing(
         path: a folder's file; another of that name is replaced when all rows are there.
         height, width: of the image.
         bits: per channel, 8 or 16, as `bits_of` tells.
-        profile: an ICC profile, to be kept in the file; BMP holds none.
+        metadata: to be kept in the file, as `metadata.for_format` leaves it.
 
     Raises:
         ImageError: `check_target` refuses it, or the file cannot be written (no such folder, disk full).
     """
     check_target(path, height, width, bits)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with _told(path):
-        file = temporary.open("x+b")
+    ended = False
     try:
-        with _told(path):
-            writer = _writer(path, file, height, width, bits, profile)
-
-        with _behind(path, writer) as write:
-            yield write
-        with _told(path):
-            writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):  # of what could not be written
-            file.close()
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            with _told(path):
+                file = temporary.open("x+b")
+            try:
+                with _told(path):
+                    writer = _writer(path, file, height, width, bits, metadata)
+                with _behind(path, writer) as write:
+                    yield write
+                with _told(path):
+                    writer.close()
+                    file.close()
+            finally:
+                with suppress(OSError):  # of what could not be written
+                    file.close()
+            ended = True
+    except OSError as error:  # of the caller's block, unless that had ended
+        if not ended:
+            raise
+        raise _unwritten(path, error) from None
 
 
 @contextmanager
@@ -124,7 +140,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise unwritten(path, error) from None
+        raise _unwritten(path, error) from None
 
 
 @contextmanager
@@ -153,36 +169,53 @@ def _behind(path: Path, writer: _Writer) -> Iterator[Callable[[Tensor], None]]:
         pool.shutdown(cancel_futures=True)
 
 
+class _Writer(Protocol):
+    """An image in the making."""
+
+    def write(self, levels: NDArray[Any], /) -> None:
+        """The next rows, (n, width, 3)."""
+
+    def close(self) -> None:
+        """Ends the image, of which all rows must be there."""
+
+
 class _Held:
     """An image in the making of a format that is encoded at once: WebP or BMP."""
 
-    def __init__(self, file: BinaryIO, suffix: str, height: int, width: int, profile: bytes | None) -> None:
-        self._file, self._suffix, self._profile = file, suffix, profile
-        self._levels, self._filled = np.empty((height, width, 3), np.uint8), 0
+    def __init__(self, file: BinaryIO, format: str, shape: tuple[int, int], metadata: Metadata) -> None:
+        self._file, self._format, self._options = file, format, said(metadata)
+        self._levels, self._filled = np.empty((*shape, 3), np.uint8), 0
 
-    def write(self, levels: NDArray[np.uint8]) -> None:
+    def write(self, levels: NDArray[np.uint8], /) -> None:
         self._levels[self._filled : self._filled + len(levels)] = levels
         self._filled += len(levels)
 
     def close(self) -> None:
         assert self._filled == len(self._levels), self._filled
-        encode_rgb(self._file, self._suffix, self._levels, self._profile)
+        Image.fromarray(self._levels).save(self._file, self._format, lossless=True, **self._options)
 
 
-_Writer = PngWriter | TiffWriter | JpegWriter | _Held
-
-
-def _writer(path: Path, file: BinaryIO, height: int, width: int, bits: int, profile: bytes | None) -> _Writer:
-    match _format(path)[0]:
+def _writer(path: Path, file: BinaryIO, height: int, width: int, bits: int, metadata: Metadata) -> _Writer:
+    match format_of(path):
         case "PNG":
-            return PngWriter(file, height, width, bits, profile=profile)
+            return PngWriter(file, height, width, bits, metadata)
         case "TIFF":
             big = height * width * 3 * bits // 8 > _BIG
-            return TiffWriter(file, height, width, bits, big=big, profile=profile)
+            return TiffWriter(file, height, width, bits, metadata, big=big)
         case "JPEG":
-            return JpegWriter(file, height, width, profile=profile)
-        case _:
-            return _Held(file, path.suffix, height, width, profile)
+            return JpegWriter(file, height, width, metadata)
+        case other:
+            return _Held(file, other, (height, width), metadata)
+
+
+def _unwritten(path: Path, error: Exception) -> ImageError:
+    """The error of an image that could not be written."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ImageError(
+            f"{path}: the image could not be written, since the disk is full; free some space or choose "
+            "another folder"
+        )
+    return ImageError(f"{path}: the image could not be written ({reason_of(error)})")
 
 
 def _format(path: Path) -> tuple[str, int, int]:
