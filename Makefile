@@ -19,6 +19,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/deptry tests --exclude none --ignore DEP002,DEP004
 
 test: lint
 	$(BIN)/pytest $(ARGS)

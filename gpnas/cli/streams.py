@@ -91,8 +91,8 @@ def safe_streams() -> Iterator[None]:
         SystemExit: at the end, with 1 where something that was written to stdout is lost on a full disk or
             the like. A stdout that is closed, or whose reader went away, wants no more.
     """
-    before = sys.stdout, sys.stderr
     _fill_descriptors()
+    before = sys.stdout, sys.stderr
     streams = []
     for stream in before:
         if isinstance(stream, io.TextIOWrapper):
