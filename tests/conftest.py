@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import gpnas.dispatch  # noqa: F401 - Ray reads its environment when it is imported, so this is set first
-
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -24,6 +25,8 @@ from gpnas.errors import GpnasError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 1 for an error, 128 + signal when interrupted."""
+    # Python in a process of ours must not take a file random.py in the user's folder for its own
+    os.environ["PYTHONSAFEPATH"] = "1"
     with safe_streams():
         options = command_line().parse_args(arguments)
         logging.basicConfig(

@@ -54,6 +54,8 @@ class Watcher:
         say(f"run: {run}")
         if cluster.dashboard:
             say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token})")
+        if cluster.address:
+            say(f"Ray: {cluster.address}")
         if observed:
             say(f"going on: {observed} of {trials} {self._unit}")
         self.bars.start()

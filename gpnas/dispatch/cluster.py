@@ -5,37 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray._private import ray_constants, services, utils, worker
-from ray.tune.execution import class_cache
 
+from gpnas.dispatch import private_ray
 from gpnas.dispatch.halt import Halt
 from gpnas.errors import TrialError
-
-SECRETS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SECURITY_TOKEN",
-    "AWS_SESSION_TOKEN",
-)
-"""Environment variables that Ray Tune would copy into its actors' runtime environment, where the
-dashboard shows them to everyone who has the token; each node brings its own."""
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """What trials exchange is a few numbers; Ray would take 30 % of the machine's memory."""
 
-VITAL = ("raylet", "gcs_server")
-"""Processes, by Ray's names, without which a driver waits for ever."""
 LOOK_SECONDS = 1.0
 REACH_SECONDS = 10.0
 """So long the head of a cluster may take to answer."""
@@ -53,6 +39,21 @@ class Cluster:
     """Where the token is that the dashboard asks for: a file, or `RAY_AUTH_TOKEN`."""
     cpus: float
     gpus: float
+    address: str = ""
+    """Of the cluster, host and port; by it other programs on this machine join the cluster."""
+    session: Path | None = None
+    """Folder of a Ray that was started here; it is removed when that Ray has ended in good order."""
+    consulted: list[str] = field(default_factory=list, repr=False)
+    """Why the logs in that folder are to be kept."""
+
+    def logs(self, why: str) -> str:
+        """Names Ray's logs to a person who is to read them, and keeps them."""
+        self.consulted.append(why)
+        return f"Ray's logs in {self.session / 'logs'}" if self.session else "Ray's logs"
+
+
+class StartError(TrialError):
+    """A process of Ray has died while Ray was starting on this machine."""
 
 
 def token_file() -> Path:
@@ -91,80 +92,6 @@ def asks_for_token(url: str) -> bool:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Has a Ray that is started meanwhile listen on 127.0.0.1 alone, all of it.
-
-    By itself it turns that address into the machine's own, save where this switch says, as it does on
-    Windows and macOS, that no other machine will join.
-    """
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
-    ray_constants.ENABLE_RAY_CLUSTER, os.environ[name] = False, "0"
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before[0]
-        if before[1] is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before[1]
-
-
-class _Apart(services.ConsolePopen):
-    """A process of Ray's, in a group of its own."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, process_group=0, **options)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Has a Ray that is started meanwhile leave signals to the driver.
-
-    By itself it ends the driver at SIGTERM, and its processes are in the driver's group, so that a signal
-    to all of that, as a shell or `timeout` sends it, would end them before trials could write a checkpoint.
-    """
-    before = services.ConsolePopen, utils.set_sigterm_handler
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    services.ConsolePopen, utils.set_sigterm_handler = _Apart, lambda handler: None
-    try:
-        yield
-    finally:
-        services.ConsolePopen, utils.set_sigterm_handler = before
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # its library in C++ has set some too
-                signal.signal(number, handler)
-
-
-@contextmanager
-def _light() -> Iterator[None]:
-    """Has a Ray that is started meanwhile not load its dashboard, 18 MiB, to see whether it is installed.
-
-    It is, with gpnas; and it runs in processes of its own.
-    """
-    before = utils.get_dashboard_dependency_error
-    utils.get_dashboard_dependency_error = lambda: None
-    try:
-        yield
-    finally:
-        utils.get_dashboard_dependency_error = before
-
-
-def has_died() -> bool:
-    """Whether a vital process of the Ray that was started here has ended by itself."""
-    node = worker._global_node
-    return node is not None and any(name in VITAL for name, _ in node.dead_processes())
-
-
-def kill() -> None:
-    """Ends all processes of the Ray that was started here, at once."""
-    node = worker._global_node
-    for _, process in node.live_processes() if node is not None else ():
-        with suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-@contextmanager
 def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     """A cluster to run trials on; what was started is stopped at the end.
 
@@ -177,60 +104,88 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     """
     # as Ray looks for it: the variable comes first
     token = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else str(token_file())
-    if ray._raylet.get_authentication_mode() != ray._raylet.AuthenticationMode.TOKEN:
-        raise TrialError(
-            "Ray must ask for a token, but RAY_AUTH_MODE=token came too late; import gpnas.dispatch first"
-        )
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
+    private_ray.keep_secrets()
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         # what goes wrong in a trial is in its observation; Ray's own words fill screens
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        # what it says of its raylet would go to stdout, where a JSON document belongs
-        worker.print_to_stdstream = lambda *_, **__: None
-    level = logging.getLogger("ray").level
-    try:
-        if address is None:
-            with _on_loopback(), _undisturbed(), _light():
-                context = ray.init(
-                    # "local", since a plain start would follow a stale address file
-                    address="local",
-                    num_cpus=concurrent,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    include_dashboard=True,
-                    dashboard_host="127.0.0.1",
-                    log_to_driver=False,
-                    logging_level=level,
+        private_ray.be_quiet()
+    cluster = None
+    with private_ray.environment():
+        try:
+            cluster = _started(token, concurrent) if address is None else _joined(token, address)
+            if cluster.cpus < 1:
+                raise TrialError(
+                    f"a trial needs 1 CPU, but the cluster has {cluster.cpus:g}; add a worker node"
                 )
-        else:
-            _check_reachable(address)
-            with _undisturbed():
-                context = ray.init(address=address, log_to_driver=False, logging_level=level)
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        where = "on this machine" if address is None else f"at {address}"
-        raise TrialError(f"Ray must be reachable {where}, but {reason}") from None
+            if cluster.dashboard and not asks_for_token(cluster.dashboard):
+                raise TrialError(
+                    f"a cluster must ask for a token, but {cluster.dashboard} answers everyone; start every "
+                    "node of it with RAY_AUTH_MODE=token"
+                )
+            yield cluster
+        finally:
+            died = private_ray.has_died()
+            ray.shutdown()
+            if cluster is not None and cluster.session is not None and not cluster.consulted and not died:
+                private_ray.remove_session(cluster.session)
+
+
+def _started(token: str, cpus: int) -> Cluster:
+    """A Ray on this machine, on loopback, with so many CPUs.
+
+    Raises:
+        StartError: one of its processes has died meanwhile.
+        TrialError: it cannot be started.
+    """
     try:
-        total = ray.cluster_resources()
-        cpus = total.get("CPU", 0.0)
-        if cpus < 1:
-            raise TrialError(f"a trial needs 1 CPU, but the cluster has {cpus:g}; add a worker node")
-        url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-        if url and not asks_for_token(url):
-            raise TrialError(
-                f"a cluster must ask for a token, but {url} answers everyone; start every node of it with "
-                "RAY_AUTH_MODE=token"
+        with private_ray.starting(on_loopback=True):
+            context = ray.init(
+                address="local",  # a plain start would follow a stale address file
+                num_cpus=cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level=logging.getLogger("ray").level,
             )
-        yield Cluster(url, token, cpus, total.get("GPU", 0.0))
-    finally:
-        ray.shutdown()
+    except Exception as error:  # Ray raises plain ones, too
+        kind = StartError if isinstance(error, private_ray.StartError) else TrialError
+        raise kind(f"Ray must be reachable on this machine, but {_reason(error)}") from None
+    return _cluster(token, context, Path(context.address_info["session_dir"]))
+
+
+def _joined(token: str, address: str) -> Cluster:
+    """A running cluster.
+
+    Raises:
+        TrialError: it cannot be reached.
+    """
+    try:
+        _check_reachable(address)
+        with private_ray.starting(on_loopback=False):
+            level = logging.getLogger("ray").level
+            context = ray.init(address=address, log_to_driver=False, logging_level=level)
+    except Exception as error:
+        raise TrialError(f"Ray must be reachable at {address}, but {_reason(error)}") from None
+    return _cluster(token, context, None)
+
+
+def _cluster(token: str, context: ray.client_builder.ClientContext, session: Path | None) -> Cluster:
+    total = ray.cluster_resources()
+    url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+    address = ray.get_runtime_context().gcs_address
+    return Cluster(url, token, total.get("CPU", 0.0), total.get("GPU", 0.0), address, session)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_reachable(address: str) -> None:
     """Raises an `OSError` where nobody answers; Ray itself would try for minutes, and say little."""
     if "/" in address:  # of a client
         return
-    # what Ray makes of it: `auto` is looked for, and a loopback address becomes that of this node
-    found = services.canonicalize_bootstrap_address(address)
+    found = private_ray.head_of(address)
     if found is None:  # Ray would start one
         return
     host, _, port = found.rpartition(":")
@@ -258,11 +213,11 @@ def watched(halt: Halt, give_up: Callable[[], None]) -> Iterator[None]:
 
     def watch() -> None:
         while not ended.wait(LOOK_SECONDS):
-            if has_died():
+            if private_ray.has_died():
                 halt.lost = True
                 if not ended.wait(END_SECONDS):
                     give_up()
-                    kill()
+                    private_ray.kill(keep_logs=True)
                     os._exit(1)
                 return
 

@@ -84,6 +84,7 @@ class Conductor(Searcher):
         trial_config: Callable[[Candidate], dict[str, Any]],
         listen: Callable[[Event], None],
         begun: Callable[[Candidate], int] | None = None,
+        logs: Callable[[str], str] = lambda why: "Ray's logs",
     ) -> None:
         """Takes up a search where its journal ends.
 
@@ -94,6 +95,7 @@ class Conductor(Searcher):
             listen: called with everything that happens, on Tune's event loop.
             begun: how many attempts at a candidate have begun, reported or not; None asks the journal, which
                 knows those that were reported.
+            logs: names Ray's logs to a person who wants to know why; they are kept then.
         """
         super().__init__(metric="done", mode="max")
         self._search = search
@@ -101,6 +103,7 @@ class Conductor(Searcher):
         self._trial_config = trial_config
         self._listen = listen
         self._begun = begun or (lambda candidate: len(search.journal.attempts(candidate.id)))
+        self._logs = logs
         self._running: dict[str, RunningTrial] = {}  # by Tune's name
         self._unbegun: Counter[str] = Counter()  # by the candidate's
         self._noted: set[tuple[str, str]] = set()  # Tune may hand over a last result twice
@@ -179,7 +182,8 @@ class Conductor(Searcher):
         when all nodes are gone for a while."""
         candidate = trial.candidate
         if self._begun(candidate) - trial.begun_before > MAX_RESTARTS:
-            self._tell_failure(candidate, f"its worker died {MAX_RESTARTS + 1} times; see Ray's logs for why")
+            logs = self._logs(candidate.id)
+            self._tell_failure(candidate, f"its worker died {MAX_RESTARTS + 1} times; see {logs} for why")
             return
         self._unbegun[candidate.id] += 1
         if self._unbegun[candidate.id] <= MAX_UNBEGUN:
@@ -188,7 +192,7 @@ class Conductor(Searcher):
         self._halt.fail(
             TrialError(
                 f"{candidate.id}: Ray must be able to start workers, but time and again has not; "
-                "see its logs for why; the same command goes on"
+                f"see {self._logs(candidate.id)} for why; the same command goes on"
             )
         )
 

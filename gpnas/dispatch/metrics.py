@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-import ray
 import torch
 from ray.util.metrics import Gauge
+
+from gpnas.dispatch import private_ray
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,6 @@ class Worker:
 
     def works(self, trial: str) -> None:
         """To be called in each step, since Ray writes a title of its own before and after it."""
-        ray._raylet.setproctitle(f"ray::{trial}")
+        private_ray.set_title(f"ray::{trial}")
         if torch.cuda.is_available():
             self._gauges.set("gpnas_gpu_memory_bytes", torch.cuda.max_memory_allocated())

@@ -15,11 +15,12 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from gpnas.ask_tell import Adviser, AskTell
-from gpnas.dispatch.cluster import Cluster, connected, has_died, watched
+from gpnas.dispatch.cluster import Cluster, StartError, connected, watched
 from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Event, Forgetting, Stopper
 from gpnas.dispatch.halt import Deadline, Halt
 from gpnas.dispatch.monitoring import monitored
 from gpnas.dispatch.preflight import preflight
+from gpnas.dispatch.private_ray import has_died
 from gpnas.dispatch.resources import Lender, check_machine, placed
 from gpnas.dispatch.signals import Interrupted, signals
 from gpnas.dispatch.trial import Task, Trial
@@ -113,23 +114,32 @@ class Session(Generic[A]):
 
     def _on_one_ray(self) -> A:
         """Trains until all is observed, there is an order to end, or Ray has died."""
-        work, means, adviser = self._work, self._work.means, self._adviser()
-        with connected(means.address, work.concurrent * means.devices * (means.asked.cpus or 1)) as cluster:
-            lender = self._looked_over(cluster)
-            with self._conducted(adviser, lender) as (conductor, search):
-                observed = len(self._journal.observations())
-                self._listener.started(self._journal.run, work.trials, observed, cluster)
-                give_up = partial(self._give_up, "error: Ray's processes have died")
-                uncertainty = monitored(self._journal.run, work.trials, lambda: search.uncertainty)
-                with watched(self._halt, give_up), uncertainty:
-                    try:
-                        if not self._halt.ordered:  # a signal may have come while Ray was starting
-                            self._fit(conductor, cluster, lender)
-                    except Exception:
-                        if not self._halt.ordered and not has_died():
-                            raise
-                        self._halt.lost = self._halt.lost or has_died()
+        means, adviser = self._work.means, self._adviser()
+        cpus = self._work.concurrent * means.devices * (means.asked.cpus or 1)
+        try:
+            with connected(means.address, cpus) as cluster:
+                self._train(adviser, cluster)
+        except StartError:
+            self._halt.lost = True
         return adviser
+
+    def _train(self, adviser: A, cluster: Cluster) -> None:
+        journal, trials = self._journal, self._work.trials
+        lender = self._looked_over(cluster)
+        give_up = partial(self._give_up, "error: Ray's processes have died")
+        with self._conducted(adviser, cluster, lender) as (conductor, search):
+            self._listener.started(journal.run, trials, len(journal.observations()), cluster)
+            with (
+                watched(self._halt, give_up),
+                monitored(journal.run, trials, lambda: search.uncertainty),
+            ):
+                try:
+                    if not self._halt.ordered:  # a signal may have come while Ray was starting
+                        self._fit(conductor, cluster, lender)
+                except Exception:
+                    if self._halt.error is None and not has_died():
+                        raise
+                    self._halt.lost = self._halt.lost or has_died()
 
     def _looked_over(self, cluster: Cluster) -> Lender | None:
         """Raises a `TrialError` where the cluster cannot run the trials; else says what each is lent."""
@@ -153,7 +163,9 @@ class Session(Generic[A]):
         return lender
 
     @contextmanager
-    def _conducted(self, adviser: A, lender: Lender | None) -> Iterator[tuple[Conductor, AskTell]]:
+    def _conducted(
+        self, adviser: A, cluster: Cluster, lender: Lender | None
+    ) -> Iterator[tuple[Conductor, AskTell]]:
         work = self._work
 
         def config(candidate: Candidate) -> dict[str, Any]:
@@ -175,6 +187,7 @@ class Session(Generic[A]):
             trial_config=config,
             listen=listen,
             begun=lambda candidate: attempts(work.storage, candidate),
+            logs=cluster.logs,
         )
         yield conductor, search
         if self._halt.error is None:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from gpnas.dispatch.cluster import has_died, kill
 from gpnas.dispatch.halt import Halt
+from gpnas.dispatch.private_ray import has_died, kill
 from gpnas.errors import TrialError
 
 ORDERLY_SECONDS = 30.0
@@ -78,7 +78,7 @@ def signals(halt: Halt, say: Callable[[str], None], give_up: Callable[[], None])
                 end(number)
 
     def end(number: int) -> None:
-        kill()
+        kill(keep_logs=False)
         os._exit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():

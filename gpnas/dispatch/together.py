@@ -23,9 +23,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, Wor
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.util.queue import Empty, Queue
 
-from gpnas.dispatch.cluster import Cluster, has_died
+from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.conductor import Stopper
 from gpnas.dispatch.halt import Halt
+from gpnas.dispatch.private_ray import has_died
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.trial import Trial
 from gpnas.errors import TrialError
