@@ -161,7 +161,7 @@ def test_an_exhausted_space_and_an_engine_that_fails(tmp_path: Path) -> None:
 
 def test_without_waiting_the_engine_thinks_on(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, {"trials": 3}) as journal, opened(journal, trials=3) as search:
-        found = []
+        found: list[Candidate] = []
         while len(found) < 3:
             candidate = search.ask(wait=False)
             assert candidate is not None or search.thinking

@@ -1,5 +1,11 @@
 """What Ray's dashboard and Prometheus are told of a search, on real Ray."""
 
+import ast
+import os
+import re
+import subprocess
+import sys
+import textwrap
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray.util.state import list_actors
 
 from gpnas import Architecture, Candidate, Engine, Fidelity, Observation, Progress, SearchSpace
-from gpnas.dispatch.cluster import connected
+from gpnas.dispatch.cluster import Cluster, connected
 from gpnas.dispatch.metrics import METRICS
 from gpnas.dispatch.monitoring import ACTOR, Monitor, monitored, namespace
 from gpnas.journal import Journal, status
@@ -23,12 +29,12 @@ SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 31))),))]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "500")
-        with connected(None, 1):
+        with connected(None, 1) as cluster:
             started = [each.process for all in _node().all_processes.values() for each in all]
-            yield
+            yield cluster
         for process in started:
             process.wait(timeout=60)  # Ray leaves that to chance
 
@@ -71,7 +77,7 @@ def scraped(run: str) -> dict[tuple[str, str | None], float]:
     return found
 
 
-def test_prometheus_is_told_what_the_journal_says(cluster: None, journal: Journal, tmp_path: Path) -> None:
+def test_prometheus_is_told_what_the_journal_says(cluster: Cluster, journal: Journal, tmp_path: Path) -> None:
     run = tmp_path / "sizes"
     Monitor(run, 12, lambda: 0.375).look()
     expected = {
@@ -93,7 +99,9 @@ def test_prometheus_is_told_what_the_journal_says(cluster: None, journal: Journa
     assert scraped("sizes") == expected
 
 
-def test_an_actor_holds_the_document_of_gpnas_status(cluster: None, journal: Journal, tmp_path: Path) -> None:
+def test_an_actor_holds_the_document_of_gpnas_status(
+    cluster: Cluster, journal: Journal, tmp_path: Path
+) -> None:
     run = tmp_path / "sizes"
     with monitored(run, 12, lambda: None):
         document = wait_for_document(run, {})
@@ -119,6 +127,24 @@ def wait_for_document(run: Path, before: dict[str, Any]) -> dict[str, Any]:
             return document
         time.sleep(0.1)
     raise AssertionError("nothing new was told in a minute")
+
+
+def test_another_program_reads_the_document_as_the_documentation_has_it(
+    cluster: Cluster, journal: Journal
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "clusters.md").read_text()
+    (snippet,) = re.findall(r"```python\n(  import ray\n.*?)```", text, re.DOTALL)
+    (variable,) = re.findall(r"`(RAY_\w+=0)`, too", text)
+    snippet = textwrap.dedent(snippet).replace("ADDRESS", cluster.address)
+    snippet = snippet.replace("gpnas/shared/runs/drn", namespace(journal.run))
+    name, value = variable.split("=")
+    environment = os.environ | {"RAY_AUTH_MODE": "token", name: value}
+    Monitor(journal.run, 12, lambda: None).look()
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == status(journal.run)
 
 
 def test_nothing_that_goes_wrong_in_watching_ends_a_search(tmp_path: Path) -> None:
