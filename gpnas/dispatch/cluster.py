@@ -20,13 +20,13 @@ from gpnas.dispatch.halt import Halt
 from gpnas.errors import TrialError
 
 OBJECT_STORE_BYTES = 200 * 2**20
-"""What trials exchange is a few numbers; Ray would take 30 % of the machine's memory."""
+"""Memory for what trials exchange, a few numbers; Ray would take 30 % of the machine's."""
 
 LOOK_SECONDS = 1.0
 REACH_SECONDS = 10.0
-"""So long the head of a cluster may take to answer."""
+"""How long the head of a cluster may take to answer."""
 END_SECONDS = 25.0
-"""So long what waits for a dead Ray may take to end in good order."""
+"""How long whoever waits for a dead Ray may take to end in good order."""
 
 
 @dataclass(frozen=True)

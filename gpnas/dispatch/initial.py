@@ -23,7 +23,7 @@ Find = Callable[[Candidate], Mapping[str, Tensor] | None]
 
 
 def finder(warm_start: str, search: Path | None) -> Find:
-    """Who finds a candidate's weights to begin with; it returns None where there are none.
+    """A function that returns the weights that a candidate begins with, or None where there are none.
 
     Args:
         warm_start: `none`, `search`, or the path of a run folder or a bundle. There, the best network of
@@ -31,7 +31,7 @@ def finder(warm_start: str, search: Path | None) -> Find:
         search: the run folder of the search that chose the candidates.
 
     Raises:
-        TrialError, BundleError, JournalError: there is nothing to be found.
+        TrialError, BundleError, JournalError: there are no such weights at all.
     """
     if warm_start == FRESH:
         return lambda candidate: None
@@ -73,7 +73,7 @@ def _of_run(run: Path) -> Find:
 
 
 def lay_out(storage: Storage, candidate: Candidate, find: Find) -> bool:
-    """Puts a candidate's weights to begin with into its folder, once; says whether there are some."""
+    """Puts the weights that a candidate begins with into its folder, once; returns whether there are any."""
     name = f"{candidate_folder(candidate)}/{INITIAL_FILE}"
     if storage.exists(name):
         return True

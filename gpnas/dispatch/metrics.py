@@ -20,9 +20,9 @@ class Metric:
     """One number, or one for each value of a tag."""
 
     description: str
-    """With its unit; Prometheus shows it."""
+    """What it counts, with its unit, as Prometheus shows it."""
     tag: str | None = None
-    """What it is told apart by, beside the run."""
+    """Name of the label that sets its numbers apart, beside the run's; None where there is one number."""
 
 
 METRICS = {
@@ -40,7 +40,7 @@ METRICS = {
         "The most GPU memory that the tensors of a worker's running trial have taken, bytes."
     ),
 }
-"""By the name that the code gives; every one has the tag `Run`, the name of the run folder."""
+"""Each metric by its name in the code; all have the tag `Run`, the name of the run folder."""
 
 
 class Gauges:
@@ -68,7 +68,7 @@ class Gauges:
 
 
 class Worker:
-    """How a trial's process shows in the dashboard, whichever trial it runs by now.
+    """How a worker shows in the dashboard, whichever trial it runs.
 
     Ray keeps the name that an actor is born with, and ours are reused: what changes with the trial is
     the title of the process, which the cluster page shows.
@@ -78,7 +78,7 @@ class Worker:
         self._gauges = Gauges(run)
 
     def begins(self, trial: str) -> None:
-        """A trial takes the process over."""
+        """Notes that a trial takes the worker over."""
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         # the actor's log in the dashboard tells what it ran
@@ -86,7 +86,7 @@ class Worker:
         sys.stdout.flush()
 
     def works(self, trial: str) -> None:
-        """To be called in each step, since Ray writes a title of its own before and after it."""
+        """Names the worker after its trial; called in each step, since Ray writes its own title around it."""
         private_ray.set_title(f"ray::{trial}")
         if torch.cuda.is_available():
             self._gauges.set("gpnas_gpu_memory_bytes", torch.cuda.max_memory_allocated())

@@ -38,7 +38,7 @@ def namespace(run: Path) -> str:
 
 
 def status_actor(run: Path) -> Any:
-    """Starts the actor that holds a search's newest document; it lives as long as the search.
+    """Starts the actor that holds the newest status of a search; it lives as long as the search.
 
     Raises:
         ValueError: there is one; that of a killed search may live a moment longer.
@@ -73,7 +73,7 @@ def status_actor(run: Path) -> Any:
 
 
 class Monitor:
-    """What the dashboard and Prometheus are told of a search; `look` tells them anew.
+    """Tells the dashboard and Prometheus where a search stands; each `look` does so once.
 
     Args:
         run: folder of the search.
@@ -108,7 +108,7 @@ class Monitor:
 
 @contextmanager
 def monitored(run: Path, trials: int, uncertainty: Callable[[], float | None]) -> Iterator[None]:
-    """Keeps the dashboard and Prometheus told of a search, from a thread of its own."""
+    """Keeps the dashboard and Prometheus informed of a search, from a thread of its own."""
     monitor = Monitor(run, trials, uncertainty)
     ended = threading.Event()
 
@@ -132,7 +132,7 @@ def monitored(run: Path, trials: int, uncertainty: Callable[[], float | None]) -
 
 
 def _seconds_per_step(run: Path, running: list[str]) -> float | None:
-    """On average over candidates that have trained; None where none has."""
+    """Seconds per step, on average over candidates that have trained; None where none has."""
     with Journal.read(run) as journal:
         newest = [rows[-1] for rows in map(journal.progress, running) if rows]
     each = [row.seconds / row.step for row in newest if row.step]

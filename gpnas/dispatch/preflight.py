@@ -21,11 +21,11 @@ from gpnas.run.provenance import versions
 from gpnas.run.storage import Storage
 
 LEAST_FREE = 10**9
-"""Bytes that must be free where the run folder lies, for checkpoints."""
+"""Bytes that must be free for checkpoints where the run folder lies."""
 SECONDS = 60.0
-"""So long a node may take to answer; a first answer starts a process there."""
+"""How long a node may take to answer; for its first answer it starts a process."""
 SAME = ("python", "torch", "ray", "gpnas")
-"""Whose versions must be those of the driver."""
+"""What every node must have in the driver's version."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Sight:
     missing: tuple[str, ...]
     """Folders that could not be read."""
     free: int
-    """Bytes, where the run folder lies."""
+    """Free bytes where the run folder lies."""
     versions: Mapping[str, str]
     gpus: int | None
-    """That PyTorch sees, of one that the task was lent; None where the node has none."""
+    """How many PyTorch sees where the task was lent one; None where the node offers none."""
 
 
 def preflight(storage: Storage, reading: Sequence[Path] = ()) -> None:
@@ -107,7 +107,7 @@ def complaints(
         run: the run folder, or the address of its storage.
         token: what the driver's marker says.
         arrived: whether the driver sees the marker that the node wrote.
-        expected: the driver's versions.
+        expected: the driver's versions, by name.
     """
     lines = []
     if sight.marker != token:

@@ -19,12 +19,12 @@ from gpnas.dispatch.cluster import Cluster
 from gpnas.errors import TrialError
 
 PARTS = (1 / 8, 1 / 4, 1 / 2)
-"""Of a GPU that trials share: few kinds, since a worker takes over trials of its own kind alone."""
+"""The parts of a GPU that trials may share: few, since a worker takes over trials with equal parts alone."""
 PROCESS_BYTES = 700 * 2**20
-"""Of GPU memory that a process takes before any training: CUDA's context and its libraries' kernels."""
+"""GPU memory that a process takes before any training: CUDA's context and its libraries' kernels."""
 SLACK = 1.5
-"""Times what `cost.training_memory` tells: convolutions' workspaces, gradients of activations, the
-allocator's gaps and the pairs that lie in a GPU's memory come on top."""
+"""Factor by which a training takes more than `cost.training_memory` counts: workspaces of convolutions,
+gradients of activations, the allocator's gaps, and the pairs that lie in a GPU's memory."""
 ANSWER_SECONDS = 60.0
 
 
@@ -57,7 +57,7 @@ class Asked:
             )
 
     def given(self) -> dict[str, float]:
-        """What the journal's header says of it."""
+        """What was asked for, as the journal's header records it."""
         named = {"cpus_per_trial": self.cpus, "gpus_per_trial": self.gpus}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -66,8 +66,8 @@ def part_of_gpu(training: float, gpu: float) -> float:
     """The least of `PARTS` of a GPU, else 1, that holds a training.
 
     Args:
-        training: bytes, as `gpnas_trainers.cost.training_memory` tells.
-        gpu: bytes of its memory. One that does not fit the whole takes smaller micro-batches.
+        training: bytes, as `gpnas_trainers.cost.training_memory` counts them.
+        gpu: bytes of the GPU's memory. A training that does not fit all of it takes smaller micro-batches.
     """
     needed = SLACK * training + PROCESS_BYTES
     return next((part for part in PARTS if needed <= part * gpu), 1.0)
@@ -114,8 +114,8 @@ def room(nodes: Sequence[Mapping[str, float]], cpus: int, gpus: float) -> int:
     """How many trials run at once where each takes so much.
 
     Args:
-        nodes: what each has, as Ray counts: `CPU`, `GPU`.
-        cpus, gpus: of a trial; it runs on one node.
+        nodes: the `CPU` and `GPU` of each, as Ray counts them.
+        cpus, gpus: what a trial takes of one node.
 
     Raises:
         TrialError: not a single one.

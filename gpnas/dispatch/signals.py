@@ -19,9 +19,9 @@ from gpnas.dispatch.private_ray import has_died, kill
 from gpnas.errors import TrialError
 
 ORDERLY_SECONDS = 30.0
-"""So long Ray may take to end in good order; then the process ends without it, losing nothing."""
+"""How long Ray may take to end in good order; then the process ends without it, losing nothing."""
 DEAD_SECONDS = 5.0
-"""So long where Ray's own processes have ended, as after a signal to every process of a service."""
+"""The same where Ray's own processes have ended, as after a signal to every process of a service."""
 
 
 class Interrupted(TrialError):
@@ -34,10 +34,10 @@ class Interrupted(TrialError):
 
 @contextmanager
 def interruptible(so_far: Callable[[], str]) -> Iterator[None]:
-    """Has what is interrupted before or after its trials end as it does among them.
+    """Makes an interruption before or after the trials end as one while they run does.
 
     Args:
-        so_far: what there is by then, in a line.
+        so_far: says in a line what has been reached by then.
 
     Raises:
         Interrupted: the block ended with a `KeyboardInterrupt`; with its signal, where it names one.

@@ -27,7 +27,7 @@ class Watchers:
 
     Args:
         folder: the candidate's.
-        wanted: of `json` (a line per evaluation in `training.jsonl`) and `tensorboard` (event files in
+        wanted: any of `json` (a line per evaluation in `training.jsonl`) and `tensorboard` (event files in
             `tensorboard/`).
     """
 
