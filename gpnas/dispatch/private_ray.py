@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants, services, utils, worker
+from ray.air.execution.resources import placement_group as reservations
 from ray.job_config import JobConfig
 from ray.tune.execution import class_cache
 
@@ -39,6 +40,7 @@ NAMES = (
     "ray._raylet.Config.initialize",
     "ray._raylet.get_authentication_mode",
     "ray._raylet.setproctitle",
+    "ray.air.execution.resources.placement_group.remove_placement_group",
     "ray.job_config.JobConfig._serialize",
     "ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE",
 )
@@ -80,11 +82,21 @@ class StartError(Exception):
 
 @contextmanager
 def environment() -> Iterator[None]:
-    """Has Ray see `ENVIRONMENT` within, whether or not it was imported before.
+    """Has Ray see `ENVIRONMENT` within, imported before or not, and end where its GCS has died.
 
     Its library in C++ reads the environment once, when it is loaded, so it is made to read it again.
     """
-    with _variables(ENVIRONMENT):
+    remove = reservations.remove_placement_group
+
+    def remove_placement_group(group: Any) -> None:
+        if not has_died():  # without its GCS, Ray would wait for ever
+            remove(group)
+
+    with (
+        _variables(ENVIRONMENT),
+        _replaced(reservations, "remove_placement_group", remove_placement_group),
+        _replaced(ray.util, "remove_placement_group", remove_placement_group),
+    ):
         ray._raylet.Config.initialize("")
         assert ray._raylet.get_authentication_mode() == ray._raylet.AuthenticationMode.TOKEN
         yield

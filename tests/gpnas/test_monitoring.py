@@ -18,11 +18,12 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 from ray.util.state import list_actors
 
-from gpnas import Architecture, Candidate, Engine, Fidelity, Observation, Progress, SearchSpace
+from gpnas import Architecture, Candidate, Engine, Fidelity, Observation, SearchSpace
 from gpnas.dispatch.cluster import Cluster, connected
 from gpnas.dispatch.metrics import METRICS
 from gpnas.dispatch.monitoring import ACTOR, Monitor, monitored, namespace
 from gpnas.journal import Journal, status
+from gpnas.records import Progress
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 31))),))])

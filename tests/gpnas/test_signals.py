@@ -306,3 +306,17 @@ def test_a_signal_while_ray_starts(run: Path, number: int, seconds: float) -> No
     out, lines = ended(process, code=128 + number)
     assert out == ""
     summary(folder, lines, "interrupted")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["raylet", "gcs_server"])
+def test_a_ray_that_dies_is_started_again(run: Path, process: str) -> None:
+    """Within the same command, and nothing but some seconds of the trainings is lost."""
+    folder = run.with_name(f"without-{process}")
+    search = begun(folder)
+    wait_for_training(folder, search)
+    subprocess.run(["pkill", "-KILL", "--session", str(search.pid), "-x", process], check=True)
+    out, lines = ended(search, code=0)
+    again = "Ray's processes on this machine have died, as when memory runs out; it is started again"
+    assert lines.count(again) == 1
+    assert json.loads(out)["trials"] == {"observed": 3, "failed": 0, "stopped": 0}

@@ -180,3 +180,62 @@ def test_a_full_disk_is_told_as_such_and_keeps_what_is_there(
     assert not last[0].notes
     assert last[-1].progress is not None
     assert last[-1].progress.value == plain["curve"][9]
+
+
+def test_what_the_machine_does_wrong_is_not_the_candidates_fault(
+    pairs: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little room a checkpoint finds, and wherever in it, the candidate has not failed: it can be
+    trained once there is room, by the same command."""
+    monkeypatch.setattr(trials, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(trials, "CHECKPOINT_SECONDS", 0.0)
+    settings = config(small_disk, pairs)
+    trial = Trial(settings)
+    assert trial.advance().kind == "progress"
+    size = (small_disk / "candidates/c0000/attempt-1/checkpoint.pt").stat().st_size
+    kinds = set()
+    for room in range(0, size, size // 12):
+        (small_disk / "other").unlink(missing_ok=True)
+        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+        (small_disk / "other").write_bytes(bytes(max(0, free - room)))
+        report = trial.advance()
+        kinds.add(report.kind)
+        assert report.kind == "progress" or "but the disk is full" in report.reason
+    assert "aborted" in kinds
+    (small_disk / "other").unlink()
+    assert trial.advance().kind == "progress"
+    trial.cleanup()
+
+
+def test_a_storage_that_is_none_ends_the_search_and_no_candidate(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "candidates").write_text("")
+    report = Trial(config(tmp_path, pairs)).advance()
+    assert report.kind == "aborted"
+    assert report.reason.startswith(f"{tmp_path}: trials must be able to read and write here, but ")
+    (tmp_path / "candidates").unlink()
+    folder = tmp_path / "candidates/c0000"
+    folder.mkdir(parents=True)
+    (folder / "initial.safetensors").write_bytes(b"damaged")
+    assert Trial(config(tmp_path, pairs)).advance().kind == "aborted"
+
+
+def test_damaged_files_of_another_candidate_spoil_no_training(pairs: Path, tmp_path: Path) -> None:
+    other = tmp_path / "candidates/c0001"
+    other.mkdir(parents=True)
+    (other / "errors.safetensors").write_bytes(b"damaged")
+    trial = Trial(config(tmp_path, pairs) | {"correlations": True})
+    while not (report := trial.advance()).last:
+        pass
+    assert report.kind == "done"
+    assert report.correlations == {}
+
+
+def test_what_is_the_candidates_own_fault_ends_no_other(pairs: Path, tmp_path: Path) -> None:
+    """A network of which there is none, as when a space file and the trainers disagree."""
+    trial = Trial(config(tmp_path, pairs) | {"axes": {"features": 4, "blocks": 1, "stages": 99}})
+    report = trial.advance()
+    assert report.kind == "failed"
+    assert report.reason
+    assert trial.reset_config(config(tmp_path, pairs))
+    assert trial.advance().kind == "progress"
+    trial.cleanup()
