@@ -55,7 +55,7 @@ def busy_share(run: Path) -> tuple[float, float]:
         seconds = sum(observation.seconds for observation in journal.observations())
         wall = (ended - started).total_seconds()
         # an attempt is entered at its first report, when it has trained about a second
-        return min(1.0, seconds / (journal.header["concurrent"] * wall)), wall
+        return min(1.0, seconds / (journal.header.concurrent * wall)), wall
 
 
 def picture(path: Path, target: Path, *, side: int = 48, zoom: int = 2) -> None:

@@ -31,8 +31,9 @@ from gpnas.dispatch import search, session
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.work import Means, Work
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
 from gpnas.records import Progress
+from gpnas.run.setup import PSNR
 from gpnas.run.storage import open_storage
 from gpnas_trainers.train import Recipe
 
@@ -133,12 +134,10 @@ def dispatch(folder: Path, trials: int) -> dict[str, float]:
         storage=open_storage(str(run)),
         validation_images=1,
         trials=trials,
-        concurrent=2,
-        seed=0,
         means=Means(),
-        header={},
+        header=Header(trials, PSNR, concurrent=2),
     )
-    with Journal.create_or_open(run, {"trials": trials}) as journal:
+    with Journal.create_or_open(run, work.header) as journal:
         session.Session(work, lambda: engine, journal, listener).run()
         assert len(journal.observations()) == trials
     seen = listener.observed

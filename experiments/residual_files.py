@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from gpnas.journal import Journal
 from gpnas.results.delivery import trained_weights
 from gpnas.run.residuals import ERRORS_FILE, packed, residual_products, write_errors
+from gpnas.run.setup import Setup
 from gpnas.run.storage import Folder, storage_in
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairSet, bicubic_upscale, open_pairs
@@ -73,7 +74,8 @@ def errors(found: Tensor, true: Tensor) -> str:
 def rows(run: Path, work: Path) -> list[str]:
     with Journal.read(run) as journal:
         candidates = [each.candidate for each in journal.observations() if each.finished]
-        scale, pairs = journal.header["scale"], validation(work, journal.header["data"]["validation"])
+        setup = Setup.of(journal)
+        scale, pairs = setup.scale, validation(work, setup.data.validation)
     networks = []
     for candidate in candidates:
         network = build(candidate.architecture.family, scale, **candidate.architecture.axes).eval()

@@ -22,6 +22,7 @@ from gpnas.acquisition import (
 )
 from gpnas.errors import SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
+from gpnas.journal import Header
 from gpnas.mutual_information import gains
 from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
@@ -516,3 +517,31 @@ def _context(space: SearchSpace, columns: tuple[Column, ...], sources: Sequence[
         latent.append(warp(y))
         units.append(warp.unit)
     return Context(torch.cat(features), torch.cat(latent), sum(units) / len(units))
+
+
+def engine_for(space: SearchSpace, header: Header) -> Engine:
+    """The engine of a search, before anything was suggested.
+
+    Args:
+        space: of the search, with its costs.
+        header: of its journal.
+
+    Raises:
+        ValueError: the header is not that of a search, or its objective is to be minimised.
+        SpaceError: a source has no architecture of this space.
+    """
+    search = header.search
+    if search is None:
+        raise ValueError(f"only a search has an engine, but got the header of a {header.kind}")
+    if header.objective.goal != "maximise":
+        raise ValueError(f"an engine maximises, but `{header.objective.name}` is to be minimised")
+    return Engine(
+        space,
+        seed=header.seed,
+        strategy=search.strategy,
+        trials=header.trials,
+        steps=search.steps,
+        sources=search.sources,
+        cost_aware=search.cost_aware,
+        portfolio=search.portfolio if search.portfolio_aware else 1,
+    )

@@ -17,8 +17,8 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 train an architecture again. `mi+nei`: then noisy expected improvement. `published`: rounds of mutual
 information, then the best posterior mean (Li et al., CVPR 2020). `random`: uniform."""
 
-AxisValue = int | float | str
-"""What an axis can take: an integer count (or a switch, as a bool), a real, or a name."""
+AxisValue = bool | int | float | str
+"""What an axis can take: a switch, an integer count, a real, or a name."""
 
 V = TypeVar("V", covariant=True)
 
@@ -73,6 +73,17 @@ class Architecture:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Architecture:
         return cls(document["family"], document["axes"])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search is to make as good as it can."""
+
+    name: str
+    """Such as `psnr`; the value of a training stands under this name wherever people read it."""
+    unit: str
+    """Such as `dB`; empty for a number without a unit."""
+    goal: Literal["maximise", "minimise"] = "maximise"
 
 
 @dataclass(frozen=True)
@@ -210,19 +221,6 @@ class Source:
                 "a source must have a value for each architecture, "
                 f"but got {len(self.values)} and {len(self.architectures)}"
             )
-
-    def to_json(self) -> dict[str, Any]:
-        trainings = zip(self.architectures, self.values, strict=True)
-        return {"name": self.name, "trainings": [{**a.to_json(), "value": value} for a, value in trainings]}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Source:
-        trainings = document["trainings"]
-        return cls(
-            document["name"],
-            tuple(Architecture.from_json(each) for each in trainings),
-            tuple(float(each["value"]) for each in trainings),
-        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 import gpnas_trainers
 from gpnas.config import read_recipe_file
-from gpnas.data import Prepared, prepared_pairs
+from gpnas.data import Prepared, data_errors, prepared_pairs
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.search import check_patch, not_begun
@@ -27,12 +27,13 @@ from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.watchers import check_tensorboard
 from gpnas.dispatch.work import Means, Work
 from gpnas.errors import DataError, SpaceError, TrialError
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, AxisValue, Candidate, Fidelity, Observation
 from gpnas.results.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
 from gpnas.run.provenance import machine, versions
+from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.sharing import fingerprint_of
 from gpnas.run.storage import Folder
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules, cache_folder, open_pairs
@@ -89,6 +90,16 @@ class FinalPlan(Work):
     architectures: tuple[tuple[str | None, Architecture], ...] = field(kw_only=True)
     """What is trained; beside each its candidate's name in the search."""
     find: Find = field(kw_only=True)
+    warm: bool = field(kw_only=True)
+    """Whether trainings begin with weights that were trained before, where `find` finds them."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The search whose portfolio is trained."""
+
+    header: Header
+    setup: Setup
 
 
 class Settled:
@@ -122,12 +133,12 @@ def plan_final(
     request.asked.check(request.devices)
     if request.tensorboard:
         check_tensorboard()
-    searched: dict[str, Any] = {}
+    searched: Searched | None = None
     search = None
     if request.search is not None:
         search = request.search.absolute()
         searched, architectures = _portfolio(search, request.top, request.allowance)
-        run, scale = (request.run or search / FOLDER).absolute(), searched["scale"]
+        run, scale = (request.run or search / FOLDER).absolute(), searched.setup.scale
         if request.scale not in (None, scale):
             raise SpaceError(
                 f"{search}: a search's networks are trained at its scale {scale}, but got {request.scale}; "
@@ -142,8 +153,8 @@ def plan_final(
             raise TrialError(f"only a search has a portfolio to choose, but got --top {request.top}")
         run, scale = request.run.absolute(), request.scale or 2
         architectures = [(None, architecture_of(text, scale)) for text in request.architectures]
-    recipe = _recipe(request, searched.get("recipe", {}))
-    pairs, data = _pairs(request, scale, recipe, searched, say, preparing)
+    recipe = _recipe(request, searched.setup.recipe if searched else {})
+    pairs, data = _pairs(request, scale, recipe, searched.setup if searched else None, say, preparing)
     training, validation = pairs.training, pairs.validation
     check_patch(training, recipe)
     if recipe.batch_size < request.devices:
@@ -157,25 +168,26 @@ def plan_final(
             f"--tensorboard writes files that grow, which {storage.uri} cannot hold; leave one of them out"
         )
     warm_start = request.warm_start or (SEARCH if search else FRESH)
-    seed = searched.get("seed", 0) if request.seed is None else request.seed
-    concurrent = request.concurrent or min(searched.get("concurrent", CONCURRENT), len(architectures))
-    header = {
-        "kind": "final training",
-        "search": search.name if search else None,
-        "scale": scale,
-        "recipe": recipe.to_json(),
-        "data": data
-        | {"fingerprint": training.fingerprint, "validation": validation.fingerprint, "pairs": len(training)},
-        "warm_start": warm_start if warm_start in (FRESH, SEARCH) else Path(warm_start).name,
-        "seed": seed,
-        "validation_images": len(validation),
-        "trials": len(architectures),
-        "concurrent": concurrent,
-        "versions": versions(),
-        "machine": machine() | {"devices": request.devices} | request.asked.given(),
-    }
-    if storage.uri != str(run):
-        header["storage"] = storage.uri
+    seed = (searched.header.seed if searched else 0) if request.seed is None else request.seed
+    side_by_side = searched.header.concurrent if searched else CONCURRENT
+    setup = Setup(
+        scale=scale,
+        recipe=recipe.to_json(),
+        data=data,
+        validation_images=len(validation),
+        search=search.name if search else None,
+        warm_start=warm_start if warm_start in (FRESH, SEARCH) else Path(warm_start).name,
+    )
+    header = Header(
+        trials=len(architectures),
+        objective=PSNR,
+        setup=setup.to_json(),
+        seed=seed,
+        concurrent=request.concurrent or min(side_by_side, len(architectures)),
+        storage=None if storage.uri == str(run) else storage.uri,
+        versions=versions(),
+        machine=machine() | {"devices": request.devices} | request.asked.given(),
+    )
     watch = ("json", "tensorboard") if request.tensorboard else ("json",)
     return FinalPlan(
         run=run,
@@ -187,9 +199,8 @@ def plan_final(
         validation_images=len(validation),
         storage=storage,
         find=finder(warm_start, search),
-        concurrent=concurrent,
+        warm=warm_start != FRESH,
         trials=len(architectures),
-        seed=seed,
         means=Means(request.asked, request.devices, request.address, request.budget_hours),
         header=header,
         watch=watch if isinstance(storage, Folder) else (),
@@ -220,7 +231,7 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
             listener.say(journal.note)
         wanted = _enter(work, journal)
         fresh = [each for each in wanted if not lay_out(work.storage, each, work.find)]
-        if work.header["warm_start"] != FRESH:
+        if work.warm:
             for each in fresh:
                 listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
         with journal_copied(work.run, work.storage, listener.say) as copy:
@@ -262,18 +273,18 @@ def _value(text: str) -> AxisValue:
 
 def _portfolio(
     search: Path, top: int | None, allowance: Allowance
-) -> tuple[dict[str, Any], list[tuple[str | None, Architecture]]]:
+) -> tuple[Searched, list[tuple[str | None, Architecture]]]:
     """What a finished search was, and its portfolio."""
     with Journal.read(search) as journal:
         header = journal.header
-        if header.get("kind") == "final training":
+        if header.search is None:
             raise TrialError(f"{search}: is a final training itself; name the run folder of a search")
-        candidates = finished_candidates(search, journal)
-    size = top or header["portfolio"]
+        setup, candidates = Setup.of(journal), finished_candidates(search, journal)
+    size = top or header.search.portfolio
     if size > len(candidates):
         raise TrialError(f"{search}: `--top` must be at most the {len(candidates)} networks, but got {size}")
-    members = choose_portfolio(search, candidates, size, header["scale"], allowance).members
-    return header, [(member.id, member.architecture) for member in members]
+    members = choose_portfolio(search, candidates, size, setup.scale, allowance).members
+    return Searched(header, setup), [(member.id, member.architecture) for member in members]
 
 
 def _recipe(request: FinalRequest, searched: Mapping[str, Any]) -> Recipe:
@@ -294,29 +305,34 @@ def _pairs(
     request: FinalRequest,
     scale: int,
     recipe: Recipe,
-    searched: Mapping[str, Any],
+    searched: Setup | None,
     say: Callable[[str], None],
     preparing: Callable[[int, int], None] | None,
-) -> tuple[Prepared, dict[str, Any]]:
-    """The prepared pairs, and what is recorded of where they come from."""
-    known = searched.get("data", {})
-    source, side = request.data, max(recipe.hr_patch, searched.get("recipe", {}).get("hr_patch", 0))
-    if source is None and known and known["camera"] is None:
-        source = _prepared(known["fingerprint"])
+) -> tuple[Prepared, Data]:
+    """The prepared pairs, and what is recorded of them."""
+    known = searched.data if searched else None
+    source, side = request.data, max(recipe.hr_patch, searched.recipe.get("hr_patch", 0) if searched else 0)
+    if source is None and known and known.camera is None:
+        source = _prepared(known.fingerprint)
         if source is None:
             raise DataError(
-                f"a final training needs the pairs of its search, but those of {known['source']} are no "
+                f"a final training needs the pairs of its search, but those of {known.source} are no "
                 "longer prepared; name their folder with --data"
             )
-    camera = Camera(**(known.get("camera") or {})) if source is None else None
+    with data_errors():
+        camera = Camera(**((known and known.camera) or {})) if source is None else None
     rules = Rules(minimum_side=side, minimum_ncc=MINIMUM_NCC)
     pairs = prepared_pairs(source, scale, rules, camera=camera, report=say, progress=preparing)
-    fingerprint = pairs.training.fingerprint
-    if known and fingerprint != known["fingerprint"]:
+    of_search = None if known is None else pairs.training.fingerprint == known.fingerprint
+    if of_search is False:
         say("these are not the pairs of the search; the journal and the bundle say so")
-    name = request.data.name if request.data else known.get("source", "photographs")
-    return pairs, {"source": name, "camera": asdict(camera) if camera else None} | (
-        {"of_search": fingerprint == known["fingerprint"]} if known else {}
+    return pairs, Data(
+        fingerprint=pairs.training.fingerprint,
+        validation=pairs.validation.fingerprint,
+        source=request.data.name if request.data else known.source if known else "photographs",
+        camera=asdict(camera) if camera else None,
+        pairs=len(pairs.training),
+        of_search=of_search,
     )
 
 
@@ -345,7 +361,7 @@ def _enter(work: FinalPlan, journal: Journal) -> list[Candidate]:
             free.remove(found)
         else:
             name = name or f"c{len(known) + len(new):04d}"
-            seed = int(np.random.SeedSequence([work.seed, *name.encode()]).generate_state(1)[0]) >> 1
+            seed = int(np.random.SeedSequence([work.header.seed, *name.encode()]).generate_state(1)[0]) >> 1
             decision = {"phase": "final training"}
             found = Candidate(name, architecture, Fidelity(work.recipe.steps), seed, decision)
             new.append(found)

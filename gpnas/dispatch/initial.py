@@ -42,7 +42,7 @@ def finder(warm_start: str, search: Path | None) -> Find:
                 "--architecture; name a run or a bundle, or leave --start-from out"
             )
         with Journal.read(search) as journal:
-            storage = storage_of(search, journal.header)
+            storage = storage_of(journal)
         return lambda candidate: trained_weights(storage, candidate)
     source = Path(warm_start)
     if source.is_dir() and Journal.exists(source):
@@ -64,7 +64,7 @@ def _of_run(run: Path) -> Find:
                     for observation in journal.observations()
                     if observation.finished and observation.candidate.architecture == candidate.architecture
                 ]
-                storage = storage_of(each, journal.header)
+                storage = storage_of(journal)
             if finished:
                 return trained_weights(storage, max(finished, key=lambda pair: pair[0] or 0.0)[1])
         return None

@@ -19,18 +19,19 @@ from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.session import Listener, Session, standing
 from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.work import Means, Work
-from gpnas.engine import Engine
+from gpnas.engine import Engine, engine_for
 from gpnas.errors import DataError, SpaceError
 from gpnas.explanation import taught
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal, Search
+from gpnas.records import Strategy
 from gpnas.results.delivery import Delivery, deliver
-from gpnas.results.recall import engine_for
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
 from gpnas.run.pricing import priced, recipe_of
 from gpnas.run.provenance import machine, versions
+from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.sharing import fingerprint_of
-from gpnas.run.warm import sources_document
+from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, PairSet, Rules, open_pairs
 from gpnas_trainers.train import Recipe
@@ -48,7 +49,7 @@ class Request:
     scale: int | None = None
     trials: int | None = None
     concurrent: int | None = None
-    strategy: str | None = None
+    strategy: Strategy | None = None
     cost_aware: bool | None = None
     """Whether gains count per predicted second."""
     portfolio_aware: bool | None = None
@@ -73,8 +74,8 @@ class Plan(Work):
     """The same of a search."""
 
     space: SearchSpace = field(kw_only=True)
-    portfolio: int = field(kw_only=True)
-    """Networks of the portfolio."""
+    search: Search = field(kw_only=True)
+    """What the header says of a search alone."""
 
 
 def plan(
@@ -97,7 +98,6 @@ def plan(
     recipe = recipe_of(path, file)
     space = priced(file.search_space(), scale, file.limits.given(), recipe)
     trials = request.trials or file.search.trials
-    portfolio = file.search.portfolio
     if trials < 1:
         raise SpaceError(f"`trials >= 1` must hold, but got trials={trials}")
     try:
@@ -108,39 +108,35 @@ def plan(
     pairs = prepared_pairs(request.data, scale, rules, camera=camera, report=say, progress=preparing)
     training, validation = pairs.training, pairs.validation
     check_patch(training, recipe)
-    strategy = request.strategy or file.search.strategy
-    early = file.search.early_stopping if request.early_stopping is None else request.early_stopping
     run = (request.run or Path("runs") / path.stem).absolute()
     storage = storage_for(run, request.storage, say)
-    header = {
-        "space": {"fingerprint": space.fingerprint, **space.to_document()},
-        "scale": scale,
-        "recipe": recipe.to_json(),
-        "data": {
-            "fingerprint": training.fingerprint,
-            "validation": validation.fingerprint,
-            "source": request.data.name if request.data else "photographs",
-            "camera": None if request.data else dataclasses.asdict(camera),
-        },
-        "seed": request.seed,
-        "strategy": strategy,
-        "validation_images": file.search.validation_images,
-        "portfolio": portfolio,
-        "trials": trials,
-        "concurrent": request.concurrent or file.search.concurrent,
-        "early_stopping": early,
-        "versions": versions(),
-        "machine": machine() | request.asked.given(),
-    }
-    # only where they are asked for, so that journals of before go on
-    if request.cost_aware if request.cost_aware is not None else file.search.cost_aware:
-        header["cost_aware"] = True
-    if request.portfolio_aware if request.portfolio_aware is not None else file.search.portfolio_aware:
-        header["portfolio_aware"] = True
-    if storage.uri != str(run):
-        header["storage"] = storage.uri
-    if sources := sources_document(request.warm_start, run):
-        header["sources"] = sources
+    search = Search(
+        space={"fingerprint": space.fingerprint, **space.to_document()},
+        strategy=request.strategy or file.search.strategy,
+        steps=recipe.steps,
+        portfolio=file.search.portfolio,
+        cost_aware=_either(request.cost_aware, file.search.cost_aware),
+        portfolio_aware=_either(request.portfolio_aware, file.search.portfolio_aware),
+        sources=sources_of(request.warm_start, run),
+    )
+    data = Data(
+        fingerprint=training.fingerprint,
+        validation=validation.fingerprint,
+        source=request.data.name if request.data else "photographs",
+        camera=None if request.data else dataclasses.asdict(camera),
+    )
+    header = Header(
+        trials=trials,
+        objective=PSNR,
+        search=search,
+        setup=Setup(scale, recipe.to_json(), data, file.search.validation_images).to_json(),
+        seed=request.seed,
+        concurrent=request.concurrent or file.search.concurrent,
+        early_stopping=_either(request.early_stopping, file.search.early_stopping),
+        storage=None if storage.uri == str(run) else storage.uri,
+        versions=versions(),
+        machine=machine() | request.asked.given(),
+    )
     return Plan(
         run=run,
         space=space,
@@ -151,14 +147,15 @@ def plan(
         storage=storage,
         validation_images=file.search.validation_images,
         trials=trials,
-        concurrent=request.concurrent or file.search.concurrent,
-        portfolio=portfolio,
-        best=portfolio if early else None,
-        correlations="portfolio_aware" in header,
-        seed=request.seed,
+        search=search,
         means=Means(request.asked, 1, request.address, request.budget_hours),
         header=header,
     )
+
+
+def _either(asked: bool | None, filed: bool) -> bool:
+    """A switch as the command line has it, else as the space file does."""
+    return filed if asked is None else asked
 
 
 def check_patch(pairs: PairSet, recipe: Recipe) -> None:
@@ -214,9 +211,9 @@ def run_search(request: Request, listener: Listener) -> Delivery:
             else:
                 engine = adviser()
             validation = open_pairs(work.pairs, "validation").head(work.validation_images)
-            delivery = deliver(work.run, journal, engine, validation, work.portfolio, begun)
+            delivery = deliver(work.run, journal, engine, validation, work.search.portfolio, begun)
             learned, _ = taught(engine)
-    for line in learned.conclusions("dB") if learned else ():
+    for line in learned.conclusions(PSNR.unit) if learned else ():
         listener.say(line)
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
     return delivery

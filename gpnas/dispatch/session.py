@@ -115,7 +115,7 @@ class Session(Generic[A]):
     def _on_one_ray(self) -> A:
         """Trains until all is observed, there is an order to end, or Ray has died."""
         means, adviser = self._work.means, self._adviser()
-        cpus = self._work.concurrent * means.devices * (means.asked.cpus or 1)
+        cpus = self._work.header.concurrent * means.devices * (means.asked.cpus or 1)
         try:
             with connected(means.address, cpus) as cluster:
                 self._train(adviser, cluster)
@@ -154,10 +154,10 @@ class Session(Generic[A]):
             preflight(work.storage, [work.pairs] if self._copy is None else [])
         if means.devices > 1:
             return None
-        lender = Lender(means.asked, cluster, work.concurrent)
-        if lender.side_by_side < work.concurrent:
+        lender = Lender(means.asked, cluster, work.header.concurrent)
+        if lender.side_by_side < work.header.concurrent:
             self._listener.say(
-                f"{lender.side_by_side} trials run side by side, not {work.concurrent}: "
+                f"{lender.side_by_side} trials run side by side, not {work.header.concurrent}: "
                 "there is no room for more"
             )
         return lender
@@ -216,7 +216,7 @@ class Session(Generic[A]):
             tune_config=tune.TuneConfig(
                 search_alg=conductor,
                 num_samples=-1,
-                max_concurrent_trials=min(work.concurrent, room),
+                max_concurrent_trials=min(work.header.concurrent, room),
                 reuse_actors=devices == 1,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,

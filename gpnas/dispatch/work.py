@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.trial import Task
+from gpnas.journal import Header
 from gpnas.records import Candidate
 from gpnas.run.layout import candidate_folder
 from gpnas.run.storage import Storage
@@ -46,18 +46,22 @@ class Work:
     """How many images, at most, a network is measured on."""
     trials: int
     """The whole allowance."""
-    concurrent: int
-    """Trials side by side."""
-    seed: int
     means: Means
-    header: dict[str, Any] = field(repr=False)
-    """What the journal records of it."""
-    best: int | None = None
-    """A training is stopped early where it will hardly end among so many best; None stops none."""
-    correlations: bool = False
-    """Whether trials tell how their networks' errors correlate."""
+    header: Header = field(repr=False)
+    """Of its journal."""
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else trials write."""
+
+    @property
+    def best(self) -> int | None:
+        """A training is stopped early where it will hardly end among so many best; None stops none."""
+        search = self.header.search
+        return search.portfolio if search is not None and self.header.early_stopping else None
+
+    @property
+    def correlations(self) -> bool:
+        """Whether trials tell how their networks' errors correlate."""
+        return self.header.search is not None and self.header.search.portfolio_aware
 
     def task(self, candidate: Candidate) -> Task:
         """What a worker must know to train a candidate."""

@@ -9,6 +9,10 @@ A run folder holds
 Documents in it are JSON, checked on the way in and on the way out; nothing is ever unpickled.
 """
 
+from gpnas.journal.header import CHECKED as CHECKED
+from gpnas.journal.header import Header as Header
+from gpnas.journal.header import Search as Search
+from gpnas.journal.header import Session as Session
 from gpnas.journal.journal import Attempt as Attempt
 from gpnas.journal.journal import Journal as Journal
 from gpnas.journal.journal import Moment as Moment

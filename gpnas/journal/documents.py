@@ -11,10 +11,12 @@ import numbers
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from gpnas.journal.header import SESSION, Header, Session
 from gpnas.records import Architecture, Candidate, Fidelity, Observation, Progress, Stop
 
 VERSION = 1
@@ -26,8 +28,8 @@ TABLES = {
     "header": "number INTEGER PRIMARY KEY, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
     "sessions": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, document TEXT NOT NULL, "
     "crc32 INTEGER NOT NULL",
-    "candidates": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, id TEXT NOT NULL UNIQUE, "
-    "document TEXT NOT NULL, crc32 INTEGER NOT NULL",
+    "candidates": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, session INTEGER NOT NULL, "
+    "id TEXT NOT NULL UNIQUE, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
     "attempts": "candidate TEXT NOT NULL REFERENCES candidates(id), number INTEGER NOT NULL, "
     "session INTEGER NOT NULL, started TEXT NOT NULL, ended TEXT, outcome TEXT, "
     "PRIMARY KEY (candidate, number)",
@@ -44,6 +46,9 @@ TABLES = {
 }
 """Name of each table to its columns. Rows are only added, except that an attempt gets its end, a
 result may be replaced, and progress is thinned out."""
+
+
+R = TypeVar("R")
 
 
 class DamageError(Exception):
@@ -142,6 +147,47 @@ def decode(text: Any, crc32: Any, where: str) -> dict[str, Any]:
         return dict(_OBJECT.validate_json(_intact(text, crc32, where)))
     except ValidationError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
+
+
+@lru_cache
+def _adapter(record: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
+
+
+def read_record(record: type[R], document: Mapping[str, Any], where: str) -> R:
+    """The record that a document holds, by the types of its fields.
+
+    Args:
+        record: a dataclass whose `__pydantic_config__` says how strictly.
+        document: plain JSON values.
+        where: names the document, for the error.
+
+    Raises:
+        DamageError: it holds something else.
+    """
+    try:
+        read: R = _adapter(cast("Any", record)).validate_json(json.dumps(plain(document)))
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
+    return read
+
+
+def decode_header(text: Any, crc32: Any) -> Header:
+    """The header of a row; a DamageError where it is not what was written."""
+    return read_record(Header, decode(text, crc32, "header"), "header")
+
+
+def decode_session(header: Header, number: int, time: str, text: Any, crc32: Any) -> Session:
+    """A session of a row, with the header as it had it; a DamageError where it is not what was written."""
+    where = f"session {number}"
+    document = decode(text, crc32, where)
+    own = document.pop("header", None)
+    if not isinstance(own, dict) or set(own) != set(SESSION):
+        raise DamageError(f"{where}: `header` must hold {', '.join(SESSION)}, but got {own!r:.60}")
+    pid = document.pop("pid", None)
+    if document or not isinstance(pid, int):
+        raise DamageError(f"{where} must hold `header` and a number `pid` alone")
+    return Session(number, time, pid, read_record(Header, plain(header.to_json()) | own, where))
 
 
 def encode_candidate(candidate: Candidate) -> tuple[str, int]:

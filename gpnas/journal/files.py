@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from gpnas.errors import JournalError
 from gpnas.journal.documents import (
@@ -21,9 +20,12 @@ from gpnas.journal.documents import (
     DamageError,
     decode,
     decode_candidate,
+    decode_header,
     decode_observation,
+    decode_session,
     encode,
 )
+from gpnas.journal.header import Header, Session
 from gpnas.records import Candidate, Observation
 
 JOURNAL = "journal.sqlite"
@@ -169,7 +171,7 @@ def connect(path: Path, options: str) -> sqlite3.Connection:
     return connection
 
 
-def create(run: Path, header: Mapping[str, Any]) -> None:
+def create(run: Path, header: Header) -> None:
     """Makes an empty journal: written under another name, then renamed, so never half there."""
     fresh = run / f"{JOURNAL}.new"
     fresh.unlink(missing_ok=True)
@@ -178,7 +180,7 @@ def create(run: Path, header: Mapping[str, Any]) -> None:
             connection.execute("BEGIN")
             for name, columns in TABLES.items():
                 connection.execute(f"CREATE TABLE {name} ({columns})")
-            connection.execute("INSERT INTO header VALUES (1, ?, ?)", encode(header))
+            connection.execute("INSERT INTO header VALUES (1, ?, ?)", encode(header.to_json()))
             connection.execute(f"PRAGMA application_id={APPLICATION}")
             connection.execute(f"PRAGMA user_version={VERSION}")
             connection.execute("COMMIT")
@@ -334,15 +336,26 @@ def _examine_content(connection: sqlite3.Connection) -> tuple[int, int, int]:
     found = set(connection.execute("SELECT name, type FROM sqlite_master WHERE type != 'index'"))
     if found != {(name, "table") for name in TABLES}:
         raise DamageError("its tables are not a journal's")
-    for table in ("header", "sessions", "results", "events"):
+    for table in ("results", "events"):
         for row, text, crc32 in connection.execute(f"SELECT rowid, document, crc32 FROM {table}"):
             decode(text, crc32, f"row {row} of {table}")
-    (headers,) = connection.execute("SELECT count(*) FROM header").fetchone()
-    if headers != 1:
-        raise DamageError(f"it must have one header, but has {headers}")
-    (sessions,) = connection.execute("SELECT count(*) FROM sessions").fetchone()
-    candidates = read_candidates(connection)
-    return sessions, len(candidates), len(read_observations(connection, candidates))
+    sessions, candidates = read_sessions(connection), read_candidates(connection)
+    return len(sessions), len(candidates), len(read_observations(connection, candidates))
+
+
+def read_header(connection: sqlite3.Connection) -> Header:
+    """The header as the run was begun; a DamageError where it is damaged."""
+    rows = connection.execute("SELECT document, crc32 FROM header").fetchall()
+    if len(rows) != 1:
+        raise DamageError(f"it must have one header, but has {len(rows)}")
+    return decode_header(*rows[0])
+
+
+def read_sessions(connection: sqlite3.Connection) -> list[Session]:
+    """Every session, in order; a DamageError where one is damaged."""
+    header = read_header(connection)
+    rows = connection.execute("SELECT number, time, document, crc32 FROM sessions ORDER BY number")
+    return [decode_session(header, *row) for row in rows]
 
 
 def read_candidates(connection: sqlite3.Connection) -> dict[str, Candidate]:

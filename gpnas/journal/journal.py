@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gpnas.errors import JournalError
 from gpnas.journal import files
 from gpnas.journal.documents import (
     VERSION,
     decode,
+    decode_header,
     decode_progress,
     encode,
     encode_candidate,
@@ -23,11 +24,12 @@ from gpnas.journal.documents import (
     encode_progress,
     explain,
     plain,
+    read_record,
 )
+from gpnas.journal.header import SESSION, Header, Session
 from gpnas.records import Candidate, Observation, Progress
 
-MUTABLE = ("trials", "concurrent", "early_stopping", "machine", "versions", "gpnas")
-"""Keys of a header that may differ from one session of a run to the next."""
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,13 @@ class Journal:
         self._session = 0
 
     @classmethod
-    def create_or_open(cls, run: Path, header: Mapping[str, Any]) -> Journal:
+    def create_or_open(cls, run: Path, header: Header) -> Journal:
         """The journal of a run folder, made where there is none yet, for the one driver of the run.
 
         Args:
             run: the run folder; made where it is missing.
-            header: what the search is: its space, recipe, data, seed, versions, …; plain JSON values.
-                Going on with a run needs an equal one, except for the keys in `MUTABLE`. Of a part
-                that has a `fingerprint`, the fingerprint decides.
+            header: what the run is. Going on with one needs an equal header, except for the fields in
+                `SESSION`. Of a part that has a `fingerprint`, the fingerprint decides.
 
         Raises:
             JournalError: the run belongs to another search (the line names what differs), another
@@ -100,10 +101,10 @@ class Journal:
                 run.mkdir(parents=True, exist_ok=True)
                 lock = files.acquire(run)
                 if not (run / files.JOURNAL).exists() and not (run / files.BACKUP).exists():
-                    files.create(run, _checked_header(header))
+                    files.create(run, _writable(header))
                 connection, note = files.open_to_write(run)
             journal = cls(run, connection, lock, note)
-            journal._begin_session(_checked_header(header))
+            journal._begin_session(_writable(header))
         except BaseException:
             if connection is not None:
                 connection.close()
@@ -144,12 +145,23 @@ class Journal:
                 self._lock = None
 
     @property
-    def header(self) -> dict[str, Any]:
-        """What the search is, with what the newest session changed of it."""
+    def header(self) -> Header:
+        """What the run is, as its newest session has it."""
         with self._reading() as connection:
-            header = _read_header(connection)
-            sessions = self.sessions()
-        return header | (sessions[max(sessions)]["header"] if sessions else {})
+            sessions = files.read_sessions(connection)
+            return sessions[-1].header if sessions else files.read_header(connection)
+
+    def setup(self, form: type[R]) -> R:
+        """The header's `setup`, read as a record.
+
+        Args:
+            form: a dataclass, checked by the types of its fields.
+
+        Raises:
+            JournalError: it is no such record.
+        """
+        with files.errors(self._path):
+            return read_record(form, self.header.setup, "header, `setup`")
 
     def commit_candidates(self, candidates: Iterable[Candidate]) -> None:
         """Enters candidates, all or none; to be called before any is trained.
@@ -165,8 +177,8 @@ class Journal:
                         f"{self._path}: a candidate is entered once, but {name} is there already"
                     )
                 connection.execute(
-                    "INSERT INTO candidates (time, id, document, crc32) VALUES (?, ?, ?, ?)",
-                    (files.now(), name, text, crc32),
+                    "INSERT INTO candidates (time, session, id, document, crc32) VALUES (?, ?, ?, ?, ?)",
+                    (files.now(), self._session, name, text, crc32),
                 )
 
     def start_attempt(self, candidate: str, number: int | None = None) -> int:
@@ -268,15 +280,14 @@ class Journal:
         with self._reading() as connection:
             candidates = files.read_candidates(connection)
             rows = connection.execute(
-                "SELECT id, time, (SELECT max(number) FROM sessions WHERE sessions.time <= candidates.time), "
+                "SELECT id, time, session, "
                 "(SELECT count(*) FROM observations WHERE observations.time <= candidates.time) "
                 "FROM candidates ORDER BY number"
             ).fetchall()
         moments = []
         for name, time, session, committed in rows:
             known = int(candidates[name].decision.get("observations", committed))
-            # a clock that was set back may put a candidate before the first session
-            moments.append(Moment(candidates[name], time, session or 1, known))
+            moments.append(Moment(candidates[name], time, session, known))
         return moments
 
     def pending(self) -> list[Candidate]:
@@ -318,11 +329,10 @@ class Journal:
             row = connection.execute("SELECT session FROM results WHERE key = ?", (key,)).fetchone()
             return int(row[0]) if row else None
 
-    def sessions(self) -> dict[int, dict[str, Any]]:
-        """Each opening by a driver, by number: `pid`, and in `header` the keys of `MUTABLE`."""
+    def sessions(self) -> dict[int, Session]:
+        """Every opening by a driver, by its number, in order."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT number, document, crc32 FROM sessions ORDER BY number")
-            return {number: decode(text, crc32, f"session {number}") for number, text, crc32 in rows}
+            return {session.number: session for session in files.read_sessions(connection)}
 
     def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Time, kind and details of what is worth knowing later, such as a recovery, in order."""
@@ -348,11 +358,11 @@ class Journal:
                     for *rest, text, crc32 in rows
                 ]
 
-            candidates = documents("candidates", "time, id", "number")
+            candidates = documents("candidates", "time, session, id", "number")
             return {
                 "format": "gpnas journal",
                 "version": VERSION,
-                "header": _read_header(connection),
+                "header": plain(files.read_header(connection).to_json()),
                 "sessions": documents("sessions", "number, time", "number"),
                 "candidates": candidates,
                 "attempts": [asdict(attempt) for attempt in self.attempts()],
@@ -379,22 +389,22 @@ class Journal:
             "observed": [entry for entry in document["observations"] if entry["candidate"] in wanted],
         }
 
-    def _begin_session(self, header: dict[str, Any]) -> None:
+    def _begin_session(self, header: Header) -> None:
         with self._reading() as connection:
-            before = _read_header(connection)
+            before = files.read_header(connection)
         differences = list(_differences(_identity(before), _identity(header)))
         if differences:
             name, old, new = differences[0]
+            name = name.removeprefix("setup.").removeprefix("search.")
             more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
             raise JournalError(
                 f"{self.run}: a run goes on only as it was begun, but `{name}` was {_short(old)} and is now "
                 f"{_short(new)}{more}; choose another folder with --run, or go back to what it was begun with"
             )
         with self._writing(keep=True) as connection:
-            changed = {key: header[key] for key in MUTABLE if key in header}
             entered = connection.execute(
                 "INSERT INTO sessions (time, document, crc32) VALUES (?, ?, ?)",
-                (files.now(), *encode({"pid": os.getpid(), "header": changed})),
+                (files.now(), *encode({"pid": os.getpid(), "header": header.session()})),
             )
             self._session = int(entered.lastrowid or 0)
             # the lock is ours, so whoever began these is gone
@@ -463,18 +473,16 @@ def _encoded(encoder: Any, value: Any) -> tuple[str, int]:
     return text, crc32
 
 
-def _checked_header(header: Mapping[str, Any]) -> dict[str, Any]:
-    text, crc32 = _encoded(encode, header)
-    return decode(text, crc32, "header")
+def _writable(header: Header) -> Header:
+    """A header as it will be read."""
+    text, crc32 = _encoded(encode, header.to_json())
+    return decode_header(text, crc32)
 
 
-def _read_header(connection: sqlite3.Connection) -> dict[str, Any]:
-    ((text, crc32),) = connection.execute("SELECT document, crc32 FROM header")
-    return decode(text, crc32, "header")
-
-
-def _identity(header: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in header.items() if key not in MUTABLE}
+def _identity(header: Header) -> dict[str, Any]:
+    """What going on with a run must not change, as JSON."""
+    document: dict[str, Any] = plain(header.to_json())
+    return {"kind": header.kind} | {key: value for key, value in document.items() if key not in SESSION}
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -22,7 +22,8 @@ def status(run: Path) -> dict[str, Any]:
         session's trials are observed and delivered) or `interrupted`; `candidates`, in the order of
         proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`, `failed`,
         `stopped`), `value` of the objective (the last evaluation's where none is observed; None before
-        the first; as `psnr` too), `seconds` of training and validation, number of `attempts`; of one
+        the first; under the objective's name too), `seconds` of training and validation, number of
+        `attempts`; of one
         that was stopped also `stopped`: `step`, `value`, `predicted` final value and its `stddev`,
         `chance` to end among the `best`, and the `reason` in one line. `diagnostics` of the surrogate
         as of the last delivery, where there was one. `note` where the file was damaged.
@@ -35,7 +36,8 @@ def status(run: Path) -> dict[str, Any]:
     driven = files.held(run)
     with Journal.read(run) as journal, journal.moment():
         observations = {observation.candidate.id: observation for observation in journal.observations()}
-        rows = []
+        rows: list[dict[str, Any]] = []
+        objective = journal.header.objective
         for candidate in journal.candidates():
             attempts = journal.attempts(candidate.id)
             observation = observations.get(candidate.id)
@@ -56,7 +58,7 @@ def status(run: Path) -> dict[str, Any]:
                     "architecture": candidate.architecture.to_json(),
                     "state": state,
                     "value": value,
-                    "psnr": value,
+                    objective.name: value,
                     "seconds": seconds,
                     "attempts": len(attempts),
                     **_why_stopped(observation),
@@ -85,4 +87,4 @@ def _delivered(journal: Journal) -> bool:
     if number not in sessions:
         return False
     newest = sessions[max(sessions)]
-    return bool(sessions[number]["header"].get("trials") == newest["header"].get("trials"))
+    return sessions[number].header.trials == newest.header.trials

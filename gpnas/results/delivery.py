@@ -21,11 +21,12 @@ from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.portfolio import Limits, choose, correlations
 from gpnas.records import Candidate, Observation, Portfolio
-from gpnas.results.picture import is_shipped, make_picture, validation_pairs
+from gpnas.results.picture import make_picture, validation_pairs
 from gpnas.run.layout import NETWORK_FILE, candidate_folder
 from gpnas.run.pricing import TILE
 from gpnas.run.products import products_of
 from gpnas.run.residuals import errors_name, write_errors
+from gpnas.run.setup import Setup
 from gpnas.run.storage import Storage, storage_of
 from gpnas_trainers import build
 from gpnas_trainers.cost import gmacs, parameters
@@ -135,7 +136,7 @@ def deliver(
     if not ranking:
         reasons = "; ".join(sorted({observation.failure or "" for observation in observations}))
         raise TrialError(f"at least one trial must succeed, but all {len(observations)} failed: {reasons}")
-    storage = storage_of(run, journal.header)
+    storage = storage_of(journal)
     restore_errors(storage, [ranked.candidate for ranked in ranking], validation)
     portfolio = choose_portfolio(run, [ranked.candidate for ranked in ranking], size, validation.scale)
     delivery = Delivery(
@@ -151,7 +152,7 @@ def deliver(
         bundle=run / "bundle",
         diagnostics=diagnose(engine.surrogate),
     )
-    seen = validation if is_shipped(journal.header["data"]) else None
+    seen = validation if Setup.of(journal).data.is_shipped else None
     write_portfolio(storage, journal, delivery.portfolio, delivery.to_json(), delivery.bundle, seen=seen)
     journal.set_result("delivery", delivery.to_json())
     return delivery
@@ -182,7 +183,7 @@ def deliver_networks(
         reasons = "; ".join(sorted({each.failure or "" for each in observations}))
         raise TrialError(f"at least one training must succeed, but all {len(observations)} failed: {reasons}")
     candidates = [each.candidate for each in finished]
-    storage = storage_of(run, journal.header)
+    storage = storage_of(journal)
     restore_errors(storage, candidates, validation)
     gram = products_of(run, candidates)
     portfolio = choose_portfolio(run, candidates, len(candidates), validation.scale)
@@ -215,7 +216,7 @@ def deliver_networks(
             for each in sorted(finished, key=lambda each: -(each.value or 0.0))
         ],
     }
-    seen = validation if is_shipped(journal.header["data"]) else None
+    seen = validation if Setup.of(journal).data.is_shipped else None
     write_portfolio(storage, journal, portfolio, document, run / "bundle", seen=seen)
     journal.set_result("delivery", document)
     return document
@@ -313,18 +314,18 @@ def export(
     """
     run = run.absolute()
     with Journal.read(run) as journal:
-        storage = storage_of(run, journal.header)
+        storage = storage_of(journal)
         candidates = finished_candidates(run, journal)
         if top > len(candidates):
             raise TrialError(f"{run}: `--top` must be at most the {len(candidates)} networks, but got {top}")
-        portfolio = choose_portfolio(run, candidates, top, journal.header["scale"], allowance)
+        setup = Setup.of(journal)
+        portfolio = choose_portfolio(run, candidates, top, setup.scale, allowance)
         delivery = journal.result("delivery") or {}
-        header = journal.header
         seen = None
         if isinstance(picture, Path):
-            seen = validation_pairs(header, picture)
-        elif picture and is_shipped(header["data"]):
-            seen = validation_pairs(header, None)
+            seen = validation_pairs(setup, picture)
+        elif picture and setup.data.is_shipped:
+            seen = validation_pairs(setup, None)
         write_portfolio(
             storage,
             journal,
@@ -428,7 +429,7 @@ def write_portfolio(
         BundleError: the bundle cannot be written.
     """
     rows = {row["id"]: row for row in delivery["ranking"]}
-    header = journal.header
+    header, setup = journal.header, Setup.of(journal)
     members = []
     for candidate, weight in zip(portfolio.members, portfolio.weights, strict=True):
         members.append(
@@ -443,17 +444,17 @@ def write_portfolio(
     write_bundle(
         output,
         members,
-        scale=header["scale"],
-        recipe=header["recipe"],
-        data=header["data"],
+        scale=setup.scale,
+        recipe=setup.recipe,
+        data=setup.data.to_json(),
         metrics={
             "bicubic": delivery["psnr"]["bicubic"],
             "best": delivery["psnr"]["best"],
             "ensemble": portfolio.value,
         },
-        seed=header["seed"],
-        versions=header["versions"],
-        machine=header["machine"],
+        seed=header.seed,
+        versions=header.versions,
+        machine=header.machine,
         journal=journal.excerpt(member.id for member in portfolio.members),
         licence=licence,
         licence_text=licence_text,

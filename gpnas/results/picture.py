@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -15,6 +14,7 @@ from torch.nn.functional import avg_pool2d
 from gpnas.bundle import Member, Picture
 from gpnas.data import data_errors, prepared_pairs
 from gpnas.errors import DataError
+from gpnas.run.setup import Setup
 from gpnas_trainers import build
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
@@ -28,30 +28,21 @@ GAP = 4
 """White pixels between views."""
 
 
-def is_shipped(data: Mapping[str, Any]) -> bool:
-    """Whether a search's data, as its journal describes them, are photographs that packages ship.
-
-    Only these may be shown unasked: anyone else's photographs may be private.
-    """
-    return data.get("camera") is not None and data.get("source") == "photographs"
-
-
-def validation_pairs(header: Mapping[str, Any], source: Path | None) -> PairSet:
+def validation_pairs(setup: Setup, source: Path | None) -> PairSet:
     """The pairs that validated a search, opened anew.
 
     Args:
-        header: of its journal.
+        setup: of its trainings.
         source: folder of the pairs; None for the shipped photographs.
 
     Raises:
         DataError: the folder cannot be used, or its validation images are others.
     """
-    data = header["data"]
     with data_errors():
-        camera = Camera(**(data.get("camera") or {})) if source is None else None
-    rules = Rules(minimum_side=header["recipe"].get("hr_patch", 48), minimum_ncc=MINIMUM_NCC)
-    pairs = prepared_pairs(source, header["scale"], rules, camera=camera).validation
-    if pairs.fingerprint != data.get("validation"):
+        camera = Camera(**(setup.data.camera or {})) if source is None else None
+    rules = Rules(minimum_side=setup.recipe.get("hr_patch", 48), minimum_ncc=MINIMUM_NCC)
+    pairs = prepared_pairs(source, setup.scale, rules, camera=camera).validation
+    if pairs.fingerprint != setup.data.validation:
         raise DataError(
             f"{source or 'the photographs'}: a picture must show an image that validated the search, but "
             "this folder's are others; name the folder that was searched on"

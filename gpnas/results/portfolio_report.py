@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpnas.errors import SpaceError, TrialError
+from gpnas.engine import engine_for
+from gpnas.errors import TrialError
 from gpnas.heterogeneity import Disagreement, leave_one_out, log_portfolio_improvement
 from gpnas.journal import Journal
 from gpnas.portfolio import Choice, choose, correlations, ensemble_psnr, frontier
 from gpnas.records import Candidate
 from gpnas.results.delivery import LEAST_SHARE, Allowance, finished_candidates
-from gpnas.results.recall import engine_for
 from gpnas.run.cores import one_core
-from gpnas.run.pricing import priced
+from gpnas.run.pricing import searched_space
 from gpnas.run.products import products_of
-from gpnas.space import SearchSpace
+from gpnas.run.setup import Setup
 
 SHOWN = 10
 """Networks of the matrix of correlations, and architectures of the list of untrained ones."""
@@ -51,13 +51,12 @@ def portfolio_document(
     """
     run, allowance = run.absolute(), allowance or Allowance()
     with one_core(), Journal.read(run) as journal, journal.moment():
-        header = journal.header
         candidates = finished_candidates(run, journal)
         observations, every = journal.observations(), journal.candidates()
-        count = min(top or header.get("portfolio") or len(candidates), len(candidates))
+        search = journal.header.search
+        count = min(top or (search.portfolio if search else len(candidates)), len(candidates))
         gram = products_of(run, candidates)
-        scale = header["scale"]
-        costs = allowance.costs(candidates, scale)
+        costs = allowance.costs(candidates, Setup.of(journal).scale)
         limits = allowance.limits(costs)
         least = LEAST_SHARE / count
         try:
@@ -97,8 +96,8 @@ def portfolio_document(
                 "matrix": correlations(gram)[best][:, best].tolist(),
             },
             "untrained": None
-            if "space" not in header
-            else _untrained(header, every, observations, candidates, gram, count),
+            if search is None
+            else _untrained(journal, every, observations, candidates, gram, count),
         }
 
 
@@ -126,7 +125,7 @@ def _weighed(gram: Tensor, members: Sequence[int]) -> Choice:
 
 
 def _untrained(
-    header: dict[str, Any],
+    journal: Journal,
     every: Sequence[Candidate],
     observations: Sequence[Any],
     candidates: Sequence[Candidate],
@@ -134,12 +133,9 @@ def _untrained(
     count: int,
 ) -> dict[str, Any]:
     """The untrained architectures that are expected to add most to a plain average of `count`."""
-    try:
-        space = priced(SearchSpace.from_document(header["space"]), header["scale"])
-        engine = engine_for(space, header)
-        engine.replay(list(every), list(observations))
-    except (SpaceError, ValueError, KeyError) as error:
-        raise TrialError(f"a search's journal must describe its space, but {error}") from None
+    space = searched_space(journal)
+    engine = engine_for(space, journal.header)
+    engine.replay(list(every), list(observations))
     own = torch.tensor([space.index(each.architecture) for each in candidates])
     belief = engine.belief()
     mean, stddev = belief.mean, belief.stddev

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gpnas.engine import Engine
-from gpnas.errors import JournalError, SpaceError
+from gpnas.engine import Engine, engine_for
+from gpnas.errors import JournalError
 from gpnas.explanation import Choice, Explanation, History, explain, explain_all, standing
 from gpnas.journal import Journal
 from gpnas.run.cores import one_core
-from gpnas.run.pricing import priced
+from gpnas.run.pricing import searched_space
 from gpnas.run.provenance import versions
-from gpnas.run.warm import sources_of
-from gpnas.space import SearchSpace
 
 
 def explain_candidate(run: Path, name: str) -> dict[str, Any]:
@@ -79,49 +77,27 @@ def _row(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _recall(run: Path) -> tuple[History, dict[str, Any], list[dict[str, str]]]:
+def _recall(run: Path) -> tuple[History, dict[str, Any], list[Mapping[str, str]]]:
     """A run's history, what to say of the run itself, and the versions behind each candidate."""
     with Journal.read(run) as journal, journal.moment():
         header, sessions = journal.header, journal.sessions()
         moments, observations = journal.moments(), journal.observations()
-        note = journal.note
+        space, note = searched_space(journal), journal.note
     notes = [note] if note else []
-    try:
-        space = priced(SearchSpace.from_document(header["space"]), header["scale"])
-        engine_for(space, header)
-    except (SpaceError, ValueError, KeyError) as error:
-        raise JournalError(
-            f"{run}: a journal must describe its space for an explanation, but {error}; "
-            "it was written by an older gpnas, or by a newer one"
-        ) from None
-    if space.fingerprint != header["space"]["fingerprint"]:
+    assert header.search is not None
+    if space.fingerprint != header.search.space["fingerprint"]:
         notes.append("costs are counted otherwise than when the search began: numbers differ from its own")
-    settings = [header | sessions.get(moment.session, {}).get("header", {}) for moment in moments]
+    headers = [sessions[moment.session].header for moment in moments]
 
     def engine(number: int) -> Engine:
-        return engine_for(space, settings[number] if settings else header)
+        return engine_for(space, headers[number] if headers else header)
 
     choices = [Choice(each.candidate, each.time, each.observations) for each in moments]
-    document: dict[str, Any] = {"run": str(run), "strategy": header["strategy"], "notes": notes}
-    then = [each.get("versions", {}) for each in settings]
-    return History(choices, observations, engine), document, then
+    document: dict[str, Any] = {"run": str(run), "strategy": header.search.strategy, "notes": notes}
+    return History(choices, observations, engine), document, [each.versions for each in headers]
 
 
-def engine_for(space: SearchSpace, header: dict[str, Any]) -> Engine:
-    """The engine of a search that a journal's header describes, before anything was suggested."""
-    return Engine(
-        space,
-        seed=header["seed"],
-        strategy=header["strategy"],
-        trials=header["trials"],
-        steps=header["recipe"]["steps"],
-        sources=sources_of(header),
-        cost_aware=header.get("cost_aware", False),
-        portfolio=header["portfolio"] if header.get("portfolio_aware") else 1,
-    )
-
-
-def _changed(then: dict[str, str]) -> dict[str, list[str]]:
+def _changed(then: Mapping[str, str]) -> dict[str, list[str]]:
     """Package to its version then and now, of those that differ."""
     now = versions()
     return {

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gpnas.config import SpaceFile
-from gpnas.errors import SpaceError
+from gpnas.errors import JournalError, SpaceError
+from gpnas.journal import Journal
 from gpnas.records import Architecture
+from gpnas.run.setup import Setup
 from gpnas.space import SearchSpace
 from gpnas_trainers import cost
 from gpnas_trainers.recipe import Recipe
@@ -51,6 +53,23 @@ def priced(
         return space
     assert recipe is not None
     return within_memory(space, scale, memory, recipe)
+
+
+def searched_space(journal: Journal) -> SearchSpace:
+    """The space of a search, with what is known before training.
+
+    Raises:
+        JournalError: the run is no search, or its journal does not describe its space.
+    """
+    search = journal.header.search
+    if search is None:
+        raise JournalError(f"{journal.run}: only a search has a space, but this is a {journal.header.kind}")
+    try:
+        return priced(SearchSpace.from_document(search.space), Setup.of(journal).scale)
+    except (SpaceError, ValueError, KeyError) as error:
+        raise JournalError(
+            f"{journal.run}: a search's journal must describe its space, but {error}"
+        ) from None
 
 
 def within_memory(space: SearchSpace, scale: int, limit: float, recipe: Recipe) -> SearchSpace:

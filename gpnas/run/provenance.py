@@ -22,9 +22,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, str | int]:
+def machine() -> dict[str, str | int | float]:
     """What this machine is, without a name or address of it."""
-    described: dict[str, str | int] = {
+    described: dict[str, str | int | float] = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count() or 1,
     }

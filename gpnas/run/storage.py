@@ -18,14 +18,17 @@ import shutil
 import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gpnas.errors import TrialError
+
+if TYPE_CHECKING:  # a worker opens storages, and never needs a journal
+    from gpnas.journal import Journal
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """By pyarrow's names: an object of theirs appears once its writer is closed, and not before."""
@@ -86,19 +89,19 @@ class Storage(ABC):
             path.write_bytes(data)
 
 
-def storage_of(run: Path, header: Mapping[str, Any]) -> Storage:
-    """Where the artefacts of a run lie, as its journal's header says: its run folder, if nothing."""
-    return open_storage(header.get("storage") or str(run))
+def storage_of(journal: Journal) -> Storage:
+    """Where the artefacts of a run lie, as its journal's header says."""
+    return open_storage(journal.header.storage or str(journal.run))
 
 
 def storage_in(run: Path) -> Storage:
     """The same of a run folder, by the journal that lies in it; the folder itself where there is none."""
-    from gpnas.journal import Journal  # which a worker never needs
+    from gpnas.journal import Journal
 
     if not Journal.exists(run):
         return open_storage(str(run))
     with Journal.read(run) as journal:
-        return storage_of(run, journal.header)
+        return storage_of(journal)
 
 
 @lru_cache(maxsize=8)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gpnas.errors import JournalError
 from gpnas.journal import Journal
 from gpnas.records import Source
 
 
-def sources_document(runs: Sequence[Path], run: Path) -> dict[str, Any] | None:
-    """What a journal's header records of the searches that warm this one up; None where none do.
+def sources_of(runs: Sequence[Path], run: Path) -> tuple[Source, ...]:
+    """What the searches that warm this one up observed.
 
     A run that exists keeps what it began with, though its sources may have grown since.
 
@@ -27,19 +24,11 @@ def sources_document(runs: Sequence[Path], run: Path) -> dict[str, Any] | None:
     """
     if Journal.exists(run):
         with Journal.read(run) as journal:
-            kept: dict[str, Any] | None = journal.header.get("sources")
-        if not runs or (kept and kept["names"] == [each.name for each in runs]):
+            search = journal.header.search
+        kept = search.sources if search is not None else ()
+        if not runs or [source.name for source in kept] == [each.name for each in runs]:
             return kept
-    if not runs:
-        return None
-    searches = [_source(each).to_json() for each in runs]
-    digest = hashlib.sha256(json.dumps(searches, sort_keys=True).encode()).hexdigest()
-    return {"fingerprint": digest, "names": [each.name for each in runs], "searches": searches}
-
-
-def sources_of(header: dict[str, Any]) -> list[Source]:
-    """The sources that a journal's header records."""
-    return [Source.from_json(each) for each in (header.get("sources") or {"searches": []})["searches"]]
+    return tuple(_source(each) for each in runs)
 
 
 def _source(run: Path) -> Source:

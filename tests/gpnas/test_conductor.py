@@ -16,13 +16,14 @@ from gpnas.dispatch.conductor import Conductor, Event, Stopper
 from gpnas.dispatch.halt import Halt
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.early_stopping import outlook
-from gpnas.journal import Journal, status
+from gpnas.journal import Header, Journal, status
 from gpnas.records import Progress
+from gpnas.run.setup import PSNR
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 21))),))])
 STEPS = 40
-HEADER = {"trials": 12}
+HEADER = Header(12, PSNR)
 
 
 def value(architecture: Architecture, step: int) -> float:
@@ -140,7 +141,7 @@ def test_a_candidate_that_no_worker_began_is_given_again_and_at_last_left(tmp_pa
     """Tune counts starts that found no node among a trial's own; a candidate is at fault for those alone
     that began."""
     begun = {"c0000": 0}
-    with Journal.create_or_open(tmp_path, {"trials": 1}) as journal:
+    with Journal.create_or_open(tmp_path, Header(1, PSNR)) as journal:
         tune = Tune(journal, trials=1, best=None, begun=lambda candidate: begun[candidate.id])
         conductor = tune.conductor
 
@@ -161,7 +162,7 @@ def test_a_candidate_that_no_worker_began_is_given_again_and_at_last_left(tmp_pa
         assert observation.failure == "its worker died 4 times; see Ray's logs for why"
         assert not given("three")
         assert tune.halt.error is None
-    with Journal.create_or_open(tmp_path / "away", {"trials": 1}) as journal:
+    with Journal.create_or_open(tmp_path / "away", Header(1, PSNR)) as journal:
         tune = Tune(journal, trials=1, best=None)
         conductor = tune.conductor
         number = 0

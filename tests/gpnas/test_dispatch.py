@@ -16,6 +16,7 @@ from gpnas.bundle import read_bundle
 from gpnas.ensemble import load_networks
 from gpnas.evaluation import evaluate, evaluation_pairs
 from gpnas.journal import Journal, status
+from gpnas.records import Source
 from gpnas.results.recall import explain_search
 from gpnas_trainers.train import evaluate as evaluate_network
 
@@ -109,11 +110,11 @@ def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any])
     finished([*command_line, "--warm-start", str(source)])
     with Journal.read(home / "warm") as journal, Journal.read(source) as before:
         header, (first, _) = journal.header, journal.candidates()
-        told = [
-            {**each.candidate.architecture.to_json(), "value": each.value} for each in before.observations()
-        ]
-    assert header["cost_aware"] is True
-    assert header["sources"]["searches"] == [{"name": "killed", "trainings": told}]
+        trainings = [(each.candidate.architecture, each.value or 0.0) for each in before.observations()]
+        told = tuple(zip(*trainings, strict=True))
+    assert header.search is not None
+    assert header.search.cost_aware
+    assert header.search.sources == (Source("killed", *told),)
     assert first.decision["phase"] == "sources"
     finished(command_line)  # what warmed it up is in its journal
     document = explain_search(home / "warm", lambda done, total: None)

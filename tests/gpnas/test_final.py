@@ -24,13 +24,14 @@ from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_fin
 from gpnas.dispatch.search import Request, plan
 from gpnas.dispatch.together import check_devices
 from gpnas.dispatch.trial import Trial
+from gpnas.engine import engine_for
 from gpnas.errors import SpaceError, TrialError
 from gpnas.journal import Journal, status
 from gpnas.records import Observation, Progress
 from gpnas.results.delivery import deliver, restore_errors
-from gpnas.results.recall import engine_for
 from gpnas.run.products import products_of
 from gpnas.run.residuals import residual_products
+from gpnas.run.setup import Setup
 from gpnas.run.storage import storage_in
 from gpnas_trainers import build
 from gpnas_trainers.cost import gmacs
@@ -86,7 +87,7 @@ def search(home: Path) -> Path:
     work = plan(Request(str(home / "space.yaml"), run=home / "run"), print)
     with Journal.create_or_open(work.run, work.header) as journal:
         engine = engine_for(work.space, work.header)
-        for _ in range(work.trials):
+        for _ in range(work.header.trials):
             (candidate,) = engine.suggest(1)
             journal.commit_candidates([candidate])
             point = trained(asdict(work.task(candidate)))
@@ -140,8 +141,8 @@ def test_an_interrupted_final_training_equals_a_plain_loop(search: Path, final: 
     assert status(search / "final")["state"] == "finished"
     with Journal.read(search) as journal, Journal.read(search / "final") as own:
         pairs = plan(Request(str(search.parent / "space.yaml"), run=search), print).pairs
-        assert own.header["recipe"] == RECIPE.to_json()
-        assert own.header["data"]["fingerprint"] == journal.header["data"]["fingerprint"]
+        assert Setup.of(own).recipe == RECIPE.to_json()
+        assert Setup.of(own).data.fingerprint == Setup.of(journal).data.fingerprint
         assert {each.id for each in own.candidates()} < {each.id for each in journal.candidates()}
         interrupted = sum(len(own.attempts(each.id)) for each in own.candidates())
         candidates = own.candidates()

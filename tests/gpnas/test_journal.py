@@ -8,8 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpnas.errors import JournalError
-from gpnas.journal import Journal, status
-from gpnas.records import Architecture, Candidate, Fidelity, Observation, Progress, Stop
+from gpnas.journal import Header, Journal, Search, status
+from gpnas.records import Architecture, Candidate, Fidelity, Objective, Observation, Progress, Stop
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-HEADER: dict[str, Any] = {
-    "space": {"fingerprint": "5f2c", "families": {"drn": {"features": [8, 16], "blocks": [1, 2]}}},
+SEARCH = Search(
+    space={"fingerprint": "5f2c", "families": {"drn": {"features": [8, 16], "blocks": [1, 2]}}},
+    strategy="mi+nei",
+    steps=300,
+    portfolio=3,
+)
+SETUP: dict[str, Any] = {
     "scale": 2,
     "recipe": {"steps": 300, "learning_rate": 0.002},
     "data": {"fingerprint": "9a01", "source": "photographs"},
-    "seed": 0,
-    "strategy": "mi+nei",
-    "trials": 4,
-    "concurrent": 2,
-    "versions": {"gpnas": "0.1.0"},
-    "machine": {"cpus": 2},
 }
+HEADER = Header(
+    trials=4,
+    objective=Objective("psnr", "dB"),
+    search=SEARCH,
+    setup=SETUP,
+    concurrent=2,
+    versions={"gpnas": "0.1.0"},
+    machine={"cpus": 2},
+)
 
 
 def candidate(number: int, **decision: Any) -> Candidate:
@@ -46,7 +54,7 @@ def observation(number: int) -> Observation:
     return Observation(candidate(number), 30 + number / 7, None, 1.5 * number, {"ssim": 0.9})
 
 
-def fill(run: Path, numbers: range, header: Mapping[str, Any] = HEADER) -> None:
+def fill(run: Path, numbers: range, header: Header = HEADER) -> None:
     with Journal.create_or_open(run, header) as journal:
         for number in numbers:
             journal.commit_candidates([candidate(number)])
@@ -210,40 +218,48 @@ def test_results(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_with_what_may_change(tmp_path: Path) -> None:
     fill(tmp_path, range(2))
-    changed = HEADER | {"trials": 9, "machine": {"cpus": 64}, "data": {"fingerprint": "9a01", "source": "x"}}
+    setup = SETUP | {"data": {"fingerprint": "9a01", "source": "x"}}
+    changed = replace(HEADER, trials=9, machine={"cpus": 64}, setup=setup)
     with Journal.create_or_open(tmp_path, changed) as journal:
         assert len(journal.observations()) == 2
-        assert journal.header["trials"] == 9
-        assert [session["header"]["trials"] for session in journal.sessions().values()] == [4, 9]
+        # of a part with a fingerprint only that counts: the header's own stays
+        assert journal.header == replace(HEADER, trials=9, machine={"cpus": 64})
+        assert [session.header for session in journal.sessions().values()] == [HEADER, journal.header]
+        assert [session.pid for session in journal.sessions().values()] == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"recipe": {"steps": 400, "learning_rate": 0.002}}, "`recipe.steps` was 300 and is now 400"),
-        ({"seed": 1}, "`seed` was 0 and is now 1"),
-        ({"scale": 4}, "`scale` was 2 and is now 4"),
-        ({"strategy": "random"}, "`strategy` was mi+nei and is now random"),
         (
-            {"data": {"fingerprint": "77", "source": "/data"}},
+            {"setup": SETUP | {"recipe": {"steps": 400, "learning_rate": 0.002}}},
+            "`recipe.steps` was 300 and is now 400",
+        ),
+        ({"seed": 1}, "`seed` was 0 and is now 1"),
+        ({"setup": SETUP | {"scale": 4}}, "`scale` was 2 and is now 4"),
+        ({"search": replace(SEARCH, strategy="random")}, "`strategy` was mi+nei and is now random"),
+        ({"search": None}, "`kind` was search and is now final training"),
+        ({"objective": Objective("ssim", "")}, "`objective.name` was psnr and is now ssim"),
+        (
+            {"setup": SETUP | {"data": {"fingerprint": "77", "source": "/data"}}},
             "`data.source` was photographs and is now /data",
         ),
         (
-            {"data": {"fingerprint": "77", "source": "photographs"}},
+            {"setup": SETUP | {"data": {"fingerprint": "77", "source": "photographs"}}},
             "`data.fingerprint` was 9a01 and is now 77",
         ),
         (
-            {"space": {"fingerprint": "6", "families": {"drn": {"features": [8, 16], "blocks": [1]}}}},
-            "`space.families.drn.blocks` was [1, 2] and is now [1]",
+            {"search": replace(SEARCH, space={"fingerprint": "6", "families": {"drn": {"blocks": [1]}}})},
+            "`space.families.drn.features` was [8, 16] and is now absent (and 2 more)",
         ),
-        ({"camera": 1}, "`camera` was absent and is now 1"),
+        ({"setup": SETUP | {"camera": 1}}, "`camera` was absent and is now 1"),
     ],
 )
 def test_another_search_is_told_what_differs(tmp_path: Path, change: dict[str, Any], says: str) -> None:
     fill(tmp_path, range(1))
     before = (tmp_path / "journal.sqlite").read_bytes()
     with pytest.raises(JournalError) as error:
-        Journal.create_or_open(tmp_path, HEADER | change)
+        Journal.create_or_open(tmp_path, replace(HEADER, **change))
     assert says in one_line(error)
     assert "--run" in one_line(error)
     assert (tmp_path / "journal.sqlite").read_bytes() == before
@@ -432,7 +448,7 @@ def test_status(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, HEADER):  # the same command again changes nothing
         assert states()[0] == "running"
     assert states()[0] == "finished"
-    with Journal.create_or_open(tmp_path, HEADER | {"trials": 8}):  # extended, then killed
+    with Journal.create_or_open(tmp_path, replace(HEADER, trials=8)):  # extended, then killed
         pass
     assert states()[0] == "interrupted"
 

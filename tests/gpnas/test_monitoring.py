@@ -22,8 +22,9 @@ from gpnas import Architecture, Candidate, Engine, Fidelity, Observation, Search
 from gpnas.dispatch.cluster import Cluster, connected
 from gpnas.dispatch.metrics import METRICS
 from gpnas.dispatch.monitoring import ACTOR, Monitor, monitored, namespace
-from gpnas.journal import Journal, status
+from gpnas.journal import Header, Journal, status
 from gpnas.records import Progress
+from gpnas.run.setup import PSNR
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 31))),))])
@@ -47,7 +48,7 @@ def _node() -> Any:
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     """Five candidates: two observed, one failed, one running, one that nothing is known of."""
-    with Journal.create_or_open(tmp_path / "sizes", {"trials": 12}) as journal:
+    with Journal.create_or_open(tmp_path / "sizes", Header(12, PSNR)) as journal:
         candidates = [
             Candidate(f"c{n:04d}", Architecture("net", {"size": 3 * n + 1}), Fidelity(100), n)
             for n in range(5)

@@ -3,7 +3,6 @@
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +12,8 @@ from PIL import Image
 from gpnas.bundle import Member
 from gpnas.errors import DataError
 from gpnas.records import Architecture
-from gpnas.results.picture import GAP, is_shipped, make_picture, validation_pairs
+from gpnas.results.picture import GAP, make_picture, validation_pairs
+from gpnas.run.setup import Data, Setup
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairSet, Rules, open_pairs, prepare
 
@@ -88,15 +88,11 @@ def test_the_picture_shows_the_part_with_most_detail(pairs: tuple[Path, PairSet]
 
 def test_only_what_validated_the_search_is_shown(pairs: tuple[Path, PairSet]) -> None:
     folder, validation = pairs
-    header: dict[str, Any] = {
-        "scale": SCALE,
-        "recipe": {"hr_patch": 48},
-        "data": {"validation": "others", "camera": None, "source": "pairs"},
-    }
+    setup = Setup(SCALE, {"hr_patch": 48}, Data("", "others", "pairs", None), 1)
     with pytest.raises(DataError, match="must show an image that validated the search"):
-        validation_pairs(header, folder)
+        validation_pairs(setup, folder)
     with pytest.raises(DataError) as error:
-        validation_pairs(header, folder / "nowhere")
+        validation_pairs(setup, folder / "nowhere")
     assert len(str(error.value).splitlines()) == 1
     assert len(validation) == 1
 
@@ -104,12 +100,10 @@ def test_only_what_validated_the_search_is_shown(pairs: tuple[Path, PairSet]) ->
 @pytest.mark.parametrize(
     ("data", "shown"),
     [
-        ({"source": "photographs", "camera": {"noise_sigma": [0.5, 1.5]}}, True),
-        ({"source": "photographs", "camera": None}, False),  # somebody's folder of that name
-        ({"source": "holidays", "camera": None}, False),
-        ({"source": "holidays"}, False),
-        ({}, False),
+        (Data("", "", "photographs", {"noise_sigma": (0.5, 1.5)}), True),
+        (Data("", "", "photographs", None), False),  # somebody's folder of that name
+        (Data("", "", "holidays", None), False),
     ],
 )
-def test_only_shipped_photographs_are_shown_unasked(data: dict[str, Any], shown: bool) -> None:
-    assert is_shipped(data) == shown
+def test_only_shipped_photographs_are_shown_unasked(data: Data, shown: bool) -> None:
+    assert data.is_shipped == shown

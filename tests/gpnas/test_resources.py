@@ -100,9 +100,10 @@ from gpnas.dispatch import resources, session
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.work import Means, Work
+from gpnas.run.setup import PSNR
 from gpnas.run.storage import open_storage
 from gpnas_trainers.train import Recipe
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
 from gpnas.records import Progress
 
 folder = Path(sys.argv[1])
@@ -130,10 +131,11 @@ def run(name, *, memory=None, asked=Asked()):
     space = SearchSpace.from_table([{"size": size} for size in range(1, 9)])
     engine = Engine(space, seed=0, strategy="random", trials=8, steps=1)
     resources.gpu_memory = lambda: memory
-    with Journal.create_or_open(folder / name, {"trials": 8}) as journal:
+    header = Header(8, PSNR, concurrent=3)
+    with Journal.create_or_open(folder / name, header) as journal:
         work = Work(run=folder / name, scale=2, recipe=Recipe(), pairs=folder, fingerprint="",
-            storage=open_storage(str(folder / name)), validation_images=1, trials=8, concurrent=3, seed=0,
-            means=Means(asked), header={})
+            storage=open_storage(str(folder / name)), validation_images=1, trials=8,
+            means=Means(asked), header=header)
         try:
             session.Session(work, lambda: engine, journal, Silent()).run()
         except session.TrialError as error:

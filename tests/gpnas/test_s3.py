@@ -80,7 +80,7 @@ def test_a_search_in_s3_is_killed_resumed_and_delivered(
     assert len(read_bundle(Path(document["bundle"])).members) == 2
     assert not (run / "candidates").exists()
     with Journal.read(run) as journal:
-        assert journal.header["storage"] == address
+        assert journal.header.storage == address
         names = [candidate.id for candidate in journal.candidates()]
         observations = journal.observations()
     storage = open_storage(address)

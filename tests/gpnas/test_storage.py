@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from gpnas.errors import TrialError
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, Candidate, Fidelity
 from gpnas.run.copying import JournalCopy, fetch_journal
+from gpnas.run.setup import PSNR
 from gpnas.run.sharing import fingerprint_of, opened, share
 from gpnas.run.storage import Folder, Objects, Storage, open_storage
 from gpnas_trainers.pairs import Camera, PairsError, open_pairs, prepare_folder
@@ -156,14 +157,14 @@ def test_a_lost_journal_comes_back_from_its_copy(tmp_path: Path) -> None:
         for number in range(3)
     ]
     run = tmp_path / "run"
-    with Journal.create_or_open(run, {"trials": 3}) as journal, JournalCopy(run, storage, print) as copy:
+    with Journal.create_or_open(run, Header(3, PSNR)) as journal, JournalCopy(run, storage, print) as copy:
         journal.commit_candidates(candidates)
         copy.touch()
     assert fetch_journal(run, storage) is None  # it has its own
     note = fetch_journal(tmp_path / "new", storage)
     assert note is not None
     assert "going on from its copy" in note
-    with Journal.create_or_open(tmp_path / "new", {"trials": 3}) as journal:
+    with Journal.create_or_open(tmp_path / "new", Header(3, PSNR)) as journal:
         assert journal.candidates() == candidates
 
 
@@ -171,7 +172,7 @@ def test_a_storage_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     storage = open_storage(str(tmp_path / "file/below"))
     with (
-        Journal.create_or_open(tmp_path / "run", {"trials": 3}),
+        Journal.create_or_open(tmp_path / "run", Header(3, PSNR)),
         pytest.raises(TrialError, match="a run's storage must be readable and writable, but"),
         JournalCopy(tmp_path / "run", storage, print),
     ):

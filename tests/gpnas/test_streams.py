@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, Candidate, Fidelity
+from gpnas.run.setup import PSNR
 
 GPNAS = f"{shlex.quote(sys.executable)} -m gpnas.cli"
 
@@ -29,7 +30,7 @@ def shell(command: str, **environment: str) -> "subprocess.CompletedProcess[byte
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose folder and failures have hostile names."""
     folder = tmp_path_factory.mktemp("run") / "größe × [red]\x1b]0;title\x07\u202e"
-    with Journal.create_or_open(folder, {"seed": 0, "scale": 2, "trials": 2}) as journal:
+    with Journal.create_or_open(folder, Header(2, PSNR)) as journal:
         for number in range(30):
             architecture = Architecture("drn", {"features": 16 + number, "blocks": 4, "stages": 3})
             journal.commit_candidates([Candidate(f"c{number:04d}", architecture, Fidelity(10), number)])

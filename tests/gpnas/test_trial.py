@@ -21,7 +21,8 @@ from gpnas.dispatch.final import Settled
 from gpnas.dispatch.halt import Halt
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.trial import Task, Trial
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
+from gpnas.run.setup import PSNR
 from gpnas.run.sharing import fingerprint_of
 from gpnas_trainers import build
 from gpnas_trainers.pairs import open_pairs, prepare
@@ -131,7 +132,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(
     assert not any(each.notes for each in [*reports[:5], *last[1:]])
 
     events: list[Event] = []
-    with Journal.create_or_open(tmp_path, {"trials": 1}) as journal:
+    with Journal.create_or_open(tmp_path, Header(1, PSNR)) as journal:
         journal.commit_candidates([CANDIDATE])
         search = AskTell(Settled(), journal, trials=1)
         conductor = Conductor(search, Halt(), trial_config=lambda _: {}, listen=events.append)

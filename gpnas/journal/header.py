@@ -1,0 +1,94 @@
+"""The header of a journal: what a run is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+from gpnas.records import FrozenMapping, Objective, Source, Strategy
+
+SESSION = ("trials", "concurrent", "early_stopping", "versions", "machine")
+"""Fields of a header that may differ from one session of a run to the next."""
+CHECKED = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+"""How pydantic reads a record that stands in a journal."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What only the header of a search has: its space, and how it chooses."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = CHECKED
+
+    space: Mapping[str, Any]
+    """As `SearchSpace.to_document` writes it, and its `fingerprint`."""
+    strategy: Strategy
+    steps: int
+    """Optimiser steps granted to each trial."""
+    portfolio: int
+    """Networks that the portfolio is to have."""
+    cost_aware: bool = False
+    """Whether gains count per predicted second."""
+    portfolio_aware: bool = False
+    """Whether an architecture is valued by what it would add to the portfolio's average."""
+    sources: tuple[Source, ...] = ()
+    """Other searches that this one learns from."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "space", FrozenMapping(self.space))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a run is: a search, or a final training of candidates that were known beforehand."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = CHECKED
+
+    trials: int
+    """Granted in all."""
+    objective: Objective
+    search: Search | None = None
+    """None exactly for a final training."""
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    """How a candidate is trained, on what: plain JSON in a form of the trainings' own."""
+    seed: int = 0
+    concurrent: int = 1
+    """Trials side by side."""
+    early_stopping: bool = False
+    """Whether trainings that will not matter are ended early."""
+    storage: str | None = None
+    """Address of checkpoints, networks and residuals; None is the run folder."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of Python and of the packages that the results depend on."""
+    machine: Mapping[str, str | int | float] = field(default_factory=dict)
+    """What the driver runs on, and what each trial is lent."""
+
+    def __post_init__(self) -> None:
+        for name in ("setup", "versions", "machine"):
+            object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
+
+    @property
+    def kind(self) -> Literal["search", "final training"]:
+        return "final training" if self.search is None else "search"
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that journals and exports hold."""
+        return asdict(self)
+
+    def session(self) -> dict[str, Any]:
+        """The part that may differ from one session to the next, as JSON."""
+        return {name: getattr(self, name) for name in SESSION}
+
+
+@dataclass(frozen=True)
+class Session:
+    """One opening of a run by a driver."""
+
+    number: int
+    """From 1."""
+    time: str
+    """ISO 8601, UTC."""
+    pid: int
+    """Of the driver."""
+    header: Header
+    """As it was then."""
