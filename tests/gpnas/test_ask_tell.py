@@ -8,8 +8,9 @@ import pytest
 
 from gpnas import Architecture, Candidate, Engine, SearchSpace
 from gpnas.ask_tell import AskTell
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
 from gpnas.records import Observation, Progress
+from gpnas.run.setup import PSNR
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 21))),))])
@@ -48,7 +49,7 @@ def told(search: AskTell, candidate: Candidate) -> bool:
 def test_a_loop_suggests_what_the_engine_alone_would(tmp_path: Path) -> None:
     """Beside the same engine, driven by hand; the journal has each candidate before it is handed out."""
     engine = Engine(SPACE, seed=0, trials=6, steps=STEPS)
-    with Journal.create_or_open(tmp_path, {"trials": 6}) as journal, opened(journal, trials=6) as search:
+    with Journal.create_or_open(tmp_path, Header(6, PSNR)) as journal, opened(journal, trials=6) as search:
         for number in range(6):
             candidate = asked(search)
             assert journal.pending() == [candidate]
@@ -68,14 +69,14 @@ def asked_first(run: Path) -> Architecture:
 
 
 def test_candidates_without_an_observation_are_handed_out_first_over_a_restart(tmp_path: Path) -> None:
-    with Journal.create_or_open(tmp_path, {"trials": 12}) as journal:
+    with Journal.create_or_open(tmp_path, Header(12, PSNR)) as journal:
         with opened(journal) as search:
             first, second, third = (asked(search) for _ in range(3))
             assert told(search, second)
             search.progress(first, evaluated(first, 10))
         # whoever ends without a word, as after kill -9, has ended nothing
         assert [each.ended for each in journal.attempts(first.id)] == [None]
-    with Journal.create_or_open(tmp_path, {"trials": 12}) as journal, opened(journal) as search:
+    with Journal.create_or_open(tmp_path, Header(12, PSNR)) as journal, opened(journal) as search:
         assert [each.outcome for each in journal.attempts(first.id)] == ["interrupted"]
         assert [asked(search), asked(search)] == [first, third]
         assert search.knows(first, 10)
@@ -86,7 +87,7 @@ def test_candidates_without_an_observation_are_handed_out_first_over_a_restart(t
 
 def test_of_several_observers_the_first_counts(tmp_path: Path) -> None:
     """One that was cut off may tell later what another has told; the engine learns it once."""
-    with Journal.create_or_open(tmp_path, {"trials": 2}) as journal, opened(journal, trials=2) as search:
+    with Journal.create_or_open(tmp_path, Header(2, PSNR)) as journal, opened(journal, trials=2) as search:
         candidate = asked(search)
         assert search.start(candidate) == 1
         assert search.start(candidate) == 2  # it was given to someone else
@@ -99,7 +100,7 @@ def test_of_several_observers_the_first_counts(tmp_path: Path) -> None:
 
 
 def test_a_lost_training_is_given_again_and_a_failed_one_is_not(tmp_path: Path) -> None:
-    with Journal.create_or_open(tmp_path, {"trials": 2}) as journal, opened(journal, trials=2) as search:
+    with Journal.create_or_open(tmp_path, Header(2, PSNR)) as journal, opened(journal, trials=2) as search:
         first, second = asked(search), asked(search)
         search.start(first, 1)
         search.end(first, "killed")
@@ -117,7 +118,7 @@ def test_a_lost_training_is_given_again_and_a_failed_one_is_not(tmp_path: Path) 
 
 def test_a_training_that_will_not_matter_is_told_so_and_observed_by_its_forecast(tmp_path: Path) -> None:
     """All rise alike, so a training's end follows from its first evaluation."""
-    with Journal.create_or_open(tmp_path, {"trials": 12}) as journal:
+    with Journal.create_or_open(tmp_path, Header(12, PSNR)) as journal:
         with opened(journal, best=2, strategy="random") as search:
             stopped = []
             for _ in range(12):
@@ -148,7 +149,7 @@ def test_an_exhausted_space_and_an_engine_that_fails(tmp_path: Path) -> None:
             raise RuntimeError("the engine is broken")
 
     space = SearchSpace.from_table([{"size": size} for size in (1, 2)])
-    with Journal.create_or_open(tmp_path, {"trials": 5}) as journal:
+    with Journal.create_or_open(tmp_path, Header(5, PSNR)) as journal:
         search = AskTell(Failing(space, strategy="random", trials=5), journal, trials=5)
         first, second = asked(search), asked(search)
         assert search.ask() is None
@@ -160,7 +161,7 @@ def test_an_exhausted_space_and_an_engine_that_fails(tmp_path: Path) -> None:
 
 
 def test_without_waiting_the_engine_thinks_on(tmp_path: Path) -> None:
-    with Journal.create_or_open(tmp_path, {"trials": 3}) as journal, opened(journal, trials=3) as search:
+    with Journal.create_or_open(tmp_path, Header(3, PSNR)) as journal, opened(journal, trials=3) as search:
         found: list[Candidate] = []
         while len(found) < 3:
             candidate = search.ask(wait=False)

@@ -12,8 +12,9 @@ from gpnas.dispatch.final import Settled
 from gpnas.dispatch.halt import Halt
 from gpnas.dispatch.report import TrialReport, report_of, to_result
 from gpnas.heterogeneity import CORRELATION
-from gpnas.journal import Journal
+from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, Candidate, Fidelity, Progress
+from gpnas.run.setup import PSNR
 
 NEWEST = Progress(2, 40, 31.5, {"psnr": 31.5, "ssim": 0.9, "loss": 0.01}, 12.25)
 EARLIER = Progress(2, 20, 30.0, {"psnr": 30.0, "ssim": 0.8, "loss": 0.02}, 6.0)
@@ -50,7 +51,7 @@ def test_a_trial_that_ends_without_a_word() -> None:
 
 def test_correlations_reach_the_observation(tmp_path: Path) -> None:
     candidate = Candidate("c0000", Architecture("net", {"size": 1}), Fidelity(40), 0)
-    with Journal.create_or_open(tmp_path, {"trials": 1}) as journal:
+    with Journal.create_or_open(tmp_path, Header(1, PSNR)) as journal:
         journal.commit_candidates([candidate])
         conductor = Conductor(
             AskTell(Settled(), journal, trials=1),
