@@ -23,7 +23,7 @@ from drn_table import BLOCKS, FEATURES, SCALE, STAGES, Axes, all_trainings
 
 from gpnas_trainers import build
 from gpnas_trainers.pairs import PairSet, open_pairs, prepare
-from gpnas_trainers.train import Recipe, TrainingError, train
+from gpnas_trainers.train import Progress, Recipe, Training, TrainingError, train
 
 CURVES = Path(__file__).resolve().parent / "results/learning_curves.csv"
 COLUMNS = ["features", "blocks", "stages", "replicate", "step", "psnr", "ssim", "seconds"]
@@ -64,22 +64,14 @@ def one_curve(axes: Axes, replicate: int, pairs: tuple[PairSet, PairSet]) -> lis
         torch.manual_seed(seed)
         network = build("drn", SCALE, features=features, blocks=blocks, stages=stages)
     rows: list[list[object]] = []
-    train(
-        network,
-        *pairs,
-        RECIPE,
-        seed=seed,
-        report=lambda progress: rows.append(
-            [
-                *axes,
-                replicate,
-                progress.step,
-                f"{progress.psnr:.5f}",
-                f"{progress.ssim:.6f}",
-                f"{time.process_time() - begun:.2f}",
-            ]
-        ),
-    )
+
+    def watch(_: Training, progress: Progress) -> None:
+        if progress.psnr is not None:
+            seconds = time.process_time() - begun
+            numbers = [f"{progress.psnr:.5f}", f"{progress.ssim:.6f}", f"{seconds:.2f}"]
+            rows.append([*axes, replicate, progress.step, *numbers])
+
+    train(network, *pairs, RECIPE, seed=seed, watchers=[watch])
     return rows
 
 

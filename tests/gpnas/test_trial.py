@@ -47,8 +47,12 @@ def plain(pairs: Path) -> dict[str, Any]:
     network = build("drn", 2, **CANDIDATE.architecture.axes)
     found: list[Progress] = []
     validation = open_pairs(pairs, "validation").head(1)
-    train(network, open_pairs(pairs, "train"), validation, RECIPE, seed=3, report=found.append)
-    return {"curve": {each.step: each.psnr for each in found}, "weights": network.state_dict()}
+    watchers = [lambda _, progress: found.append(progress)]
+    train(network, open_pairs(pairs, "train"), validation, RECIPE, seed=3, watchers=watchers)
+    return {
+        "curve": {each.step: each.psnr for each in found if each.psnr is not None},
+        "weights": network.state_dict(),
+    }
 
 
 def config(run: Path, pairs: Path) -> dict[str, Any]:

@@ -73,6 +73,15 @@ def test_the_loss_equals_its_parts() -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
+def test_the_library_takes_the_loss_elsewhere_than_on_a_cpu() -> None:
+    """Without a GPU, on the device that has shapes alone."""
+    sr, hr = (torch.rand(2, 3, 48, 64, device="meta", requires_grad=True) for _ in range(2))
+    loss = mixed_loss(sr, hr, l1_weight=1.0, ms_ssim_weight=0.1)
+    loss.backward()
+    assert loss.shape == ()
+    assert sr.grad is not None
+
+
 @pytest.mark.parametrize(
     ("side", "window"), [(33, 3), (48, 3), (64, 3), (65, 5), (120, 7), (161, 11), (480, 11)]
 )
@@ -146,8 +155,8 @@ def test_training_beats_bicubic_and_reports(pairs: tuple[PairSet, PairSet]) -> N
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = build("drn", 2, features=8, blocks=1, stages=1)
-    done = train(network, *pairs, recipe, seed=3, report=lambda p: seen.append((p.step, p.psnr)))
-    assert [step for step, _ in seen] == [30, 60]
+    done = train(network, *pairs, recipe, seed=3, watchers=[lambda _, progress: seen.append(progress)])
+    assert [each.step for each in seen if each.psnr is not None] == [30, 60]
     assert done.psnr is not None
     assert done.psnr > before
     assert done.seconds > 0
@@ -413,8 +422,9 @@ def test_weights_to_start_from_are_taken_and_told(pairs: tuple[PairSet, PairSet]
     recipe = dataclasses.replace(RECIPE, steps=1, warmup_steps=0, learning_rate=1e-12)
     network = build("drn", 2, features=4, blocks=1, stages=1)
     path = tmp_path / "checkpoint.pt"
+    watchers = [lambda _, progress: seen.append(progress)]
     for _ in range(2):  # the second goes on from the checkpoint, and has nothing more to tell
-        train(network, *pairs, recipe, seed=3, initial=start, report=seen.append, checkpoint=path)
+        train(network, *pairs, recipe, seed=3, initial=start, watchers=watchers, checkpoint=path)
     assert seen[0].notes == (f"warm start: {len(start)} of {len(start)} tensors taken",)
     assert seen[1].notes == ()
     for name, value in network.state_dict().items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytorch_msssim
 import torch
 from torch import Tensor
 from torch.nn.functional import l1_loss
@@ -25,7 +26,11 @@ def mixed_loss(sr: Tensor, hr: Tensor, *, l1_weight: float, ms_ssim_weight: floa
     loss = l1_weight * l1_loss(sr, hr)
     if ms_ssim_weight:
         window = ms_ssim_window(min(hr.shape[-2:]))
-        loss = loss + ms_ssim_weight * (1 - ms_ssim(sr, hr, window=window))
+        if sr.device.type == "cpu":
+            similarity = ms_ssim(sr, hr, window=window)
+        else:
+            similarity = pytorch_msssim.ms_ssim(sr.float(), hr.float(), data_range=1.0, win_size=window)
+        loss = loss + ms_ssim_weight * (1 - similarity)
     return loss
 
 

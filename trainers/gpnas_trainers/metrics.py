@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM, with every choice stated that papers and tools differ in.
+"""PSNR and SSIM, with every choice stated that papers and tools differ in.
 
 All take images in [0, 1], float, (..., 3, H, W). `border` pixels are dropped on each side first; papers
 that report on Set5 and its like drop as many as the scale. `channels` is `rgb`, each channel as it is,
@@ -9,14 +9,10 @@ Values are not rounded to 8 bit.
 from __future__ import annotations
 
 import math
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
-
-from gpnas_trainers.ms_ssim import LEVELS, WEIGHTS
 
 Channels = Literal["rgb", "y"]
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
@@ -63,65 +59,10 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb")
         ValueError: the sizes differ, or are too small.
     """
     x, y = _compared(sr, hr, border, channels)
-    _check_size("SSIM", x, WINDOW)
-    luminance, structure = _similarities(x, y)
-    return float((luminance * structure).mean())
-
-
-def ms_ssim(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb") -> float:
-    """Multi-scale structural similarity, mean over images and channels.
-
-    Wang, Simoncelli, Bovik, Asilomar 2003, Eq. 7, with five scales and the weights found there, the
-    windows of `ssim`. As pytorch-msssim: a scale's negative structure counts as 0, and odd sides are
-    padded by zeros before they are halved.
-
-    Args:
-        sr, hr: (..., 3, H, W) in [0, 1], of one size, H and W at least 161 inside the border.
-        border: pixels dropped on each side.
-        channels: `rgb` or `y`.
-
-    Raises:
-        ValueError: the sizes differ, or are too small.
-    """
-    x, y = _compared(sr, hr, border, channels)
-    _check_size("MS-SSIM", x, (WINDOW - 1) * 2 ** (LEVELS - 1) + 1)
-    product = torch.ones(len(x), dtype=x.dtype, device=x.device)
-    for level, weight in enumerate(WEIGHTS):
-        if level:
-            odd = [side % 2 for side in x.shape[-2:]]
-            x, y = (avg_pool2d(planes, 2, padding=odd) for planes in (x, y))
-        luminance, structure = _similarities(x, y)
-        counted = luminance * structure if level == LEVELS - 1 else structure
-        product *= counted.mean(dim=(1, 2, 3)).relu() ** weight
-    return float(product.mean())
-
-
-def lpips(sr: Tensor, hr: Tensor, *, border: int = 0) -> float:
-    """Learned perceptual distance, the smaller the better.
-
-    Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", CVPR 2018:
-    version 0.1 of the `lpips` package, on AlexNet.
-
-    Args:
-        sr, hr: (..., 3, H, W) in [0, 1], of one size.
-        border: pixels dropped on each side.
-
-    Raises:
-        ValueError: the sizes differ.
-        ImportError: what it needs is not installed; says what.
-    """
-    try:
-        package = import_module("lpips")
-    except ImportError as error:
-        raise ImportError(
-            f"LPIPS needs the packages lpips and torchvision, but {error}; install gpnas[lpips], with the "
-            "torchvision that fits your torch. At its first use it fetches AlexNet's weights"
-        ) from None
-    sr, hr = _cropped(sr, hr, border)
-    with torch.inference_mode():
-        distance: Any = package.LPIPS(net="alex", verbose=False)
-        pairs = (image.reshape(-1, *image.shape[-3:]).float() for image in (sr, hr))
-        return float(distance.to(sr.device)(*pairs, normalize=True).mean())
+    height, width = x.shape[-2:]
+    if min(height, width) < WINDOW:
+        raise ValueError(f"SSIM needs images of at least {WINDOW}×{WINDOW}, but got {height}×{width}")
+    return float(_similarity(x, y).mean())
 
 
 def _compared(sr: Tensor, hr: Tensor, border: int, channels: Channels) -> tuple[Tensor, Tensor]:
@@ -150,21 +91,15 @@ def _cropped(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
     return sr[..., inner, inner], hr[..., inner, inner]
 
 
-def _check_size(metric: str, x: Tensor, least: int) -> None:
-    height, width = x.shape[-2:]
-    if min(height, width) < least:
-        raise ValueError(f"{metric} needs images of at least {least}×{least}, but got {height}×{width}")
-
-
-def _similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Luminance, and contrast with structure, of (N, 1, H, W) at each window."""
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Luminance, contrast and structure of (N, 1, H, W) compared at each window."""
     mean_x, mean_y = _blur(x), _blur(y)
     var_x = _blur(x * x) - mean_x.square()
     var_y = _blur(y * y) - mean_y.square()
     covariance = _blur(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    return luminance, (2 * covariance + c2) / (var_x + var_y + c2)
+    return luminance * (2 * covariance + c2) / (var_x + var_y + c2)
 
 
 def _blur(x: Tensor) -> Tensor:  # (N, 1, H, W) -> (N, 1, H-10, W-10)

@@ -1,4 +1,4 @@
-"""MS-SSIM that can be trained on: as pytorch-msssim computes it, in less time on a CPU.
+"""MS-SSIM that can be trained on, as pytorch-msssim computes it, in less time on a CPU.
 
 Shapes: N planes (a channel of an image each), H×W pixels, w taps of the window.
 """
@@ -10,12 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d
+from torch.nn.functional import avg_pool2d
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Of the scales, finest first."""
-LEVELS = len(WEIGHTS)
-"""Scales of MS-SSIM: each halves the image."""
+"""Exponents of the scales, finest first."""
 SIGMA = 1.5
 """Standard deviation of the gaussian window, in pixels."""
 C1, C2 = 0.01**2, 0.03**2
@@ -42,7 +40,7 @@ def ms_ssim(sr: Tensor, hr: Tensor, *, window: int) -> Tensor:
         mean_x, mean_y, squares, cross = blur((x, y, x * x + y * y, x * y), taps)
         both, means = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
         similarity = (2 * (cross - both) + C2) / (squares - means + C2)
-        if level == LEVELS - 1:
+        if level == len(WEIGHTS) - 1:
             similarity = (2 * both + C1) / (means + C1) * similarity
         factor = similarity.mean(dim=(1, 2)).relu() ** weight
         product = factor if product is None else product * factor
@@ -59,20 +57,8 @@ def gaussian(window: int) -> list[float]:
 
 def blur(fields: Sequence[Tensor], taps: list[float]) -> list[Tensor]:
     """Each field (N, H, W) under the window, (N, H-w+1, W-w+1)."""
-    if fields[0].is_cuda:
-        return blur_together(fields, taps)
     # field by field: what is shifted and summed then stays in the cache
     return [_ShiftedSums.apply(field, taps) for field in fields]
-
-
-def blur_together(fields: Sequence[Tensor], taps: list[float]) -> list[Tensor]:
-    """As `blur`, in two convolutions: few kernels to launch, as a GPU likes it."""
-    stacked = torch.cat(list(fields))[None]
-    count = stacked.shape[1]
-    kernel = torch.tensor(taps, dtype=stacked.dtype, device=stacked.device)
-    for shape in ((1, 1, -1, 1), (1, 1, 1, -1)):
-        stacked = conv2d(stacked, kernel.view(shape).expand(count, 1, -1, -1), groups=count)
-    return list(stacked[0].split([len(field) for field in fields]))
 
 
 class _ShiftedSums(torch.autograd.Function):

@@ -418,20 +418,16 @@ def train(
     *,
     seed: int,
     checkpoint: Path | None = None,
-    report: Callable[[Progress], None] | None = None,
     watchers: Sequence[Watcher] = (),
     initial: Mapping[str, Tensor] | None = None,
-    device: torch.device | str = "cpu",
-    ranks: Ranks | None = None,
 ) -> Progress:
-    """Trains a network to the end and returns where it stands then.
+    """Trains a network to the end, on the device where it is, and returns where the training stands then.
 
     Args:
-        network, train_pairs, validation_pairs, recipe, seed, device, ranks: as `Training`. With
-            `ema_decay` the network ends with the average.
+        network, train_pairs, validation_pairs, recipe, seed: as `Training`. With `ema_decay` the network
+            ends with the average.
         checkpoint: a file to go on from if it exists, and to write at every validation.
-        report: called at every validation.
-        watchers: called about every second and at every validation, by rank 0.
+        watchers: called about every second and at every validation.
         initial: weights to start from; every tensor whose name and shape fits is taken.
 
     Raises:
@@ -439,22 +435,18 @@ def train(
         ValueError: as `Training`, or nothing of `initial` fits.
     """
     started = None if initial is None else warm_start(network, initial)
-    training = Training(network, train_pairs, validation_pairs, recipe, seed=seed, device=device, ranks=ranks)
+    device = next(network.parameters()).device
+    training = Training(network, train_pairs, validation_pairs, recipe, seed=seed, device=device)
     if checkpoint is not None and checkpoint.exists():
         training.load(checkpoint)
     elif started is not None:
         training.note(str(started))
     while True:
         progress = training.advance(WATCH_SECONDS if watchers else math.inf)
-        if ranks is None or ranks.rank == 0:
-            for watch in watchers:
-                watch(training, progress)
-        if progress.psnr is None:
-            continue
-        if checkpoint is not None:
+        for watch in watchers:
+            watch(training, progress)
+        if progress.psnr is not None and checkpoint is not None:
             training.save(checkpoint)
-        if report is not None:
-            report(progress)
         if progress.done:
             if training.network is not network:
                 network.load_state_dict(training.network.state_dict())
