@@ -1,10 +1,57 @@
 """What every test needs before anything else is imported, and what tests of several modules need."""
 
+import os
+import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import gpnas.dispatch  # noqa: F401 - Ray reads its environment when it is imported, so this is set first
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spreads modules over the processes of pytest-xdist, and keeps those that start Ray in one of them."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folder_of_ray() -> Iterator[None]:
+    """A folder for what Ray writes while a module's tests run; it and what still runs in it end with them."""
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short, since names of sockets are
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        yield
+    if os.listdir(folder):
+        _end_processes(f"RAY_TMPDIR={folder}".encode())
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_processes(variable: bytes) -> None:
+    """Ends every process that was started with a variable in its environment."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_name() -> Iterator[None]:
+    """The test process keeps its name, though Ray renames the processes of its workers."""
+    line = Path("/proc/self/cmdline")
+    before = line.read_bytes() if line.exists() else b""
+    yield
+    assert not line.exists() or line.read_bytes() == before
 
 
 @pytest.fixture

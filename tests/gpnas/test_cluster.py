@@ -23,6 +23,8 @@ from gpnas.dispatch.cluster import asks_for_token, connected, token_file
 from gpnas.errors import TrialError
 from gpnas_trainers.checkpoint import TrainingError, read_checkpoint
 
+pytestmark = pytest.mark.ray
+
 psutil = importlib.import_module("psutil")  # Ray brings its own
 
 

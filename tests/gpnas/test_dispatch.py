@@ -20,6 +20,8 @@ from gpnas.records import Source
 from gpnas.results.recall import explain_search
 from gpnas_trainers.train import evaluate as evaluate_network
 
+pytestmark = pytest.mark.ray
+
 SPACE = """\
 scale: 2
 families:

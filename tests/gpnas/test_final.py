@@ -38,6 +38,8 @@ from gpnas_trainers.cost import gmacs
 from gpnas_trainers.pairs import open_pairs
 from gpnas_trainers.train import Recipe, evaluate, train
 
+pytestmark = pytest.mark.ray
+
 SPACE = """\
 scale: 2
 families:

@@ -27,6 +27,8 @@ from gpnas.records import Progress
 from gpnas.run.setup import PSNR
 from gpnas.space import Family, IntegerAxis
 
+pytestmark = pytest.mark.ray
+
 SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 31))),))])
 
 

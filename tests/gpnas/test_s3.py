@@ -17,6 +17,8 @@ from gpnas.bundle import read_bundle
 from gpnas.journal import Journal, status
 from gpnas.run.storage import open_storage
 
+pytestmark = pytest.mark.ray
+
 SPACE = """\
 scale: 2
 families:

@@ -19,6 +19,8 @@ from gpnas.dispatch.trial import CHECKPOINT_SECONDS, REPORT_SECONDS
 from gpnas.journal import Journal, status
 from gpnas_trainers.pairs import MINIMUM_NCC, Rules, open_pairs, prepare_folder
 
+pytestmark = pytest.mark.ray
+
 SPACE = """\
 scale: 2
 families:
