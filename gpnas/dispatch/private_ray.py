@@ -241,8 +241,12 @@ def remove_session(folder: Path) -> None:
 
 
 def set_title(title: str) -> None:
-    """Names this worker's process for the dashboard; Ray keeps the name that an actor is born with."""
-    ray._raylet.setproctitle(title)
+    """Names this worker's process for the dashboard; Ray keeps the name that an actor is born with.
+
+    A process outside Ray keeps its own name.
+    """
+    if ray.is_initialized():
+        ray._raylet.setproctitle(title)
 
 
 def _dead(started: Sequence[subprocess.Popen[bytes]]) -> bool:
