@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +36,16 @@ def test_they_are_all_named_and_stand_in_one_module() -> None:
         if file != Path(private_ray.__file__):
             assert not PRIVATE.search(file.read_text()), file
     tree = ast.parse(Path(private_ray.__file__).read_text())
-    owners = {"ray_constants", "services", "utils", "worker", "class_cache", "_raylet"}
-    used = {
-        (node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id, node.attr)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Attribute | ast.Name)
-        and (node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id) in owners
-    }
-    patched = {
-        (node.args[0].id, node.args[1].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "_replaced"
-        and isinstance(node.args[0], ast.Name)
-        and isinstance(node.args[1], ast.Constant)
-    }
-    named = {pair for name in private_ray.NAMES for pair in pairwise(name.split("."))}
-    assert used | patched <= named | {("util", "remove_placement_group")}
-    assert len(patched) >= 6
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    replaced = [node.args[1] for node in calls if node.func.id == "_replaced"]  # type: ignore[attr-defined]
+    named = {part for name in private_ray.NAMES for part in name.split(".")}
+    assert len(replaced) >= 6
+    assert {each.value for each in replaced if isinstance(each, ast.Constant)} <= named
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    private = [alias.name for node in imported if PRIVATE.search(str(node.module)) for alias in node.names]
+    assert {"services", "worker"} <= set(private) <= named
 
 
 def test_importing_what_dispatch_has_changes_no_environment() -> None:
