@@ -27,13 +27,14 @@ from typing import Any
 from machine import processor, versions
 
 from gpnas import Engine, SearchSpace
+from gpnas.data import Rules, prepared_pairs
 from gpnas.dispatch import search, session
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.work import Means, Work
-from gpnas.journal import Header, Journal
+from gpnas.journal import Header, Journal, Search
 from gpnas.records import Progress
-from gpnas.run.setup import PSNR
+from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.storage import open_storage
 from gpnas_trainers.train import Recipe
 
@@ -125,18 +126,10 @@ def dispatch(folder: Path, trials: int) -> dict[str, float]:
     listener.latency = {f"c{number:04d}": 0.0 for number in range(trials + 1)}
     session.Trial = NoOp  # type: ignore[misc, assignment]
     run = folder / "dispatch"
-    work = Work(
-        run=run,
-        scale=2,
-        recipe=Recipe(),
-        pairs=folder,
-        fingerprint="",
-        storage=open_storage(str(run)),
-        validation_images=1,
-        trials=trials,
-        means=Means(),
-        header=Header(trials, PSNR, concurrent=2),
-    )
+    setup = Setup(2, Recipe().to_json(), Data("", "", "none", None), 1)
+    pairs = prepared_pairs(None, 2, Rules())
+    header = Header(trials, PSNR, Search({}, "random", 1, 2), setup.to_json(), concurrent=2)
+    work = Work(run, setup, pairs, open_storage(str(run)), Means(), header)
     with Journal.create_or_open(run, work.header) as journal:
         session.Session(work, lambda: engine, journal, listener).run()
         assert len(journal.observations()) == trials

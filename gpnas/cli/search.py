@@ -12,10 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import Words, log, table
 from gpnas.cli.text import advice, label, legend, printable
-from gpnas.cli.watching import Watcher
+from gpnas.cli.watching import Watcher, means_of
 from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.conductor import Event
-from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.search import Request, run_search
 from gpnas.results.delivery import Delivery
 
@@ -64,11 +63,9 @@ def run(options: argparse.Namespace) -> Report:
                 portfolio_aware=options.portfolio_aware,
                 warm_start=tuple(options.warm_start),
                 seed=options.seed,
-                address=options.address,
-                budget_hours=options.budget_hours,
                 early_stopping=options.early_stopping,
                 storage=options.storage,
-                asked=Asked(options.cpus_per_trial, options.gpus_per_trial),
+                means=means_of(options),
             ),
             watcher,
         )

@@ -13,10 +13,9 @@ from gpnas.cli.arguments import limits_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import Words, log, table
 from gpnas.cli.text import advice, label, legend, printable
-from gpnas.cli.watching import Watcher
+from gpnas.cli.watching import Watcher, means_of
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.final import FinalRequest, run_final
-from gpnas.dispatch.resources import Asked
 from gpnas.records import Architecture, Candidate
 from gpnas.results.delivery import Allowance
 from gpnas_trainers.recipe import rules
@@ -76,10 +75,7 @@ def run(options: argparse.Namespace) -> Report:
                 warm_start=options.start_from,
                 seed=options.seed,
                 concurrent=options.concurrent,
-                devices=options.devices,
-                asked=Asked(options.cpus_per_trial, options.gpus_per_trial),
-                address=options.address,
-                budget_hours=options.budget_hours,
+                means=means_of(options, options.devices),
                 tensorboard=options.tensorboard,
                 storage=options.storage,
             ),

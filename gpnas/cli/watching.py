@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from gpnas.cli.text import label, legend, printable
 
 if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
+    from gpnas.dispatch.work import Means
     from gpnas.records import Candidate, Observation
 
 
@@ -80,3 +82,12 @@ class Watcher:
             + result
             + f"  {observation.seconds:5.1f} s  {printable(phase)}".rstrip()
         )
+
+
+def means_of(options: argparse.Namespace, devices: int = 1) -> Means:
+    """What trials may use, as the command line says."""
+    from gpnas.dispatch.resources import Asked  # which loads Ray
+    from gpnas.dispatch.work import Means
+
+    asked = Asked(options.cpus_per_trial, options.gpus_per_trial)
+    return Means(asked, devices, options.address, options.budget_hours)

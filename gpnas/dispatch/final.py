@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,17 @@ import gpnas_trainers
 from gpnas.config import read_recipe_file
 from gpnas.data import Prepared, data_errors, prepared_pairs
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
-from gpnas.dispatch.resources import Asked
-from gpnas.dispatch.search import check_patch, not_begun
-from gpnas.dispatch.session import Listener, Session, standing
+from gpnas.dispatch.session import Listener, Session, not_begun, standing
 from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.watchers import check_tensorboard
-from gpnas.dispatch.work import Means, Work
+from gpnas.dispatch.work import Means, Work, check_patch, header_of
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, AxisValue, Candidate, Fidelity, Observation
 from gpnas.results.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
-from gpnas.run.provenance import machine, versions
-from gpnas.run.setup import PSNR, Data, Setup
-from gpnas.run.sharing import fingerprint_of
+from gpnas.run.setup import Data, Setup
 from gpnas.run.storage import Folder
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules, cache_folder, open_pairs
 from gpnas_trainers.train import Recipe
@@ -70,13 +66,7 @@ class FinalRequest:
     """`search`, `none`, or the path of a run folder or a bundle."""
     seed: int | None = None
     concurrent: int | None = None
-    devices: int = 1
-    """That share each training."""
-    asked: Asked = field(default_factory=Asked)
-    """CPUs and GPUs of each training on one device."""
-    address: str | None = None
-    """Of a running Ray cluster; None starts Ray on this machine."""
-    budget_hours: float | None = None
+    means: Means = field(default_factory=Means)
     tensorboard: bool = False
     storage: str | None = None
     """Where checkpoints and networks go: a path, or an address that pyarrow knows; None is the folder of this
@@ -130,7 +120,7 @@ def plan_final(
             "a final training needs either the run folder of a finished search or --architecture, "
             f"but got {'both' if request.architectures else 'neither'}"
         )
-    request.asked.check(request.devices)
+    request.means.asked.check(request.means.devices)
     if request.tensorboard:
         check_tensorboard()
     searched: Searched | None = None
@@ -155,12 +145,11 @@ def plan_final(
         architectures = [(None, architecture_of(text, scale)) for text in request.architectures]
     recipe = _recipe(request, searched.setup.recipe if searched else {})
     pairs, data = _pairs(request, scale, recipe, searched.setup if searched else None, say, preparing)
-    training, validation = pairs.training, pairs.validation
-    check_patch(training, recipe)
-    if recipe.batch_size < request.devices:
+    check_patch(pairs.training, recipe)
+    if recipe.batch_size < request.means.devices:
         raise SpaceError(
             f"each device needs a patch of every batch, but got batch_size={recipe.batch_size} "
-            f"and devices={request.devices}; lower --devices"
+            f"and devices={request.means.devices}; lower --devices"
         )
     storage = storage_for(run, request.storage, say)
     if request.tensorboard and not isinstance(storage, Folder):
@@ -174,36 +163,26 @@ def plan_final(
         scale=scale,
         recipe=recipe.to_json(),
         data=data,
-        validation_images=len(validation),
+        validation_images=len(pairs.validation),
         search=search.name if search else None,
         warm_start=warm_start if warm_start in (FRESH, SEARCH) else Path(warm_start).name,
     )
-    header = Header(
+    header = header_of(
+        run,
+        setup,
+        storage,
+        request.means,
         trials=len(architectures),
-        objective=PSNR,
-        setup=setup.to_json(),
         seed=seed,
         concurrent=request.concurrent or min(side_by_side, len(architectures)),
-        storage=None if storage.uri == str(run) else storage.uri,
-        versions=versions(),
-        machine=machine() | {"devices": request.devices} | request.asked.given(),
     )
     watch = ("json", "tensorboard") if request.tensorboard else ("json",)
     return FinalPlan(
-        run=run,
+        *(run, setup, pairs, storage, request.means, header),
+        watch=watch if isinstance(storage, Folder) else (),
         architectures=tuple(architectures),
-        scale=scale,
-        recipe=recipe,
-        pairs=pairs.folder,
-        fingerprint=fingerprint_of(training, validation),
-        validation_images=len(validation),
-        storage=storage,
         find=finder(warm_start, search),
         warm=warm_start != FRESH,
-        trials=len(architectures),
-        means=Means(request.asked, request.devices, request.address, request.budget_hours),
-        header=header,
-        watch=watch if isinstance(storage, Folder) else (),
     )
 
 
@@ -236,10 +215,9 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
                 listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
         with journal_copied(work.run, work.storage, listener.say) as copy:
             if journal.pending():
-                work = replace(work, trials=len(journal.candidates()))
                 Session(work, Settled, journal, listener, copy).run()
             names = [each.id for each in wanted]
-            return deliver_networks(work.run, journal, names, open_pairs(work.pairs, "validation"), begun)
+            return deliver_networks(work.run, journal, names, work.pairs.validation, begun)
 
 
 def architecture_of(text: str, scale: int) -> Architecture:

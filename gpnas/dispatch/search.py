@@ -15,26 +15,22 @@ from pathlib import Path
 
 from gpnas.config import find_space, read_space_file
 from gpnas.data import prepared_pairs
-from gpnas.dispatch.resources import Asked
-from gpnas.dispatch.session import Listener, Session, standing
+from gpnas.dispatch.session import Listener, Session, not_begun, standing
 from gpnas.dispatch.signals import interruptible
-from gpnas.dispatch.work import Means, Work
+from gpnas.dispatch.work import Means, Work, check_patch, header_of
 from gpnas.engine import Engine, engine_for
-from gpnas.errors import DataError, SpaceError
+from gpnas.errors import SpaceError
 from gpnas.explanation import taught
-from gpnas.journal import Header, Journal, Search
+from gpnas.journal import Journal, Search
 from gpnas.records import Strategy
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
 from gpnas.run.pricing import priced, recipe_of
-from gpnas.run.provenance import machine, versions
 from gpnas.run.setup import PSNR, Data, Setup
-from gpnas.run.sharing import fingerprint_of
 from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
-from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, PairSet, Rules, open_pairs
-from gpnas_trainers.train import Recipe
+from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules
 
 
 @dataclass(frozen=True)
@@ -57,16 +53,12 @@ class Request:
     warm_start: tuple[Path, ...] = ()
     """Run folders of finished searches that this one learns from."""
     seed: int = 0
-    address: str | None = None
-    """Of a running Ray cluster; None starts Ray on this machine."""
-    budget_hours: float | None = None
     early_stopping: bool | None = None
     """Whether trainings that will not matter are ended early."""
     storage: str | None = None
     """Where checkpoints, networks and residuals go: a path, or an address that pyarrow knows; None is
     the run folder, or where an existing run has put them."""
-    asked: Asked = field(default_factory=Asked)
-    """CPUs and GPUs of each trial."""
+    means: Means = field(default_factory=Means)
 
 
 @dataclass(frozen=True)
@@ -74,8 +66,6 @@ class Plan(Work):
     """The same of a search."""
 
     space: SearchSpace = field(kw_only=True)
-    search: Search = field(kw_only=True)
-    """What the header says of a search alone."""
 
 
 def plan(
@@ -91,7 +81,7 @@ def plan(
     Raises:
         SpaceError, DataError, TrialError: something in it breaks a rule.
     """
-    request.asked.check(1)
+    request.means.asked.check(1)
     path = find_space(request.space)
     file = read_space_file(path)
     scale = request.scale or file.scale
@@ -106,8 +96,7 @@ def plan(
         raise SpaceError(f"{path}: `camera`: {error}") from None
     rules = Rules(minimum_side=recipe.hr_patch, minimum_ncc=MINIMUM_NCC)
     pairs = prepared_pairs(request.data, scale, rules, camera=camera, report=say, progress=preparing)
-    training, validation = pairs.training, pairs.validation
-    check_patch(training, recipe)
+    check_patch(pairs.training, recipe)
     run = (request.run or Path("runs") / path.stem).absolute()
     storage = storage_for(run, request.storage, say)
     search = Search(
@@ -120,57 +109,29 @@ def plan(
         sources=sources_of(request.warm_start, run),
     )
     data = Data(
-        fingerprint=training.fingerprint,
-        validation=validation.fingerprint,
+        fingerprint=pairs.training.fingerprint,
+        validation=pairs.validation.fingerprint,
         source=request.data.name if request.data else "photographs",
         camera=None if request.data else dataclasses.asdict(camera),
     )
-    header = Header(
+    setup = Setup(scale, recipe.to_json(), data, file.search.validation_images)
+    header = header_of(
+        run,
+        setup,
+        storage,
+        request.means,
         trials=trials,
-        objective=PSNR,
         search=search,
-        setup=Setup(scale, recipe.to_json(), data, file.search.validation_images).to_json(),
         seed=request.seed,
         concurrent=request.concurrent or file.search.concurrent,
         early_stopping=_either(request.early_stopping, file.search.early_stopping),
-        storage=None if storage.uri == str(run) else storage.uri,
-        versions=versions(),
-        machine=machine() | request.asked.given(),
     )
-    return Plan(
-        run=run,
-        space=space,
-        scale=scale,
-        recipe=recipe,
-        pairs=pairs.folder,
-        fingerprint=fingerprint_of(training, validation),
-        storage=storage,
-        validation_images=file.search.validation_images,
-        trials=trials,
-        search=search,
-        means=Means(request.asked, 1, request.address, request.budget_hours),
-        header=header,
-    )
+    return Plan(run, setup, pairs, storage, request.means, header, space=space)
 
 
 def _either(asked: bool | None, filed: bool) -> bool:
     """A switch as the command line has it, else as the space file does."""
     return filed if asked is None else asked
-
-
-def check_patch(pairs: PairSet, recipe: Recipe) -> None:
-    """Raises a `DataError` where a recipe's patches are larger than the images, or miss the scale."""
-    smallest = pairs.smallest_side
-    if recipe.hr_patch > smallest:
-        raise DataError(
-            f"training patches must fit into the images, but hr_patch={recipe.hr_patch} and the smallest "
-            f"HR side is {smallest} pixels; lower the recipe's `hr_patch`"
-        )
-    if recipe.hr_patch % pairs.scale:
-        raise DataError(
-            f"`hr_patch` must be a multiple of the scale, but got hr_patch={recipe.hr_patch} "
-            f"and scale={pairs.scale}"
-        )
 
 
 def run_search(request: Request, listener: Listener) -> Delivery:
@@ -195,7 +156,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     with (
         one_core(),
         Journal.create_or_open(work.run, work.header) as journal,
-        interruptible(lambda: standing(journal, work.trials)),
+        interruptible(lambda: standing(journal, work.header.trials)),
     ):
         if journal.note:
             listener.say(journal.note)
@@ -206,19 +167,15 @@ def run_search(request: Request, listener: Listener) -> Delivery:
             return engine
 
         with journal_copied(work.run, work.storage, listener.say) as copy:
-            if journal.pending() or len(journal.candidates()) < work.trials:
+            if journal.pending() or len(journal.candidates()) < work.header.trials:
                 engine = Session(work, adviser, journal, listener, copy).run()
             else:
                 engine = adviser()
-            validation = open_pairs(work.pairs, "validation").head(work.validation_images)
-            delivery = deliver(work.run, journal, engine, validation, work.search.portfolio, begun)
+            assert work.header.search is not None
+            validation = work.pairs.validation.head(work.setup.validation_images)
+            delivery = deliver(work.run, journal, engine, validation, work.header.search.portfolio, begun)
             learned, _ = taught(engine)
     for line in learned.conclusions(PSNR.unit) if learned else ():
         listener.say(line)
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
     return delivery
-
-
-def not_begun() -> str:
-    """Where a command stands that has not yet opened its journal."""
-    return "no trial was begun, what is prepared is kept; the same command goes on"

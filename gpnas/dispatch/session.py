@@ -56,6 +56,11 @@ def standing(journal: Journal, trials: int) -> str:
     return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
 
 
+def not_begun() -> str:
+    """Where a command stands that has not yet opened its journal."""
+    return "no trial was begun, what is prepared is kept; the same command goes on"
+
+
 class Session(Generic[A]):
     """The trials of one command, on one Ray or, where that dies, on several in turn."""
 
@@ -78,6 +83,8 @@ class Session(Generic[A]):
         """
         self._work, self._adviser, self._journal = work, adviser, journal
         self._listener, self._copy = listener, copy
+        # candidates of a final training stand in its journal from the start, those of earlier commands, too
+        self._trials = work.header.trials if work.header.search else len(journal.candidates())
         self._halt = Halt()
 
     def run(self) -> A:
@@ -124,7 +131,7 @@ class Session(Generic[A]):
         return adviser
 
     def _train(self, adviser: A, cluster: Cluster) -> None:
-        journal, trials = self._journal, self._work.trials
+        journal, trials = self._journal, self._trials
         lender = self._looked_over(cluster)
         give_up = partial(self._give_up, "error: Ray's processes have died")
         with self._conducted(adviser, cluster, lender) as (conductor, search):
@@ -150,8 +157,8 @@ class Session(Generic[A]):
             check_devices(means.devices, cluster)
         if means.address is not None:
             if self._copy is not None:  # other nodes may lack the pairs
-                share(work.pairs, work.fingerprint, work.storage)
-            preflight(work.storage, [work.pairs] if self._copy is None else [])
+                share(work.pairs.folder, work.fingerprint, work.storage)
+            preflight(work.storage, [work.pairs.folder] if self._copy is None else [])
         if means.devices > 1:
             return None
         lender = Lender(means.asked, cluster, work.header.concurrent)
@@ -172,7 +179,7 @@ class Session(Generic[A]):
             task = asdict(work.task(candidate))
             if lender is None:
                 return task
-            memory = partial(memory_of, candidate.architecture, work.scale, work.recipe)
+            memory = partial(memory_of, candidate.architecture, work.setup.scale, work.recipe)
             return task | lender.lend(memory)
 
         def listen(event: Event) -> None:
@@ -180,7 +187,7 @@ class Session(Generic[A]):
                 self._copy.touch()
             self._listener.event(event)
 
-        search = AskTell(adviser, self._journal, trials=work.trials, best=work.best)
+        search = AskTell(adviser, self._journal, trials=self._trials, best=work.best)
         conductor = Conductor(
             search,
             self._halt,
@@ -246,7 +253,7 @@ class Session(Generic[A]):
         halt = self._halt
         if halt.error is not None:
             raise halt.error
-        so_far = standing(self._journal, self._work.trials)
+        so_far = standing(self._journal, self._trials)
         if halt.signal is not None:
             raise Interrupted(f"interrupted: {so_far}", 128 + halt.signal)
         if halt.out_of_time:
@@ -259,7 +266,7 @@ class Session(Generic[A]):
 
     def _give_up(self, why: str) -> None:
         """The last words of a process that ends although Ray does not."""
-        self._listener.say(f"{why}: {standing(self._journal, self._work.trials)}")
+        self._listener.say(f"{why}: {standing(self._journal, self._trials)}")
         self._journal.close()
         shutil.rmtree(self._journal.run / TUNE, ignore_errors=True)
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from gpnas.data import Prepared
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.trial import Task
+from gpnas.errors import DataError
 from gpnas.journal import Header
 from gpnas.records import Candidate
 from gpnas.run.layout import candidate_folder
+from gpnas.run.provenance import machine, versions
+from gpnas.run.setup import PSNR, Setup
+from gpnas.run.sharing import fingerprint_of
 from gpnas.run.storage import Storage
+from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.train import Recipe
 
 
@@ -34,34 +42,31 @@ class Work:
 
     run: Path
     """The run folder."""
-    scale: int
-    recipe: Recipe
-    pairs: Path
-    """Folder of the prepared pairs."""
-    fingerprint: str
-    """Of the pairs."""
+    setup: Setup
+    """How candidates are trained, on what."""
+    pairs: Prepared
     storage: Storage
     """Where trials write."""
-    validation_images: int
-    """How many images, at most, a network is measured on."""
-    trials: int
-    """The whole allowance."""
     means: Means
     header: Header = field(repr=False)
     """Of its journal."""
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else trials write."""
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        return Recipe(**self.setup.recipe)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the pairs."""
+        return fingerprint_of(self.pairs.training, self.pairs.validation)
+
     @property
     def best(self) -> int | None:
         """A training is stopped early where it will hardly end among so many best; None stops none."""
         search = self.header.search
         return search.portfolio if search is not None and self.header.early_stopping else None
-
-    @property
-    def correlations(self) -> bool:
-        """Whether trials tell how their networks' errors correlate."""
-        return self.header.search is not None and self.header.search.portfolio_aware
 
     def task(self, candidate: Candidate) -> Task:
         """What a worker must know to train a candidate."""
@@ -73,11 +78,38 @@ class Work:
             run=self.run.name,
             storage=self.storage.uri,
             folder=candidate_folder(candidate),
-            pairs=str(self.pairs),
+            pairs=str(self.pairs.folder),
             fingerprint=self.fingerprint,
-            scale=self.scale,
-            recipe=self.recipe.to_json() | {"steps": candidate.fidelity.steps},
-            validation_images=self.validation_images,
-            correlations=self.correlations,
+            scale=self.setup.scale,
+            recipe={**self.setup.recipe, "steps": candidate.fidelity.steps},
+            validation_images=self.setup.validation_images,
+            correlations=self.header.search is not None and self.header.search.portfolio_aware,
             watch=self.watch,
+        )
+
+
+def header_of(run: Path, setup: Setup, storage: Storage, means: Means, **own: Any) -> Header:
+    """The header of a run: `own` has the fields in which searches and final trainings differ."""
+    return Header(
+        objective=PSNR,
+        setup=setup.to_json(),
+        storage=None if storage.uri == str(run) else storage.uri,
+        versions=versions(),
+        machine=machine() | {"devices": means.devices} | means.asked.given(),
+        **own,
+    )
+
+
+def check_patch(pairs: PairSet, recipe: Recipe) -> None:
+    """Raises a `DataError` where a recipe's patches are larger than the images, or miss the scale."""
+    smallest = pairs.smallest_side
+    if recipe.hr_patch > smallest:
+        raise DataError(
+            f"training patches must fit into the images, but hr_patch={recipe.hr_patch} and the smallest "
+            f"HR side is {smallest} pixels; lower the recipe's `hr_patch`"
+        )
+    if recipe.hr_patch % pairs.scale:
+        raise DataError(
+            f"`hr_patch` must be a multiple of the scale, but got hr_patch={recipe.hr_patch} "
+            f"and scale={pairs.scale}"
         )

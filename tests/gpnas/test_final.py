@@ -24,6 +24,7 @@ from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_fin
 from gpnas.dispatch.search import Request, plan
 from gpnas.dispatch.together import check_devices
 from gpnas.dispatch.trial import Trial
+from gpnas.dispatch.work import Means
 from gpnas.engine import engine_for
 from gpnas.errors import SpaceError, TrialError
 from gpnas.journal import Journal, status
@@ -56,6 +57,7 @@ import json, sys, time
 from pathlib import Path
 
 from gpnas.dispatch.final import FinalRequest, run_final
+from gpnas.dispatch.work import Means
 
 
 class Slow:
@@ -67,9 +69,8 @@ class Slow:
 
 
 network, run, recipe = sys.argv[1:]
-run_final(
-    FinalRequest(architectures=(network,), run=Path(run), recipe=json.loads(recipe), devices=2), Slow()
-)
+recipe, means = json.loads(recipe), Means(devices=2)
+run_final(FinalRequest(architectures=(network,), run=Path(run), recipe=recipe, means=means), Slow())
 """
 RECIPE = Recipe(steps=400, batch_size=3, evaluate_every=200, warmup_steps=2, ema_decay=0.9)
 
@@ -96,7 +97,7 @@ def search(home: Path) -> Path:
             observation = Observation(candidate, point.value, None, point.seconds, point.metrics)
             journal.commit_observation(observation)
             engine.observe(observation)
-        deliver(work.run, journal, engine, open_pairs(work.pairs, "validation").head(1), 2, time.monotonic())
+        deliver(work.run, journal, engine, work.pairs.validation.head(1), 2, time.monotonic())
     return work.run
 
 
@@ -142,7 +143,7 @@ def test_an_interrupted_final_training_equals_a_plain_loop(search: Path, final: 
     assert final["trials"] == {"observed": 2, "failed": 0}
     assert status(search / "final")["state"] == "finished"
     with Journal.read(search) as journal, Journal.read(search / "final") as own:
-        pairs = plan(Request(str(search.parent / "space.yaml"), run=search), print).pairs
+        pairs = plan(Request(str(search.parent / "space.yaml"), run=search), print).pairs.folder
         assert Setup.of(own).recipe == RECIPE.to_json()
         assert Setup.of(own).data.fingerprint == Setup.of(journal).data.fingerprint
         assert {each.id for each in own.candidates()} < {each.id for each in journal.candidates()}
@@ -173,7 +174,7 @@ def test_the_gram_matrix_and_the_bundle_are_those_of_the_networks(
 ) -> None:
     """Errors of the networks in the bundle, by hand."""
     bundle = read_bundle(Path(final["bundle"]))
-    pairs = plan(Request(str(search.parent / "space.yaml"), run=search), print).pairs
+    pairs = plan(Request(str(search.parent / "space.yaml"), run=search), print).pairs.folder
     validation = open_pairs(pairs, "validation")
     networks, errors = [], []
     for member in bundle.members:
@@ -287,7 +288,7 @@ def test_errors_that_are_missing_are_made_anew(home: Path, search: Path, tmp_pat
     file = run / "candidates" / candidates[1].id / "errors.safetensors"
     before = file.read_bytes()
     file.unlink()
-    pairs = open_pairs(plan(Request(str(home / "space.yaml"), run=search), print).pairs, "validation")
+    pairs = open_pairs(plan(Request(str(home / "space.yaml"), run=search), print).pairs.folder, "validation")
     restore_errors(storage_in(run), candidates, pairs.head(1))
     assert file.read_bytes() == before
 
@@ -332,7 +333,9 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     ended long before what they told is heard."""
     network = "drn:features=4,blocks=1,stages=1"
     settings = {"steps": 40, "batch_size": 3, "evaluate_every": 20}
-    request = FinalRequest(architectures=(network,), run=home / "two", recipe=settings, devices=2)
+    request = FinalRequest(
+        architectures=(network,), run=home / "two", recipe=settings, means=Means(devices=2)
+    )
     work = plan_final(request, print)
     with Journal.create_or_open(work.run, work.header) as journal:
         (candidate,) = _enter(work, journal)
@@ -348,7 +351,7 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(candidate.seed)
         plain = build("drn", 2, features=4, blocks=1, stages=1)
-    pairs = open_pairs(work.pairs, "train"), open_pairs(work.pairs, "validation")
+    pairs = work.pairs.training, work.pairs.validation
     progress = train(plain, *pairs, work.recipe, seed=candidate.seed)
     found = load_file(work.run / "candidates" / candidate.id / "network.safetensors")
     for name, value in plain.state_dict().items():

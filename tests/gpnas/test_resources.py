@@ -96,14 +96,15 @@ from pathlib import Path
 import ray
 from ray import tune
 from gpnas import Engine, SearchSpace
+from gpnas.data import Prepared
 from gpnas.dispatch import resources, session
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.resources import Asked
 from gpnas.dispatch.work import Means, Work
-from gpnas.run.setup import PSNR
+from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.storage import open_storage
 from gpnas_trainers.train import Recipe
-from gpnas.journal import Header, Journal
+from gpnas.journal import Header, Journal, Search
 from gpnas.records import Progress
 
 folder = Path(sys.argv[1])
@@ -122,6 +123,9 @@ class Told(tune.Trainable):
         (folder / f"{self.config['run']}-{self.config['id']}.json").write_text(json.dumps(row))
         return to_result(TrialReport("done", 1, Progress(1, 1, 20.0, {"loss": 0.0, "ssim": 0.5}, 0.4)))
 
+class Sizes(Work):
+    fingerprint = ""
+
 class Silent:
     def say(self, line): print(line)
     def started(self, *_): ...
@@ -131,11 +135,12 @@ def run(name, *, memory=None, asked=Asked()):
     space = SearchSpace.from_table([{"size": size} for size in range(1, 9)])
     engine = Engine(space, seed=0, strategy="random", trials=8, steps=1)
     resources.gpu_memory = lambda: memory
-    header = Header(8, PSNR, concurrent=3)
+    search = Search({}, "random", 1, 2)
+    setup = Setup(2, Recipe().to_json(), Data("", "", "none", None), 1)
+    header = Header(8, PSNR, search, setup.to_json(), concurrent=3)
     with Journal.create_or_open(folder / name, header) as journal:
-        work = Work(run=folder / name, scale=2, recipe=Recipe(), pairs=folder, fingerprint="",
-            storage=open_storage(str(folder / name)), validation_images=1, trials=8,
-            means=Means(asked), header=header)
+        work = Sizes(folder / name, setup, Prepared(folder, None, None), open_storage(str(folder / name)),
+            Means(asked), header)
         try:
             session.Session(work, lambda: engine, journal, Silent()).run()
         except session.TrialError as error:
