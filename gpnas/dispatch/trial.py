@@ -103,7 +103,7 @@ def _its_own() -> Iterator[None]:
     """Takes what is raised within for the candidate's own fault, but for what disks and devices raise."""
     try:
         yield
-    except (OSError, TrainingError, PeerError, torch.AcceleratorError):
+    except (OSError, PairsError, TrialError, TrainingError, PeerError, torch.AcceleratorError):
         raise
     except (MemoryError, torch.OutOfMemoryError):
         raise CandidateError("out of memory; a smaller batch fits") from None

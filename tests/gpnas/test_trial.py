@@ -236,8 +236,8 @@ def test_damaged_files_of_another_candidate_spoil_no_training(pairs: Path, tmp_p
 
 
 def test_what_is_the_candidates_own_fault_ends_no_other(pairs: Path, tmp_path: Path) -> None:
-    """A network of which there is none, as when a space file and the trainers disagree."""
-    trial = Trial(config(tmp_path, pairs) | {"axes": {"features": 4, "blocks": 1, "stages": 99}})
+    """A network of which there is none, as when driver and worker have other trainers."""
+    trial = Trial(config(tmp_path, pairs) | {"axes": {"features": 4, "blocks": 1, "turns": 2}})
     report = trial.advance()
     assert report.kind == "failed"
     assert report.reason
