@@ -6,7 +6,6 @@ tile's centre, eight flips and transposes of each tile.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,10 @@ from torch import nn
 
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
+from gpnas.targets import targets
 from gpnas_trainers import build
 from gpnas_trainers.cost import parameters
-from gpnas_trainers.images import SUFFIXES, ImageError, bits_of, for_format, format_of, reading, writing
+from gpnas_trainers.images import ImageError, NotRgb, bits_of, for_format, format_of, reading, writing
 from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
 from gpnas_trainers.infer.levels import shares
 
@@ -73,13 +73,14 @@ def upscale_files(
     self_ensemble: bool = True,
     drop_outlier: bool = False,
     precision: Precision = "float32",
+    convert: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[Path, Path]]:
     """Super-resolves image files with all levels of the ensemble, by rows, from disk to disk.
 
-    An image of 16 bits per channel gives one of 16 where the format holds them, as PNG and TIFF do. A
-    colour profile is kept.
+    An image of 16 bits per channel gives one of 16 where the format holds them, as PNG and TIFF do. What
+    else an image says of itself is kept as far as the format holds it.
 
     Args:
         bundle: with its weights.
@@ -88,8 +89,10 @@ def upscale_files(
         average: `weights`, the bundle's, or `plain`, all equal.
         tile, overlap, blend, self_ensemble, drop_outlier, precision: as the fields of
             `gpnas_trainers.infer.Levels`.
+        convert: whether pictures that are not RGB are converted, as `images.reading` says.
         progress: called with the image's name, tiles done and all.
-        say: gets a line for each image that cannot be read or written, or loses bits in its format.
+        say: gets a line for each image that cannot be read or written, that is converted, or of which its
+            format loses something.
 
     Returns:
         Each input file with what was written for it.
@@ -104,17 +107,19 @@ def upscale_files(
         shares(len(weights), weights, drop_outlier)
     except ValueError as error:
         raise DataError(str(error)) from None
-    pairs = _targets(inputs, output)
+    pairs = targets(inputs, output, say)
     networks = load_networks(bundle, default_device())
     written = []
     for source, target in pairs:
         watch = None if progress is None else partial(progress, source.name)
         try:
-            with reading(source) as image:
+            with reading(source, convert=convert) as image:
+                if image.converted is not None:
+                    say(f"{source}: {image.converted}")
                 bits = bits_of(target, image.bits)
                 if bits < image.bits:
                     say(f"{target}: holds {bits} bits per channel; the {image.bits} of {source} are rounded")
-                target.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(target.parent)
                 size = bundle.scale * image.height, bundle.scale * image.width
                 kept, lost = for_format(image.metadata, format_of(target), size)
                 if lost:
@@ -132,9 +137,10 @@ def upscale_files(
                         write(rows)
                         del rows  # before the next are made
         except ImageError as error:
+            line = f"{error}, or add --convert" if isinstance(error, NotRgb) and not convert else str(error)
             if len(pairs) == 1:
-                raise DataError(str(error)) from None
-            say(str(error))
+                raise DataError(line) from None
+            say(line)
             continue
         except (ValueError, torch.OutOfMemoryError) as error:
             # a precision that the device lacks or the networks cannot bear, a tile too large for a GPU
@@ -148,46 +154,10 @@ def upscale_files(
     return written
 
 
-def _targets(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    files = []
-    for path in inputs:
-        if path.is_dir():
-            files += sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
-        else:
-            files.append(path)
-    if not files:
-        raise DataError(f"{inputs[0]}: must hold images ({', '.join(SUFFIXES)}), but holds none")
-    if len(files) == 1 and not inputs[0].is_dir() and output.suffix and not output.is_dir():
-        return _apart([(files[0], output)])
-    if output.suffix.lower() in SUFFIXES:
-        raise DataError(f"{output}: must be a folder, since there are {len(files)} images")
-    taken: dict[Path, Path] = {}
-    for path in files:
-        target = output / f"{path.stem}.png"
-        if target in taken:
-            raise DataError(
-                f"{target}: every image must have its own name, but {taken[target]} and {path} share it"
-            )
-        taken[target] = path
-    return _apart([(path, target) for target, path in taken.items()])
-
-
-def _apart(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """The pairs, unless a target is one of the images, by whatever name."""
-    images = {(found.st_dev, found.st_ino): path for path, _ in pairs for found in _found(path)}
-    for _, target in pairs:
-        for found in _found(target):
-            if (found.st_dev, found.st_ino) in images:
-                source = images[found.st_dev, found.st_ino]
-                raise DataError(
-                    f"{target}: a result must not replace an image, but this is {source}; "
-                    "choose another output"
-                )
-    return pairs
-
-
-def _found(path: Path) -> list[os.stat_result]:
+def _make_folder(folder: Path) -> None:
     try:
-        return [path.stat()]
-    except OSError:  # told when it is opened
-        return []
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the output's folder cannot be made ({error.strerror}); choose another"
+        ) from None

@@ -10,6 +10,13 @@ from pathlib import Path
 STORAGE = "where checkpoints and networks go: a path, s3://… or what else pyarrow opens (default: --run)"
 
 
+def path(text: str) -> Path:
+    """A path; an empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a file or a folder, but is empty")
+    return Path(text)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     number = int(text)
@@ -46,17 +53,17 @@ def switch(sub: argparse.ArgumentParser, name: str, text: str, default: bool | N
 
 def add_run(sub: argparse.ArgumentParser, text: str = "run folder", *, required: bool = True) -> None:
     """Adds RUN, the folder of a search or of a final training."""
-    sub.add_argument("search", metavar="RUN", type=Path, nargs=None if required else "?", help=text)
+    sub.add_argument("search", metavar="RUN", type=path, nargs=None if required else "?", help=text)
 
 
 def add_bundle(sub: argparse.ArgumentParser) -> None:
     """Adds BUNDLE."""
-    sub.add_argument("bundle", metavar="BUNDLE", type=Path, help="folder or .zip")
+    sub.add_argument("bundle", metavar="BUNDLE", type=path, help="folder or .zip")
 
 
 def add_output(sub: argparse.ArgumentParser, text: str) -> None:
     """Adds `-o`, which must be given."""
-    sub.add_argument("-o", "--output", type=Path, required=True, help=text)
+    sub.add_argument("-o", "--output", type=path, required=True, help=text)
 
 
 def add_trials(sub: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from pathlib import Path
 from typing import Any, NoReturn
 
 from gpnas.cli.arguments import (
@@ -20,6 +19,7 @@ from gpnas.cli.arguments import (
     add_run,
     add_trials,
     natural,
+    path,
     positive,
     switch,
 )
@@ -107,7 +107,7 @@ def command_line() -> argparse.ArgumentParser:
 def _add_search(commands: Commands) -> None:
     search = commands.add("search", "search architectures, choose a portfolio, write its bundle")
     search.add_argument("--space", required=True, help="a YAML file, or the name of a shipped one")
-    search.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
+    search.add_argument("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
     search.add_argument("--scale", type=int, help="super-resolution factor (default: the space file's)")
     search.add_argument("--trials", type=positive, help="trainings granted (default: the space file's)")
     search.add_argument("--strategy", choices=STRATEGIES, help="how it chooses")
@@ -120,13 +120,13 @@ def _add_search(commands: Commands) -> None:
     search.add_argument(
         "--warm-start",
         metavar="RUN",
-        type=Path,
+        type=path,
         action="append",
         default=[],
         help="a finished search of the same axes, at another scale or on other data, to learn from",
     )
     search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
-    search.add_argument("--run", type=Path, help="run folder (default: runs/SPACE); an existing one goes on")
+    search.add_argument("--run", type=path, help="run folder (default: runs/SPACE); an existing one goes on")
     add_trials(search)
 
 
@@ -143,18 +143,18 @@ def _add_train(commands: Commands) -> None:
         help="instead of RUN, and repeatable: such as drn:features=128,blocks=18,stages=3",
     )
     train.add_argument(
-        "--data", type=Path, help="folder of LR/HR pairs (default: the search's, or shipped photographs)"
+        "--data", type=path, help="folder of LR/HR pairs (default: the search's, or shipped photographs)"
     )
     train.add_argument("--scale", type=int, help="of --architecture (default: 2)")
     train.add_argument(
-        "--run", type=Path, help="folder of this training (default: RUN/final); an existing one goes on"
+        "--run", type=path, help="folder of this training (default: RUN/final); an existing one goes on"
     )
     train.add_argument(
         "--start-from",
         metavar="search|none|PATH",
         help="weights to begin with: the search's, fresh ones, or those of a run or bundle",
     )
-    train.add_argument("--recipe", metavar="FILE", type=Path, help="YAML with settings of the recipe")
+    train.add_argument("--recipe", metavar="FILE", type=path, help="YAML with settings of the recipe")
     for name, rule in rules().items():
         option, choices = f"--{name.replace('_', '-')}", rule.allowed or None
         train.add_argument(option, type=rule.kind, choices=choices, help=f"recipe: {rule.text}")
@@ -173,7 +173,7 @@ def _add_data(commands: Commands) -> None:
     prepare = beneath.add("prepare", "write a checked, split and cached set of pairs")
     for sub in (check, prepare):
         sub.set_defaults(module="data")
-        sub.add_argument("folder", metavar="DIR", type=Path, help="folder of LR/HR pairs")
+        sub.add_argument("folder", metavar="DIR", type=path, help="folder of LR/HR pairs")
         sub.add_argument("--scale", type=int, required=True, help="HR pixels per LR pixel")
         sub.add_argument(
             "--ncc", type=float, default=0.99, help="least agreement of LR with HR (default: 0.99; 0: any)"
@@ -196,7 +196,7 @@ def _add_data(commands: Commands) -> None:
         sub.add_argument("--seed", type=int, default=0, help="of the split and of the camera (default: 0)")
         sub.add_argument("--workers", type=positive, help="processes (default: one per core)")
     prepare.add_argument(
-        "-o", "--output", metavar="CACHE", type=Path, help="folder for the set's own (default: the cache)"
+        "-o", "--output", metavar="CACHE", type=path, help="folder for the set's own (default: the cache)"
     )
     for name, unit in (("kernel", "LR pixels"), ("noise", "8-bit levels")):
         prepare.add_argument(
@@ -220,11 +220,11 @@ def _add_export(commands: Commands) -> None:
         help="of the weights, such as CC-BY-4.0 (default: not stated); the text of a usual one is added",
     )
     export.add_argument("--licence-holder", metavar="NAME", help="of the copyright, which MIT's text names")
-    export.add_argument("--licence-file", metavar="FILE", type=Path, help="text of the licence, to be added")
+    export.add_argument("--licence-file", metavar="FILE", type=path, help="text of the licence, to be added")
     export.add_argument(
         "--picture",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="show a part of a validation image of this folder of pairs in the model card; unasked, only "
         "the shipped photographs are shown",
     )
@@ -234,7 +234,7 @@ def _add_export(commands: Commands) -> None:
 def _add_evaluate(commands: Commands) -> None:
     evaluate = commands.add("evaluate", "measure a bundle: every network, every pair, all")
     add_bundle(evaluate)
-    evaluate.add_argument("--data", type=Path, help="folder of LR/HR pairs (default: shipped photographs)")
+    evaluate.add_argument("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
     add_levels(
         evaluate,
         drop_outlier="also measure the average of all, three or more, without the network that is farthest "
@@ -251,7 +251,7 @@ def _add_evaluate(commands: Commands) -> None:
     evaluate.add_argument(
         "--border", type=natural, default=0, help="HR pixels dropped on each side first (default: 0)"
     )
-    evaluate.add_argument("--markdown", metavar="FILE", type=Path, help="write the tables there as well")
+    evaluate.add_argument("--markdown", metavar="FILE", type=path, help="write the tables there as well")
 
 
 def _add_convert(commands: Commands) -> None:
@@ -269,10 +269,15 @@ def _add_convert(commands: Commands) -> None:
 def _add_upscale(commands: Commands) -> None:
     upscale = commands.add("upscale", "make super-resolved images")
     add_bundle(upscale)
-    upscale.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="images, or folders of them")
+    upscale.add_argument("inputs", metavar="IN", nargs="+", type=path, help="images, or folders of them")
     add_output(upscale, "a file, or a folder for several")
     add_levels(
         upscale,
         drop_outlier="of three or more networks, leave out at each pixel the one farthest from their median",
         self_ensemble="average over eight flips and transposes",
+    )
+    upscale.add_argument(
+        "--convert",
+        action="store_true",
+        help="make RGB of other images; transparent pixels go on white, of several frames the first is taken",
     )

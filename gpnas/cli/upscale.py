@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> Report:
             self_ensemble=options.self_ensemble,
             drop_outlier=options.drop_outlier,
             precision=options.precision,
+            convert=options.convert,
             progress=lambda name, done, total: progress(done, total, name),
             say=say,
         )

@@ -44,8 +44,8 @@ OPTIONS = {
     "evaluate": "--average --blend --border --channel --data --drop-outlier --json --markdown "
     "--no-self-ensemble --no-tiles --overlap --precision --self-ensemble --tile --tiles BUNDLE",
     "convert": "--json --output BUNDLE NETWORK",
-    "upscale": "--average --blend --drop-outlier --json --no-self-ensemble --output --overlap --precision "
-    "--self-ensemble --tile BUNDLE IN",
+    "upscale": "--average --blend --convert --drop-outlier --json --no-self-ensemble --output --overlap "
+    "--precision --self-ensemble --tile BUNDLE IN",
 }
 GOLDEN_BUNDLE = Path(__file__).parents[1] / "golden" / "bundle-v1"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from gpnas.bundle import Bundle, Member, read_bundle, write_bundle
 from gpnas.ensemble import load_networks, upscale_files
@@ -205,10 +205,50 @@ def test_what_a_format_cannot_hold_is_told_before_the_first_pass(tmp_path: Path)
 
 def test_outputs_never_overwrite_each_other(tmp_path: Path, pairs: Path) -> None:
     inputs = [pairs / "LRx2" / "0.png", pairs / "HR" / "0.png"]
-    with pytest.raises(DataError, match="every image must have its own name"):
-        upscale_files(bundle(tmp_path), inputs, tmp_path / "out")
+    said: list[str] = []
+    written = upscale_files(bundle(tmp_path), inputs, tmp_path / "out", self_ensemble=False, say=said.append)
+    assert [target.name for _, target in written] == ["0.png", "0-2.png"]
+    assert [read_levels(target).shape[0] for _, target in written] == [60, 120]
+    assert len(said) == 1
     with pytest.raises(DataError, match="must be a folder, since there are 2 images"):
         upscale_files(bundle(tmp_path), inputs, tmp_path / "out.png")
+
+
+def test_pictures_that_are_not_rgb_are_converted_where_that_is_asked_for(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    grey = np.repeat(rgb[..., :1], 3, axis=2)
+    (tmp_path / "in").mkdir()
+    images = {"grey": (Image.fromarray(rgb[..., 0]), grey), "opaque": (Image.fromarray(rgb), rgb)}
+    for name, (image, _) in images.items():
+        (image.convert("RGBA") if name == "opaque" else image).save(tmp_path / "in" / f"{name}.png")
+    given, said = bundle(tmp_path), list[str]()
+    with pytest.raises(DataError, match="2 of 2 were not"):
+        upscale_files(given, [tmp_path / "in"], tmp_path / "out", say=said.append)
+    assert said[0].endswith("must be one RGB picture, but got grey; convert it first, or add --convert")
+    said.clear()
+    upscale_files(given, [tmp_path / "in"], tmp_path / "out", convert=True, say=said.append)
+    for name, (_, pixels) in images.items():
+        Image.fromarray(pixels).save(tmp_path / "rgb.png")
+        upscale_files(given, [tmp_path / "rgb.png"], tmp_path / "expected.png")
+        expected = read_levels(tmp_path / "expected.png")
+        np.testing.assert_array_equal(read_levels(tmp_path / "out" / f"{name}.png"), expected)
+    assert said == [
+        f"{tmp_path / 'in' / 'grey.png'}: grey, converted to RGB",
+        f"{tmp_path / 'in' / 'opaque.png'}: RGB with alpha, converted to RGB, without its transparency",
+    ]
+
+
+def test_what_the_format_cannot_hold_is_said(tmp_path: Path, pairs: Path) -> None:
+    image = Image.open(pairs / "LRx2" / "0.png")
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image.save(tmp_path / "lr.png", icc_profile=profile, dpi=(300, 300))
+    given = bundle(tmp_path)
+    for suffix, lines in ((".png", []), (".webp", ["dpi"]), (".bmp", ["ICC profile"])):
+        said: list[str] = []
+        target = tmp_path / f"sr{suffix}"
+        upscale_files(given, [tmp_path / "lr.png"], target, self_ensemble=False, say=said.append)
+        name = {".webp": "WebP", ".bmp": "BMP"}.get(suffix)
+        assert said == [f"{target}: {name} holds no {lost}, as {tmp_path / 'lr.png'} has" for lost in lines]
 
 
 @pytest.mark.parametrize("way", ["itself", "its folder", "a link", "another name", "the next"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -121,6 +122,25 @@ def test_hr_alone_is_enough(folder: Path, capsys: pytest.CaptureFixture[str]) ->
         main(["data", "prepare", str(folder), "--scale", "3", "--synthetic", "--noise-sigma", "2", "1"]) == 1
     )
     assert "`0 <= low <= high <= 128` must hold for `noise_sigma`" in capsys.readouterr().err
+
+
+def test_names_of_any_bytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pairs whose names are no text are pairs; what says so is one line of text."""
+    for side in ("HR", "LRx2"):
+        raw = os.fsencode(folder / side)
+        os.rename(raw + b"/0.png", raw + b"/\xff[red]\x1b[31m\n.png")
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"\xfe\xff" + b"x" * 200))
+    folder.rename(odd)
+    assert main(["data", "prepare", str(odd), "--scale", "2", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    names = (
+        open_pairs(document["prepared"], "train").names + open_pairs(document["prepared"], "validation").names
+    )
+    assert r"\xff[red]\x1b[31m\n" in names
+    assert main(["data", "check", str(odd), "--scale", "2"]) == 0
+    assert main(["data", "check", str(odd), "--scale", "3"]) == 1
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
 
 
 def test_printed_names_cannot_be_markup(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

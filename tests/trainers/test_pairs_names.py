@@ -105,6 +105,55 @@ HABITS = {
         {"lake/1": ("lake/HR/1.png", "lake/LR/1.png"), "town/1": ("HR/town/1.png", "LRx2/town/1.png")},
         [],
     ),
+    "letter case": (
+        ["HR/IMG_1.PNG", "LRx2/img_1.png", "HR/Trip/2.png", "LRx2/trip/2.PNG", "hr/A.png", "lr/a.png"],
+        {
+            "IMG_1": ("HR/IMG_1.PNG", "LRx2/img_1.png"),
+            "Trip/2": ("HR/Trip/2.png", "LRx2/trip/2.PNG"),
+            "A": ("hr/A.png", "lr/a.png"),
+        },
+        [],
+    ),
+    "two names that differ in case alone": (
+        ["HR/a.png", "HR/A.png", "LRx2/A.png", "LRx2/a.png"],
+        {"A": ("HR/A.png", "LRx2/A.png"), "a": ("HR/a.png", "LRx2/a.png")},
+        [],
+    ),
+    "DIV2K, cut by BasicSR": (
+        [
+            "DIV2K_train_HR_sub/0001_s001.png",
+            "DIV2K_train_LR_bicubic/X2_sub/0001_s001.png",
+            "DIV2K_train_LR_bicubic/X3_sub/0001_s001.png",
+        ],
+        {
+            "DIV2K_train/0001_s001": (
+                "DIV2K_train_HR_sub/0001_s001.png",
+                "DIV2K_train_LR_bicubic/X2_sub/0001_s001.png",
+            )
+        },
+        ["1 images of other scales"],
+    ),
+    "words that are joined": (
+        ["ValidationGT/1.png", "ValidationLR/1.png", "TrainGT/1.png", "TrainLRx2/1.png"],
+        {
+            "Train/1": ("TrainGT/1.png", "TrainLRx2/1.png"),
+            "Validation/1": ("ValidationGT/1.png", "ValidationLR/1.png"),
+        },
+        [],
+    ),
+    "the split behind the role": (
+        ["HR_train/1.png", "LR_train/1.png", "HR_valid/1.png", "LR_valid_x2/1.png"],
+        {
+            "train/1": ("HR_train/1.png", "LR_train/1.png"),
+            "valid/1": ("HR_valid/1.png", "LR_valid_x2/1.png"),
+        },
+        [],
+    ),
+    "Set5 of BasicSR": (
+        ["Set5/GTmod12/baby.png", "Set5/LRbicx2/baby.png", "Set5/LRbicx3/baby.png"],
+        {"Set5/baby": ("Set5/GTmod12/baby.png", "Set5/LRbicx2/baby.png")},
+        ["1 images of other scales"],
+    ),
     "the scale's own folder first": (
         ["HR/1.png", "LR/1.png", "LRx2/1.png"],
         {"1": ("HR/1.png", "LRx2/1.png")},

@@ -6,6 +6,7 @@ from gpnas_trainers.images.decoding import LargeImage, read_levels, reading
 from gpnas_trainers.images.encoding import SUFFIXES, bits_of, check_target, format_of, writing
 from gpnas_trainers.images.errors import ImageError, NotRgb
 from gpnas_trainers.images.header import Header, read_header
+from gpnas_trainers.images.listing import LeftOut, list_images
 from gpnas_trainers.images.metadata import Metadata, for_format
 
 __all__ = [
@@ -13,12 +14,14 @@ __all__ = [
     "Header",
     "ImageError",
     "LargeImage",
+    "LeftOut",
     "Metadata",
     "NotRgb",
     "bits_of",
     "check_target",
     "for_format",
     "format_of",
+    "list_images",
     "read_header",
     "read_levels",
     "reading",

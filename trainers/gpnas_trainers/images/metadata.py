@@ -59,28 +59,24 @@ def orientation(metadata: Metadata) -> int:
     return told if isinstance(told, int) and 1 <= told <= 8 else 1
 
 
-def for_format(
-    metadata: Metadata, format: str, shape: tuple[int, int], *, rgb: bool = True
-) -> tuple[Metadata, tuple[str, ...]]:
+def for_format(metadata: Metadata, format: str, shape: tuple[int, int]) -> tuple[Metadata, tuple[str, ...]]:
     """What a file of a format is given, and the names of what it cannot hold.
 
     Args:
         metadata: of the image that it is made of.
-        format: as Pillow names it.
+        format: PNG, JPEG, WebP, TIFF or BMP.
         shape: height and width of the upright image that is written.
-        rgb: whether the pixels had three channels; else their colour profile does not fit.
     """
     exif = _upright_exif(metadata.exif, shape)
     xmp = None if metadata.xmp is None else _IN_XMP.sub(rb"\g<1>1", metadata.xmp)
     texts = tuple(
         (kind, content.replace(metadata.xmp, xmp) if metadata.xmp and xmp else content)
         for kind, content in metadata.chunks
-        if rgb or kind not in COLOUR
         if not content.startswith(b"Raw profile type ")  # which may tell an orientation
     )
-    kept = replace(
-        metadata, exif=exif, xmp=xmp, chunks=texts, others=(), profile=metadata.profile if rgb else None
-    )
+    # a profile names its colours here (ICC.1, Sec. 7.2.6); one of grey or CMYK does not fit RGB
+    profile = metadata.profile if metadata.profile and metadata.profile[16:20] == b"RGB " else None
+    kept = replace(metadata, exif=exif, xmp=xmp, chunks=texts, others=(), profile=profile)
     match format:
         case "PNG":
             pass

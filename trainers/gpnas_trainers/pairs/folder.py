@@ -312,4 +312,4 @@ def _workers(asked: int | None, size: int) -> int:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "folder"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:100] or "folder"

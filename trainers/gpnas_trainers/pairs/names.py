@@ -1,25 +1,26 @@
 """Which files of a folder are pairs: the naming habits of published sets, as one set of rules.
 
 1. A *role folder* says what its images are, whatever its depth: `HR` or `GT`, and `LR`, `LQ`, `LRx2`; what
-   stands before it is kept as the name of a part (`train_HR`, `DIV2K_train_LR_bicubic/X2`).
+   stands before it, or a split behind it, is kept as the name of a part (`train_HR`, `ValidationGT`,
+   `HR_val`, `DIV2K_train_LR_bicubic/X2`). A `_sub` behind it, as cutters append it, says nothing.
 2. Elsewhere the *ending* of a name says it: `_HR`, `_GT`, `_x1`, and `_LR`, `_LR2`, `_LRx2`, `_x2`
    (RealSR, DRealSR), or a number with `H` or `L` (City100).
 3. In role folders LR belongs to the HR of equal path and name, role aside; what is left over there, and
-   everything elsewhere, is matched with endings set aside.
+   everything elsewhere, is matched with endings set aside. Letter case does not matter, unless two names
+   differ in nothing else.
 4. Folders and endings may tell a scale (`Test_x4`, `_LR3`); images of other scales are passed over.
 5. Folders named `test` (`Test`, `test_HR`, `Test_x2`) are passed over where there are other pairs.
-6. Links must not lead out of the folder; hidden files are passed over.
+6. Which files are images is said by `images.list_images`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from gpnas_trainers.images import SUFFIXES
+from gpnas_trainers.images import list_images
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
 
@@ -28,13 +29,26 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
+_SPLIT = r"(?:[_-](?P<split>train(?:ing)?|valid(?:ation)?|val|test(?:ing)?))?"
+_DEGRADATION = r"(?:[_-]?(?:bic(?:ubic)?|unknown|mild|difficult|wild))?"
 _FOLDERS = {
-    "hr": _compiled(r"(?:(?P<part>.+)[_-])?(?:hr|gt)"),
+    "hr": _compiled(
+        r"(?:(?P<part>.+)[_-])?(?:hr|gt(?:mod\d+)?|ground[_-]?truth|high[_-]?res(?:olution)?)(?:[_-]?x1)?"
+        + _SPLIT
+    ),
     "lr": _compiled(
-        r"(?:(?P<part>.+)[_-])?(?:lr|lq)(?:[_-](?:bicubic|unknown|mild|difficult|wild))?(?:[_-]?x?\d)?"
+        r"(?:(?P<part>.+)[_-])?(?:lr|lq|low[_-]?res(?:olution)?)"
+        + _DEGRADATION
+        + r"(?:[_-]?x?\d)?"
+        + _SPLIT
+        + r"(?:[_-]?x?\d)?"
     ),
 }
-_FOLDER_SCALE = _compiled(r"(?:(?:^|[_-]|lr|lq)x|(?:lr|lq)[_-]?)(?P<scale>\d)$")
+_JOINED = re.compile(r"(?<=[a-z0-9])(?=(?:HR|GT|LR|LQ)(?:x\d|bic|mod|[^a-z]|$))")
+"""Where a name such as `ValidationGT` has two words."""
+_PIECES = _compiled(r"[_-]sub(?:s|images)?$")
+"""What cutters append to the names of their folders."""
+_FOLDER_SCALE = _compiled(r"(?:(?:^|[_-]|lr|lq|bic|bicubic)x|(?:lr|lq)[_-]?)(?P<scale>\d)$")
 _HR_ENDING = _compiled(r"(?<=.)(?:[_-](?:hr|gt|x1)|(?<=\d)h)$")
 _LR_ENDING = _compiled(r"(?<=.)(?:[_-](?:lr|lq)(?:[_-]?x?(?P<lr>[2-9]))?|[_-]x(?P<x>[2-9])|(?<=\d)l)$")
 _LOOSE_LR_ENDING = _compiled(
@@ -157,23 +171,32 @@ def find_hr(source: Path) -> Found:
 
 
 def _matched(hr: Sequence[_Item], lr: Sequence[_Item], scale: int) -> dict[str, tuple[_Item, _Item]]:
-    """(HR, LR) that belong together, by name and in HR's order: equal names first, then stripped ones."""
-    exact: dict[str, _Item] = {}
-    for item in lr:
-        if item.in_folder:
-            exact.setdefault(item.exact, item)
+    """(HR, LR) that belong together, by HR's name and in HR's order.
+
+    Equal names come first, then stripped ones, each as it is spelled and then in any case.
+    """
     pairs: dict[str, tuple[_Item, _Item]] = {}
-    for item in hr:
-        if item.in_folder and item.exact in exact and item.exact not in pairs:
-            pairs[item.exact] = (item, exact[item.exact])
-    used = {item.path for pair in pairs.values() for item in pair}
-    stripped: dict[str, _Item] = {}
-    for item in lr:
-        if item.path not in used and item.ending_scale in (None, scale):
-            stripped.setdefault(item.stripped, item)
-    for item in hr:
-        if item.path not in used and item.stripped in stripped and item.stripped not in pairs:
-            pairs[item.stripped] = (item, stripped[item.stripped])
+    used: set[Path] = set()
+
+    def match(name: Callable[[_Item], str], hr: Iterable[_Item], lr: Iterable[_Item]) -> None:
+        for spelled in (str, str.casefold):
+            left: dict[str, _Item] = {}
+            for item in lr:
+                if item.path not in used:
+                    left.setdefault(spelled(name(item)), item)
+            for item in hr:
+                partner = left.get(spelled(name(item)))
+                if partner is None or {item.path, partner.path} & used or name(item) in pairs:
+                    continue
+                pairs[name(item)] = (item, partner)
+                used.update((item.path, partner.path))
+
+    match(
+        lambda item: item.exact,
+        [item for item in hr if item.in_folder],
+        [item for item in lr if item.in_folder],
+    )
+    match(lambda item: item.stripped, hr, [item for item in lr if item.ending_scale in (None, scale)])
     order = {item.path: place for place, item in enumerate(hr)}
     return dict(sorted(pairs.items(), key=lambda pair: order[pair[1][0].path]))
 
@@ -204,23 +227,14 @@ def _walk(source: Path, found: Found) -> list[Path]:
     """Image files beneath a folder, sorted; links that lead out of it are excluded."""
     if not source.is_dir():
         raise PairsError(f"{source}: a folder of pairs must exist, but there is none; check the path")
-    home = source.resolve()
-
-    def raised(error: OSError) -> None:
-        raise error
-
-    files: list[Path] = []
-    for folder, folders, names in os.walk(source, onerror=raised):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        images = [name for name in names if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-        for path in (Path(folder, name) for name in [*folders, *images]):
-            if path.is_symlink() and not path.resolve().is_relative_to(home):
-                target = printable(os.readlink(path))
-                why = f"it must lie in the folder, but is a link that leads out of it, to {target}"
-                found.excluded.append(Exclusion(printable(path.relative_to(source)), "inside", target, why))
-            elif path.name in images and path.is_file():
-                files.append(path)
-    return sorted(files, key=lambda path: path.relative_to(source).parts)
+    files, left_out = list_images(source, deep=True)
+    found.excluded += [
+        Exclusion(
+            printable(each.path.relative_to(source)), each.rule, printable(each.value), printable(each.why)
+        )
+        for each in left_out
+    ]
+    return files
 
 
 def _described(source: Path, path: Path) -> _Item:
@@ -231,14 +245,15 @@ def _described(source: Path, path: Path) -> _Item:
     folder_scale: int | None = None
     kept = list(folders)
     for place in reversed(range(len(folders))):  # the nearest folder decides
+        folder = _PIECES.sub("", _JOINED.sub("_", folders[place]))
         for of, pattern in _FOLDERS.items():
-            says = pattern.fullmatch(folders[place])
+            says = pattern.fullmatch(folder)
             if says and role is None:
-                role, kept[place] = of, says["part"] or ""
-        told = _FOLDER_SCALE.search(folders[place])
-        if told:
-            folder_scale = folder_scale or int(told["scale"])
-            if told.group().lower() == folders[place].lower() and kept[place]:
+                role, kept[place] = of, "_".join(part for part in (says["part"], says["split"]) if part)
+        scale = _FOLDER_SCALE.search(folder)
+        if scale:
+            folder_scale = folder_scale or int(scale["scale"])
+            if scale.group().lower() == folder.lower() and kept[place]:
                 kept[place] = ""  # a folder X2 says nothing else
     in_folder = role is not None
     endings = {"hr": _HR_ENDING, "lr": _LOOSE_LR_ENDING if in_folder else _LR_ENDING}
@@ -259,5 +274,5 @@ def _described(source: Path, path: Path) -> _Item:
         stripped="/".join([*parts, stem.removesuffix(ending)]),
         folder_scale=folder_scale,
         ending_scale=ending_scale,
-        test=any(_TEST.fullmatch(folder) for folder in folders),
+        test=any(_TEST.fullmatch(_JOINED.sub("_", folder)) for folder in folders),
     )
