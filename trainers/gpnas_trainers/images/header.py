@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +35,7 @@ _BEGINNINGS = {
     b"BM": "BMP",
 }
 _BMP_MODES = {"1": "black and white", "L": "grey", "P": "palette", "RGBA": "RGB with alpha"}
-_ANIMATION, _KEY, _PHYSICAL, _EXIF = b"acTL", b"tRNS", b"pHYs", b"eXIf"
+_ANIMATION, _KEY, _PHYSICAL, _EXIF, _PROFILE = b"acTL", b"tRNS", b"pHYs", b"eXIf", b"iCCP"
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _RESOLUTION_UNIT = 258, 259, 262, 277, 296
 _PALETTE, _YCBCR, _LABS = 3, 6, (8, 9, 10)
 _JPEGS = (6, 7)
@@ -203,7 +203,7 @@ def _header(path: Path, file: BinaryIO, format: str) -> Header:
     chunks: dict[bytes, bytes] = {}
     texts: list[tuple[bytes, bytes]] = []
     if format == "PNG":
-        wanted = {_ANIMATION, _KEY, _PHYSICAL, _EXIF, *COLOUR}
+        wanted = {_ANIMATION, _KEY, _PHYSICAL, _EXIF, _PROFILE, *COLOUR}
         for kind, content in read_chunks(file, {*wanted, *TEXT}):
             if kind in wanted:
                 chunks.setdefault(kind, content)
@@ -217,6 +217,8 @@ def _header(path: Path, file: BinaryIO, format: str) -> Header:
         chunks=(*((kind, chunks[kind]) for kind in COLOUR if kind in chunks), *texts),
         others=tuple(name for name in ("iptc", "photoshop") if f"{name}-data" in fields),
     )
+    if _PROFILE in chunks and metadata.profile is None:  # it is no profile to libvips
+        metadata = replace(metadata, others=("ICC profile", *metadata.others))
     turned = orientation(metadata)
     height, width = (image.width, image.height) if turned >= 5 else (image.height, image.width)
     instead = _instead(image, fields, tags, chunks)
