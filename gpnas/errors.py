@@ -3,9 +3,23 @@
 Every message is one line that states the rule, the value that broke it, and what to do.
 """
 
+LONGEST = 1000
+"""Most characters of a message; of a longer one the middle is left out."""
+
 
 class GpnasError(Exception):
-    """Any failure that the caller can understand and mend; the command line prints it as one line."""
+    """Any failure that the caller can understand and mend; the command line prints it as one line.
+
+    Whatever a message quotes, it is one line of at most `LONGEST` printable characters.
+    """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > LONGEST:
+            left_out = len(message) - LONGEST + 40
+            message = (
+                f"{message[: LONGEST * 2 // 3]} … ({left_out:,} characters) … {message[40 - LONGEST // 3 :]}"
+            )
+        super().__init__("".join(each if each.isprintable() else ascii(each)[1:-1] for each in message))
 
 
 class SpaceError(GpnasError):

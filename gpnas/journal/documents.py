@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator
 
 from gpnas.journal.header import SESSION, Header, Session
 from gpnas.records import Architecture, Candidate, Fidelity, Observation, Progress, Stop
@@ -51,12 +51,29 @@ result may be replaced, and progress is thinned out."""
 R = TypeVar("R")
 
 
+def declaration(table: str) -> str:
+    """The statement that makes a table; SQLite keeps it word for word."""
+    return f"CREATE TABLE {table} ({TABLES[table]}) STRICT"
+
+
 class DamageError(Exception):
     """What was read is not what was written; the message completes "the file is damaged: …"."""
 
 
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DecisionDocument(_Document):
+    """A candidate's `decision` as it is written: these, and whatever else was worth a note."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+    phase: str | None = None
+    observations: int | None = Field(default=None, ge=0)
+    score: float | None = None
+    mean: float | None = None
+    stddev: float | None = None
 
 
 class CandidateDocument(_Document):
@@ -67,18 +84,14 @@ class CandidateDocument(_Document):
     family: str = Field(min_length=1)
     axes: dict[str, bool | int | float | str]
     steps: int = Field(ge=1)
-    seed: int
+    seed: int = Field(ge=0, lt=2**31)
     decision: dict[str, JsonValue]
 
-
-class StopDocument(_Document):
-    """A `Stop` as it is written."""
-
-    step: int = Field(ge=1)
-    value: float
-    stddev: float = Field(ge=0)
-    chance: float = Field(ge=0, le=1)
-    best: int = Field(ge=1)
+    @field_validator("decision")
+    @classmethod
+    def _is_a_decision(cls, decision: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        DecisionDocument.model_validate(decision)
+        return decision
 
 
 class ObservationDocument(_Document):
@@ -88,8 +101,7 @@ class ObservationDocument(_Document):
     failure: str | None
     seconds: float = Field(ge=0)
     metrics: dict[str, float]
-    stopped: StopDocument | None = None
-    """Absent of a trial that was not stopped, as in journals written before trials were."""
+    stopped: Stop | None
 
 
 class ProgressDocument(_Document):
@@ -200,7 +212,9 @@ def encode_candidate(candidate: Candidate) -> tuple[str, int]:
         "seed": candidate.seed,
         "decision": candidate.decision,
     }
-    return encode(CandidateDocument.model_validate(plain(document)).model_dump())
+    text, crc32 = encode(document)
+    CandidateDocument.model_validate_json(text)
+    return text, crc32
 
 
 def decode_candidate(name: str, text: Any, crc32: Any) -> Candidate:
@@ -209,7 +223,13 @@ def decode_candidate(name: str, text: Any, crc32: Any) -> Candidate:
     try:
         read = CandidateDocument.model_validate_json(_intact(text, crc32, where))
         architecture = Architecture(read.family, read.axes)
-        candidate = Candidate(read.id, architecture, Fidelity(read.steps), read.seed, read.decision)
+        candidate = Candidate(
+            read.id,
+            architecture,
+            Fidelity(read.steps),
+            read.seed,
+            read.decision,
+        )
     except ValueError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
     if candidate.id != name:
@@ -224,10 +244,11 @@ def encode_observation(observation: Observation) -> tuple[str, int]:
         "failure": observation.failure,
         "seconds": observation.seconds,
         "metrics": _finite(observation.metrics),
+        "stopped": None if observation.stopped is None else asdict(observation.stopped),
     }
-    if observation.stopped is not None:
-        document["stopped"] = asdict(observation.stopped)
-    return encode(ObservationDocument.model_validate(plain(document)).model_dump(exclude_unset=True))
+    text, crc32 = encode(document)
+    ObservationDocument.model_validate_json(text)
+    return text, crc32
 
 
 def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observation:
@@ -235,8 +256,7 @@ def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observati
     where = f"observation of {candidate.id}"
     try:
         read = ObservationDocument.model_validate_json(_intact(text, crc32, where))
-        stopped = Stop(**read.stopped.model_dump()) if read.stopped is not None else None
-        return Observation(candidate, read.value, read.failure, read.seconds, read.metrics, stopped)
+        return Observation(candidate, **dict(read))
     except ValueError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
 
@@ -248,7 +268,9 @@ def encode_progress(progress: Progress) -> tuple[str, int]:
         "metrics": _finite(progress.metrics),
         "seconds": progress.seconds,
     }
-    return encode(ProgressDocument.model_validate(plain(document)).model_dump())
+    text, crc32 = encode(document)
+    ProgressDocument.model_validate_json(text)
+    return text, crc32
 
 
 def decode_progress(candidate: str, attempt: Any, step: Any, text: Any, crc32: Any) -> Progress:

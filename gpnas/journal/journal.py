@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gpnas.errors import JournalError
-from gpnas.journal import files
+from gpnas.journal import examining, files
 from gpnas.journal.documents import (
     VERSION,
     decode,
     decode_header,
-    decode_progress,
     encode,
     encode_candidate,
     encode_observation,
@@ -74,7 +73,7 @@ class Journal:
         """The run folder."""
         self.note = note
         """One line for the user where the file was damaged and its backup served, else None."""
-        self._path = run / files.JOURNAL
+        self._path = run / examining.JOURNAL
         self._connection = connection
         self._lock = lock
         self._guard = threading.RLock()
@@ -97,10 +96,10 @@ class Journal:
         lock = None
         connection = None
         try:
-            with files.errors(run / files.JOURNAL):
+            with files.errors(run / examining.JOURNAL):
                 run.mkdir(parents=True, exist_ok=True)
                 lock = files.acquire(run)
-                if not (run / files.JOURNAL).exists() and not (run / files.BACKUP).exists():
+                if not (run / examining.JOURNAL).exists() and not (run / examining.BACKUP).exists():
                     files.create(run, _writable(header))
                 connection, note = files.open_to_write(run)
             journal = cls(run, connection, lock, note)
@@ -116,7 +115,7 @@ class Journal:
     @staticmethod
     def exists(run: Path) -> bool:
         """Whether a folder is a run folder with a journal, damaged or not."""
-        return (run / files.JOURNAL).exists() or (run / files.BACKUP).exists()
+        return (run / examining.JOURNAL).exists() or (run / examining.BACKUP).exists()
 
     @classmethod
     def read(cls, run: Path) -> Journal:
@@ -126,7 +125,7 @@ class Journal:
             JournalError: there is none, or it is damaged beyond its backup.
         """
         run = Path(run)
-        with files.errors(run / files.JOURNAL):
+        with files.errors(run / examining.JOURNAL):
             connection, note = files.open_to_read(run)
         return cls(run, connection, None, note)
 
@@ -148,8 +147,8 @@ class Journal:
     def header(self) -> Header:
         """What the run is, as its newest session has it."""
         with self._reading() as connection:
-            sessions = files.read_sessions(connection)
-            return sessions[-1].header if sessions else files.read_header(connection)
+            sessions = examining.read_sessions(connection)
+            return sessions[-1].header if sessions else examining.read_header(connection)
 
     def setup(self, form: type[R]) -> R:
         """The header's `setup`, read as a record.
@@ -268,17 +267,17 @@ class Journal:
     def candidates(self) -> list[Candidate]:
         """Every candidate, in the order of proposal."""
         with self._reading() as connection:
-            return list(files.read_candidates(connection).values())
+            return list(examining.read_candidates(connection).values())
 
     def observations(self) -> list[Observation]:
         """Every observation, in the order they were committed."""
         with self._reading() as connection:
-            return files.read_observations(connection, files.read_candidates(connection))
+            return examining.read_observations(connection, examining.read_candidates(connection))
 
     def moments(self) -> list[Moment]:
         """When each candidate was proposed, in the order of proposal."""
         with self._reading() as connection:
-            candidates = files.read_candidates(connection)
+            candidates = examining.read_candidates(connection)
             rows = connection.execute(
                 "SELECT id, time, session, "
                 "(SELECT count(*) FROM observations WHERE observations.time <= candidates.time) "
@@ -294,7 +293,7 @@ class Journal:
         """The candidates without an observation, in the order of proposal."""
         with self._reading() as connection:
             observed = {name for (name,) in connection.execute("SELECT candidate FROM observations")}
-            candidates = files.read_candidates(connection)
+            candidates = examining.read_candidates(connection)
         return [candidate for name, candidate in candidates.items() if name not in observed]
 
     def attempts(self, candidate: str | None = None) -> list[Attempt]:
@@ -310,12 +309,7 @@ class Journal:
     def progress(self, candidate: str) -> list[Progress]:
         """What a candidate's attempts reported on their way, by attempt and step."""
         with self._reading() as connection:
-            rows = connection.execute(
-                "SELECT attempt, step, document, crc32 FROM progress WHERE candidate = ? "
-                "ORDER BY attempt, step",
-                (candidate,),
-            )
-            return [decode_progress(candidate, *row) for row in rows]
+            return examining.read_progress(connection, candidate)
 
     def result(self, key: str) -> dict[str, Any] | None:
         """What `set_result` kept under this name, None where nothing is."""
@@ -332,7 +326,7 @@ class Journal:
     def sessions(self) -> dict[int, Session]:
         """Every opening by a driver, by its number, in order."""
         with self._reading() as connection:
-            return {session.number: session for session in files.read_sessions(connection)}
+            return {session.number: session for session in examining.read_sessions(connection)}
 
     def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Time, kind and details of what is worth knowing later, such as a recovery, in order."""
@@ -362,7 +356,7 @@ class Journal:
             return {
                 "format": "gpnas journal",
                 "version": VERSION,
-                "header": plain(files.read_header(connection).to_json()),
+                "header": plain(examining.read_header(connection).to_json()),
                 "sessions": documents("sessions", "number, time", "number"),
                 "candidates": candidates,
                 "attempts": [asdict(attempt) for attempt in self.attempts()],
@@ -391,7 +385,7 @@ class Journal:
 
     def _begin_session(self, header: Header) -> None:
         with self._reading() as connection:
-            before = files.read_header(connection)
+            before = examining.read_header(connection)
         differences = list(_differences(_identity(before), _identity(header)))
         if differences:
             name, old, new = differences[0]
@@ -429,7 +423,7 @@ class Journal:
             if self._connection.in_transaction:
                 yield self._connection
                 return
-            with files.snapshot(self._connection):
+            with examining.snapshot(self._connection):
                 yield self._connection
 
     @contextmanager

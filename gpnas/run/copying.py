@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
-from gpnas.journal.files import BACKUP, JOURNAL
+from gpnas.journal.examining import BACKUP, JOURNAL
 from gpnas.run.storage import Storage, open_storage, storage_in
 
 COPY_SECONDS = 10.0
