@@ -23,14 +23,14 @@ class TrialReport:
     kind: Kind
     """`progress`: the training goes on. `done`: it has reached its last step. `failed`: the
     candidate cannot be trained. `stopped`: it was ended from outside before its last step; the newest
-    checkprogress is kept. `aborted`: the machine, the network or the storage keeps this candidate, and any
+    checkpoint is kept. `aborted`: the machine, the network or the storage keeps this candidate, and any
     other, from being trained."""
     attempt: int
     """Number of the attempt at the candidate, from 1; 0 where none could begin."""
     progress: Progress | None = None
     """Of `progress` and `done`."""
     earlier: tuple[Progress, ...] = ()
-    """Evaluations that the checkprogress knows, in the first report after a restart: whoever listened before
+    """Evaluations that the checkpoint knows, in the first report after a restart: whoever listened before
     may have died before it heard of them."""
     notes: tuple[str, ...] = ()
     """What the training had to do to go on, a line each."""

@@ -1,0 +1,76 @@
+"""README and docs: links lead somewhere, commands exist, Python runs."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import gpnas_trainers
+from gpnas.cli.parser import command_line
+from gpnas_trainers.converting import save_official
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.S | re.M)
+    return [text for language, text in fences if language in languages]
+
+
+def commands(page: Path) -> list[str]:
+    """Command lines of `gpnas`, without what a shell does around them."""
+    found = []
+    for block in blocks(page, "console", "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = re.sub(r"^\$ ", "", line).partition("#")[0]
+            if match := re.search(r"(?:^|-- |bin/)(gpnas .*)$", line.strip()):
+                found.append(re.sub(r"\s*[|>].*$", "", match[1]))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+    assert "@MEASURED@" not in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist_with_their_options(page: Path) -> None:
+    for command in commands(page):
+        try:
+            command_line().parse_args(shlex.split(command)[1:])
+        except (SystemExit, argparse.ArgumentError):
+            pytest.fail(command)
+
+
+def test_files_are_where_the_guide_says() -> None:
+    for name in re.findall(
+        r"`((?:gpnas|tests|experiments)[\w/]*(?:/|\.py))`", (ROOT / "docs/where.md").read_text()
+    ):
+        place = ROOT / ("trainers" if name.startswith("gpnas_trainers") else "") / name
+        assert "MODULE" in name or "COMMAND" in name or place.exists(), name
+
+
+def test_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    axes = {"features": 16, "groups": 2, "blocks": 2}
+    save_official(gpnas_trainers.build("rcan", 4, **axes), Path("RCAN_BIX4.pt"))
+    names: list[dict[str, object]] = []
+    for block in blocks(ROOT / "README.md", "python"):
+        names.append({})
+        exec(compile(block, "README.md", "exec"), names[-1])
+    search, networks, weights = names
+    assert search["best"] == search["engine"].recommend()[0]  # type: ignore[attr-defined]
+    assert len(search["observations"]) == 12  # type: ignore[arg-type]
+    assert networks["sr"].shape == (1, 3, 48, 64)  # type: ignore[attr-defined]
+    assert weights["scale"] == 4
+    assert {name: weights["axes"][name] for name in axes} == axes  # type: ignore[index]
+    assert capsys.readouterr().out.startswith("c00")
