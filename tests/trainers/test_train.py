@@ -21,11 +21,13 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
 from gpnas_trainers import build
+from gpnas_trainers.checkpoint import write_checkpoint
 from gpnas_trainers.losses import mixed_loss
 from gpnas_trainers.metrics import psnr, ssim
 from gpnas_trainers.pairs import PairSet, open_pairs, prepare_photographs
 from gpnas_trainers.recipe import ms_ssim_window
 from gpnas_trainers.train import Progress, Recipe, Training, TrainingError, evaluate, train
+from gpnas_trainers.warm_start import warm_start
 
 RECIPE = Recipe(steps=12, batch_size=2, hr_patch=48, evaluate_every=5, warmup_steps=2)
 
@@ -196,6 +198,23 @@ def test_a_torn_or_foreign_checkpoint_is_refused(pairs: tuple[PairSet, PairSet],
         path.write_bytes(whole[:size])
         with pytest.raises(TrainingError, match="a checkpoint must be whole"):
             fresh(pairs).load(path)
+
+
+@pytest.mark.parametrize("part", ["network", "average", "optimizer"])
+def test_a_checkpoint_of_numbers_that_are_not_finite_is_refused(
+    pairs: tuple[PairSet, PairSet], tmp_path: Path, part: str
+) -> None:
+    path, recipe = tmp_path / "checkpoint.pt", dataclasses.replace(RECIPE, ema_decay=0.9)
+    training = fresh(pairs, recipe)
+    training.advance(0.0)
+    training.save(path)
+    document = torch.load(path, weights_only=True)
+    state = document["state"][part]
+    tensor = state["state"][0]["exp_avg"] if part == "optimizer" else next(iter(state.values()))
+    tensor[(0,) * tensor.ndim] = math.nan
+    write_checkpoint(path, document)  # whole, with good checksums
+    with pytest.raises(TrainingError, match=rf"but state\.{part}\..* has numbers that are not finite"):
+        fresh(pairs, recipe).load(path)
 
 
 def test_a_checkpoint_with_a_changed_bit_is_refused_or_is_the_same(
@@ -429,6 +448,13 @@ def test_weights_to_start_from_are_taken_and_told(pairs: tuple[PairSet, PairSet]
     assert seen[1].notes == ()
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, start[name], atol=1e-9, rtol=0)
+
+
+def test_weights_to_start_from_are_finite() -> None:
+    start = small().state_dict()
+    start["head.bias"][0] = math.inf
+    with pytest.raises(ValueError, match=r"must be finite numbers, but those of head\.bias are not"):
+        warm_start(small(), start)
 
 
 def test_half_precision_of_a_gpu_is_refused_without_one(pairs: tuple[PairSet, PairSet]) -> None:

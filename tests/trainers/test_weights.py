@@ -2,7 +2,9 @@
 
 import collections
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch.nn.functional import conv2d, pixel_shuffle
 
 from gpnas_trainers import build
 from gpnas_trainers.converting import save_official
-from gpnas_trainers.weights import WeightsError, from_state, load_rcan
+from gpnas_trainers.weights import PREFIXES, WRAPPERS, WeightsError, from_state, load_rcan
 
 State = dict[str, Tensor]
 MEAN = torch.tensor([0.4488, 0.4371, 0.4040])[:, None, None]
@@ -125,6 +127,53 @@ def test_files_of_both_families(tmp_path: Path, scale: int, wrapper: str | None)
         build("rcan", scale, **axes).load_state_dict(network.state_dict())
 
 
+def of_an_average(state: State) -> State:
+    """As `torch.optim.swa_utils.AveragedModel` keeps them."""
+    return {"n_averaged": torch.tensor(7)} | {f"module.{name}": value for name, value in state.items()}
+
+
+def of_a_game(state: State) -> State:
+    """Generator and discriminator side by side."""
+    return {f"netG.{name}": value for name, value in state.items()} | {
+        "netD.0.weight": torch.zeros(2, 3, 3, 3)
+    }
+
+
+def without_means(state: State) -> State:
+    return {name: value for name, value in state.items() if "_mean" not in name}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        *(lambda state, key=key: {key: state, "epoch": 3, "optimizer": {}} for key in WRAPPERS),
+        lambda state: {"params": {name: 0 * value for name, value in state.items()}, "params_ema": state},
+        lambda state: {"model": {"state_dict": state}, "optimizer": {"state": {}, "param_groups": []}},
+        *(lambda state, at=at: {at + name: value for name, value in state.items()} for at in PREFIXES),
+        lambda state: {"mine": state, "losses": torch.zeros(3), "options": {"lr": 1e-4}},
+        lambda state: {f"mine.{name}": value for name, value in state.items()},
+        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {name.replace("body.0.", "body.0._orig_mod."): value for name, value in state.items()},
+        of_an_average,
+        of_a_game,
+        without_means,
+        lambda state: {"state_dict": of_a_game(of_an_average(without_means(state)))},
+    ],
+)
+def test_wrappers_prefixes_and_counters_are_taken_off(
+    tmp_path: Path, wrapped: Callable[[State], dict[str, Any]]
+) -> None:
+    state = official(8, 1, 1, 2, 3)
+    means = {"sub_mean": -255 * MEAN, "add_mean": 255 * MEAN}
+    for name, mean in means.items():
+        state |= {f"{name}.weight": torch.eye(3)[:, :, None, None], f"{name}.bias": mean.flatten()}
+    torch.save(wrapped(state), tmp_path / "rcan.pth")
+    network, scale, _ = load_rcan(tmp_path / "rcan.pth")
+    assert scale == 3
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=1e-5)
+
+
 def test_safetensors_and_prefixed_half_precision(tmp_path: Path) -> None:
     state = official(8, 1, 1, 2, 2)
     save_file(
@@ -159,8 +208,8 @@ def test_what_is_written_is_an_official_file(tmp_path: Path, scale: int, suffix:
 
 def test_published_sizes_are_inferred() -> None:
     """RCAN ×4 of the paper: 15,592,379 parameters, 10 groups of 20 blocks, 64 features."""
-    network, scale, axes = from_state(official(64, 10, 20, 4, 4))
-    assert (scale, axes) == (4, {"features": 64, "groups": 10, "blocks": 20, "reduction": 16})
+    family, (network, scale, axes) = from_state(official(64, 10, 20, 4, 4))
+    assert (family, scale, axes) == ("rcan", 4, {"features": 64, "groups": 10, "blocks": 20, "reduction": 16})
     assert sum(parameter.numel() for parameter in network.parameters()) == 15_592_379
 
 
@@ -177,15 +226,27 @@ def test_foreign_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pyte
     far = good | {"body.999999999.body.0.body.0.weight": torch.zeros(8, 8, 3, 3)}
     drn = build("drn", 2, features=8, blocks=1, stages=1).state_dict()
     foreign: dict[str, tuple[object, str]] = {
-        "drn": (drn, "must be those of an RCAN, official or BasicSR's, but got head.weight"),
+        "drn": (drn, r"must be those of rcan \(yulunzhang/RCAN\), but got head.weight"),
         "short": (short, r"body.1.body.1.bias must be 8 and is absent"),
         "wide": (wide, r"must be 8×8×3×3|must be 9"),
-        "far": (far, "must be those of an RCAN ×2"),
+        "far": (far, "must be those of rcan ×2"),
         "empty": ({}, "must hold named weights"),
         "list": ([1, 2], "must hold named weights, but got list"),
         "scalar": ({"head": 1}, "'head' is int"),
-        "other": (basicsr(8, 1, 1, 2, 2) | {"extra.weight": torch.zeros(1)}, "got 'extra.weight'"),
-        "hostile": (Hostile(), "must hold nothing but weights"),
+        "other": (
+            basicsr(8, 1, 1, 2, 2) | {"extra.weight": torch.zeros(1)},
+            "extra.weight must be absent and is 1",
+        ),
+        "counted": (good | {"extra": torch.tensor(3)}, "extra must be absent and is a single number"),
+        "nan": (
+            good | {"head.0.bias": torch.full((8,), torch.nan)},
+            "finite numbers, but those of head.0.bias",
+        ),
+        "infinite": (good | {"tail.1.bias": torch.full((3,), torch.inf)}, "but those of tail.1.bias are not"),
+        "hostile": (
+            Hostile(),
+            "must hold nothing but weights, but it holds an object of Python, posix",
+        ),
     }
     for name, (content, message) in foreign.items():
         torch.save(content, tmp_path / f"{name}.pth")
@@ -193,6 +254,7 @@ def test_foreign_files_are_refused_in_one_line(tmp_path: Path, monkeypatch: pyte
             load_rcan(tmp_path / f"{name}.pth")
         assert str(error.value).startswith(str(tmp_path / f"{name}.pth"))
         assert "\n" not in str(error.value)
+        assert "weights_only" not in str(error.value)
     assert not (tmp_path / "hostile").exists()
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("no weights")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from gpnas_trainers.files import replacing
+from gpnas_trainers.files import opened, replacing
+from gpnas_trainers.tensors import load_tensors, not_finite, save_tensors
 
 
 class TrainingError(RuntimeError):
@@ -26,21 +26,6 @@ def write_checkpoint(path: Path, document: dict[str, Any]) -> None:
         save_tensors(document, temporary)
 
 
-def save_tensors(document: Any, path: Path) -> None:
-    """As `torch.save`, but an error of the file stays what it is.
-
-    PyTorch's zip writer also writes while it is closed after an error, finds its position to be another
-    than it remembers, and raises a `RuntimeError` in place of the file's `OSError`.
-    """
-    with open(path, "xb") as file:
-        recorder = _Recorder(file)
-        try:
-            torch.save(document, recorder)  # type: ignore[arg-type]
-        finally:
-            if recorder.error is not None:
-                raise recorder.error
-
-
 def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """What `write_checkpoint` wrote, on the CPU.
 
@@ -49,10 +34,10 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
         identity: what its own `identity` must be.
 
     Raises:
-        TrainingError: it is torn or damaged, or of another training.
+        TrainingError: it is torn or damaged, holds numbers that are not finite, or is of another training.
         OSError: it cannot be opened.
     """
-    with open(path, "rb") as file:
+    with opened(path, follow=True) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 # PyTorch writes checksums and reads past them: a changed bit would become a weight
@@ -60,8 +45,10 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
             if changed is not None:
                 raise zipfile.BadZipFile(f"the checksum of {changed} does not match")
             file.seek(0)
-            document: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            document: dict[str, Any] = load_tensors(file)
             found = document["identity"]
+            if name := not_finite(document):
+                raise ValueError(f"{name} has numbers that are not finite")
         except MemoryError:
             raise
         except Exception as error:  # damage can raise anything in who decodes it
@@ -83,22 +70,3 @@ def copied(value: Any) -> Any:
         case list() | tuple():
             return type(value)(copied(each) for each in value)
     return value
-
-
-class _Recorder:
-    """A file that remembers its first error and takes nothing after it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        if self.error is None:
-            try:
-                return self._file.write(data)
-            except OSError as error:
-                self.error = error
-        raise self.error
-
-    def flush(self) -> None:
-        self._file.flush()

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from gpnas_trainers.checkpoint import save_tensors
 from gpnas_trainers.files import replacing
 from gpnas_trainers.networks.dual_regression import DualRegression
 from gpnas_trainers.networks.rcan import RCAN
+from gpnas_trainers.tensors import save_tensors
 
 OFFICIAL = (".safetensors", ".pt", ".pth")
 """Suffixes of files of weights under the official names."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from gpnas_trainers.tensors import not_finite
+
 
 @dataclass(frozen=True)
 class WarmStart:
@@ -32,7 +34,7 @@ def warm_start(network: nn.Module, weights: Mapping[str, Tensor]) -> WarmStart:
         weights: of another network, such as its `state_dict()`.
 
     Raises:
-        ValueError: nothing fits.
+        ValueError: nothing fits, or what fits has numbers that are not finite.
     """
     own = network.state_dict()
     fitting = {
@@ -43,5 +45,7 @@ def warm_start(network: nn.Module, weights: Mapping[str, Tensor]) -> WarmStart:
             f"weights to start from must fit the network in some tensor's name and shape, but none of their "
             f"{len(weights)} does; take those of the same architecture"
         )
+    if name := not_finite({name: weights[name] for name in fitting}):
+        raise ValueError(f"weights to start from must be finite numbers, but those of {name} are not")
     network.load_state_dict({name: weights[name] for name in fitting}, strict=False)
     return WarmStart(tuple(fitting), tuple(name for name in own if name not in fitting))

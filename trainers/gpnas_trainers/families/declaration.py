@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,28 @@ class NetworkAxis:
             raise ValueError(f"`{self.name}` must be an integer of at least 1, but got {value!r}")
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Names and shapes of the tensors of a state dict."""
+
+
+def _unchanged(names: Sequence[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+@dataclass(frozen=True)
+class Official:
+    """The code that a family's published weights belong to; our networks have its names."""
+
+    code: str
+    """The repository of its authors, `owner/name`."""
+    recognise: Callable[[Shapes], tuple[int, dict[str, Any]] | None]
+    """Scale and axes of the network whose weights these seem to be; None where they are of another family."""
+    names: Callable[[Sequence[str]], Mapping[str, str]] = _unchanged
+    """The official name of each name in a file, for files of other tools that renamed the layers."""
+    optional: str = ""
+    """A regular expression of names that a file may lack, since their values are constants."""
+
+
 @dataclass(frozen=True)
 class NetworkFamily:
     """A family of networks that map (B, 3, h, w) to (B, 3, scale·h, scale·w), RGB in [0, 1]."""
@@ -59,6 +81,7 @@ class NetworkFamily:
     layers: Callable[..., Iterable[Layer]]
     """Called in the same way, gives the layers of the network."""
     scales: tuple[int, ...] = SCALES
+    official: Official | None = None
 
     def complete(self, scale: int, axes: Mapping[str, Any]) -> dict[str, Any]:
         """All axes of a network: those given, and the defaults of the others.

@@ -6,6 +6,7 @@ long for a million blocks as for one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import accumulate
@@ -57,6 +58,11 @@ def pixels(side: Side, height: int, width: int) -> int:
 def repeated(times: int, layers: Iterable[Layer]) -> Iterator[Layer]:
     """All of the layers, so many times."""
     return (each._replace(times=times * each.times) for each in layers)
+
+
+def counted(names: Iterable[str], pattern: str) -> int:
+    """How many different values the pattern's group has in the names of tensors."""
+    return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
 def factors(scale: int) -> list[int]:

@@ -1,11 +1,28 @@
-"""The residual channel attention network: G groups of B blocks with F features."""
+"""The residual channel attention network: G groups of B blocks with F features.
+
+Y. Zhang et al., "Image super-resolution using very deep residual channel attention networks", ECCV 2018.
+Published weights have the names of the official code, or of BasicSR, which renamed the layers:
+
+| official | BasicSR |
+|---|---|
+| `head.0` | `conv_first` |
+| `body.{g}.body.{b}.body.{0,2}` | `body.{g}.residual_group.{b}.rcab.{0,2}` |
+| `body.{g}.body.{b}.body.3.conv_du.{0,2}` | `body.{g}.residual_group.{b}.rcab.3.attention.{1,3}` |
+| `body.{g}.body.{blocks}` | `body.{g}.conv` |
+| `body.{groups}` | `conv_after_body` |
+| `tail.0.{i}` | `upsample.{i}` |
+| `tail.1` | `conv_last` |
+| `sub_mean`, `add_mean` | none: the mean colour of DIV2K is fixed in its code |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily
-from gpnas_trainers.families.layers import Layer, channel_attention, repeated, shuffling_upsampler
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.layers import Layer, channel_attention, counted, repeated, shuffling_upsampler
 
 
 def _layers(
@@ -19,6 +36,51 @@ def _layers(
     yield from shuffling_upsampler(scale, features)
 
 
+def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+    gate, head = shapes.get("body.0.body.0.body.3.conv_du.0.weight"), shapes.get("head.0.weight")
+    steps = [shape for name, shape in shapes.items() if re.fullmatch(r"tail\.0\.\d+\.weight", name)]
+    if gate is None or head is None or not steps or {len(each) for each in (gate, head, *steps)} != {4}:
+        return None
+    features, hidden = head[0], gate[0]
+    return 3 if steps[0][0] == 9 * features else 2 ** len(steps), {
+        "features": features,
+        # the last is the convolution after the groups, or after the blocks
+        "groups": counted(shapes, r"body\.(\d+)\.") - 1,
+        "blocks": counted(shapes, r"body\.0\.body\.(\d+)\.") - 1,
+        "reduction": max(1, features // max(1, hidden)),
+    }
+
+
+def _official_names(names: Sequence[str]) -> dict[str, str]:
+    if "conv_first.weight" not in names:
+        return {name: name for name in names}
+    groups, blocks = counted(names, r"body\.(\d+)\."), counted(names, r"body\.0\.residual_group\.(\d+)\.")
+    rules = (
+        (r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.([02])\.", r"body.\1.body.\2.body.\3."),
+        (
+            r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.1\.",
+            r"body.\1.body.\2.body.3.conv_du.0.",
+        ),
+        (
+            r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.3\.",
+            r"body.\1.body.\2.body.3.conv_du.2.",
+        ),
+        (r"body\.(\d+)\.conv\.", rf"body.\1.body.{blocks}."),
+        (r"conv_after_body\.", f"body.{groups}."),
+        (r"conv_first\.", "head.0."),
+        (r"upsample\.", "tail.0."),
+        (r"conv_last\.", "tail.1."),
+    )
+    found = {}
+    for name in names:
+        found[name] = name
+        for pattern, new in rules:
+            if match := re.match(pattern, name):
+                found[name] = match.expand(new) + name[match.end() :]
+                break
+    return found
+
+
 RCAN = NetworkFamily(
     name="rcan",
     network="gpnas_trainers.networks.rcan:RCAN",
@@ -30,4 +92,5 @@ RCAN = NetworkFamily(
         NetworkAxis("image_skip", False),
     ),
     layers=_layers,
+    official=Official("yulunzhang/RCAN", _recognised, _official_names, r"(sub|add)_mean\.(weight|bias)"),
 )
