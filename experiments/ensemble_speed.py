@@ -43,7 +43,7 @@ from machine import processor, versions
 from PIL import Image
 from torch import Tensor, nn
 
-from gpnas.bundle import Member, write_bundle
+from gpnas.bundle import Description, Member, write_bundle
 from gpnas.records import Architecture
 from gpnas_trainers import build
 from gpnas_trainers.images import read_header
@@ -151,11 +151,13 @@ def one_image(way: str, side: int, overlap: int) -> None:
     torch.set_num_threads(1)
     network = build("drn", SCALE, **SMALL)
     levels = Levels(TILE, overlap, blend="constant", self_ensemble=False)
-    upscale([network], torch.rand(3, TILE, TILE), SCALE, tile=TILE, self_ensemble=False)
+    upscale([network], torch.rand(3, TILE, TILE), SCALE, Levels(tile=TILE, self_ensemble=False))
     before, begun = resident(), time.perf_counter()
     if way == "upscale":
         lr = torch.rand(3, side, side)
-        upscale([network], lr, SCALE, tile=TILE, overlap=overlap, blend="constant", self_ensemble=False)
+        upscale(
+            [network], lr, SCALE, Levels(tile=TILE, overlap=overlap, blend="constant", self_ensemble=False)
+        )
     elif way == "upscale_rows":
         for _ in upscale_rows([network], [Made(side)], SCALE, levels, bits=8):
             pass
@@ -177,14 +179,16 @@ def small_bundle(name: str = "bundle", count: int = 1) -> None:
     architecture = Architecture("drn", SMALL)
     networks = [build("drn", SCALE, **SMALL) for _ in range(count)]
     members = [Member(architecture, each.state_dict(), 1 / count, {}, None) for each in networks]
-    described: dict[str, Any] = {
-        "recipe": {},
-        "data": {"fingerprint": "0", "validation": ""},
-        "versions": {},
-        "machine": {},
-    }
-    metrics = {"bicubic": 20.0, "best": 20.0, "ensemble": 20.0}
-    write_bundle(Path(name), members, scale=SCALE, metrics=metrics, seed=0, **described)
+    described = Description(
+        scale=SCALE,
+        recipe={},
+        data={"fingerprint": "0", "validation": ""},
+        metrics={"bicubic": 20.0, "best": 20.0, "ensemble": 20.0},
+        seed=0,
+        versions={},
+        machine={},
+    )
+    write_bundle(Path(name), members, described)
 
 
 def prepare() -> None:

@@ -48,7 +48,7 @@ from gpnas.records import Architecture
 from gpnas.results.delivery import LEAST_SHARE, trained_weights
 from gpnas.run.storage import storage_in
 from gpnas_trainers import build, cost
-from gpnas_trainers.infer import upscale
+from gpnas_trainers.infer import Levels, upscale
 from gpnas_trainers.metrics import psnr, ssim
 from gpnas_trainers.pairs import Rules, bicubic_upscale, open_pairs, prepare_folder
 
@@ -147,7 +147,7 @@ def judged(run: Path, pool: Sequence[Architecture], scale: int, pairs: Path) -> 
         scores["bicubic"].append([psnr(base, hr), ssim(base, hr)])
         for name, turned in (("plain", False), ("self", True)):
             outputs = torch.stack(
-                [upscale([each], lr, scale, tile=0, self_ensemble=turned) for each in networks]
+                [upscale([each], lr, scale, Levels(tile=0, self_ensemble=turned)) for each in networks]
             )
             means = [outputs[list(subset)].mean(dim=0) for subset in subsets]
             scores[name].append([[psnr(sr, hr), ssim(sr, hr)] for sr in means])

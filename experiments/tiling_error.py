@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gpnas_trainers import build
-from gpnas_trainers.infer import BLENDS, upscale
+from gpnas_trainers.infer import BLENDS, Levels, upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import open_pairs, prepare
 from gpnas_trainers.train import Recipe, Training
@@ -56,7 +56,7 @@ def main() -> None:
     for _ in range(arguments.steps):
         training.advance(0.0)
     images = [validation.tensors(i) for i in range(len(validation))]
-    wholes = [upscale([training.network], lr, SCALE, tile=0, self_ensemble=False) for lr, _ in images]
+    wholes = [upscale([training.network], lr, SCALE, Levels(tile=0, self_ensemble=False)) for lr, _ in images]
     count = len(images)
     to_hr = sum(psnr(whole, hr) for whole, (_, hr) in zip(wholes, images, strict=True)) / count
     lines = [
@@ -81,10 +81,7 @@ def main() -> None:
                     [training.network],
                     lr,
                     SCALE,
-                    tile=TILE,
-                    overlap=overlap,
-                    blend=blend,
-                    self_ensemble=False,
+                    Levels(tile=TILE, overlap=overlap, blend=blend, self_ensemble=False),
                 )
                 if quarters == SHOWN and whole is wholes[0]:
                     shown.append((blend, 0.5 + AMPLIFIED * (sr - whole)))

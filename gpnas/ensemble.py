@@ -6,7 +6,7 @@ tile's centre, eight flips and transposes of each tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,14 +16,40 @@ from torch import nn
 
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
+from gpnas.records import Architecture
 from gpnas.targets import targets
 from gpnas_trainers import build
 from gpnas_trainers.cost import parameters
 from gpnas_trainers.images import ImageError, NotRgb, bits_of, for_format, format_of, reading, writing
-from gpnas_trainers.infer import Blend, Levels, Precision, upscale_rows
+from gpnas_trainers.infer import Levels as Levels
+from gpnas_trainers.infer import upscale_rows
 from gpnas_trainers.infer.levels import shares
 
 Average = Literal["weights", "plain"]
+
+
+def loaded(
+    architecture: Architecture,
+    scale: int,
+    state: Mapping[str, torch.Tensor],
+    device: str | torch.device = "cpu",
+) -> nn.Module:
+    """A network with its weights, ready for inference.
+
+    Raises:
+        ValueError: the architecture is unknown here, or the weights do not fit it.
+    """
+    family, axes = architecture.family, architecture.axes
+    try:
+        # before anything is built: a crafted manifest may name sizes that exhaust the memory
+        count = sum(tensor.numel() for tensor in state.values())
+        if parameters(family, scale, **axes) != count:
+            raise ValueError(f"it has not the {count} numbers that are given")
+        network = build(family, scale, **axes)
+        network.load_state_dict(dict(state), strict=True)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    return network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn.Module]:
@@ -35,19 +61,11 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
     networks = []
     for member in bundle.members:
         try:
-            # before anything is built: a crafted manifest may name sizes that exhaust the memory
-            family, axes = member.architecture.family, member.architecture.axes
-            given = sum(tensor.numel() for tensor in member.state.values())
-            if parameters(family, bundle.scale, **axes) != given:
-                raise ValueError(f"it has not the {given} numbers that are given")
-            network = build(family, bundle.scale, **axes)
-            network.load_state_dict(dict(member.state), strict=True)
-        except (TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            networks.append(loaded(member.architecture, bundle.scale, member.state, device))
+        except ValueError as error:
             raise BundleError(
-                f"{member.architecture}: weights must fit their architecture, but {reason}"
+                f"{member.architecture}: weights must fit their architecture, but {error}"
             ) from None
-        networks.append(network.to(device).to(memory_format=torch.channels_last).eval())  # type: ignore[call-overload]
     return networks
 
 
@@ -65,14 +83,9 @@ def upscale_files(
     bundle: Bundle,
     inputs: Sequence[Path],
     output: Path,
+    levels: Levels | None = None,
     *,
     average: Average = "weights",
-    tile: int | tuple[int, ...] = 120,
-    overlap: int | None = None,
-    blend: Blend = "distance",
-    self_ensemble: bool = True,
-    drop_outlier: bool = False,
-    precision: Precision = "float32",
     convert: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -86,9 +99,8 @@ def upscale_files(
         bundle: with its weights.
         inputs: images, and folders of images.
         output: a file for a single image, else a folder, which is made; files in it are PNG.
+        levels: of the ensemble; None is `Levels()`.
         average: `weights`, the bundle's, or `plain`, all equal.
-        tile, overlap, blend, self_ensemble, drop_outlier, precision: as the fields of
-            `gpnas_trainers.infer.Levels`.
         convert: whether pictures that are not RGB are converted, as `images.reading` says.
         progress: called with the image's name, tiles done and all.
         say: gets a line for each image that cannot be read or written, that is converted, or of which its
@@ -101,10 +113,9 @@ def upscale_files(
         DataError: no input, two inputs with one output, an output that is an input, levels that break a
             rule, or an image that cannot be read or written; the other images are written all the same.
     """
-    weights = weights_of(bundle, average)
+    levels, weights = levels or Levels(), weights_of(bundle, average)
     try:
-        levels = Levels(tile, overlap, blend, self_ensemble, drop_outlier, precision)
-        shares(len(weights), weights, drop_outlier)
+        shares(len(weights), weights, levels.drop_outlier)
     except ValueError as error:
         raise DataError(str(error)) from None
     pairs = targets(inputs, output, say)

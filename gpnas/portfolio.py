@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 EXHAUSTIVE = 50_000
 """Up to so many subsets are all tried; beyond, a greedy choice is improved by swaps."""
@@ -30,6 +30,9 @@ PIVOTS = 200
 """Most of them for one form; a few are enough, but rounding might have them go round."""
 RIDGE = 1e-10
 """On the diagonal of residual products of about one: two equal networks share their weight."""
+
+Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ class Choice:
 
 
 def ensemble_psnr(
-    gram: Tensor,  # (I, n, n)
-    subsets: Tensor,  # (m, k)
-    weights: Tensor | None = None,  # (m, k)
-) -> Tensor:  # (m,)
+    gram: ArrayLike,  # (I, n, n)
+    subsets: ArrayLike,  # (m, k)
+    weights: ArrayLike | None = None,  # (m, k)
+) -> Floats:  # (m,)
     """PSNR in dB of the average of each subset's outputs, mean over images.
 
     Args:
@@ -56,24 +59,25 @@ def ensemble_psnr(
         subsets: indices of the members of each subset.
         weights: of the members; None is the plain average.
     """
-    if weights is None:
-        weights = torch.full(subsets.shape, 1 / subsets.shape[1], dtype=gram.dtype)
-    return _psnr(_products(gram, subsets), weights)
+    places = np.asarray(subsets)
+    shares = np.full(places.shape, 1 / places.shape[1]) if weights is None else np.asarray(weights)
+    return _psnr(_products(np.asarray(gram, np.float64), places), shares).mean(axis=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Limits:
     """What the members of a portfolio may cost together, such as GMACs."""
 
-    costs: Tensor  # (n, c), non-negative
-    largest: Tensor  # (c,), of the sum over members
+    costs: Floats  # (n, c), non-negative
+    largest: Floats  # (c,), of the sum over members
 
-    def allow(self, subsets: Tensor) -> Tensor:  # (m, j) -> (m,)
-        return (self.costs[subsets].sum(dim=1) <= self.largest).all(dim=1)
+    def allow(self, subsets: Places) -> NDArray[np.bool_]:  # (m, j) -> (m,)
+        """Whether each subset keeps every limit."""
+        return (self.costs[subsets].sum(axis=1) <= self.largest).all(axis=1)
 
 
 def choose(
-    gram: Tensor, k: int, *, convex: bool = False, least: float = 0.0, limits: Limits | None = None
+    gram: ArrayLike, k: int, *, convex: bool = False, least: float = 0.0, limits: Limits | None = None
 ) -> Choice:
     """The k networks whose average has the best mean PSNR.
 
@@ -92,11 +96,11 @@ def choose(
     Raises:
         ValueError: a shape, k or `least` is wrong, or no k networks keep the limits.
     """
-    n = _checked(gram, k, least)
-    gram = gram.double()
-    best_of = partial(_best, gram, least=least if convex else None)
+    products = _checked(gram, k, least)
+    n = products.shape[1]
+    best_of = partial(_best, products, least=least if convex else None)
     if math.comb(n, k) <= EXHAUSTIVE:
-        found = [best_of(subsets) for subsets in _subsets(gram, k, limits)]
+        found = [best_of(subsets) for subsets in _subsets(products, k, limits)]
         choice = max(found, key=lambda each: each.psnr, default=None)
     else:
         choice = _greedy(best_of, n, k, limits)
@@ -106,8 +110,8 @@ def choose(
 
 
 def frontier(
-    gram: Tensor,  # (I, n, n)
-    cost: Tensor,  # (n,)
+    gram: ArrayLike,  # (I, n, n)
+    cost: ArrayLike,  # (n,)
     most: int,
     *,
     convex: bool = False,
@@ -128,24 +132,21 @@ def frontier(
     Returns:
         Cost and choice, the cheapest first; each is better than all before it.
     """
-    n = _checked(gram, most, 0.0)
-    gram, cost = gram.double(), cost.double()
+    products, spending = _checked(gram, most, 0.0), np.asarray(cost, np.float64)
+    n = products.shape[1]
     found: list[tuple[float, Choice]] = []
     for k in range(1, most + 1):
-        best_of = partial(_best, gram, least=share / k if convex else None)
+        least = share / k if convex else None
         if math.comb(n, k) <= EXHAUSTIVE:
-            for subsets in _subsets(gram, k, limits):
-                found += _undominated(gram, cost, subsets, share / k if convex else None)
+            for subsets in _subsets(products, k, limits):
+                found += _undominated(products, spending, subsets, least)
             continue
-        costs = cost[:, None] if limits is None else torch.cat([cost[:, None], limits.costs], dim=1)
-        rest = torch.zeros(0, dtype=cost.dtype) if limits is None else limits.largest
+        best_of = partial(_best, products, least=least)
+        costs = spending[:, None] if limits is None else np.column_stack([spending, limits.costs])
+        rest = [] if limits is None else list(limits.largest)
         largest = math.inf
-        while True:
-            within = Limits(costs, torch.cat([torch.tensor([largest], dtype=cost.dtype), rest]))
-            choice = _greedy(best_of, n, k, within)
-            if choice is None:
-                break
-            spent = float(cost[list(choice.members)].sum())
+        while choice := _greedy(best_of, n, k, Limits(costs, np.array([largest, *rest]))):
+            spent = float(spending[list(choice.members)].sum())
             found.append((spent, choice))
             largest = SAVING * spent
     found.sort(key=lambda each: (each[0], -each[1].psnr))
@@ -156,23 +157,36 @@ def frontier(
     return kept
 
 
-def correlations(gram: Tensor) -> Tensor:  # (I, n, n) -> (n, n)
+def correlations(gram: ArrayLike) -> Floats:  # (I, n, n) -> (n, n)
     """Of the networks' errors, over all images."""
-    mean = gram.double().mean(dim=0)
-    root = mean.diagonal().clamp_min(1e-30).sqrt()
-    return mean / root / root[:, None]
+    mean = np.asarray(gram, np.float64).mean(axis=0)
+    root = np.sqrt(mean.diagonal().clip(1e-30))
+    return np.asarray(mean / root / root[:, None])
 
 
-def _checked(gram: Tensor, k: int, least: float) -> int:
-    """The number of networks; a `ValueError` where something breaks a rule."""
-    if gram.dim() != 3 or gram.shape[1] != gram.shape[2] or not gram.numel():
-        raise ValueError(f"residual products must be (images, n, n), but are {tuple(gram.shape)}")
-    n = gram.shape[1]
+def fitted(gram: Floats, subsets: Places, least: float | None) -> tuple[Floats, Floats]:  # (I, n, n), (m, j)
+    """(m,) PSNR and (m, j) weights of subsets, weights being at least `least`; without it, equal."""
+    products = _products(gram, subsets)
+    k = subsets.shape[1]
+    weights = np.full(subsets.shape, 1 / k)
+    if least is not None:
+        # w = (free I + least 11ᵀ) u with u in the simplex: the members are such mixtures
+        mixtures = (1 - k * least) * np.eye(k) + least
+        weights = _convex_weights(mixtures @ products @ mixtures) @ mixtures
+    return _psnr(products, weights).mean(axis=0), weights
+
+
+def _checked(gram: ArrayLike, k: int, least: float) -> Floats:
+    """The products as float64; a `ValueError` where something breaks a rule."""
+    products = np.asarray(gram, np.float64)
+    if products.ndim != 3 or products.shape[1] != products.shape[2] or not products.size:
+        raise ValueError(f"residual products must be (images, n, n), but are {products.shape}")
+    n = products.shape[1]
     if not 1 <= k <= n:
         raise ValueError(f"`1 <= k <= {n}` must hold, but got k={k}")
     if not 0 <= least * k <= 1:
         raise ValueError(f"`0 <= least <= 1/k` must hold, but got least={least}, k={k}")
-    return n
+    return products
 
 
 def _sorted(choice: Choice) -> Choice:
@@ -185,16 +199,16 @@ def _sorted(choice: Choice) -> Choice:
     )
 
 
-def _products(gram: Tensor, subsets: Tensor) -> Tensor:  # (I, m, k, k)
+def _products(gram: Floats, subsets: Places) -> Floats:  # (I, m, k, k)
     return gram[:, subsets[:, :, None], subsets[:, None, :]]
 
 
-def _psnr(products: Tensor, weights: Tensor) -> Tensor:  # (I, m, k, k), (m, k) -> (m,)
-    mse = torch.einsum("mj,imjl,ml->im", weights, products, weights)
-    return (-10 * torch.log10(mse.clamp_min(1e-30))).mean(dim=0)
+def _psnr(products: Floats, weights: Floats) -> Floats:  # (I, m, k, k), (m, k) -> (I, m)
+    mse = ((products @ weights[:, :, None])[..., 0] * weights).sum(axis=2)
+    return -10 * np.log10(mse.clip(1e-30))
 
 
-def _convex_weights(products: Tensor) -> Tensor:  # (I, m, k, k) -> (m, k)
+def _convex_weights(products: Floats) -> Floats:  # (I, m, k, k) -> (m, k)
     """Weights of least mean log mean-square error, from equal weights on.
 
     With e = wᵀGw on each image, log e is at most its tangent in e, so that the weights of the least
@@ -203,34 +217,43 @@ def _convex_weights(products: Tensor) -> Tensor:  # (I, m, k, k) -> (m, k)
     mean(G/e - 2tt'), t = Gw/e - 1, is tried beside it wherever that is convex.
     """
     _, m, k, _ = products.shape
-    weights = torch.full((m, k), 1 / k, dtype=products.dtype)
-    psnr = _psnr(products, weights)
+    weights = np.full((m, k), 1 / k)
+    psnr = _psnr(products, weights).mean(axis=0)
     for _ in range(ROUNDS):
-        slopes = torch.einsum("imjl,ml->imj", products, weights)
-        mse = (slopes * weights).sum(dim=2, keepdim=True).clamp_min(1e-30)
-        above = (products / mse[..., None]).mean(dim=0)
+        slopes = (products @ weights[:, :, None])[..., 0]  # (I, m, k)
+        mse = (slopes * weights).sum(axis=2, keepdims=True).clip(1e-30)
+        above = (products / mse[..., None]).mean(axis=0)
         tilts = slopes / mse - 1
-        newton = above - 2 * torch.einsum("imj,iml->mjl", tilts, tilts) / len(products)
-        convex = torch.linalg.cholesky_ex(newton).info == 0
+        newton = above - 2 * np.einsum("imj,iml->mjl", tilts, tilts) / len(products)
         before = psnr
-        for form in (above, torch.where(convex[:, None, None], newton, above)):
-            tried = _least_on_simplex(form)
-            weights, psnr = _better(products, tried, weights, psnr)
-        if bool((psnr - before <= GAIN).all()):
+        for form in (above, np.where(_is_positive(newton)[:, None, None], newton, above)):
+            weights, psnr = _better(products, _least_on_simplex(form), weights, psnr)
+        if (psnr - before <= GAIN).all():
             break
-    for corner in torch.eye(k, dtype=products.dtype):  # of several hollows these may be the deepest
-        weights, psnr = _better(products, corner.expand(m, k), weights, psnr)
+    for corner in np.eye(k):  # where there are several local minima, one of these may be the least
+        weights, psnr = _better(products, np.broadcast_to(corner, (m, k)), weights, psnr)
     return weights
 
 
-def _better(products: Tensor, tried: Tensor, weights: Tensor, psnr: Tensor) -> tuple[Tensor, Tensor]:
+def _is_positive(forms: Floats) -> NDArray[np.bool_]:  # (m, k, k) -> (m,)
+    """Whether each form is positive definite: all pivots of its elimination are above 0."""
+    left, positive = forms.copy(), np.ones(len(forms), bool)
+    for place in range(forms.shape[1]):
+        pivot = left[:, place, place]
+        positive &= pivot > 0
+        row = left[:, place, place + 1 :] / np.where(positive, pivot, 1.0)[:, None]
+        left[:, place + 1 :, place + 1 :] -= left[:, place + 1 :, place, None] * row[:, None]
+    return positive
+
+
+def _better(products: Floats, tried: Floats, weights: Floats, psnr: Floats) -> tuple[Floats, Floats]:
     """Weights and their PSNR, changed for those that are tried where these gain."""
-    value = _psnr(products, tried)
+    value = _psnr(products, tried).mean(axis=0)
     gains = value > psnr
-    return torch.where(gains[:, None], tried, weights), torch.where(gains, value, psnr)
+    return np.where(gains[:, None], tried, weights), np.where(gains, value, psnr)
 
 
-def _least_on_simplex(forms: Tensor) -> Tensor:  # (m, k, k) -> (m, k)
+def _least_on_simplex(forms: Floats) -> Floats:  # (m, k, k) -> (m, k)
     """The w ≥ 0 of sum 1 with the least wᵀQw, for positive definite forms Q.
 
     It is u / Σu, where u ≥ 0, Qu ≥ 1 and u(Qu - 1) = 0, by block principal pivoting (L. F. Portugal et al.,
@@ -238,53 +261,40 @@ def _least_on_simplex(forms: Tensor) -> Tensor:  # (m, k, k) -> (m, k)
     does not help.
     """
     m, k, _ = forms.shape
-    eye = torch.eye(k, dtype=forms.dtype)
+    eye = np.eye(k)
     forms = forms + RIDGE * eye
-    inside = torch.ones(m, k, dtype=torch.bool)
-    fewest, chances = torch.full((m,), k + 1), torch.full((m,), 3)
+    inside = np.ones((m, k), bool)
+    fewest, chances = np.full(m, k + 1), np.full(m, 3)
     for _ in range(PIVOTS):
         held = inside[:, :, None] & inside[:, None, :]
-        found = torch.linalg.solve(torch.where(held, forms, eye), inside.to(forms.dtype))
-        pull = torch.einsum("mjl,ml->mj", forms, found) - 1
-        broken = torch.where(inside, found < -1e-12, pull < -1e-9)
-        count = broken.sum(dim=1)
+        found = np.linalg.solve(np.where(held, forms, eye), inside[..., None].astype(np.float64))[..., 0]
+        pull = (forms @ found[..., None])[..., 0] - 1
+        broken = np.where(inside, found < -1e-12, pull < -1e-9)
+        count = broken.sum(axis=1)
         if not count.any():
             break
         fewer = count < fewest
-        chances = torch.where(fewer, 3, chances - 1)
-        fewest = torch.minimum(fewest, count)
-        last = broken & (broken.flip(1).cumsum(dim=1).flip(1) == 1)
-        inside = inside ^ torch.where((chances > 0)[:, None], broken, last)
-    found = torch.where(inside, found, 0.0).clamp_min(0.0)
-    return found / found.sum(dim=1, keepdim=True)
+        chances = np.where(fewer, 3, chances - 1)
+        fewest = np.minimum(fewest, count)
+        last = broken & (broken[:, ::-1].cumsum(axis=1)[:, ::-1] == 1)
+        inside = inside ^ np.where((chances > 0)[:, None], broken, last)
+    found = np.where(inside, found, 0.0).clip(0.0)
+    return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
-def _weighed(gram: Tensor, subsets: Tensor, least: float | None) -> tuple[Tensor, Tensor]:  # (m, j)
-    """(m,) PSNR and (m, j) weights of subsets, weights being at least `least`; without it, equal."""
-    products = _products(gram, subsets)
-    k = subsets.shape[1]
-    weights = torch.full(subsets.shape, 1 / k, dtype=gram.dtype)
-    if least is not None:
-        # w = (free I + least 11ᵀ) u with u in the simplex: the members are such mixtures
-        free = 1 - k * least
-        mixtures = free * torch.eye(k, dtype=gram.dtype) + least
-        weights = _convex_weights(mixtures @ products @ mixtures) @ mixtures
-    return _psnr(products, weights), weights
-
-
-def _best(gram: Tensor, subsets: Tensor, *, least: float | None) -> Choice:  # (m, j)
+def _best(gram: Floats, subsets: Places, *, least: float | None) -> Choice:  # (m, j)
     """The best of some subsets."""
-    values, weights = _weighed(gram, subsets, least)
+    values, weights = fitted(gram, subsets, least)
     place = int(values.argmax())
     return Choice(tuple(subsets[place].tolist()), tuple(weights[place].tolist()), float(values[place]))
 
 
 def _undominated(
-    gram: Tensor, cost: Tensor, subsets: Tensor, least: float | None
+    gram: Floats, cost: Floats, subsets: Places, least: float | None
 ) -> Iterator[tuple[float, Choice]]:
-    """Of some subsets those than which none cheaper is as good."""
-    values, weights = _weighed(gram, subsets, least)
-    spent = cost[subsets].sum(dim=1)
+    """Those of some subsets than which none cheaper is as good."""
+    values, weights = fitted(gram, subsets, least)
+    spent = cost[subsets].sum(axis=1)
     best = -math.inf
     for place in sorted(range(len(subsets)), key=lambda i: (float(spent[i]), -float(values[i]))):
         if values[place] > best:
@@ -293,26 +303,26 @@ def _undominated(
             yield float(spent[place]), Choice(members, shares, best)
 
 
-def _subsets(gram: Tensor, k: int, limits: Limits | None) -> Iterator[Tensor]:  # (m, k)
+def _subsets(gram: Floats, k: int, limits: Limits | None) -> Iterator[Places]:  # (m, k)
     """All subsets that keep the limits, in portions of about 32 MB of products."""
     images, n = gram.shape[:2]
     rows = max(1, 4_000_000 // (images * k * k))
     combinations = itertools.combinations(range(n), k)
     while chunk := list(itertools.islice(combinations, rows)):
-        subsets = torch.tensor(chunk)
+        subsets = np.array(chunk)
         if limits is not None:
             subsets = subsets[limits.allow(subsets)]
         if len(subsets):
             yield subsets
 
 
-def _greedy(best_of: Callable[[Tensor], Choice], n: int, k: int, limits: Limits | None) -> Choice | None:
+def _greedy(best_of: Callable[[Places], Choice], n: int, k: int, limits: Limits | None) -> Choice | None:
     """Networks added one by one, then swapped; None where it finds no k that keep the limits."""
 
     def extended(kept: tuple[int, ...], barred: tuple[int, ...] = ()) -> Choice | None:
         """The best subset of `kept` and one more network that is not barred."""
         others = [index for index in range(n) if index not in kept and index not in barred]
-        subsets = torch.tensor([sorted([*kept, other]) for other in others])
+        subsets = np.array([sorted([*kept, other]) for other in others]).reshape(-1, len(kept) + 1)
         if limits is not None:
             subsets = subsets[_completable(subsets, k - len(kept) - 1, limits)]
         return best_of(subsets) if len(subsets) else None
@@ -332,10 +342,11 @@ def _greedy(best_of: Callable[[Tensor], Choice], n: int, k: int, limits: Limits 
     return None
 
 
-def _completable(subsets: Tensor, left: int, limits: Limits) -> Tensor:  # (m, j) -> (m,)
+def _completable(subsets: Places, left: int, limits: Limits) -> NDArray[np.bool_]:  # (m, j) -> (m,)
     """Whether the cheapest of the other networks, so many as are left to add, keep each limit by itself."""
-    costs = limits.costs.double()[None].expand(len(subsets), -1, -1)  # (m, n, c)
-    own = costs.gather(1, subsets[:, :, None].expand(-1, -1, costs.shape[2])).sum(dim=1)
-    others = costs.scatter(1, subsets[:, :, None].expand(-1, -1, costs.shape[2]), math.inf)
-    cheapest = others.topk(left, dim=1, largest=False).values.sum(dim=1) if left else torch.zeros_like(own)
-    return (own + cheapest <= limits.largest).all(dim=1)
+    costs = np.repeat(limits.costs[None].astype(np.float64), len(subsets), axis=0)  # (m, n, c)
+    rows = np.arange(len(subsets))[:, None]
+    own = costs[rows, subsets].sum(axis=1)
+    costs[rows, subsets] = math.inf
+    cheapest = np.sort(costs, axis=1)[:, :left].sum(axis=1)
+    return np.asarray((own + cheapest <= limits.largest).all(axis=1))

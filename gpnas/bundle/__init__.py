@@ -17,7 +17,10 @@ from gpnas.bundle.licensing import read_licence as read_licence
 from gpnas.bundle.manifest import Manifest as Manifest
 from gpnas.bundle.manifest import manifest_schema as manifest_schema
 from gpnas.bundle.member import Bundle as Bundle
+from gpnas.bundle.member import Description as Description
+from gpnas.bundle.member import Licence as Licence
 from gpnas.bundle.member import Member as Member
 from gpnas.bundle.member import Picture as Picture
 from gpnas.bundle.reading import read_bundle as read_bundle
+from gpnas.bundle.weights import StoredWeights as StoredWeights
 from gpnas.bundle.writing import write_bundle as write_bundle

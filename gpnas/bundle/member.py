@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gpnas.bundle.manifest import Manifest
 from gpnas.records import Architecture
 
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
-"""Types of weights, and of what networks count."""
-
-
-def check_weights(state: Mapping[str, Tensor]) -> None:
-    """Raises a `ValueError` that says what is wrong with a network's numbers, as a rule and a value."""
-    for key, tensor in state.items():
-        if tensor.dtype not in DTYPES:
-            kinds = ", ".join(str(each).removeprefix("torch.") for each in DTYPES)
-            raise ValueError(f"must be of {kinds}, but `{key}` is {str(tensor.dtype).removeprefix('torch.')}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"must be finite, but `{key}` holds NaN or infinity")
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +19,7 @@ class Member:
 
     architecture: Architecture
     state: Mapping[str, Tensor]
-    """The network's state dictionary; finite values of one of `DTYPES`."""
+    """The network's state dictionary; of a bundle that was read, `StoredWeights`."""
     weight: float
     """Its share of the average, in [0, 1]; the members' weights sum to 1."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -48,6 +36,38 @@ class Picture:
     """The file: LR, bicubic, the average, HR, side by side."""
     caption: str
     """What it shows, in a sentence or two."""
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Under which weights may be used."""
+
+    name: str | None = None
+    """An SPDX identifier where there is one; None: not stated."""
+    text: str | None = None
+    """None: that of `name` where it is known, else none."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Where the networks of a bundle come from; mappings are plain JSON values."""
+
+    scale: int
+    """The super-resolution factor."""
+    recipe: Mapping[str, Any]
+    """How they were trained."""
+    data: Mapping[str, Any]
+    """What they were trained on; at least its `fingerprint`."""
+    metrics: Mapping[str, float]
+    """PSNR in dB of `bicubic`, of `best` (the best network alone) and of `ensemble`."""
+    seed: int
+    """Of the search."""
+    versions: Mapping[str, str]
+    """Of packages."""
+    machine: Mapping[str, Any]
+    """What it ran on."""
+    journal: Mapping[str, Any] | None = None
+    """What the search's journal says of the members; None where there was no search."""
 
 
 @dataclass(frozen=True, eq=False)

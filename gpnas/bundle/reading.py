@@ -16,10 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
-
 from gpnas.bundle.licensing import checked_licence
 from gpnas.bundle.manifest import (
     MANIFEST,
@@ -33,7 +29,8 @@ from gpnas.bundle.manifest import (
     parse_manifest,
     sums,
 )
-from gpnas.bundle.member import Bundle, Member, Picture, check_weights
+from gpnas.bundle.member import Bundle, Member, Picture
+from gpnas.bundle.weights import StoredWeights
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 
@@ -94,10 +91,9 @@ def _licence(path: Path, files: Mapping[str, Read], entry: LicenceFile) -> str:
 
 def _member(path: Path, files: Mapping[str, Read], entry: MemberFile) -> Member:
     state = _weights(path, entry.file, _verified(path, files, entry))
-    count = sum(tensor.numel() for tensor in state.values())
-    if count != entry.parameters:
+    if state.count != entry.parameters:
         raise BundleError(
-            f"{path}: {entry.file} must hold {entry.parameters} parameters, but holds {count}; {_AGAIN}"
+            f"{path}: {entry.file} must hold {entry.parameters} parameters, but holds {state.count}; {_AGAIN}"
         )
     architecture = Architecture(entry.architecture.family, entry.architecture.axes)
     return Member(architecture, state, entry.weight, entry.metrics, entry.candidate)
@@ -173,17 +169,13 @@ def _verified(path: Path, files: Mapping[str, Read], entry: Entry) -> bytes:
     return content
 
 
-def _weights(path: Path, name: str, content: bytes) -> dict[str, torch.Tensor]:
+def _weights(path: Path, name: str, content: bytes) -> StoredWeights:
     try:
-        state = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"{path}: {name} must be a safetensors file, but {reason}; {_AGAIN}") from None
-    try:
-        check_weights(state)
+        return StoredWeights(content)
     except ValueError as error:
-        raise BundleError(f"{path}: {name}: weights {error}; export another") from None
-    return state
+        raise BundleError(
+            f"{path}: {name}: weights {error}; fetch or export the bundle again, or train this network again"
+        ) from None
 
 
 @contextmanager

@@ -10,37 +10,29 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import save
 
 from gpnas.bundle.card import model_card
 from gpnas.bundle.licensing import checked_licence, known_licence
 from gpnas.bundle.manifest import LICENCE, MANIFEST, PICTURE, README, SUMS, VERSION, Manifest, explain, sums
-from gpnas.bundle.member import Member, Picture, check_weights
+from gpnas.bundle.member import Description, Licence, Member, Picture
 from gpnas.bundle.reading import is_bundle, is_zip
+from gpnas.bundle.weights import StoredWeights
 from gpnas.errors import BundleError
 
 
 def write_bundle(
     path: Path,
     members: Sequence[Member],
+    description: Description,
     *,
-    scale: int,
-    recipe: Mapping[str, Any],
-    data: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    seed: int,
-    versions: Mapping[str, str],
-    machine: Mapping[str, Any],
-    licence: str | None = None,
-    licence_text: str | None = None,
-    journal: Mapping[str, Any] | None = None,
+    licence: Licence | None = None,
     picture: Picture | None = None,
 ) -> None:
     """Writes a bundle; an earlier bundle of that name is replaced, nothing else ever is.
@@ -48,16 +40,8 @@ def write_bundle(
     Args:
         path: a file where it ends in .zip, else a folder; the folder that it lies in must exist.
         members: the networks of the average, at least one; their weights sum to 1.
-        scale: super-resolution factor.
-        recipe: how they were trained, as JSON.
-        data: what on, as JSON; at least its `fingerprint`.
-        metrics: PSNR in dB of `bicubic`, `best` (network alone) and `ensemble`.
-        seed: of the search.
-        versions: of packages.
-        machine: what it was, as JSON.
-        licence: of the weights, an SPDX identifier where there is one.
-        licence_text: its text; None: that of `licence` where it is known, else none.
-        journal: what the search's journal says of the members, as JSON.
+        description: where they come from.
+        licence: of the weights.
         picture: for the model card. Whose photographs they are is the caller's business.
 
     Raises:
@@ -65,27 +49,23 @@ def write_bundle(
             full. Then nothing is left behind, and what was there before still is.
     """
     path = Path(path).resolve()
-    description = {
+    licence = licence or Licence()
+    own = {each.name: getattr(description, each.name) for each in fields(description)}
+    document = {
         "format": "gpnas bundle",
         "version": VERSION,
-        "gpnas": versions.get("gpnas") or _version(),
+        "gpnas": description.versions.get("gpnas") or _version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "licence": licence,
-        "scale": scale,
-        "metrics": dict(metrics),
-        "recipe": dict(recipe),
-        "data": dict(data),
-        "seed": seed,
-        "versions": dict(versions),
-        "machine": dict(machine),
-        "journal": None if journal is None else dict(journal),
+        "licence": licence.name,
+        **{name: dict(value) if isinstance(value, Mapping) else value for name, value in own.items()},
     }
-    if licence_text is None and licence is not None:
-        licence_text = known_licence(licence)
-    text = None if licence_text is None else licence_text.encode(errors="surrogateescape")
-    if text is not None:
-        checked_licence(text, str(path))
-    contents = _contents(path, members, description, picture, text)
+    text = licence.text
+    if text is None and licence.name is not None:
+        text = known_licence(licence.name)
+    content = None if text is None else text.encode(errors="surrogateescape")
+    if content is not None:
+        checked_licence(content, str(path))
+    contents = _contents(path, members, document, picture, content)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if not path.parent.is_dir():
@@ -130,7 +110,8 @@ def _contents(
     entries = []
     for number, member in enumerate(members, 1):
         name = f"network-{number}.safetensors"
-        content = _weights(path, member)
+        stored = _weights(path, member)
+        content = stored.content
         digests.append((name, hashlib.sha256(content).hexdigest()))
         entries.append(
             {
@@ -138,7 +119,7 @@ def _contents(
                 "sha256": digests[-1][1],
                 "bytes": len(content),
                 "architecture": member.architecture.to_json(),
-                "parameters": sum(tensor.numel() for tensor in member.state.values()),
+                "parameters": stored.count,
                 "weight": float(member.weight),
                 "metrics": {key: float(value) for key, value in member.metrics.items()},
                 "candidate": member.candidate,
@@ -181,19 +162,12 @@ def _checked(path: Path, document: Mapping[str, Any]) -> Manifest:
         raise BundleError(f"{path}: a manifest must hold plain JSON values, but {error}") from None
 
 
-def _weights(path: Path, member: Member) -> bytes:
+def _weights(path: Path, member: Member) -> StoredWeights:
     try:
-        check_weights(member.state)
+        return StoredWeights.of(member.state)
     except ValueError as error:
-        raise BundleError(f"{path}: {member.architecture}: weights {error}; leave this network out") from None
-    # tensors that share memory, or lie in another order, have no written form
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in member.state.items()}
-    try:
-        return bytes(save(state))
-    except (SafetensorError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
         raise BundleError(
-            f"{path}: weights must have a safetensors form, but {member.architecture}: {reason}"
+            f"{path}: {member.architecture}: weights {error}; train this network again, or leave it out"
         ) from None
 
 

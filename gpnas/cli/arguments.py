@@ -6,6 +6,12 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpnas.errors import DataError
+
+if TYPE_CHECKING:
+    from gpnas.ensemble import Levels
 
 STORAGE = "where checkpoints and networks go: a path, s3://… or what else pyarrow opens (default: --run)"
 
@@ -126,3 +132,14 @@ def add_levels(sub: argparse.ArgumentParser, *, drop_outlier: str, self_ensemble
         ("float32", "bfloat16", "float16"),
         "of the networks; float16 needs a GPU (default: float32)",
     )
+
+
+def levels_of(options: argparse.Namespace) -> Levels:
+    """What those options say; raises a `DataError` where it breaks a rule."""
+    from gpnas.ensemble import Levels  # with PyTorch, which other commands do without
+
+    names = ("tile", "overlap", "blend", "self_ensemble", "drop_outlier", "precision")
+    try:
+        return Levels(**{name: getattr(options, name) for name in names})
+    except ValueError as error:
+        raise DataError(str(error)) from None

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from gpnas.bundle import read_bundle
+from gpnas.cli.arguments import levels_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import bar, fail, say, styled, table
 from gpnas.cli.text import label, legend
@@ -21,6 +22,7 @@ from gpnas.evaluation.results import difference, measured, row_name, scored
 
 
 def run(options: argparse.Namespace) -> Report:
+    levels = levels_of(options)
     bundle = read_bundle(options.bundle)
     exit_code = 0
     # a place that cannot be written to is told now, and not after minutes of measuring
@@ -32,13 +34,8 @@ def run(options: argparse.Namespace) -> Report:
             evaluation = evaluate(
                 bundle,
                 pairs,
-                tile=options.tile,
-                overlap=options.overlap,
-                blend=options.blend,
+                levels,
                 tiles=options.tiles,
-                self_ensemble=options.self_ensemble,
-                drop_outlier=options.drop_outlier,
-                precision=options.precision,
                 average=options.average,
                 channels=options.channel,
                 border=options.border,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from gpnas.bundle import known_licence, read_licence
+from gpnas.bundle import Licence, known_licence, read_licence
 from gpnas.cli.arguments import limits_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import say
 from gpnas.cli.text import printable
-from gpnas.results.delivery import Allowance, export
+from gpnas.results.choosing import Allowance
+from gpnas.results.exporting import export
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -26,8 +27,9 @@ def run(options: argparse.Namespace) -> Report:
         options.output,
         allowance=Allowance(**limits_of(options)),
         picture=options.picture or not options.no_picture,
-        licence=options.licence,
-        licence_text=text,
+        licence=Licence(options.licence, text),
     )
     networks, psnr = len(document["portfolio"]), document["psnr"]
-    return Report(document, [f"{networks} networks, {psnr:.2f} dB: {printable(document['bundle'])}"])
+    count = "one network" if networks == 1 else f"{networks} networks"
+    lines = [*document["selection"]["left_out"], f"{count}, {psnr:.2f} dB: {document['bundle']}"]
+    return Report(document, map(printable, lines))

@@ -12,9 +12,9 @@ from rich.table import Table
 from gpnas.cli.arguments import limits_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import table
-from gpnas.cli.text import label, legend
+from gpnas.cli.text import label, legend, printable
 from gpnas.records import Architecture
-from gpnas.results.delivery import Allowance
+from gpnas.results.choosing import Allowance
 from gpnas.results.portfolio_report import portfolio_document
 
 
@@ -29,6 +29,8 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield _costs(
         f"Beside other choices among {networks} networks, {images} images", document["compared"], "way"
     )
+    for line in document["selection"]["left_out"]:
+        yield printable(line)
     rows = [*document["frontier"], *document["compared"]]
     named = {
         name: Architecture.from_json(architecture)

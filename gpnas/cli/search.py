@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from gpnas.cli.delivered import delivered
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import Words, log, table
-from gpnas.cli.text import advice, label, legend, printable
+from gpnas.cli.terminal import Words, log
 from gpnas.cli.watching import Watcher, means_of
 from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.search import Request, run_search
-from gpnas.results.delivery import Delivery
-
-SHOWN = 10
-"""Architectures of the table, beside those of the portfolio."""
 
 
 class _Watcher(Watcher):
@@ -69,54 +63,4 @@ def run(options: argparse.Namespace) -> Report:
             ),
             watcher,
         )
-    return Report(delivery.to_json(), _shown(delivery))
-
-
-def _shown(delivery: Delivery) -> Iterator[RenderableType]:
-    best = table(
-        "The best architectures, by posterior mean",
-        *(
-            "candidate",
-            "architecture",
-            "share",
-            "predicted dB",
-            "observed dB",
-            "SSIM",
-            "parameters",
-            "seconds",
-        ),
-        whole=("candidate", "architecture"),
-    )
-    shares = zip(delivery.portfolio.members, delivery.portfolio.weights, strict=True)
-    chosen = {member.id: f"{weight:.0%}" for member, weight in shares}
-    rows = [
-        ranked
-        for place, ranked in enumerate(delivery.ranking)
-        if place < SHOWN or ranked.candidate.id in chosen
-    ]
-    for ranked in rows:
-        best.add_row(
-            ranked.candidate.id,
-            label(ranked.candidate.architecture),
-            chosen.get(ranked.candidate.id, ""),
-            f"{ranked.predicted:.2f} ± {ranked.stddev:.2f}",
-            f"{ranked.observed:.2f}",
-            f"{ranked.ssim:.4f}",
-            f"{ranked.parameters:,}",
-            f"{ranked.seconds:.1f}",
-        )
-    yield best
-    yield legend(ranked.candidate.architecture for ranked in rows)
-    yield (
-        f"bicubic {delivery.bicubic:.2f} dB, best network {delivery.best.observed:.2f} dB, "
-        f"portfolio of {len(chosen)} averaged {delivery.portfolio.value:.2f} dB, "
-        f"and over eight transforms {delivery.ensemble:.2f} dB"
-    )
-    yield (
-        f"{delivery.observed} trials ({delivery.failed} failed, {delivery.stopped} stopped early), "
-        f"{delivery.seconds:.0f} s"
-    )
-    yield f"bundle: {printable(delivery.bundle)}"
-    yield ""
-    yield "next: " + printable(advice("evaluate", delivery.bundle))
-    yield "      " + printable(advice("upscale", delivery.bundle, "photo.jpg", "-o", "photo_sr.png"))
+    return Report(delivery.to_json(), delivered(delivery, "The best architectures, by posterior mean"))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
-from typing import Any
 
-from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
 
 from gpnas.cli.arguments import limits_of
+from gpnas.cli.delivered import delivered
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import Words, log, table
-from gpnas.cli.text import advice, label, legend, printable
+from gpnas.cli.terminal import Words, log
 from gpnas.cli.watching import Watcher, means_of
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.final import FinalRequest, run_final
-from gpnas.records import Architecture, Candidate
-from gpnas.results.delivery import Allowance
+from gpnas.records import Candidate
+from gpnas.results.choosing import Allowance
 from gpnas_trainers.recipe import rules
 
 SPEED_SECONDS = 60.0
@@ -61,7 +58,7 @@ class _Watcher(Watcher):
 
 def run(options: argparse.Namespace) -> Report:
     with (watcher := _Watcher()):
-        document = run_final(
+        delivery = run_final(
             FinalRequest(
                 search=options.search,
                 architectures=tuple(options.architecture),
@@ -81,33 +78,4 @@ def run(options: argparse.Namespace) -> Report:
             ),
             watcher,
         )
-    return Report(document, _shown(document))
-
-
-def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
-    made = table(
-        f"Trained to the end, {document['images']} images",
-        *("candidate", "network", "share", "PSNR dB", "SSIM", "parameters", "seconds"),
-        whole=("candidate", "network"),
-    )
-    architectures = [Architecture.from_json(row["architecture"]) for row in document["ranking"]]
-    for row, architecture in zip(document["ranking"], architectures, strict=True):
-        made.add_row(
-            row["id"],
-            label(architecture),
-            f"{document['shares'][row['id']]:.0%}",
-            f"{row['psnr']:.2f}",
-            f"{row['ssim']:.4f}",
-            f"{row['parameters']:,}",
-            f"{row['seconds']:.1f}",
-        )
-    yield made
-    yield legend(architectures)
-    psnr = document["psnr"]
-    yield (
-        f"bicubic {psnr['bicubic']:.2f} dB, best network {psnr['best']:.2f} dB, "
-        f"{len(document['weights'])} averaged {psnr['average']:.2f} dB"
-    )
-    yield f"bundle: {printable(document['bundle'])}"
-    yield ""
-    yield "next: " + printable(advice("evaluate", document["bundle"]))
+    return Report(delivery.to_json(), delivered(delivery, "Trained to the end"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gpnas.bundle import read_bundle
+from gpnas.cli.arguments import levels_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import bar, say
 from gpnas.cli.text import printable
@@ -12,19 +13,15 @@ from gpnas.ensemble import upscale_files
 
 
 def run(options: argparse.Namespace) -> Report:
+    levels = levels_of(options)
     bundle = read_bundle(options.bundle)
     with bar("tiles") as progress:
         written = upscale_files(
             bundle,
             options.inputs,
             options.output,
+            levels,
             average=options.average,
-            tile=options.tile,
-            overlap=options.overlap,
-            blend=options.blend,
-            self_ensemble=options.self_ensemble,
-            drop_outlier=options.drop_outlier,
-            precision=options.precision,
             convert=options.convert,
             progress=lambda name, done, total: progress(done, total, name),
             say=say,

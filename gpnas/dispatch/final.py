@@ -27,7 +27,8 @@ from gpnas.dispatch.work import Means, Work, check_patch, header_of
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, AxisValue, Candidate, Fidelity, Observation
-from gpnas.results.delivery import Allowance, choose_portfolio, deliver_networks, finished_candidates
+from gpnas.results.choosing import Allowance, choose_portfolio, finished_candidates
+from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
 from gpnas.run.setup import Data, Setup
@@ -186,12 +187,11 @@ def plan_final(
     )
 
 
-def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
+def run_final(request: FinalRequest, listener: Listener) -> Delivery:
     """Trains, or goes on with, a final training; then weighs the average and writes its bundle.
 
     Returns:
-        A JSON document: `run`, `seconds`, `trials`, `best`, `portfolio`, `weights`, `psnr` (`bicubic`,
-        `best`, `average`, in dB), `ranking`, `gram` and `correlation` of the errors, `bundle`.
+        The finished training: ranking, portfolio, bundle.
 
     Raises:
         SpaceError, DataError, JournalError, BundleError: something given cannot be used.
@@ -217,7 +217,8 @@ def run_final(request: FinalRequest, listener: Listener) -> dict[str, Any]:
             if journal.pending():
                 Session(work, Settled, journal, listener, copy).run()
             names = [each.id for each in wanted]
-            return deliver_networks(work.run, journal, names, work.pairs.validation, begun)
+            validation = work.pairs.validation
+            return deliver(work.run, journal, validation, len(names), begun, names=names)
 
 
 def architecture_of(text: str, scale: int) -> Architecture:
@@ -258,11 +259,13 @@ def _portfolio(
         if header.search is None:
             raise TrialError(f"{search}: is a final training itself; name the run folder of a search")
         setup, candidates = Setup.of(journal), finished_candidates(search, journal)
-    size = top or header.search.portfolio
-    if size > len(candidates):
-        raise TrialError(f"{search}: `--top` must be at most the {len(candidates)} networks, but got {size}")
-    members = choose_portfolio(search, candidates, size, setup.scale, allowance).members
-    return Searched(header, setup), [(member.id, member.architecture) for member in members]
+        if top is not None and top > len(candidates):
+            raise TrialError(
+                f"{search}: `--top` must be at most the {len(candidates)} networks, but got {top}"
+            )
+        most = top or header.search.portfolio
+        chosen = choose_portfolio(search, journal, candidates, most, allowance)
+    return Searched(header, setup), [(member.id, member.architecture) for member in chosen.portfolio.members]
 
 
 def _recipe(request: FinalRequest, searched: Mapping[str, Any]) -> Recipe:

@@ -12,7 +12,7 @@ from gpnas.bundle import read_bundle
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.records import Candidate
-from gpnas.results.delivery import trained_weights
+from gpnas.results.networks import trained_weights
 from gpnas.run.layout import INITIAL_FILE, candidate_folder
 from gpnas.run.storage import Storage, storage_of
 

@@ -173,9 +173,11 @@ def run_search(request: Request, listener: Listener) -> Delivery:
                 engine = adviser()
             assert work.header.search is not None
             validation = work.pairs.validation.head(work.setup.validation_images)
-            delivery = deliver(work.run, journal, engine, validation, work.header.search.portfolio, begun)
+            most = work.header.search.portfolio
+            delivery = deliver(work.run, journal, validation, most, begun, engine=engine)
             learned, _ = taught(engine)
     for line in learned.conclusions(PSNR.unit) if learned else ():
         listener.say(line)
+    assert delivery.diagnostics is not None
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
     return delivery

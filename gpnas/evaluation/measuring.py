@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from gpnas.data import data_errors, prepared_pairs
 from gpnas.ensemble import Average, default_device, load_networks, weights_of
 from gpnas.errors import DataError
 from gpnas.evaluation.results import DROP_OUTLIER, Evaluation
-from gpnas.evaluation.tabulating import Levels, Subset, tabulate
+from gpnas.evaluation.tabulating import LevelNames, Subset, tabulate
 from gpnas_trainers import infer
-from gpnas_trainers.infer import Blend, Precision, upscale
+from gpnas_trainers.infer import upscale
 from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.metrics import Channels, psnr, ssim
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairSet, Rules, bicubic_upscale
 
-LEVELS: tuple[Levels, ...] = ((), ("tiles",), ("self_ensemble",), ("tiles", "self_ensemble"))
+COMBINATIONS: tuple[LevelNames, ...] = ((), ("tiles",), ("self_ensemble",), ("tiles", "self_ensemble"))
 """Every combination of the ensemble's levels, besides the average of networks."""
 MOST_PSNR = 100.0
 """dB; what is closer to HR counts as this, since one flawless image would make a mean infinite."""
@@ -62,14 +63,9 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
 def evaluate(
     bundle: Bundle,
     pairs: Sequence[PairSet],
+    levels: infer.Levels | None = None,
     *,
-    tile: int | tuple[int, ...] = 120,
-    overlap: int | None = None,
-    blend: Blend = "distance",
     tiles: bool = True,
-    self_ensemble: bool = True,
-    drop_outlier: bool = False,
-    precision: Precision = "float32",
     average: Average = "weights",
     channels: Channels = "rgb",
     border: int = 0,
@@ -78,17 +74,15 @@ def evaluate(
     """The paper's Table 1 for a bundle: every network alone, every pair, all, beside bicubic.
 
     No other subsets: three or more networks make k·(k + 1)/2 + 1 rows of each combination of levels, two
-    make 3 and one makes 1. Each network
-    passes over an image once per combination, and all rows are averages of these outputs: beside the
-    images of one pair, memory holds k outputs.
+    make 3 and one makes 1. Each network passes over an image once per combination, and all rows are averages
+    of these outputs: beside the images of one pair, memory holds k outputs.
 
     Args:
         bundle: with its weights; of a pair's networks, their weights share out the whole.
         pairs: of the bundle's scale.
-        tile, overlap, blend, precision: as the fields of `gpnas_trainers.infer.Levels`.
+        levels: of the ensemble; rows with and without self-ensemble are made where they have it, and rows of
+            all networks without the outlier at each pixel where they drop that. None is `Levels()`.
         tiles: whether rows with tiles are wanted; an image no larger than a tile is one tile.
-        self_ensemble: whether rows with self-ensemble are wanted.
-        drop_outlier: whether rows of all networks without the outlier at each pixel are wanted.
         average: `weights`, the bundle's, or `plain`, all equal.
         channels: `rgb`, or `y` of BT.601 as papers on Set5 and the like report.
         border: HR pixels dropped on each side first.
@@ -102,37 +96,24 @@ def evaluate(
     images = [(each, index) for each in pairs for index in range(len(each))]
     if not images:
         raise DataError("there must be at least one pair to evaluate on, but there is none")
-    weights = weights_of(bundle, average)
+    levels, weights = levels or infer.Levels(), weights_of(bundle, average)
     try:
-        how = (
-            infer.Levels(tile, overlap, blend, precision=precision)
-            if tiles
-            else infer.Levels(0, precision=precision)
-        )
-        shares(len(weights), weights, drop_outlier)
+        shares(len(weights), weights, levels.drop_outlier)
     except ValueError as error:
         raise DataError(str(error)) from None
     networks = load_networks(bundle, default_device())
-    every = tuple(range(len(networks)))
-    # what is averaged, and the level that does it
-    averages: list[tuple[Levels, Subset]] = [
-        ((), subset)
-        for size in sorted({1, 2, len(networks)})
-        for subset in itertools.combinations(every, size)
-    ]
-    if drop_outlier:
-        averages.append(((DROP_OUTLIER,), every))
+    averages = _averages(len(networks), levels.drop_outlier)
     wanted = [
-        levels
-        for levels in LEVELS
-        if (tiles or "tiles" not in levels) and (self_ensemble or "self_ensemble" not in levels)
+        names
+        for names in COMBINATIONS
+        if (tiles or "tiles" not in names) and (levels.self_ensemble or "self_ensemble" not in names)
     ]
     # the first column is bicubic's; then come the averages, once per combination of levels
     scores = np.empty((len(images), 1 + len(wanted) * len(averages), 2))
     for row, (each, index) in enumerate(images):
         lr, hr = each.tensors(index)
 
-        def told(share: float, done: int = row) -> None:
+        def watch(share: float, done: int = row) -> None:
             if progress is not None:
                 progress(done + share, len(images))
 
@@ -141,80 +122,89 @@ def evaluate(
             return min(psnr(sr, hr, border=border, channels=channels), MOST_PSNR), similarity
 
         try:
-            scores[row, 0] = score(bicubic_upscale(lr, bundle.scale))
-            column = 1
-            for outputs in _outputs(networks, lr, bundle.scale, wanted, how, told):
-                if outputs is None:  # one tile holds the image: as the same without tiles
-                    scores[row, column : column + len(averages)] = scores[
-                        row, column - len(averages) : column
-                    ]
-                    column += len(averages)
-                    continue
-                for dropped, subset in averages:
-                    sr = _without_outlier(outputs, weights) if dropped else _average(outputs, weights, subset)
-                    scores[row, column] = score(sr)
-                    column += 1
+            columns = [[score(bicubic_upscale(lr, bundle.scale))]]
+            for outputs in _outputs(networks, lr, bundle.scale, wanted, levels, watch):
+                # where one tile holds the image, the same as without tiles
+                columns.append(columns[-1] if outputs is None else _scores(outputs, averages, weights, score))
         except ValueError as error:
             raise DataError(f"{each.names[index]}: {error}; leave this image out") from None
+        scores[row] = list(itertools.chain.from_iterable(columns))
     return tabulate(
         bundle,
         tuple(each.names[index] for each, index in images),
-        [(levels + dropped, subset) for levels in wanted for dropped, subset in averages],
+        [(names + dropped, subset) for names in wanted for dropped, subset in averages],
         scores,
         weights,
-        {"channels": channels, "border": border, "average": average, "precision": precision}
-        | (_tiling(how) if tiles else {}),
+        {"channels": channels, "border": border, "average": average, "precision": levels.precision}
+        | (_tiling(levels) if tiles else {}),
     )
+
+
+def _averages(count: int, drop_outlier: bool) -> list[tuple[LevelNames, Subset]]:
+    """Which of so many networks are averaged, and the level that does it besides."""
+    every = tuple(range(count))
+    sizes = sorted({1, 2, count})
+    plain: list[tuple[LevelNames, Subset]] = [
+        ((), subset) for size in sizes for subset in itertools.combinations(every, size)
+    ]
+    return [*plain, ((DROP_OUTLIER,), every)] if drop_outlier else plain
+
+
+def _scores(
+    outputs: Sequence[Tensor],
+    averages: Sequence[tuple[LevelNames, Subset]],
+    weights: Sequence[float],
+    score: Callable[[Tensor], tuple[float, float]],
+) -> list[tuple[float, float]]:
+    return [
+        score(_without_outlier(outputs, weights) if dropped else _average(outputs, weights, subset))
+        for dropped, subset in averages
+    ]
 
 
 def _outputs(
     networks: Sequence[nn.Module],
     lr: Tensor,
     scale: int,
-    wanted: Sequence[Levels],
-    how: infer.Levels,
-    told: Callable[[float], None],
+    wanted: Sequence[LevelNames],
+    levels: infer.Levels,
+    watch: Callable[[float], None],
 ) -> Iterator[list[Tensor] | None]:
     """What each network makes of an image, for each combination of levels.
 
     None where the combination before it, which has no tiles, gives the same.
     """
-    one_tile = max(lr.shape[1:]) <= min(how.sides)
+    one_tile = max(lr.shape[1:]) <= min(levels.sides)
     # tiles with half overlap are about four times the image
     costs = [
-        (8 if "self_ensemble" in levels else 1) * ((0 if one_tile else 4) if "tiles" in levels else 1)
-        for levels in wanted
+        (8 if "self_ensemble" in names else 1) * ((0 if one_tile else 4) if "tiles" in names else 1)
+        for names in wanted
     ]
     spent, every = 0.0, sum(costs) * len(networks)
-    for levels, cost in zip(wanted, costs, strict=True):
+    for names, cost in zip(wanted, costs, strict=True):
         if not cost:
             yield None
             continue
+        whole = levels if "tiles" in names else replace(levels, tile=0, overlap=None)
+        used = replace(whole, self_ensemble="self_ensemble" in names, drop_outlier=False)
         outputs = []
         for network in networks:
-            made = upscale(
-                [network],
-                lr,
-                scale,
-                tile=how.sides if "tiles" in levels else 0,
-                overlap=how.overlap if "tiles" in levels else None,
-                blend=how.blend,
-                precision=how.precision,
-                self_ensemble="self_ensemble" in levels,
-                progress=lambda done, of, spent=spent, cost=cost: told((spent + cost * done / of) / every),  # type: ignore[misc]
-            )
-            outputs.append(made.cpu())
+
+            def passed(done: int, of: int, spent: float = spent, cost: int = cost) -> None:
+                watch((spent + cost * done / of) / every)
+
+            outputs.append(upscale([network], lr, scale, used, progress=passed).cpu())
             spent += cost
         yield outputs
 
 
-def _tiling(how: infer.Levels) -> dict[str, Any]:
-    overlaps = [how.overlap_of(side) for side in how.sides]
+def _tiling(levels: infer.Levels) -> dict[str, Any]:
+    overlaps = [levels.overlap_of(side) for side in levels.sides]
     several = len(overlaps) > 1
     return {
-        "tile": list(how.sides) if several else how.sides[0],
+        "tile": list(levels.sides) if several else levels.sides[0],
         "overlap": overlaps if several else overlaps[0],
-        "blend": how.blend,
+        "blend": levels.blend,
     }
 
 

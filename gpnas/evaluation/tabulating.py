@@ -12,10 +12,10 @@ from gpnas.bundle import Bundle
 from gpnas.evaluation.results import DIGITS, DROP_OUTLIER, Difference, Evaluation, Interval, Row
 from gpnas.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED, bootstrap_intervals, ranks
 
-Levels = tuple[str, ...]
+LevelNames = tuple[str, ...]
 Subset = tuple[int, ...]
-Method = tuple[Levels, Subset]
-"""Levels of the ensemble besides the average of networks, and which networks, from 0."""
+Method = tuple[LevelNames, Subset]
+"""LevelNames of the ensemble besides the average of networks, and which networks, from 0."""
 
 
 def tabulate(
@@ -42,7 +42,7 @@ def tabulate(
     over_bicubic = _differences(scores[..., 0] - scores[:, :1, 0])
     places = _places(methods, means)
 
-    def row(column: int, levels: Levels, subset: Subset) -> Row:
+    def row(column: int, levels: LevelNames, subset: Subset) -> Row:
         psnr_rank, ssim_rank = places.get(column, (None, None))
         return Row(
             networks=tuple(index + 1 for index in subset),
@@ -90,7 +90,7 @@ def _differences(over: NDArray[np.float64]) -> list[Difference]:  # (images, col
 
 def _best_single(methods: Sequence[Method], means: NDArray[np.float64]) -> list[int]:
     """For each column that of the network that is best alone with the same levels, by PSNR."""
-    best: dict[Levels, int] = {}
+    best: dict[LevelNames, int] = {}
     for column, (levels, subset) in enumerate(methods, start=1):
         if len(subset) == 1 and (levels not in best or means[column, 0] > means[best[levels], 0]):
             best[levels] = column
@@ -99,7 +99,7 @@ def _best_single(methods: Sequence[Method], means: NDArray[np.float64]) -> list[
 
 def _places(methods: Sequence[Method], means: NDArray[np.float64]) -> dict[int, tuple[int, int]]:
     """Ranks by PSNR and by SSIM of each column that has others of as many networks and the same levels."""
-    categories: dict[tuple[Levels, int], list[int]] = {}
+    categories: dict[tuple[LevelNames, int], list[int]] = {}
     for column, (levels, subset) in enumerate(methods, start=1):
         categories.setdefault((levels, len(subset)), []).append(column)
     places: dict[int, tuple[int, int]] = {}

@@ -13,10 +13,10 @@ from torch.nn.functional import avg_pool2d
 
 from gpnas.bundle import Member, Picture
 from gpnas.data import data_errors, prepared_pairs
+from gpnas.ensemble import loaded
 from gpnas.errors import DataError
 from gpnas.run.setup import Setup
-from gpnas_trainers import build
-from gpnas_trainers.infer import upscale
+from gpnas_trainers.infer import Levels, upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairSet, Rules, bicubic_upscale
 
@@ -66,12 +66,8 @@ def make_picture(members: Sequence[Member], pairs: PairSet) -> Picture:
     y, x = _most_detail(hr, scale, side)
     top, left = max(0, y - MARGIN), max(0, x - MARGIN)
     near = lr[:, top : y + side + MARGIN, left : x + side + MARGIN]
-    networks = []
-    for member in members:
-        network = build(member.architecture.family, scale, **member.architecture.axes)
-        network.load_state_dict(dict(member.state))
-        networks.append(network)
-    sr = upscale(networks, near, scale, tile=0, weights=[member.weight for member in members])
+    networks = [loaded(member.architecture, scale, member.state) for member in members]
+    sr = upscale(networks, near, scale, Levels(tile=0), weights=[member.weight for member in members])
     inner = [slice(scale * start, scale * (start + side)) for start in (y - top, x - left)]
     bicubic, average = (image[:, inner[0], inner[1]] for image in (bicubic_upscale(near, scale), sr))
     truth = hr[:, scale * y : scale * (y + side), scale * x : scale * (x + side)]

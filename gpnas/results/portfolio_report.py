@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from gpnas.engine import engine_for
-from gpnas.errors import TrialError
 from gpnas.heterogeneity import Disagreement, leave_one_out, log_portfolio_improvement
 from gpnas.journal import Journal
-from gpnas.portfolio import Choice, choose, correlations, ensemble_psnr, frontier
+from gpnas.portfolio import Choice, Floats, choose, correlations, ensemble_psnr, frontier
 from gpnas.records import Candidate
-from gpnas.results.delivery import LEAST_SHARE, Allowance, finished_candidates
+from gpnas.results.choosing import LEAST_SHARE, Allowance, choose_portfolio, finished_candidates
 from gpnas.run.cores import one_core
 from gpnas.run.pricing import searched_space
 from gpnas.run.products import products_of
@@ -40,10 +39,11 @@ def portfolio_document(
 
     Returns:
         `frontier`: portfolios of 1 … `top` networks, the cheapest first, each better than all cheaper
-        ones; `choice`: the best of `top`; `compared`: that beside the best by PSNR and the best of each
-        family; `correlation` of the errors of the best networks alone; `untrained`: what would add most,
+        ones; `choice`: the one of them that is worth its networks; `selection`: why, judged as
+        `choose_portfolio` does; `compared`: the choice beside the best by PSNR and the best of each family;
+        `correlation` of the errors of the best networks alone; `untrained`: what would add most,
         with the error of that prediction, None where there is no search behind it. PSNR in dB on the
-        validation images of the trials, GMACs at 120×120 LR pixels.
+        validation images of the trials, without self-ensemble; GMACs at 120×120 LR pixels.
 
     Raises:
         JournalError: there is no such run.
@@ -51,44 +51,47 @@ def portfolio_document(
     """
     run, allowance = run.absolute(), allowance or Allowance()
     with one_core(), Journal.read(run) as journal, journal.moment():
+        search = journal.header.search
         candidates = finished_candidates(run, journal)
         observations, every = journal.observations(), journal.candidates()
-        search = journal.header.search
         count = min(top or (search.portfolio if search else len(candidates)), len(candidates))
         gram = products_of(run, candidates)
         costs = allowance.costs(candidates, Setup.of(journal).scale)
-        limits = allowance.limits(costs)
-        least = LEAST_SHARE / count
-        try:
-            choice = choose(gram, count, convex=True, least=least, limits=limits)
-            found = frontier(gram, costs[:, 0], count, convex=True, share=LEAST_SHARE, limits=limits)
-        except ValueError as error:
-            raise TrialError(f"{run}: {error}") from None
+        chosen = choose_portfolio(run, journal, candidates, count, allowance)
+        found = frontier(
+            gram, costs[:, 0], count, convex=True, share=LEAST_SHARE, limits=allowance.limits(costs)
+        )
+        members = [candidates.index(member) for member in chosen.portfolio.members]
+        choice = Choice(tuple(members), chosen.portfolio.weights, chosen.portfolio.value)
 
-        def told(chosen: Choice) -> dict[str, Any]:
-            members = [candidates[place] for place in chosen.members]
-            spent = costs[list(chosen.members)].sum(dim=0)
+        def described(portfolio: Choice) -> dict[str, Any]:
+            members = [candidates[place] for place in portfolio.members]
+            spent = costs[list(portfolio.members)].sum(axis=0)
             return {
                 "members": [member.id for member in members],
                 "architectures": [member.architecture.to_json() for member in members],
-                "weights": list(chosen.weights),
-                "psnr": chosen.psnr,
+                "weights": list(portfolio.weights),
+                "psnr": portfolio.psnr,
                 "gmacs": float(spent[0]),
                 "parameters": int(spent[1]),
             }
 
-        alone = ensemble_psnr(gram.double(), torch.arange(len(candidates))[:, None])
-        order = alone.argsort(descending=True, stable=True).tolist()
+        alone = ensemble_psnr(gram, np.arange(len(candidates))[:, None])
+        order = np.argsort(-alone, kind="stable").tolist()
         best = order[:SHOWN]
+        ways = [("chosen", choice)]
+        ways += [(way, _weighed(gram, members)) for way, members in _ways(order, candidates, count)]
         return {
             "run": str(run),
             "images": len(gram),
             "networks": len(candidates),
-            "frontier": [told(each) for _, each in found],
-            "choice": told(choice),
+            "frontier": [described(each) for _, each in found],
+            "choice": described(choice) | {"ensemble": chosen.ensemble},
+            "selection": chosen.to_json(),
             "compared": [
-                {"way": way, "plain_psnr": _plain(gram, members)} | told(_weighed(gram, members))
-                for way, members in _ways(choice, order, candidates, count)
+                {"way": way, "plain_psnr": float(ensemble_psnr(gram, [sorted(each.members)])[0])}
+                | described(each)
+                for way, each in ways
             ],
             "correlation": {
                 "candidates": [candidates[place].id for place in best],
@@ -102,23 +105,18 @@ def portfolio_document(
 
 
 def _ways(
-    choice: Choice, order: Sequence[int], candidates: Sequence[Candidate], count: int
-) -> list[tuple[str, list[int]]]:
-    """The choice, and what it is compared with, by name."""
+    order: Sequence[int], candidates: Sequence[Candidate], count: int
+) -> Iterator[tuple[str, list[int]]]:
+    """What a choice is compared with, by name; `order` has the best alone first."""
+    yield "best by PSNR", list(order[:count])
     first: dict[str, int] = {}
     for place in order:
         first.setdefault(candidates[place].architecture.family, place)
-    ways = [("by their errors", list(choice.members)), ("best by PSNR", list(order[:count]))]
     if len(first) > 1:
-        ways.append(("best of each family", list(first.values())[:count]))
-    return ways
+        yield "best of each family", list(first.values())[:count]
 
 
-def _plain(gram: Tensor, members: Sequence[int]) -> float:
-    return float(ensemble_psnr(gram.double(), torch.tensor([sorted(members)]))[0])
-
-
-def _weighed(gram: Tensor, members: Sequence[int]) -> Choice:
+def _weighed(gram: Floats, members: Sequence[int]) -> Choice:
     own = gram[:, list(members)][:, :, list(members)]
     found = choose(own, len(members), convex=True, least=LEAST_SHARE / len(members))
     return Choice(tuple(members[place] for place in found.members), found.weights, found.psnr)
@@ -129,7 +127,7 @@ def _untrained(
     every: Sequence[Candidate],
     observations: Sequence[Any],
     candidates: Sequence[Candidate],
-    gram: Tensor,
+    gram: Floats,
     count: int,
 ) -> dict[str, Any]:
     """The untrained architectures that are expected to add most to a plain average of `count`."""
@@ -143,7 +141,7 @@ def _untrained(
     free[[space.index(each.architecture) for each in every]] = False
     indices = free.nonzero()[:, 0]
     columns, features = engine.surrogate.columns, engine.features()
-    measured = correlations(gram)
+    measured = torch.from_numpy(correlations(gram))
     off, guess = leave_one_out(features[own], measured, columns)
     document: dict[str, Any] = {
         "architectures": int(free.sum()),
@@ -163,7 +161,7 @@ def _untrained(
     gain = log_portfolio_improvement(
         mean[indices],
         stddev[indices],
-        ensemble_psnr(gram.double(), torch.arange(len(own))[:, None]),
+        torch.from_numpy(ensemble_psnr(gram, np.arange(len(own))[:, None])),
         measured,
         cross,
         count,

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import distribution
 from pathlib import Path
@@ -27,6 +27,8 @@ from torch import Tensor
 
 from gpnas.bundle import (
     Bundle,
+    Description,
+    Licence,
     Manifest,
     Member,
     Picture,
@@ -61,8 +63,14 @@ def member(seed: int, weight: float = 0.5) -> Member:
     return Member(architecture, state, weight, {"psnr": 30.0 + seed, "ssim": 0.9}, f"c{seed:04d}")
 
 
+def put(path: Path, members: Sequence[Member], **extras: Any) -> None:
+    licence = Licence(extras.pop("licence", None), extras.pop("licence_text", None))
+    picture = extras.pop("picture", None)
+    write_bundle(path, members, Description(**(EXTRAS | extras)), licence=licence, picture=picture)
+
+
 def write(path: Path, *members: Member, **extras: Any) -> Path:
-    write_bundle(path, members or (member(0), member(1)), **(EXTRAS | extras))
+    put(path, members or (member(0), member(1)), **extras)
     return path
 
 
@@ -447,7 +455,7 @@ def broken(**changes: Any) -> Member:
     ("members", "extras", "says"),
     [
         ([broken(state={"w": torch.tensor([1.0, float("nan")])})], {}, "`w` holds NaN"),
-        ([broken(state={"w": torch.zeros(2, dtype=torch.complex128)})], {}, "`w` is complex128"),
+        ([broken(state={"w": torch.zeros(2, dtype=torch.complex128)})], {}, "but torch.complex128"),
         ([broken(state={})], {}, "`members.0.parameters`"),
         ([broken(weight=0.7)], {}, "must sum to 1, but sum to 0.7"),
         ([broken(weight=float("nan"))], {}, "plain JSON values"),
@@ -464,7 +472,7 @@ def test_a_refused_bundle_leaves_nothing(
     tmp_path: Path, name: str, members: list[Member], extras: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(BundleError) as error:
-        write_bundle(tmp_path / name, members, **(EXTRAS | extras))
+        put(tmp_path / name, members, **extras)
     assert says in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
@@ -589,7 +597,7 @@ def test_a_pickle_in_disguise_is_never_loaded(tmp_path: Path) -> None:
         manifest["members"][0] |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
     forge(bundle, match)
-    assert "network-1.safetensors must be a safetensors file" in refusal(bundle)
+    assert "network-1.safetensors: weights must be a safetensors file" in refusal(bundle)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from gpnas.cli.parser import command_line
 from gpnas.cli.terminal import PlainConsole
 from gpnas.records import Architecture
 from gpnas_trainers import build
+from tests.builders import description
 
 OPTIONS = {
     "search": "--address --budget-hours --concurrent --cost-aware --cpus-per-trial --data --early-stopping "
@@ -95,14 +95,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
 def small_bundle(folder: Path) -> None:
     axes = {"features": 4, "blocks": 1, "stages": 1}
     member = Member(Architecture("drn", axes), build("drn", 2, **axes).state_dict(), 1.0, {}, None)
-    described: dict[str, Any] = {
-        "recipe": {},
-        "data": {"fingerprint": "0", "validation": ""},
-        "versions": {},
-        "machine": {},
-    }
-    metrics = {"bicubic": 20.0, "best": 20.0, "ensemble": 20.0}
-    write_bundle(folder, [member], scale=2, metrics=metrics, seed=0, **described)
+    write_bundle(folder, [member], description())
 
 
 def test_upscale_takes_levels_and_refuses_wrong_ones(

@@ -9,13 +9,14 @@ import onnxruntime
 import pytest
 import torch
 
-from gpnas.bundle import Bundle, Member, read_bundle, write_bundle
+from gpnas.bundle import Bundle, Licence, Member, read_bundle, write_bundle
 from gpnas.conversion import convert
 from gpnas.ensemble import load_networks
 from gpnas.errors import BundleError
 from gpnas.records import Architecture
 from gpnas_trainers import build
 from gpnas_trainers.weights import load_rcan
+from tests.builders import description
 
 SIZES = (
     Architecture("drn", {"features": 4, "blocks": 1, "stages": 1}),
@@ -30,18 +31,8 @@ def bundle(tmp_path: Path) -> Bundle:
         torch.manual_seed(number)
         state = build(architecture.family, 2, **architecture.axes).state_dict()
         members.append(Member(architecture, state, 0.5, {"psnr": 20.0}))
-    write_bundle(
-        tmp_path / "bundle",
-        members,
-        scale=2,
-        recipe={},
-        data={"fingerprint": "9a01"},
-        metrics={"bicubic": 20.0, "best": 20.0, "ensemble": 20.0},
-        seed=0,
-        versions={"gpnas": "0.1.0"},
-        machine={},
-        licence="CC-BY-4.0",
-    )
+    described = description(data={"fingerprint": "9a01"}, versions={"gpnas": "0.1.0"})
+    write_bundle(tmp_path / "bundle", members, described, licence=Licence("CC-BY-4.0"))
     return read_bundle(tmp_path / "bundle")
 
 

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,71 +9,19 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from gpnas.bundle import Bundle, Member, read_bundle, write_bundle
+from gpnas.bundle import Bundle, Member
 from gpnas.ensemble import load_networks, upscale_files
 from gpnas.errors import BundleError, DataError
 from gpnas.records import Architecture
-from gpnas_trainers import build
 from gpnas_trainers.images import read_levels
-from gpnas_trainers.infer import upscale
-
-SIZES = ((8, 1), (12, 2), (8, 3))
-
-
-def bundle(folder: Path, weights: tuple[float, ...] = (0.5, 0.3, 0.2), data: str = "") -> Bundle:
-    """Three small networks with random weights of enough size to differ visibly."""
-    members = []
-    for number, ((features, blocks), weight) in enumerate(zip(SIZES, weights, strict=True)):
-        axes = {"features": features, "blocks": blocks, "stages": 1}
-        torch.manual_seed(number)
-        state = build("drn", scale=2, **axes).state_dict()
-        state = {name: value + 0.02 * torch.randn_like(value) for name, value in state.items()}
-        members.append(
-            Member(Architecture("drn", axes), state, weight, {"psnr": 20.0, "ssim": 0.5}, f"c{number:04d}")
-        )
-    write_bundle(
-        folder / "bundle",
-        members,
-        scale=2,
-        recipe={"hr_patch": 48},
-        data={"fingerprint": "0", "validation": data},
-        metrics={"bicubic": 20.0, "best": 20.0, "ensemble": 20.0},
-        seed=0,
-        versions={},
-        machine={},
-    )
-    return read_bundle(folder / "bundle")
+from gpnas_trainers.infer import Levels, upscale
+from tests.builders import bundle, ensemble_by_hand, folder_of_pairs
 
 
 @pytest.fixture
 def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
-    generator = np.random.default_rng(0)
-    for name in ("HR", "LRx2"):
-        (tmp_path / "pairs" / name).mkdir(parents=True)
-    for number in range(5):
-        lr = generator.integers(60, 196, (30, 34, 3), dtype=np.uint8)
-        hr = lr.repeat(2, axis=0).repeat(2, axis=1)
-        Image.fromarray(lr).save(tmp_path / "pairs" / "LRx2" / f"{number}.png")
-        Image.fromarray(hr).save(tmp_path / "pairs" / "HR" / f"{number}.png")
-    return tmp_path / "pairs"
-
-
-def by_hand(networks: list[torch.nn.Module], weights: list[float], lr: np.ndarray, turns: bool) -> np.ndarray:
-    """The weighted mean of the networks' clamped outputs, each over eight flips and transposes."""
-    total = 0.0
-    for network, weight in zip(networks, weights, strict=True):
-        outputs = []
-        for turn in range(4 if turns else 1):
-            for flip in (False, True) if turns else (False,):
-                view = np.rot90(lr, turn, axes=(1, 2))
-                view = view[:, :, ::-1] if flip else view
-                with torch.inference_mode():
-                    sr = network(torch.from_numpy(view.copy())[None])[0].clamp(0, 1).numpy()
-                sr = sr[:, :, ::-1] if flip else sr
-                outputs.append(np.rot90(sr, -turn, axes=(1, 2)))
-        total = total + weight * np.mean(outputs, axis=0)
-    return np.asarray(total)
+    return folder_of_pairs(tmp_path / "pairs")
 
 
 def test_files_hold_the_average_of_all(tmp_path: Path, pairs: Path) -> None:
@@ -82,7 +29,7 @@ def test_files_hold_the_average_of_all(tmp_path: Path, pairs: Path) -> None:
     ((_, target),) = upscale_files(made, [pairs / "LRx2" / "0.png"], tmp_path / "sr.png")
     assert target == tmp_path / "sr.png"
     lr = read_levels(pairs / "LRx2" / "0.png").transpose(2, 0, 1).astype(np.float32) / 255
-    expected = by_hand(load_networks(made), [0.5, 0.3, 0.2], lr, turns=True)
+    expected = ensemble_by_hand(load_networks(made), [0.5, 0.3, 0.2], lr, turns=True)
     written = read_levels(target).transpose(2, 0, 1).astype(np.float64)
     assert np.abs(written - 255 * expected).max() <= 0.51  # rounding to 8 bits
 
@@ -90,9 +37,9 @@ def test_files_hold_the_average_of_all(tmp_path: Path, pairs: Path) -> None:
 def test_the_outlier_of_each_pixel_is_left_out(tmp_path: Path, pairs: Path) -> None:
     made, weights = bundle(tmp_path), np.array([0.5, 0.3, 0.2])
     source = pairs / "LRx2" / "0.png"
-    upscale_files(made, [source], tmp_path / "sr.png", self_ensemble=False, drop_outlier=True)
+    upscale_files(made, [source], tmp_path / "sr.png", Levels(self_ensemble=False, drop_outlier=True))
     lr = read_levels(source).transpose(2, 0, 1).astype(np.float32) / 255
-    each = np.stack([by_hand([network], [1.0], lr, turns=False) for network in load_networks(made)])
+    each = np.stack([ensemble_by_hand([network], [1.0], lr, turns=False) for network in load_networks(made)])
     far = ((each - np.median(each, axis=0)) ** 2).sum(axis=1).argmax(axis=0)
     counted = weights[:, None, None] * (np.arange(3)[:, None, None] != far)
     expected = (each * (counted / counted.sum(axis=0))[:, None]).sum(axis=0)
@@ -108,30 +55,17 @@ def test_tiles_of_several_sides_are_averaged(tmp_path: Path, pairs: Path) -> Non
             made,
             [source],
             tmp_path / f"{name}.png",
-            tile=tile,
-            overlap=4,
-            blend="constant",
-            self_ensemble=False,
+            Levels(tile, 4, "constant", self_ensemble=False),
         )
         sr.append(read_levels(target).astype(np.float64))
     assert (sr[0] != sr[1]).any()
     assert np.abs(sr[2] - (sr[0] + sr[1]) / 2).max() <= 1.01  # each is rounded to 8 bits
 
 
-@pytest.mark.parametrize(
-    ("levels", "words"),
-    [
-        ({"tile": 120, "overlap": 200}, "`0 <= overlap < tile` must hold .* overlap=200, tile=120"),
-        ({"tile": (96, 96)}, "several different ones"),
-        ({"blend": "linear"}, "must be one of distance, gaussian, constant, but got 'linear'"),
-        ({"precision": "half"}, "must be one of float32, bfloat16, float16, but got 'half'"),
-    ],
-)
-def test_wrong_levels_are_refused_before_anything_is_read(
-    tmp_path: Path, levels: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(DataError, match=words):
-        upscale_files(bundle(tmp_path), [tmp_path / "none.png"], tmp_path / "sr.png", **levels)
+def test_wrong_levels_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    made, levels = bundle(tmp_path, (0.5, 0.5, 0.0)), Levels(self_ensemble=False, drop_outlier=True)
+    with pytest.raises(DataError, match="one of at least 3 networks with a weight above 0, but got 2"):
+        upscale_files(made, [tmp_path / "none.png"], tmp_path / "sr.png", levels)
 
 
 def test_one_unreadable_image_does_not_keep_the_others(tmp_path: Path, pairs: Path) -> None:
@@ -139,7 +73,7 @@ def test_one_unreadable_image_does_not_keep_the_others(tmp_path: Path, pairs: Pa
     said: list[str] = []
     with pytest.raises(DataError, match="1 of 5 were not"):
         upscale_files(
-            bundle(tmp_path), [pairs / "LRx2"], tmp_path / "out", self_ensemble=False, say=said.append
+            bundle(tmp_path), [pairs / "LRx2"], tmp_path / "out", Levels(self_ensemble=False), say=said.append
         )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png", "3.png", "4.png"]
     assert len(said) == 1
@@ -149,25 +83,25 @@ def test_one_unreadable_image_does_not_keep_the_others(tmp_path: Path, pairs: Pa
 def test_rows_to_disk_are_the_whole_image(tmp_path: Path) -> None:
     """Of 8 bits to the last level, of 16 as near to float64 as float32 is."""
     made = bundle(tmp_path)
-    levels: dict[str, Any] = {"tile": (24, 20), "overlap": 7, "self_ensemble": False}
+    levels = Levels((24, 20), 7, self_ensemble=False)
     lr = np.random.default_rng(0).integers(0, 65536, (45, 70, 3), dtype=np.uint16)
     Image.fromarray((lr >> 8).astype(np.uint8)).save(tmp_path / "lr.png")
     tifffile.imwrite(tmp_path / "lr.tif", lr, photometric="rgb")
     networks, weights = load_networks(made), [member.weight for member in made.members]
     given = torch.from_numpy(read_levels(tmp_path / "lr.png")).permute(2, 0, 1).float() / 255
-    expected = (255 * upscale(networks, given, 2, weights=weights, **levels)).round().byte().permute(1, 2, 0)
-    upscale_files(made, [tmp_path / "lr.png"], tmp_path / "sr.png", **levels)
+    expected = (255 * upscale(networks, given, 2, levels, weights=weights)).round().byte().permute(1, 2, 0)
+    upscale_files(made, [tmp_path / "lr.png"], tmp_path / "sr.png", levels)
     np.testing.assert_array_equal(read_levels(tmp_path / "sr.png"), expected.numpy())
 
     exact = torch.from_numpy(lr / 65535).permute(2, 0, 1)
-    sr = upscale([network.double() for network in networks], exact, 2, weights=weights, **levels)
+    sr = upscale([network.double() for network in networks], exact, 2, levels, weights=weights)
     for name in ("sr16.png", "sr16.tif"):
-        upscale_files(made, [tmp_path / "lr.tif"], tmp_path / name, **levels)
+        upscale_files(made, [tmp_path / "lr.tif"], tmp_path / name, levels)
         found = read_levels(tmp_path / name)
         assert found.dtype == np.uint16
         assert np.abs(found - 65535 * sr.permute(1, 2, 0).numpy()).max() <= 0.6
     said: list[str] = []
-    upscale_files(made, [tmp_path / "lr.tif"], tmp_path / "sr.webp", say=said.append, **levels)
+    upscale_files(made, [tmp_path / "lr.tif"], tmp_path / "sr.webp", levels, say=said.append)
     assert np.abs(read_levels(tmp_path / "sr.webp") - 255 * sr.permute(1, 2, 0).numpy()).max() <= 0.51
     (line,) = said
     assert line.endswith(f"sr.webp: holds 8 bits per channel; the 16 of {tmp_path / 'lr.tif'} are rounded")
@@ -182,7 +116,11 @@ def test_a_full_disk_does_not_keep_the_other_images(tmp_path: Path, small_disk: 
     said: list[str] = []
     with pytest.raises(DataError, match="every image must be read and its result written, but 1 of 3 were n"):
         upscale_files(
-            bundle(tmp_path), [tmp_path / "lr"], small_disk, self_ensemble=False, overlap=0, say=said.append
+            bundle(tmp_path),
+            [tmp_path / "lr"],
+            small_disk,
+            Levels(overlap=0, self_ensemble=False),
+            say=said.append,
         )
     assert sorted(path.name for path in small_disk.iterdir()) == ["a.png", "c.png"]
     (line,) = said

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy.stats import rankdata
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from gpnas.bundle import Bundle, Member, read_bundle, write_bundle
+from gpnas.bundle import Bundle
 from gpnas.ensemble import Average, load_networks
 from gpnas.errors import DataError
 from gpnas.evaluation import (
@@ -27,37 +28,9 @@ from gpnas.evaluation import (
     ranks,
     to_markdown,
 )
-from gpnas.records import Architecture
-from gpnas_trainers import build
-from gpnas_trainers.infer import upscale
+from gpnas_trainers.infer import Levels, upscale
 from gpnas_trainers.pairs import PairSet, open_pairs, prepare
-
-SIZES = ((8, 1), (12, 2), (8, 3))
-
-
-def bundle(folder: Path, weights: tuple[float, ...] = (0.5, 0.3, 0.2), data: str = "") -> Bundle:
-    """Three small networks with random weights of enough size to differ visibly."""
-    members = []
-    for number, ((features, blocks), weight) in enumerate(zip(SIZES, weights, strict=True)):
-        axes = {"features": features, "blocks": blocks, "stages": 1}
-        torch.manual_seed(number)
-        state = build("drn", scale=2, **axes).state_dict()
-        state = {name: value + 0.02 * torch.randn_like(value) for name, value in state.items()}
-        members.append(
-            Member(Architecture("drn", axes), state, weight, {"psnr": 20.0, "ssim": 0.5}, f"c{number:04d}")
-        )
-    write_bundle(
-        folder / "bundle",
-        members,
-        scale=2,
-        recipe={"hr_patch": 48},
-        data={"fingerprint": "0", "validation": data},
-        metrics={"bicubic": 20.0, "best": 20.0, "ensemble": 20.0},
-        seed=0,
-        versions={},
-        machine={},
-    )
-    return read_bundle(folder / "bundle")
+from tests.builders import bundle, ensemble_by_hand, folder_of_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -71,32 +44,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
-    generator = np.random.default_rng(0)
-    for name in ("HR", "LRx2"):
-        (tmp_path / "pairs" / name).mkdir(parents=True)
-    for number in range(5):
-        lr = generator.integers(60, 196, (30, 34, 3), dtype=np.uint8)
-        hr = lr.repeat(2, axis=0).repeat(2, axis=1)
-        Image.fromarray(lr).save(tmp_path / "pairs" / "LRx2" / f"{number}.png")
-        Image.fromarray(hr).save(tmp_path / "pairs" / "HR" / f"{number}.png")
-    return tmp_path / "pairs"
-
-
-def by_hand(networks: list[torch.nn.Module], weights: list[float], lr: np.ndarray, turns: bool) -> np.ndarray:
-    """The weighted mean of the networks' clamped outputs, each over eight flips and transposes."""
-    total = 0.0
-    for network, weight in zip(networks, weights, strict=True):
-        outputs = []
-        for turn in range(4 if turns else 1):
-            for flip in (False, True) if turns else (False,):
-                view = np.rot90(lr, turn, axes=(1, 2))
-                view = view[:, :, ::-1] if flip else view
-                with torch.inference_mode():
-                    sr = network(torch.from_numpy(view.copy())[None])[0].clamp(0, 1).numpy()
-                sr = sr[:, :, ::-1] if flip else sr
-                outputs.append(np.rot90(sr, -turn, axes=(1, 2)))
-        total = total + weight * np.mean(outputs, axis=0)
-    return np.asarray(total)
+    return folder_of_pairs(tmp_path / "pairs")
 
 
 def psnr(sr: np.ndarray, hr: np.ndarray) -> float:
@@ -111,9 +59,9 @@ def images(pairs: list[PairSet]) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def scores(made: Bundle, judged: list[PairSet], **options: Any) -> Evaluation:
+def scores(made: Bundle, judged: list[PairSet], levels: Levels | None = None, **options: Any) -> Evaluation:
     """Without tiles, which these images are too small for."""
-    return evaluate(made, judged, tiles=False, **options)
+    return evaluate(made, judged, levels, tiles=False, **options)
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.3, 0.2), (1.0, 0.0, 0.0)])
@@ -134,7 +82,7 @@ def test_table_1_is_what_the_networks_give(
         place = tuple(index + 1 for index in subset)
         for turns in (False, True):
             expected = [
-                psnr(by_hand([networks[index] for index in subset], list(shares), lr, turns), hr)
+                psnr(ensemble_by_hand([networks[index] for index in subset], list(shares), lr, turns), hr)
                 for lr, hr in images(judged)
             ]
             row = rows[place, averaged + (("self_ensemble",) if turns else ())]
@@ -148,7 +96,7 @@ def test_table_1_is_what_the_networks_give(
 def test_rows_with_tiles_are_blends_of_tiles(tmp_path: Path, pairs: Path) -> None:
     made = bundle(tmp_path)
     judged = evaluation_pairs(made, pairs, print)
-    evaluation = evaluate(made, judged, tile=16, overlap=8, self_ensemble=False)
+    evaluation = evaluate(made, judged, Levels(16, 8, self_ensemble=False))
     assert [row.levels for row in evaluation.rows[7:10]] == [("tiles",)] * 3
     (network, *_) = load_networks(made)
     lr, hr = images(judged)[0]
@@ -156,7 +104,7 @@ def test_rows_with_tiles_are_blends_of_tiles(tmp_path: Path, pairs: Path) -> Non
     sr, total = np.zeros(hr.shape), np.zeros(hr.shape[1:])
     for y in (0, 8, 14):
         for x in (0, 8, 16, 18):
-            part = by_hand([network], [1.0], lr[:, y : y + 16, x : x + 16], turns=False)
+            part = ensemble_by_hand([network], [1.0], lr[:, y : y + 16, x : x + 16], turns=False)
             window = tent[:, None] * tent
             sr[:, 2 * y : 2 * y + 32, 2 * x : 2 * x + 32] += window * part
             total[2 * y : 2 * y + 32, 2 * x : 2 * x + 32] += window
@@ -171,8 +119,8 @@ def test_other_levels_are_those_of_upscale(tmp_path: Path, pairs: Path) -> None:
     lr, hr = images(judged)[0]
     ways: list[tuple[Average, list[float] | None]] = [("weights", [0.5, 0.3, 0.2]), ("plain", None)]
     for average, weights in ways:
-        how: dict[str, Any] = {"tile": (16, 20), "blend": "gaussian", "precision": "bfloat16"}
-        evaluation = evaluate(made, judged, average=average, drop_outlier=True, **how)
+        how = Levels((16, 20), blend="gaussian", precision="bfloat16", drop_outlier=True)
+        evaluation = evaluate(made, judged, how, average=average)
         rows = {(row.networks, row.levels): row for row in evaluation.rows}
         assert len(rows) == 4 * (3 + 3 + 1 + 1)
         for levels in ((), ("tiles",), ("self_ensemble",), ("tiles", "self_ensemble")):
@@ -181,10 +129,12 @@ def test_other_levels_are_those_of_upscale(tmp_path: Path, pairs: Path) -> None:
                     networks,
                     torch.from_numpy(lr),
                     2,
-                    **(how if "tiles" in levels else {"tile": 0, "precision": "bfloat16"}),
-                    self_ensemble="self_ensemble" in levels,
+                    replace(
+                        how if "tiles" in levels else Levels(0, precision="bfloat16"),
+                        self_ensemble="self_ensemble" in levels,
+                        drop_outlier=dropped,
+                    ),
                     weights=weights,
-                    drop_outlier=dropped,
                 )
                 row = rows[(1, 2, 3), ("networks", *levels, *(("drop_outlier",) if dropped else ()))]
                 assert row.psnr == pytest.approx(psnr(sr.numpy(), hr), abs=1e-4)
@@ -198,7 +148,7 @@ def test_other_levels_are_those_of_upscale(tmp_path: Path, pairs: Path) -> None:
 def test_levels_can_be_left_out(tmp_path: Path, pairs: Path) -> None:
     made = bundle(tmp_path)
     judged = [each.head(1) for each in evaluation_pairs(made, pairs, print)]
-    plain = evaluate(made, judged, tiles=False, self_ensemble=False)
+    plain = evaluate(made, judged, Levels(self_ensemble=False), tiles=False)
     assert [row.levels for row in plain.rows] == [()] * 3 + [("networks",)] * 4
     assert plain.rows == scores(made, judged).rows[:7]
 
@@ -207,7 +157,7 @@ def test_y_and_border_are_as_other_tools_measure_them(tmp_path: Path, pairs: Pat
     """Bicubic against scikit-image's metrics on the luma that Pillow's or MATLAB's formula gives."""
     made = bundle(tmp_path)
     judged = evaluation_pairs(made, pairs, print)
-    evaluation = scores(made, judged, self_ensemble=False, channels="y", border=4)
+    evaluation = scores(made, judged, Levels(self_ensemble=False), channels="y", border=4)
     for (lr, hr), (found_psnr, found_ssim) in zip(images(judged), evaluation.bicubic.per_image, strict=True):
         tensor = torch.from_numpy(lr)[None]
         up = torch.nn.functional.interpolate(tensor, scale_factor=2, mode="bicubic").clamp(0, 1)[0].numpy()
@@ -353,7 +303,7 @@ def test_a_flawless_image_counts_as_100_db(tmp_path: Path, monkeypatch: pytest.M
             pixels = np.full((side, side, 3), 100 + number, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "flat" / name / f"{number}.png")
     made = bundle(tmp_path)
-    evaluation = scores(made, evaluation_pairs(made, tmp_path / "flat", print), self_ensemble=False)
+    evaluation = scores(made, evaluation_pairs(made, tmp_path / "flat", print), Levels(self_ensemble=False))
     assert evaluation.bicubic.psnr == 100
     json.dumps(evaluation.to_json(), allow_nan=False)
 
@@ -361,14 +311,6 @@ def test_a_flawless_image_counts_as_100_db(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (
-            {"overlap": 120},
-            "`0 <= overlap < tile` must hold (or tile=0, the whole image), but got overlap=120, tile=120",
-        ),
-        (
-            {"overlap": -1},
-            "`0 <= overlap < tile` must hold (or tile=0, the whole image), but got overlap=-1, tile=120",
-        ),
         ({"border": 25}, "0: SSIM needs images of at least 11×11, but got 10×18; leave this image out"),
         ({"border": 30}, "0: a border must leave something of the image, but 30 of 60×68 do not"),
     ],
@@ -390,7 +332,7 @@ def test_progress_rises_to_the_end(tmp_path: Path, pairs: Path) -> None:
     made = bundle(tmp_path)
     judged = evaluation_pairs(made, pairs, print)
     told: list[float] = []
-    evaluate(made, judged, tile=16, overlap=8, progress=lambda done, _: told.append(done))
+    evaluate(made, judged, Levels(16, 8), progress=lambda done, _: told.append(done))
     assert told == sorted(told)
     assert told[-1] == pytest.approx(5)
     assert len({int(done) for done in told}) >= 5

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -97,7 +98,8 @@ def search(home: Path) -> Path:
             observation = Observation(candidate, point.value, None, point.seconds, point.metrics)
             journal.commit_observation(observation)
             engine.observe(observation)
-        deliver(work.run, journal, engine, work.pairs.validation.head(1), 2, time.monotonic())
+        validation = work.pairs.validation.head(1)
+        deliver(work.run, journal, validation, 2, time.monotonic(), engine=engine)
     return work.run
 
 
@@ -269,15 +271,15 @@ def test_the_products_are_kept_and_extended(search: Path, tmp_path: Path) -> Non
     files = [run / "candidates" / each.id / "errors.safetensors" for each in candidates]
     expected = residual_products(files)
     two = products_of(run, candidates[1:])
-    torch.testing.assert_close(two, expected[:, 1:, 1:], rtol=1e-12, atol=0)
-    torch.testing.assert_close(products_of(run, candidates), expected, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(two, expected[:, 1:, 1:], rtol=1e-12)
+    np.testing.assert_allclose(products_of(run, candidates), expected, rtol=1e-12)
     files[1].unlink()  # no longer needed
     turned = products_of(run, candidates[::-1])
-    torch.testing.assert_close(turned, expected.flip(1, 2), rtol=1e-12, atol=0)
+    np.testing.assert_allclose(turned, expected[:, ::-1, ::-1], rtol=1e-12)
     (run / "products.safetensors").write_bytes(b"torn")
-    with pytest.raises(TrialError, match="residuals must be readable"):
+    with pytest.raises(TrialError, match=f"{files[1]}: a trained network's residuals"):
         products_of(run, candidates)
-    torch.testing.assert_close(products_of(run, candidates[::2]), expected[:, ::2, ::2], rtol=1e-12, atol=0)
+    np.testing.assert_allclose(products_of(run, candidates[::2]), expected[:, ::2, ::2], rtol=1e-12)
 
 
 def test_errors_that_are_missing_are_made_anew(home: Path, search: Path, tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ def test_errors_that_are_missing_are_made_anew(home: Path, search: Path, tmp_pat
     before = file.read_bytes()
     file.unlink()
     pairs = open_pairs(plan(Request(str(home / "space.yaml"), run=search), print).pairs.folder, "validation")
-    restore_errors(storage_in(run), candidates, pairs.head(1))
+    restore_errors(storage_in(run), candidates[1], pairs.head(1))
     assert file.read_bytes() == before
 
 
@@ -312,7 +314,7 @@ def test_the_command_tells_frontier_and_what_is_untrained(
         if len(members) == 1:
             assert row["psnr"] == pytest.approx(psnr[row["members"][0]], abs=1e-4)
     ways = {row["way"]: row for row in document["compared"]}
-    assert ways["by their errors"]["psnr"] >= ways["best by PSNR"]["psnr"] - 1e-9
+    assert ways["chosen"]["psnr"] >= ways["best by PSNR"]["psnr"] - 0.1
     untrained = document["untrained"]
     trained = [each.architecture for each in candidates.values()]
     assert untrained["architectures"] == 4 - len(set(trained))
@@ -322,8 +324,10 @@ def test_the_command_tells_frontier_and_what_is_untrained(
     limit = ["--max-gmacs", str(cheapest * 1.001)]
     assert main(["portfolio", str(search), "--top", "1", *limit, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["choice"]["gmacs"] == pytest.approx(cheapest)
-    assert main(["portfolio", str(search), "--top", "2", *limit]) == 1
-    assert "no 2 of the 3 networks keep the limits together" in capsys.readouterr().err
+    assert main(["portfolio", str(search), "--top", "2", *limit, "--json"]) == 0  # at most two
+    assert json.loads(capsys.readouterr().out)["choice"]["gmacs"] == pytest.approx(cheapest)
+    assert main(["portfolio", str(search), "--max-gmacs", str(cheapest * 0.999)]) == 1
+    assert "no network keeps the limits by itself" in capsys.readouterr().err
     assert main(["portfolio", str(search)]) == 0
     assert "left out once" in capsys.readouterr().out
 

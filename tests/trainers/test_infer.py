@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gpnas_trainers.infer import (
     BLENDS,
     Blend,
+    Levels,
     dihedral,
     normalised_weights,
     tile_starts,
@@ -107,11 +108,13 @@ def test_upscale_is_its_definition(blend: Blend, height: int, width: int, tile: 
     networks: list[nn.Module] = [Lopsided(0, 2), Lopsided(1, 2)]
     lr = image(height, width)
     expected = plain(networks, [0.25, 0.75], lr, 2, tile, overlap, blend)
-    found = upscale(networks, lr, 2, tile=tile, overlap=overlap, blend=blend, weights=[1, 3], batch_size=5)
+    found = upscale(
+        networks, lr, 2, Levels(tile=tile, overlap=overlap, blend=blend), weights=[1, 3], batch_size=5
+    )
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
     single = [network.float() for network in networks]
     found = upscale(
-        single, lr.float(), 2, tile=tile, overlap=overlap, blend=blend, weights=[1, 3], batch_size=8
+        single, lr.float(), 2, Levels(tile=tile, overlap=overlap, blend=blend), weights=[1, 3], batch_size=8
     )
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-6)
 
@@ -119,7 +122,7 @@ def test_upscale_is_its_definition(blend: Blend, height: int, width: int, tile: 
 @pytest.mark.parametrize(("height", "width"), [(50, 70), (32, 32), (5, 90), (33, 31)])
 def test_equivariant_network_makes_the_whole_image(height: int, width: int) -> None:
     lr = image(height, width, torch.float32)
-    found = upscale([Nearest(), Nearest()], lr, 2, tile=32, overlap=16)
+    found = upscale([Nearest(), Nearest()], lr, 2, Levels(tile=32, overlap=16))
     torch.testing.assert_close(found, Nearest()(lr), atol=2e-6, rtol=0)
     assert found.min() >= 0
     assert found.max() <= 1
@@ -131,16 +134,16 @@ def test_without_levels_it_is_the_network() -> None:
     with torch.no_grad():
         expected = network(lr[None]).clamp(0, 1)[0]
     assert (expected == 0).any()  # so that the clamp matters
-    torch.testing.assert_close(upscale([network], lr, 3, tile=0, self_ensemble=False), expected)
+    torch.testing.assert_close(upscale([network], lr, 3, Levels(tile=0, self_ensemble=False)), expected)
 
 
 def test_self_ensemble_commutes_with_flips_and_transposes() -> None:
     """The average over the group is equivariant though the network is not; and so are tiles, where
     their grid is symmetric, as it is for these sides."""
     lr = image(16, 24)
-    whole = upscale([Lopsided(0, 2)], lr, 2, tile=8, overlap=4)
+    whole = upscale([Lopsided(0, 2)], lr, 2, Levels(tile=8, overlap=4))
     for transform in range(8):
-        turned = upscale([Lopsided(0, 2)], dihedral(lr, transform), 2, tile=8, overlap=4)
+        turned = upscale([Lopsided(0, 2)], dihedral(lr, transform), 2, Levels(tile=8, overlap=4))
         torch.testing.assert_close(turned, dihedral(whole, transform))
 
 
@@ -148,8 +151,8 @@ def test_networks_are_averaged_exactly() -> None:
     """So that rows of a table for subsets follow from each network's own image."""
     lr = image(14, 15)
     networks = [Lopsided(seed, 2) for seed in range(3)]
-    apart = [upscale([network], lr, 2, tile=8, overlap=4) for network in networks]
-    together = upscale(networks, lr, 2, tile=8, overlap=4)
+    apart = [upscale([network], lr, 2, Levels(tile=8, overlap=4)) for network in networks]
+    together = upscale(networks, lr, 2, Levels(tile=8, overlap=4))
     torch.testing.assert_close(together, torch.stack(apart).mean(0), atol=1e-12, rtol=0)
 
 
@@ -208,13 +211,15 @@ def test_batches_progress_and_order() -> None:
 
     seen: list[tuple[int, int]] = []
     lr = image(20, 20, torch.float32)
-    upscale([Counting()], lr, 2, tile=10, overlap=5, batch_size=7, progress=lambda *at: seen.append(at))
+    upscale(
+        [Counting()], lr, 2, Levels(tile=10, overlap=5), batch_size=7, progress=lambda *at: seen.append(at)
+    )
     assert sum(sizes) == 9 * 8
     assert max(sizes) == 7
     assert seen[-1] == (72, 72)
     assert [done for done, _ in seen] == np.cumsum(sorted(sizes, reverse=True)).tolist()
     sizes.clear()
-    upscale([Counting()], lr, 2, tile=0)
+    upscale([Counting()], lr, 2, Levels(tile=0))
     assert sizes == [1] * 8  # whole images one by one
 
 
@@ -247,9 +252,10 @@ def test_errors_state_the_rule_and_the_value() -> None:
         ([Nearest()], {"precision": "float16"}, "float16 needs a GPU"),
         ([Nearest()], {"scale": 3}, r"a network of scale 3 must make \(8, 3, 24, 24\) of \(8, 3, 8, 8\)"),
     ):
-        arguments = {"scale": 2, **changed}
+        others = {name: changed[name] for name in ("weights", "batch_size") if name in changed}
+        levels = {name: value for name, value in changed.items() if name not in (*others, "scale")}
         with pytest.raises(ValueError, match=words):
-            upscale(networks, lr, **arguments)  # type: ignore[arg-type]
+            upscale(networks, lr, changed.get("scale", 2), Levels(**levels), **others)  # type: ignore[arg-type]
     for wrong in (lr[None], lr[:1], (lr * 255).byte()):
         with pytest.raises(ValueError, match=r"must be \(3, h, w\) of floats"):
             upscale([Nearest()], wrong, 2)

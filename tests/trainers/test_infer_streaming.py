@@ -70,10 +70,7 @@ def test_rows_are_those_of_the_whole_image(height: int, width: int, levels: Leve
         networks,
         lr,
         2,
-        tile=levels.tile,
-        overlap=levels.overlap,
-        blend=levels.blend,
-        self_ensemble=levels.self_ensemble,
+        levels,
         weights=[1, 3],
         batch_size=1,
     )
@@ -87,9 +84,7 @@ def test_levels_in_and_out(bits: int, kind: torch.dtype, drop_outlier: bool) -> 
     networks, limit = [small(0), small(1), small(2)], 2**bits - 1
     lr = (image(45, 70) * limit).round()
     levels = Levels((16, 24), 5, "gaussian", drop_outlier=drop_outlier)
-    expected = upscale(
-        networks, lr / limit, 2, tile=(16, 24), overlap=5, blend="gaussian", drop_outlier=drop_outlier
-    )
+    expected = upscale(networks, lr / limit, 2, levels)
     made = list(upscale_rows(networks, [FromTheTop(lr.to(kind))], 2, levels, bits=bits))
     assert {rows.pixels.dtype for rows in made} == {kind}
     found = torch.cat([rows.pixels for rows in made], dim=1)
@@ -102,14 +97,16 @@ def test_levels_in_and_out(bits: int, kind: torch.dtype, drop_outlier: bool) -> 
 def test_several_tile_sizes_are_the_mean_of_each(blend: Blend) -> None:
     lr, networks = image(50, 45), [small(0), small(1)]
     sizes = (16, 20, 33)
-    each = [upscale(networks, lr, 2, tile=tile, blend=blend) for tile in sizes]
-    found = upscale(networks, lr, 2, tile=sizes, blend=blend)
+    each = [upscale(networks, lr, 2, Levels(tile=tile, blend=blend)) for tile in sizes]
+    found = upscale(networks, lr, 2, Levels(tile=sizes, blend=blend))
     torch.testing.assert_close(found, torch.stack(each).mean(0), atol=1e-6, rtol=0)
 
 
 def test_half_of_each_tile_overlaps_unless_told() -> None:
     lr, networks = image(50, 45), [small(0)]
-    assert torch.equal(upscale(networks, lr, 2, tile=20), upscale(networks, lr, 2, tile=20, overlap=10))
+    assert torch.equal(
+        upscale(networks, lr, 2, Levels(tile=20)), upscale(networks, lr, 2, Levels(tile=20, overlap=10))
+    )
 
 
 def test_images_share_batches_and_stay_apart() -> None:
@@ -133,7 +130,7 @@ def test_images_share_batches_and_stay_apart() -> None:
     ):
         made.setdefault(place, []).append(rows)
     for place, each in enumerate(images):
-        expected = upscale([small(0)], each, 2, tile=16)
+        expected = upscale([small(0)], each, 2, Levels(tile=16))
         torch.testing.assert_close(torch.cat(made[place], dim=1), expected, atol=1e-6, rtol=0)
     # 4 oblong images in 8 orientations fill two batches, 9 + 1 square tiles five
     assert sorted(sizes) == sorted([(16, 3, 9, 14), (16, 3, 14, 9)] + 5 * [(16, 3, 16, 16)])
@@ -145,7 +142,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     try:
         for number in (1, 2, 5):
             torch.set_num_threads(number)
-            made.append(upscale(networks, lr, 2, tile=16, batch_size=3))
+            made.append(upscale(networks, lr, 2, Levels(tile=16), batch_size=3))
             assert torch.get_num_threads() == number
     finally:
         torch.set_num_threads(threads)
@@ -188,9 +185,9 @@ def test_outlier_against_a_loop_over_pixels(count: int) -> None:
 def test_whole_results_are_compared_for_an_outlier() -> None:
     """After tiles and self-ensemble, that is: as if each network had made its own image first."""
     lr, networks = image(40, 25), [small(seed) for seed in range(4)]
-    apart = np.stack([upscale([network], lr, 2, tile=16).numpy() for network in networks])
+    apart = np.stack([upscale([network], lr, 2, Levels(tile=16)).numpy() for network in networks])
     weights = [0.4, 0.3, 0.2, 0.1]
-    found = upscale(networks, lr, 2, tile=16, weights=weights, drop_outlier=True)
+    found = upscale(networks, lr, 2, Levels(tile=16, drop_outlier=True), weights=weights)
     np.testing.assert_allclose(found.numpy(), outlier_by_hand(apart, weights), atol=1e-6)
 
 
@@ -200,7 +197,7 @@ def test_one_wild_network_of_three_leaves_no_trace() -> None:
             return torch.ones(len(x), 3, 2 * x.shape[2], 2 * x.shape[3])
 
     lr, sane = 0.4 * image(24, 24), small(0)
-    found = upscale([sane, Wild(), sane], lr, 2, drop_outlier=True)
+    found = upscale([sane, Wild(), sane], lr, 2, Levels(drop_outlier=True))
     torch.testing.assert_close(found, upscale([sane], lr, 2), atol=1e-6, rtol=0)
 
 
@@ -216,17 +213,17 @@ def test_a_batch_without_memory_goes_in_halves() -> None:
             return self.network(x)
 
     lr = image(40, 40)
-    expected = upscale([small(0)], lr, 2, tile=16)
-    found = upscale([Narrow(3)], lr, 2, tile=16, batch_size=16)
+    expected = upscale([small(0)], lr, 2, Levels(tile=16))
+    found = upscale([Narrow(3)], lr, 2, Levels(tile=16), batch_size=16)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     with pytest.raises(torch.OutOfMemoryError, match="a tile of 16×16 must fit the memory of cpu"):
-        upscale([Narrow(0)], lr, 2, tile=16)
+        upscale([Narrow(0)], lr, 2, Levels(tile=16))
 
 
 def test_bfloat16_is_close_and_not_equal() -> None:
     """It has 8 significant bits: a result differs by a few 2⁻⁹."""
     lr, network = image(32, 32), small(0)
-    exact, half = upscale([network], lr, 2), upscale([network], lr, 2, precision="bfloat16")
+    exact, half = upscale([network], lr, 2), upscale([network], lr, 2, Levels(precision="bfloat16"))
     assert half.dtype == torch.float32
     assert 0 < (exact - half).abs().max() < 0.02
 
@@ -237,7 +234,7 @@ def test_pixels_that_are_no_numbers_are_refused() -> None:
             return torch.full((len(x), 3, 2 * x.shape[2], 2 * x.shape[3]), torch.nan)
 
     with pytest.raises(ValueError, match="Broken must make finite pixels, but in bfloat16 it did not"):
-        upscale([Broken()], image(8, 8), 2, precision="bfloat16")
+        upscale([Broken()], image(8, 8), 2, Levels(precision="bfloat16"))
     with pytest.raises(ValueError, match="Broken must make finite pixels, but in float32 it did not"):
         upscale([Broken()], image(8, 8), 2)
 
@@ -264,7 +261,7 @@ def test_pixels_that_no_tile_reaches_again_are_not_held_as_sums() -> None:
             return nn.functional.interpolate(x, scale_factor=2)
 
     levels = Levels(self_ensemble=False)
-    upscale([Enlarged()], image(300, 300), 2, self_ensemble=False)
+    upscale([Enlarged()], image(300, 300), 2, Levels(self_ensemble=False))
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     for each in upscale_rows([Enlarged()], [Grey()], 2, levels, bits=8):

@@ -26,7 +26,7 @@ from gpnas_trainers.infer.blending import (
     tile_weights,
     undo_dihedral,
 )
-from gpnas_trainers.infer.canvas import Source
+from gpnas_trainers.infer.canvas import RowReader
 from gpnas_trainers.infer.levels import PRECISIONS, Levels, Precision, without_outlier
 from gpnas_trainers.infer.streaming import Rows, upscale_rows
 
@@ -36,8 +36,8 @@ __all__ = [
     "Blend",
     "Levels",
     "Precision",
+    "RowReader",
     "Rows",
-    "Source",
     "dihedral",
     "normalised_weights",
     "tile_starts",
@@ -53,13 +53,8 @@ def upscale(
     networks: Sequence[nn.Module],
     lr: Tensor,  # (3, h, w)
     scale: int,
+    levels: Levels | None = None,
     *,
-    tile: int | Sequence[int] = 120,
-    overlap: int | None = None,
-    blend: Blend = "distance",
-    self_ensemble: bool = True,
-    drop_outlier: bool = False,
-    precision: Precision = "float32",
     weights: Sequence[float] | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -67,13 +62,13 @@ def upscale(
     """The super-resolved image, (3, scale·h, scale·w) in [0, 1], on the device and in the type of `lr`.
 
     Beside the result, memory holds batches of tiles and the rows of one tile: `lr` may stay on the CPU
-    while the networks are on a GPU. The defaults are the paper's.
+    while the networks are on a GPU.
 
     Args:
         networks: as `upscale_rows` takes them.
         lr: RGB, floats in [0, 1].
         scale: HR pixels per LR pixel.
-        tile, overlap, blend, self_ensemble, drop_outlier, precision: as the fields of `Levels`.
+        levels: of the ensemble; None is `Levels()`, the paper's.
         weights, batch_size, progress: as `upscale_rows` takes them.
 
     Raises:
@@ -81,8 +76,6 @@ def upscale(
     """
     if lr.ndim != 3 or lr.shape[0] != 3 or 0 in lr.shape or not lr.is_floating_point():
         raise ValueError(f"`lr` must be (3, h, w) of floats, but got {tuple(lr.shape)} of {lr.dtype}")
-    sides = tile if isinstance(tile, int) else tuple(tile)
-    levels = Levels(sides, overlap, blend, self_ensemble, drop_outlier, precision)
     sr = lr.new_empty(3, scale * lr.shape[1], scale * lr.shape[2])
     for _, top, rows in upscale_rows(
         networks,
@@ -99,7 +92,7 @@ def upscale(
 
 
 class _Image:
-    """An image in memory, as a source."""
+    """An image in memory."""
 
     def __init__(self, pixels: Tensor) -> None:
         self._pixels = pixels.detach()

@@ -4,7 +4,7 @@ Tiles are taken from the top down, and from the left of each row of them. The re
 rows and in columns, which no tile begins within; where they cross is a cell. A cell's sums become pixels
 of the result, and are let go, when the last tile that reaches it is done; a band is given away with its
 last cell. So what waits as sums is what the next row of tiles will reach again, and the rest of a tile's
-height waits as the result's own levels.
+height waits as pixels of the result.
 
 A band's memory is asked of the system once, is taken as it is first written to, and is given back by
 cells: in the heap, between the passes' own tensors, their comings and goings would leave holes larger
@@ -33,11 +33,11 @@ BAND = 128
 """LR rows of a band, at most."""
 GIVEN = 32
 """LR rows that are given away at once, at most."""
-LEVELS = {8: torch.uint8, 16: torch.uint16}
-"""How pixels of so many bits are kept."""
+TYPES = {8: torch.uint8, 16: torch.uint16}
+"""Type of the result's pixels by their bits."""
 
 
-class Source(Protocol):
+class RowReader(Protocol):
     """An image that is read from the top down."""
 
     @property
@@ -114,7 +114,7 @@ class Canvas:
     def __init__(
         self,
         number: int,
-        source: Source,
+        source: RowReader,
         scale: int,
         levels: Levels,
         shares: list[float],
@@ -221,13 +221,13 @@ class Canvas:
         if self._bits is not None:
             sr.mul_(2**self._bits - 1).round_()
         if not band.parts:
-            kind = self._like if self._bits is None else self._like.to(LEVELS[self._bits])
+            kind = self._like if self._bits is None else self._like.to(TYPES[self._bits])
             edges = pairwise([0, *_parts(0, sr.shape[1], self._scale * GIVEN)])
             width = self._scale * self._source.width
             band.parts = [zeros((3, stop - start, width), kind) for start, stop in edges]
         left, right = (self._scale * edge for edge in self._across[column : column + 2])
-        for part, levels in zip(band.parts, sr.split([len(part[0]) for part in band.parts], 1), strict=True):
-            part[:, :, left:right] = levels
+        for part, pixels in zip(band.parts, sr.split([len(part[0]) for part in band.parts], 1), strict=True):
+            part[:, :, left:right] = pixels
         band.forget(column)
         band.unfinished -= 1
 
@@ -268,13 +268,13 @@ def _cleared(count: int, like: Tensor) -> tuple[mmap.mmap | None, Tensor]:
 
 
 def _unit(pixels: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of pixels as `Source.rows` gives them, in [0, 1]."""
+    """A copy of pixels as `RowReader.rows` gives them, in [0, 1]."""
     if pixels.is_floating_point():
         return pixels.clone()
     return pixels.to(dtype).div_(torch.iinfo(pixels.dtype).max)
 
 
-def _tile_rows(source: Source, scale: int, levels: Levels, like: Tensor) -> Iterator[TileRow]:
+def _tile_rows(source: RowReader, scale: int, levels: Levels, like: Tensor) -> Iterator[TileRow]:
     share = 1 / (len(levels.sides) * len(levels.transforms))
     for tile in levels.sides:
         rows, columns = (

@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Member:
+class Runner:
     """A network at work."""
 
     network: nn.Module
@@ -41,13 +41,13 @@ class Member:
     """Of its parameters."""
 
 
-def members_of(networks: Sequence[nn.Module], precision: Precision, lr_dtype: torch.dtype) -> list[Member]:
+def runners_of(networks: Sequence[nn.Module], precision: Precision, lr_dtype: torch.dtype) -> list[Runner]:
     """The networks in evaluation mode, ready for `outputs_of`.
 
     Raises:
         ValueError: a precision that the device lacks.
     """
-    members = []
+    runners = []
     for network in networks:
         network.eval()
         like = next(network.parameters(), torch.empty((), dtype=lr_dtype))
@@ -55,17 +55,17 @@ def members_of(networks: Sequence[nn.Module], precision: Precision, lr_dtype: to
             raise ValueError("float16 needs a GPU, but the networks are on the CPU; choose bfloat16")
         with torch.inference_mode():
             forward = fast(network) if like.device.type == "cpu" else network
-        members.append(Member(network, forward, like.device, like.dtype))
-    return members
+        runners.append(Runner(network, forward, like.device, like.dtype))
+    return runners
 
 
-def batch_limit(members: Sequence[Member], pixels: int) -> int:
+def batch_limit(runners: Sequence[Runner], pixels: int) -> int:
     """How many inputs of so many LR pixels make a batch."""
-    return max(1, (CPU_PIXELS if members[0].device.type == "cpu" else GPU_PIXELS) // pixels)
+    return max(1, (CPU_PIXELS if runners[0].device.type == "cpu" else GPU_PIXELS) // pixels)
 
 
 def outputs_of(
-    members: Sequence[Member],
+    runners: Sequence[Runner],
     tiles: Tensor,  # (B, 3, y, x)
     scale: int,
     precision: Precision,
@@ -79,11 +79,11 @@ def outputs_of(
         ValueError: a network's output has another size, or is not finite.
         torch.OutOfMemoryError: even a single tile does not fit; the message says what to do.
     """
-    for member in members:
-        output = _in_halves(partial(_forward, member, scale, precision), tiles).to(dtype)
+    for runner in runners:
+        output = _in_halves(partial(_forward, runner, scale, precision), tiles).to(dtype)
         if not output.isfinite().all():
             raise ValueError(
-                f"{type(member.network).__name__} must make finite pixels, but in {precision} it did not; "
+                f"{type(runner.network).__name__} must make finite pixels, but in {precision} it did not; "
                 + ("choose float32" if precision != "float32" else "its weights are of no use")
             )
         yield output.clamp(0, 1)
@@ -102,16 +102,16 @@ def _in_halves(forward: Forward, tiles: Tensor) -> Tensor:
     return torch.cat([_in_halves(forward, half) for half in tiles.split((len(tiles) + 1) // 2)])
 
 
-def _forward(member: Member, scale: int, precision: Precision, tiles: Tensor) -> Tensor:
-    given = tiles.to(member.device, member.dtype).contiguous(memory_format=torch.channels_last)
+def _forward(runner: Runner, scale: int, precision: Precision, tiles: Tensor) -> Tensor:
+    given = tiles.to(runner.device, runner.dtype).contiguous(memory_format=torch.channels_last)
     autocast = torch.bfloat16 if precision == "bfloat16" else torch.float16
-    with torch.autocast(member.device.type, autocast, enabled=precision != "float32"):
-        output = member.forward(given)
+    with torch.autocast(runner.device.type, autocast, enabled=precision != "float32"):
+        output = runner.forward(given)
     expected = (*tiles.shape[:2], scale * tiles.shape[2], scale * tiles.shape[3])
     if output.shape != expected:
         raise ValueError(
             f"a network of scale {scale} must make {expected} of {tuple(tiles.shape)}, "
-            f"but {type(member.network).__name__} made {tuple(output.shape)}"
+            f"but {type(runner.network).__name__} made {tuple(output.shape)}"
         )
     return output
 

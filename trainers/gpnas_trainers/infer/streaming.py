@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gpnas_trainers.infer.canvas import LEVELS, Canvas, Item, Source
+from gpnas_trainers.infer.canvas import TYPES, Canvas, Item, RowReader
 from gpnas_trainers.infer.levels import Levels, shares
-from gpnas_trainers.infer.passes import batch_limit, in_parallel, members_of, outputs_of
+from gpnas_trainers.infer.passes import batch_limit, in_parallel, outputs_of, runners_of
 
 WAITING = 64
 """Images at most whose tiles wait for others of their shape."""
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
 
 def upscale_rows(
     networks: Sequence[nn.Module],
-    images: Sequence[Source],
+    images: Sequence[RowReader],
     scale: int,
     levels: Levels | None = None,
     *,
@@ -74,20 +74,20 @@ def upscale_rows(
     levels = levels or Levels()
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size >= 1` must hold, but got {batch_size}")
-    if bits not in (None, *LEVELS):
+    if bits not in (None, *TYPES):
         raise ValueError(f"`bits` must be None, 8 or 16, but got {bits}")
     given = shares(len(networks), weights, levels.drop_outlier)
     used = [(network, share) for network, share in zip(networks, given, strict=True) if share > 0]
-    members = members_of([network for network, _ in used], levels.precision, dtype)
+    runners = runners_of([network for network, _ in used], levels.precision, dtype)
     counts = [share for _, share in used]
     whole = levels.sides == (0,)
-    layers = len(members) if levels.drop_outlier else 1
-    like = torch.empty((), dtype=dtype, device=members[0].device)
+    layers = len(runners) if levels.drop_outlier else 1
+    like = torch.empty((), dtype=dtype, device=runners[0].device)
 
     def work(batch: list[Item]) -> Tensor:  # (B, layers, 3, s·y, s·x)
         with torch.inference_mode():
             tiles = torch.stack([item.pixels for item in batch])
-            outputs = outputs_of(members, tiles, scale, levels.precision, dtype)
+            outputs = outputs_of(runners, tiles, scale, levels.precision, dtype)
             if layers > 1:
                 return torch.stack([output.to(like.device) for output in outputs], dim=1)
             mean: Tensor | None = None
@@ -100,7 +100,7 @@ def upscale_rows(
     def limit(shape: torch.Size) -> int:
         if whole:
             return 1
-        return batch_size or batch_limit(members, shape[1] * shape[2])
+        return batch_size or batch_limit(runners, shape[1] * shape[2])
 
     def canvases() -> Iterator[Canvas]:
         for number, image in enumerate(images):
@@ -108,10 +108,10 @@ def upscale_rows(
 
     # a whole image's features may be large: then all cores share each layer of one
     workers = 1 if whole or like.device.type != "cpu" else torch.get_num_threads()
-    every = len(members) * sum(Canvas(0, image, scale, levels, counts, like, bits).passes for image in images)
+    every = len(runners) * sum(Canvas(0, image, scale, levels, counts, like, bits).passes for image in images)
     done = 0
     for batch, outputs in in_parallel(work, _batches(canvases(), limit), workers):
-        done += len(batch) * len(members)
+        done += len(batch) * len(runners)
         if progress is not None:
             progress(done, every)
         for item, output in zip(batch, outputs, strict=True):

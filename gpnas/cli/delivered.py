@@ -1,0 +1,62 @@
+"""What a search or a final training delivered, as the terminal shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import RenderableType
+
+from gpnas.cli.terminal import table
+from gpnas.cli.text import advice, label, legend, printable
+from gpnas.results.delivery import Delivery
+
+SHOWN = 10
+"""Architectures of the table, beside those of the portfolio."""
+
+
+def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
+    """The ranking, what the average reaches and what was left out of it, and what to do next."""
+    searched = delivery.diagnostics is not None
+    columns = ["candidate", "architecture", "share", "PSNR dB", "SSIM", "parameters", "seconds"]
+    if searched:
+        columns[3:4] = ["predicted dB", "observed dB"]
+    best = table(title, *columns, whole=("candidate", "architecture"))
+    portfolio = delivery.portfolio
+    shares = zip(portfolio.members, portfolio.weights, strict=True)
+    chosen = {member.id: f"{weight:.0%}" for member, weight in shares}
+    rows = [
+        ranked
+        for place, ranked in enumerate(delivery.ranking)
+        if place < SHOWN or ranked.candidate.id in chosen
+    ]
+    for ranked in rows:
+        best.add_row(
+            ranked.candidate.id,
+            label(ranked.candidate.architecture),
+            chosen.get(ranked.candidate.id, ""),
+            *([f"{ranked.predicted:.2f} ± {ranked.stddev:.2f}"] if searched else []),
+            f"{ranked.observed:.2f}",
+            f"{ranked.ssim:.4f}",
+            f"{ranked.parameters:,}",
+            f"{ranked.seconds:.1f}",
+        )
+    yield best
+    yield legend(ranked.candidate.architecture for ranked in rows)
+    average = "one network" if len(chosen) == 1 else f"average of {len(chosen)}"
+    ensemble = delivery.chosen.ensemble
+    yield (
+        f"bicubic {delivery.bicubic:.2f} dB, best network {delivery.best.observed:.2f} dB, "
+        f"{average} {portfolio.value:.2f} dB"
+        + ("" if ensemble is None else f", and over eight transforms {ensemble:.2f} dB")
+    )
+    for line in (*delivery.chosen.left_out, *delivery.unusable.values()):
+        yield printable(line)
+    trials = delivery.to_json()["trials"]
+    yield (
+        f"{trials['observed']} trials ({trials['failed']} failed, {trials['stopped']} stopped early), "
+        f"{delivery.seconds:.0f} s, {len(delivery.gram)} validation images"
+    )
+    yield f"bundle: {printable(delivery.bundle)}"
+    yield ""
+    yield "next: " + printable(advice("evaluate", delivery.bundle))
+    yield "      " + printable(advice("upscale", delivery.bundle, "photo.jpg", "-o", "photo_sr.png"))

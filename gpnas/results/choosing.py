@@ -1,0 +1,199 @@
+"""Which networks of a run are averaged: judged as they will be used, and no more of them than help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpnas.errors import TrialError
+from gpnas.journal import Journal
+from gpnas.portfolio import Floats, Limits, ensemble_psnr
+from gpnas.records import Candidate, Portfolio
+from gpnas.results.networks import trained_network
+from gpnas.run.pricing import TILE
+from gpnas.run.products import products_of
+from gpnas.run.setup import Setup
+from gpnas.run.storage import storage_of
+from gpnas.selection import Selection, contenders, select
+from gpnas_trainers.cost import gmacs, parameters
+
+if TYPE_CHECKING:
+    from gpnas_trainers.pairs import PairSet
+
+LEAST_SHARE = 0.1
+"""Least weight of a portfolio's member, relative to an equal share."""
+JUDGED = "ensemble"
+"""Name of the journal's result that keeps products of residuals with self-ensemble."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What the members of a portfolio may cost together, when images are upscaled."""
+
+    gmacs: float = math.inf
+    """Of one forward pass of all at 120×120 LR pixels."""
+    parameters: float = math.inf
+
+    def costs(self, candidates: Sequence[Candidate], scale: int) -> Floats:  # (n, 2)
+        """GMACs and parameters of each candidate's network."""
+        rows = []
+        for each in candidates:
+            family, axes = each.architecture.family, each.architecture.axes
+            rows.append([gmacs(family, scale, TILE, TILE, **axes), parameters(family, scale, **axes)])
+        return np.array(rows, np.float64)
+
+    def limits(self, costs: Floats) -> Limits | None:
+        """None where everything is allowed."""
+        if math.inf == self.gmacs == self.parameters:
+            return None
+        return Limits(costs, np.array([self.gmacs, self.parameters]))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A portfolio, and why it is that one."""
+
+    portfolio: Portfolio
+    most: int
+    """How many networks it might have had."""
+    ensemble: float | None
+    """PSNR in dB with self-ensemble on the validation images, by which it was chosen; None where it was
+    chosen without."""
+    selection: Selection
+    judged: tuple[Candidate, ...]
+    """The candidates that the selection's indices name."""
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each larger portfolio that gains nothing beyond its uncertainty."""
+        images = self.selection.images
+        over_images = f"cross-validated over {images} images" if images > 1 else "on a single image"
+        how = "with self-ensemble" if self.ensemble is not None else "without self-ensemble"
+        lines = []
+        for each in self.selection.compared:
+            if not each.accepted:
+                added = ", ".join(sorted(self._ids(each.members) - self._ids(each.over)))
+                error = "" if each.error is None else f" ± {each.error:.4f}"
+                lines.append(
+                    f"{added} left out: {len(each.members)} networks instead of {len(each.over)} would "
+                    f"change PSNR by {each.gain:+.4f}{error} dB ({how}, {over_images})"
+                )
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "at_most": self.most,
+            "self_ensemble": self.ensemble is not None,
+            "images": self.selection.images,
+            "compared": [
+                {
+                    "networks": sorted(self._ids(each.members)),
+                    "psnr": each.psnr,
+                    "over": sorted(self._ids(each.over)),
+                    "gain": each.gain,
+                    "error": each.error,
+                    "accepted": each.accepted,
+                }
+                for each in self.selection.compared
+            ],
+            "left_out": self.left_out,
+        }
+
+    def _ids(self, members: Sequence[int]) -> set[str]:
+        return {self.judged[place].id for place in members}
+
+
+def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
+    """The candidates among which a delivered run chose its portfolio.
+
+    Raises:
+        TrialError: it has delivered nothing yet.
+    """
+    delivery = journal.result("delivery")
+    if delivery is None:
+        raise TrialError(
+            f"{run}: a search must be finished before its portfolio is chosen; run `gpnas search` again"
+        )
+    trained = {row["id"] for row in delivery["ranking"]} - set(delivery["unusable"])
+    return [candidate for candidate in journal.candidates() if candidate.id in trained]
+
+
+def choose_portfolio(
+    run: Path,
+    journal: Journal,
+    candidates: Sequence[Candidate],
+    most: int,
+    allowance: Allowance | None = None,
+    validation: PairSet | None = None,
+) -> Chosen:
+    """The portfolio of at most so many trained candidates that is worth its networks.
+
+    Portfolios that are nearly the best without self-ensemble are judged with it, as `gpnas upscale` uses them
+    unless told otherwise.
+
+    Args:
+        run: the run folder.
+        journal: of the run; where `validation` is given, open for writing.
+        candidates: to choose from, each trained to the end.
+        most: networks at most.
+        allowance: what they may cost together.
+        validation: the pairs that they were validated by; None: what an earlier choice measured is used, and
+            where that lacks a network, the portfolios are judged without self-ensemble.
+
+    Raises:
+        TrialError: residuals or weights are missing or damaged, or no network keeps the limits.
+    """
+    allowance, most = allowance or Allowance(), min(most, len(candidates))
+    costs = allowance.costs(candidates, Setup.of(journal).scale)
+    gram = products_of(run, candidates)
+    try:
+        near = contenders(gram, costs[:, 0], most, LEAST_SHARE, allowance.limits(costs))
+    except ValueError as error:
+        raise TrialError(f"{run}: {error}") from None
+    places = sorted({place for each in near for place in each})
+    shortlist = tuple(candidates[place] for place in places)
+    judged = _judged(journal, shortlist, validation)
+    own = gram[:, places][:, :, places]
+    near = [tuple(places.index(place) for place in each) for each in near]
+    selection = select(own if judged is None else judged, near, costs[places, 0], LEAST_SHARE)
+    members, weights = selection.choice.members, selection.choice.weights
+    portfolio = Portfolio(
+        tuple(shortlist[place] for place in members),
+        weights,
+        float(ensemble_psnr(own, [members], [weights])[0]),
+    )
+    return Chosen(portfolio, most, None if judged is None else selection.choice.psnr, selection, shortlist)
+
+
+def _judged(
+    journal: Journal, candidates: Sequence[Candidate], validation: PairSet | None
+) -> Floats | None:  # (I, n, n)
+    """Mean products of the networks' residuals with self-ensemble.
+
+    Kept in the journal, so that neither a finished search nor a later choice computes them again.
+    """
+    kept = journal.result(JUDGED) or {"candidates": [], "products": []}
+    ids = [each.id for each in candidates]
+    if set(ids) <= set(kept["candidates"]):
+        places = [kept["candidates"].index(each) for each in ids]
+        return np.array(kept["products"], np.float64)[:, places][:, :, places]
+    if validation is None:
+        return None
+    from gpnas_trainers.infer import Levels, upscale
+
+    storage, scale = storage_of(journal), validation.scale
+    networks = [trained_network(storage, each, scale) for each in candidates]
+    products = np.empty((len(validation), len(ids), len(ids)))
+    for index in range(len(validation)):
+        lr, hr = validation.tensors(index)
+        rows = np.stack(
+            [(upscale([each], lr, scale, Levels(tile=0)) - hr).double().numpy().ravel() for each in networks]
+        )
+        products[index] = rows @ rows.T / rows.shape[1]
+    journal.set_result(JUDGED, {"candidates": ids, "products": products.tolist()})
+    return products

@@ -1,0 +1,140 @@
+"""A chosen portfolio, written as a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpnas.bundle import Description, Licence, Member, Picture, read_bundle, write_bundle
+from gpnas.errors import BundleError, TrialError
+from gpnas.journal import Journal
+from gpnas.results.choosing import Allowance, Chosen, choose_portfolio, finished_candidates
+from gpnas.results.networks import trained_weights
+from gpnas.run.setup import Setup
+from gpnas.run.storage import storage_of
+
+if TYPE_CHECKING:
+    from gpnas_trainers.pairs import PairSet
+
+
+def export(
+    run: Path,
+    top: int,
+    output: Path,
+    *,
+    allowance: Allowance | None = None,
+    picture: bool | Path = True,
+    licence: Licence | None = None,
+) -> dict[str, Any]:
+    """Writes a bundle of the best portfolio of a finished search.
+
+    Args:
+        run: its run folder.
+        top: how many networks at most.
+        output: a folder, or a file that ends in .zip.
+        allowance: what they may cost together.
+        picture: whether the model card shows one where the data are the shipped photographs; other
+            people's are shown only where their folder is given here.
+        licence: of the weights.
+
+    Returns:
+        A JSON document: the portfolio's architectures, weights and PSNR in dB, why it has no more networks,
+        the bundle.
+
+    Raises:
+        JournalError: there is no such run.
+        TrialError: the search has not finished.
+        DataError: the folder of the picture holds other validation images.
+        BundleError: the bundle cannot be written.
+    """
+    run = run.absolute()
+    with Journal.read(run) as journal:
+        candidates = finished_candidates(run, journal)
+        if top > len(candidates):
+            raise TrialError(f"{run}: `--top` must be at most the {len(candidates)} networks, but got {top}")
+        setup = Setup.of(journal)
+        chosen = choose_portfolio(run, journal, candidates, top, allowance)
+        seen: PairSet | Picture | None = None
+        if picture and (isinstance(picture, Path) or setup.data.is_shipped):
+            seen = None if isinstance(picture, Path) else _delivered_picture(run, chosen)
+            if seen is None:
+                from gpnas.results.picture import validation_pairs  # with PyTorch, which exporting needs not
+
+                seen = validation_pairs(setup, picture if isinstance(picture, Path) else None)
+        delivery = journal.result("delivery")
+        assert delivery is not None
+        write_portfolio(journal, chosen, delivery, output, seen=seen, licence=licence)
+    return {
+        "portfolio": [member.architecture.to_json() for member in chosen.portfolio.members],
+        "weights": list(chosen.portfolio.weights),
+        "psnr": chosen.portfolio.value,
+        "selection": chosen.to_json(),
+        "bundle": str(output),
+    }
+
+
+def write_portfolio(
+    journal: Journal,
+    chosen: Chosen,
+    delivery: Mapping[str, Any],
+    output: Path,
+    *,
+    seen: PairSet | Picture | None = None,
+    licence: Licence | None = None,
+) -> None:
+    """Writes a portfolio's bundle, with what the journal tells of it.
+
+    Args:
+        journal: of the run.
+        chosen: the portfolio to write.
+        delivery: the run's, as JSON.
+        output: the bundle's folder or zip file.
+        seen: the model card's picture, or validation pairs of which it shows a part; None: no picture.
+        licence: of the weights.
+
+    Raises:
+        TrialError: a network's weights are missing or damaged.
+        BundleError: the bundle cannot be written.
+    """
+    header, setup, storage = journal.header, Setup.of(journal), storage_of(journal)
+    rows = {row["id"]: row for row in delivery["ranking"]}
+    portfolio = chosen.portfolio
+    members = [
+        Member(
+            architecture=candidate.architecture,
+            state=trained_weights(storage, candidate),
+            weight=weight,
+            metrics={name: rows[candidate.id][name] for name in ("psnr", "ssim")},
+            candidate=candidate.id,
+        )
+        for candidate, weight in zip(portfolio.members, portfolio.weights, strict=True)
+    ]
+    if seen is not None and not isinstance(seen, Picture):
+        from gpnas.results.picture import make_picture
+
+        seen = make_picture(members, seen)
+    metrics = {name: delivery["psnr"][name] for name in ("bicubic", "best")} | {"ensemble": portfolio.value}
+    description = Description(
+        scale=setup.scale,
+        recipe=setup.recipe,
+        data=setup.data.to_json(),
+        metrics=metrics,
+        seed=header.seed,
+        versions=header.versions,
+        machine=header.machine,
+        journal=journal.excerpt(member.id for member in portfolio.members),
+    )
+    write_bundle(output, members, description, licence=licence, picture=seen)
+
+
+def _delivered_picture(run: Path, chosen: Chosen) -> Picture | None:
+    """The picture in the run's own bundle, where that has the same average; so none is computed again."""
+    try:
+        bundle = read_bundle(run / "bundle")
+    except BundleError:
+        return None
+    portfolio = chosen.portfolio
+    own = [(each.candidate, each.weight) for each in bundle.members]
+    same = own == [(each.id, share) for each, share in zip(portfolio.members, portfolio.weights, strict=True)]
+    return bundle.picture if same else None
