@@ -38,8 +38,10 @@ class Comparison:
     """Mean over held-out images in dB; of a single image, the gain on it."""
     error: float | None
     """Standard error of `gain` in dB; None where there is a single image."""
+    eligible: bool
+    """Whether no portfolio that costs no more is better without self-ensemble."""
     accepted: bool
-    """Whether the gain exceeds its error."""
+    """Whether it is eligible and the gain exceeds its error."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Selection:
 
     choice: Choice
     compared: tuple[Comparison, ...]
-    """One for each size above the smallest contender's, ascending."""
+    """One for each larger size, ascending."""
     images: int
 
 
@@ -82,6 +84,7 @@ def select(
     portfolios: Sequence[tuple[int, ...]],
     cost: ArrayLike,  # (n,)
     share: float,
+    others: Sequence[tuple[int, ...]] = (),
 ) -> Selection:
     """The smallest of some portfolios that no larger one clearly beats.
 
@@ -92,27 +95,41 @@ def select(
         portfolios: indices of members; at least one portfolio.
         cost: of each network; a portfolio's is their sum.
         share: least convex weight, relative to an equal share.
+        others: portfolios of other sizes that are compared, but not chosen.
     """
     products, costs = np.asarray(gram, np.float64), np.asarray(cost, np.float64)
-    sizes = sorted({len(each) for each in portfolios})
+    eligible = {len(each) for each in portfolios}
+    sizes = sorted(eligible | {len(each) for each in others})
     best: dict[int, Choice] = {}
     held: dict[int, Floats] = {}
     every: list[Choice] = []
     for size in sizes:
-        subsets = np.array([sorted(each) for each in portfolios if len(each) == size])
+        among = portfolios if size in eligible else others
+        subsets = np.array([sorted(each) for each in among if len(each) == size])
         values, weights = fitted(products, subsets, share / size)
         choices = [_choice(*each) for each in zip(subsets, weights, values, strict=True)]
         best[size] = max(choices, key=lambda each: (each.psnr, -costs[list(each.members)].sum()))
         held[size] = _held_out(products, subsets, share / size)
-        every += choices
-    chosen, compared = sizes[0], []
-    for size in sizes[1:]:
+        every += choices if size in eligible else []
+    chosen, compared = min(eligible), []
+    for size in sizes:
+        if size <= chosen:
+            continue
         gains = held[size] - held[chosen]
         error = float(gains.std(ddof=1) / math.sqrt(len(gains))) if len(gains) > 1 else None
         gain = float(gains.mean())
-        accepted = gain > (error or 0.0) and best[size].psnr > best[chosen].psnr
+        helps = gain > (error or 0.0) and best[size].psnr > best[chosen].psnr
+        accepted = helps and size in eligible
         compared.append(
-            Comparison(best[size].members, best[size].psnr, best[chosen].members, gain, error, accepted)
+            Comparison(
+                members=best[size].members,
+                psnr=best[size].psnr,
+                over=best[chosen].members,
+                gain=gain,
+                error=error,
+                eligible=size in eligible,
+                accepted=accepted,
+            )
         )
         chosen = size if accepted else chosen
     spent = costs[list(best[chosen].members)].sum()

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
-from gpnas.portfolio import Floats, Limits, ensemble_psnr
+from gpnas.portfolio import Floats, Limits, choose, ensemble_psnr
 from gpnas.records import Candidate, Portfolio
 from gpnas.results.networks import trained_network
 from gpnas.run.pricing import TILE
@@ -74,14 +74,15 @@ class Chosen:
         images = self.selection.images
         over_images = f"cross-validated over {images} images" if images > 1 else "on a single image"
         how = "with self-ensemble" if self.ensemble is not None else "without self-ensemble"
-        lines = []
+        own, lines = {member.id for member in self.portfolio.members}, []
         for each in self.selection.compared:
-            if not each.accepted:
-                added = ", ".join(sorted(self._ids(each.members) - self._ids(each.over)))
+            added = ", ".join(sorted(self._ids(each.members) - own))
+            if added and not each.accepted:
                 error = "" if each.error is None else f" ± {each.error:.4f}"
                 lines.append(
                     f"{added} left out: {len(each.members)} networks instead of {len(each.over)} would "
                     f"change PSNR by {each.gain:+.4f}{error} dB ({how}, {over_images})"
+                    + ("" if each.eligible else "; without self-ensemble, a cheaper portfolio is better")
                 )
         return lines
 
@@ -97,6 +98,7 @@ class Chosen:
                     "over": sorted(self._ids(each.over)),
                     "gain": each.gain,
                     "error": each.error,
+                    "eligible": each.eligible,
                     "accepted": each.accepted,
                 }
                 for each in self.selection.compared
@@ -155,12 +157,20 @@ def choose_portfolio(
         near = contenders(gram, costs[:, 0], most, LEAST_SHARE, allowance.limits(costs))
     except ValueError as error:
         raise TrialError(f"{run}: {error}") from None
-    places = sorted({place for each in near for place in each})
+    others = [
+        _best_of(gram, size, allowance.limits(costs))
+        for size in range(1, most + 1)
+        if size not in {len(each) for each in near}
+    ]
+    others = [each for each in others if each]
+    places = sorted({place for each in (*near, *others) for place in each})
     shortlist = tuple(candidates[place] for place in places)
     judged = _judged(journal, shortlist, validation)
     own = gram[:, places][:, :, places]
-    near = [tuple(places.index(place) for place in each) for each in near]
-    selection = select(own if judged is None else judged, near, costs[places, 0], LEAST_SHARE)
+    near, others = (
+        [tuple(places.index(place) for place in each) for each in some] for some in (near, others)
+    )
+    selection = select(own if judged is None else judged, near, costs[places, 0], LEAST_SHARE, others)
     members, weights = selection.choice.members, selection.choice.weights
     portfolio = Portfolio(
         tuple(shortlist[place] for place in members),
@@ -168,6 +178,14 @@ def choose_portfolio(
         float(ensemble_psnr(own, [members], [weights])[0]),
     )
     return Chosen(portfolio, most, None if judged is None else selection.choice.psnr, selection, shortlist)
+
+
+def _best_of(gram: Floats, size: int, limits: Limits | None) -> tuple[int, ...]:
+    """The best portfolio of a size; empty where none keeps the limits."""
+    try:
+        return choose(gram, size, convex=True, least=LEAST_SHARE / size, limits=limits).members
+    except ValueError:
+        return ()
 
 
 def _judged(

@@ -159,14 +159,22 @@ def test_the_portfolios_numbers_are_those_of_its_networks(home: Path, killed: di
     errors = [member.weight * 10 ** (-member.metrics["psnr"] / 10) for member in bundle.members]
     assert 10 ** (-psnr / 10) <= sum(errors) * (1 + 1e-6)  # Jensen: a mean of images errs less than they do
     evaluation = evaluate(bundle, pairs)
-    whole = next(row for row in evaluation.rows if len(row.members) == 3 and row.levels == ("networks",))
+    count = len(bundle.members)
+    averaged = ("networks",) if count > 1 else ()
+    whole = next(row for row in evaluation.rows if len(row.members) == count and row.levels == averaged)
     assert whole.psnr == pytest.approx(psnr, abs=1e-4)
-    last = [row for row in evaluation.rows if row.levels == ("networks", "self_ensemble")][-1]
+    last = [row for row in evaluation.rows if row.levels == (*averaged, "self_ensemble")][-1]
     assert last.psnr == pytest.approx(killed["psnr"]["ensemble"], abs=1e-4)
     assert evaluation.bicubic.psnr == pytest.approx(killed["psnr"]["bicubic"], abs=1e-9)
+    # with and without tiles and self-ensemble: networks, pairs, all
+    assert len(evaluation.rows) == 4 * {1: 1, 2: 3, 3: 7}[count]
     assert (
-        len(evaluation.rows) == 4 * 7
-    )  # with and without tiles and self-ensemble; three networks, three pairs, all
+        killed["psnr"]["ensemble"]
+        >= max(
+            row.psnr for row in evaluation.rows if len(row.members) == 1 and row.levels == ("self_ensemble",)
+        )
+        - 1e-4
+    )  # no average is worse than its best member
 
 
 def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, killed: dict[str, Any]) -> None:
@@ -185,7 +193,7 @@ def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, kille
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     two = read_bundle(home / "two.zip")
-    assert len(json.loads(exported.stdout)["portfolio"]) == len(two.members) == 2
+    assert 1 <= len(json.loads(exported.stdout)["portfolio"]) == len(two.members) <= 2
     assert "Ada Lovelace" in (two.licence or "")
 
 
