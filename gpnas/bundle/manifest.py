@@ -19,7 +19,7 @@ from pydantic import (
 
 from gpnas.errors import BundleError
 
-VERSION = 3
+VERSION = 1
 """Version of the format; raised when a reader of an older one could not use or verify the new."""
 
 MANIFEST = "manifest.json"
@@ -53,7 +53,7 @@ class ModelCard(_Strict):
 
 
 class PictureFile(_Strict):
-    """What the networks do, seen: LR, bicubic, their average, HR. Since version 2."""
+    """What the networks do, seen: LR, bicubic, their average, HR."""
 
     file: Literal["picture.png"]
     sha256: Digest
@@ -63,7 +63,7 @@ class PictureFile(_Strict):
 
 
 class LicenceFile(_Strict):
-    """The text of the licence. Since version 3."""
+    """The text of the licence."""
 
     file: Literal["LICENSE"]
     sha256: Digest
@@ -135,9 +135,9 @@ class Manifest(_Strict):
     """What the search's journal says of the members; None where there was no search."""
     model_card: ModelCard
     picture: PictureFile | None = None
-    """None: there is none, as in every bundle of version 1."""
+    """None: there is none."""
     licence_file: LicenceFile | None = None
-    """None: there is none, as in every bundle before version 3."""
+    """None: there is none."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:
@@ -149,10 +149,6 @@ class Manifest(_Strict):
             raise ValueError(f"the members' weights must sum to 1, but sum to {total}")
         if not isinstance(self.data.get("fingerprint"), str):
             raise ValueError("`data` must have a `fingerprint`, but has none")
-        if self.version < 2 and self.picture is not None:
-            raise ValueError("a bundle of version 1 has no picture, but this names one")
-        if self.version < 3 and self.licence_file is not None:
-            raise ValueError("a bundle before version 3 has no text of its licence, but this names one")
         return self
 
     def to_bytes(self) -> bytes:

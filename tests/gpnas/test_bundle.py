@@ -232,7 +232,7 @@ def test_the_published_schema_is_the_manifests() -> None:
 
 def test_an_independent_validator_takes_what_is_written(tmp_path: Path) -> None:
     validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
-    folders = [GOLDEN / "bundle-v1", GOLDEN / "bundle-v2", write(tmp_path / "a"), illustrated(tmp_path / "b")]
+    folders = [GOLDEN / "bundle-v1", write(tmp_path / "a"), illustrated(tmp_path / "b")]
     for folder in folders:
         validator.validate(json.loads((folder / "manifest.json").read_text()))
 
@@ -240,7 +240,7 @@ def test_an_independent_validator_takes_what_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 4},
+        {"version": 2},
         {"format": "other"},
         {"surprise": 1},
         {"scale": "2"},
@@ -284,12 +284,8 @@ def test_a_picture_is_a_file_like_the_others(tmp_path: Path) -> None:
 
 def test_a_picture_that_the_manifest_does_not_name_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "bundle")
-    shutil.copy(GOLDEN / "bundle-v2" / "picture.png", folder)
+    shutil.copy(GOLDEN / "bundle-v1" / "picture.png", folder)
     assert "but also 'picture.png'" in refusal(folder)
-    old = tmp_path / "old"
-    shutil.copytree(GOLDEN / "bundle-v2", old)
-    forge(old, lambda manifest: manifest.update(version=1))
-    assert "a bundle of version 1 has no picture" in refusal(old)
 
 
 def test_what_is_no_png_is_no_picture(tmp_path: Path) -> None:
@@ -396,14 +392,6 @@ def test_what_is_no_text_of_a_licence_is_refused(tmp_path: Path, content: bytes 
 
     forge(folder, match)
     assert f"LICENSE: a licence's text {told}" in refusal(folder)
-
-
-def test_a_bundle_of_an_older_version_names_no_text(tmp_path: Path) -> None:
-    folder = write(tmp_path / "bundle", licence="MIT")
-    forge(folder, lambda manifest: manifest.update(version=2))
-    assert "a bundle before version 3 has no text of its licence, but this names one" in refusal(folder)
-    forge(folder, lambda manifest: manifest.update(version=3, licence_file=None))
-    assert "but also 'LICENSE'" in refusal(folder)
 
 
 def test_the_same_content_gives_the_same_networks(tmp_path: Path) -> None:
@@ -689,7 +677,7 @@ def test_an_archive_packed_anew_by_another_tool_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda manifest: manifest.update(version=4), "up to version 3, but got version 4"),
+        (lambda manifest: manifest.update(version=2), "up to version 1, but got version 2"),
         (lambda manifest: manifest.update(version="1"), "`version`"),
         (lambda manifest: manifest.update(format="other"), "must be 'gpnas bundle', but got 'other'"),
         (lambda manifest: manifest.pop("scale"), "`scale`: Field required"),
@@ -775,13 +763,12 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", ".zip"])
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_golden_bundles(version: int, suffix: str) -> None:
-    golden = read_bundle(GOLDEN / f"bundle-v{version}{suffix}")
-    assert golden.manifest.version == version
+def test_golden_bundles(suffix: str) -> None:
+    golden = read_bundle(GOLDEN / f"bundle-v1{suffix}")
+    assert golden.manifest.version == 1
     assert golden.scale == 2
     assert [str(entry.architecture) for entry in golden.members] == [
-        "drn:features=2,blocks=1,stages=1" + (",upsampler=direct" if version > 1 else ""),
+        "drn:features=2,blocks=1,stages=1,upsampler=direct",
         "rcan:features=2,groups=1,blocks=1",
     ]
     assert [entry.weight for entry in golden.members] == [0.75, 0.25]
@@ -793,10 +780,7 @@ def test_golden_bundles(version: int, suffix: str) -> None:
     assert golden.manifest.licence == "CC-BY-4.0"
     assert golden.manifest.journal == {"candidates": 4, "observations": 4}
     assert golden.manifest.recipe == {"steps": 300, "learning_rate": 0.002}
-    assert golden.licence == (known_licence("CC-BY-4.0") if version > 2 else None)
-    if version == 1:
-        assert golden.picture is None
-        return
+    assert golden.licence == known_licence("CC-BY-4.0")
     assert golden.picture is not None
     assert golden.picture.caption == "A ramp of red and green."
     with Image.open(io.BytesIO(golden.picture.png)) as image:
