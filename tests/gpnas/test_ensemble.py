@@ -144,7 +144,9 @@ def test_what_a_format_cannot_hold_is_told_before_the_first_pass(tmp_path: Path)
 def test_outputs_never_overwrite_each_other(tmp_path: Path, pairs: Path) -> None:
     inputs = [pairs / "LRx2" / "0.png", pairs / "HR" / "0.png"]
     said: list[str] = []
-    written = upscale_files(bundle(tmp_path), inputs, tmp_path / "out", self_ensemble=False, say=said.append)
+    written = upscale_files(
+        bundle(tmp_path), inputs, tmp_path / "out", Levels(self_ensemble=False), say=said.append
+    )
     assert [target.name for _, target in written] == ["0.png", "0-2.png"]
     assert [read_levels(target).shape[0] for _, target in written] == [60, 120]
     assert len(said) == 1
@@ -184,7 +186,7 @@ def test_what_the_format_cannot_hold_is_said(tmp_path: Path, pairs: Path) -> Non
     for suffix, lines in ((".png", []), (".webp", ["dpi"]), (".bmp", ["ICC profile"])):
         said: list[str] = []
         target = tmp_path / f"sr{suffix}"
-        upscale_files(given, [tmp_path / "lr.png"], target, self_ensemble=False, say=said.append)
+        upscale_files(given, [tmp_path / "lr.png"], target, Levels(self_ensemble=False), say=said.append)
         name = {".webp": "WebP", ".bmp": "BMP"}.get(suffix)
         assert said == [f"{target}: {name} holds no {lost}, as {tmp_path / 'lr.png'} has" for lost in lines]
 
