@@ -79,6 +79,20 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+class Incomplete(DataError):
+    """Some of several images could not be read or written."""
+
+    def __init__(self, written: list[tuple[Path, Path]], failed: dict[Path, str]) -> None:
+        super().__init__(
+            "every image must be read and its result written, but "
+            f"{len(failed)} of {len(written) + len(failed)} were not"
+        )
+        self.written = written
+        """What was made of the others."""
+        self.failed = failed
+        """Image to what kept it from being read or its result from being written, one line each."""
+
+
 def upscale_files(
     bundle: Bundle,
     inputs: Sequence[Path],
@@ -111,7 +125,8 @@ def upscale_files(
 
     Raises:
         DataError: no input, two inputs with one output, an output that is an input, levels that break a
-            rule, or an image that cannot be read or written; the other images are written all the same.
+            rule, or the only image cannot be read or written.
+        Incomplete: one of several images cannot; the others are written all the same.
     """
     levels, weights = levels or Levels(), weights_of(bundle, average)
     try:
@@ -120,15 +135,15 @@ def upscale_files(
         raise DataError(str(error)) from None
     pairs = targets(inputs, output, say)
     networks = load_networks(bundle, default_device())
-    written = []
+    written: list[tuple[Path, Path]] = []
+    failed: dict[Path, str] = {}
     for source, target in pairs:
         watch = None if progress is None else partial(progress, source.name)
         try:
             with reading(source, convert=convert) as image:
                 if image.converted is not None:
                     say(f"{source}: {image.converted}")
-                bits = bits_of(target, image.bits)
-                if bits < image.bits:
+                if (bits := bits_of(target, image.bits)) < image.bits:
                     say(f"{target}: holds {bits} bits per channel; the {image.bits} of {source} are rounded")
                 _make_folder(target.parent)
                 size = bundle.scale * image.height, bundle.scale * image.width
@@ -151,17 +166,15 @@ def upscale_files(
             line = f"{error}, or add --convert" if isinstance(error, NotRgb) and not convert else str(error)
             if len(pairs) == 1:
                 raise DataError(line) from None
+            failed[source] = line
             say(line)
             continue
         except (ValueError, torch.OutOfMemoryError) as error:
             # a precision that the device lacks or the networks cannot bear, a tile too large for a GPU
             raise DataError(str(error).splitlines()[0]) from None
         written.append((source, target))
-    if len(written) < len(pairs):
-        raise DataError(
-            "every image must be read and its result written, but "
-            f"{len(pairs) - len(written)} of {len(pairs)} were not"
-        )
+    if failed:
+        raise Incomplete(written, failed)
     return written
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 
 from gpnas.cli.delivered import delivered
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import Words, log
+from gpnas.cli.terminal import Words, bars
 from gpnas.cli.watching import Watcher, means_of
 from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.conductor import Event
@@ -21,7 +21,7 @@ class _Watcher(Watcher):
 
     def __init__(self) -> None:
         columns = (Words(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        super().__init__(Progress(*columns, console=log, transient=True), "trials observed")
+        super().__init__(bars(*columns, transient=True), "trials observed")
         self._task = self.bars.add_task("trials", total=None)
         self._best = float("-inf")
 

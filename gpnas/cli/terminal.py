@@ -98,11 +98,17 @@ class Words(ProgressColumn):
         return Text(printable(task.fields[self._field] if self._field else task.description))
 
 
+def bars(*columns: ProgressColumn, **options: Any) -> Progress:
+    """Bars on stderr; nothing, not even an empty line, where that is no terminal that can draw them."""
+    hidden = not log.is_terminal or log.is_dumb_terminal
+    return Progress(*columns, console=log, disable=hidden, **options)
+
+
 @contextmanager
 def bar(description: str, *columns: ProgressColumn) -> Iterator[Callable[..., None]]:
     """A bar on stderr; yields what is called with the work done, all of it, and maybe a new description."""
     shown: Sequence[ProgressColumn] = columns or (MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(Words(), BarColumn(), *shown, console=log, transient=True) as progress:
+    with bars(Words(), BarColumn(), *shown, transient=True) as progress:
         task = progress.add_task(description, total=None)
 
         def update(done: float, total: float, description: str | None = None) -> None:

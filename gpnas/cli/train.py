@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TimeRemainingColumn
 
 from gpnas.cli.arguments import limits_of
 from gpnas.cli.delivered import delivered
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import Words, log
+from gpnas.cli.terminal import Words, bars
 from gpnas.cli.watching import Watcher, means_of
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.final import FinalRequest, run_final
@@ -25,13 +25,10 @@ class _Watcher(Watcher):
     """A final training: a bar per network, with steps/s and time left."""
 
     def __init__(self) -> None:
-        bars = Progress(
-            *(Words(), BarColumn(), MofNCompleteColumn(), Words("speed")),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=log,
-            speed_estimate_period=SPEED_SECONDS,
-        )
-        super().__init__(bars, "networks trained")
+        columns = (Words(), BarColumn(), MofNCompleteColumn(), Words("speed"))
+        left = TimeRemainingColumn(elapsed_when_finished=True)
+        shown = bars(*columns, left, speed_estimate_period=SPEED_SECONDS)
+        super().__init__(shown, "networks trained")
         self._tasks: dict[str, TaskID] = {}
 
     def event(self, event: Event) -> None:

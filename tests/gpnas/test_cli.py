@@ -119,6 +119,15 @@ def test_upscale_takes_levels_and_refuses_wrong_ones(
     assert json.loads(capsys.readouterr().out) == [{"input": str(source), "output": str(target)}]
     with Image.open(target) as image:
         assert image.size == (42, 48)
+    (tmp_path / "bad.png").write_bytes(b"no image")  # beside a good one
+    command[2:] = [str(tmp_path / "bad.png"), str(source), "-o", str(tmp_path / "out"), "--no-self-ensemble"]
+    assert main([*command, "--json"]) == 1
+    captured = capsys.readouterr()
+    bad, good = sorted(json.loads(captured.out), key=lambda row: str(row["input"]))
+    assert good == {"input": str(source), "output": str(tmp_path / "out" / "lr.png")}
+    assert bad["input"] == str(tmp_path / "bad.png")
+    assert bad["error"] in captured.err
+    assert "1 of 2 were not" in captured.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
