@@ -171,7 +171,7 @@ def _imported(name: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter tells its own developers."""
+    """Silences what the exporter tells its own developers."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

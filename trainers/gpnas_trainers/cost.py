@@ -14,7 +14,7 @@ from gpnas_trainers.families import NetworkFamily, family_of
 from gpnas_trainers.families.layers import Layer, pixels
 
 BYTES = 4
-"""Of a float32 number, in which networks are trained."""
+"""Size of a float32 number, in which networks are trained."""
 COPIES = 4
 """Numbers per parameter in a training: its value, its gradient, and Adam's two moments."""
 KEPT_BY_L1 = 1

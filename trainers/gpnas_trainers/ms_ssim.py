@@ -22,7 +22,7 @@ C1, C2 = 0.01**2, 0.03**2
 def ms_ssim(sr: Tensor, hr: Tensor, *, window: int) -> Tensor:
     """Multi-scale structural similarity, a mean over images and channels; a scalar, 1 for equal images.
 
-    Wang, Simoncelli, Bovik, Asilomar 2003, Eq. 7, with the weights found there. At each scale only
+    Wang, Simoncelli, Bovik, Asilomar 2003, Eq. 7, with the weights of that paper. At each scale only
     windows that lie inside the image count. HR is taken as constant.
 
     Args:
@@ -30,7 +30,7 @@ def ms_ssim(sr: Tensor, hr: Tensor, *, window: int) -> Tensor:
         window: side of the gaussian window, odd; at the coarsest scale it must fit the image.
     """
     taps = gaussian(window)
-    # each channel of each image counts alone
+    # every channel of every image is compared by itself
     x, y = sr.float().contiguous().flatten(0, 1), hr.float().contiguous().flatten(0, 1)  # (N, H, W)
     product: Tensor | None = None
     for level, weight in enumerate(WEIGHTS):

@@ -1,4 +1,4 @@
-"""What a network is trained on: from LR and HR patches to the loss of a recipe, in its precision."""
+"""The objective of a training: LR and HR patches in, the loss of the recipe out, in its precision."""
 
 from __future__ import annotations
 

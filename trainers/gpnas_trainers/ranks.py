@@ -33,7 +33,7 @@ class Ranks:
             self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
     def slice(self, count: int) -> slice:
-        """Which of `count` things are this process's; all differ by at most one in number."""
+        """The part of `count` things that is this process's; parts differ by at most one in size."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum_numbers(self, *numbers: float) -> tuple[float, ...]:

@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 2
 LOWER_RATE = 0.5
-"""By which the rate is multiplied after a collapse."""
+"""Factor of the learning rate after a collapse."""
 GOOD_PSNR_DROP = 3.0
-"""dB: weights that validate worse by more than the ones before are not what to go back to."""
+"""Largest loss of validation PSNR, in dB, with which weights are still worth going back to."""
 WATCH_SECONDS = 1.0
-"""Between two words to a watcher."""
+"""Time between two calls of a watcher."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Progress:
     steps: int
     """Steps in all."""
     loss: float
-    """Of the last step."""
+    """Loss of the last step."""
     psnr: float | None
     """Validation PSNR in dB, right after a validation; else None."""
     ssim: float | None
@@ -60,13 +60,13 @@ class Progress:
     done: bool
     """All steps are done and validated."""
     learning_rate: float = math.nan
-    """Of the last step."""
+    """Learning rate of the last step."""
     notes: tuple[str, ...] = ()
-    """What the training had to do to go on, since its last word; a line each."""
+    """Lines about what the training had to do to go on, since its last report."""
 
 
 Watcher = Callable[["Training", Progress], None]
-"""Told of a training about every second, and after each validation."""
+"""A function that is called about every second of a training, and after each validation."""
 
 
 class _CollapseError(TrainingError):
@@ -102,7 +102,7 @@ class Training:
 
     Attributes:
         network: what is validated and delivered: the network given, or its average under `ema_decay`.
-        notes: what the training had to do to go on, over all attempts; a line each.
+        notes: lines about what the training had to do to go on, over all attempts.
         evaluations: each validation's `psnr`, `ssim`, `loss` and `seconds`, by step, over all attempts.
 
     Raises:
@@ -204,7 +204,7 @@ class Training:
         )
 
     def upscale(self, lr: Tensor) -> Tensor:
-        """What the network makes of images now: (B, 3, h, w) to (B, 3, s·h, s·w), in [0, 1], on the CPU."""
+        """SR images of the network as it is now: (B, 3, h, w) to (B, 3, s·h, s·w), in [0, 1], on the CPU."""
         self.network.eval()
         with torch.inference_mode():
             sr = self.network(lr.to(self._device, memory_format=torch.channels_last)).clamp(0, 1).cpu()
@@ -353,7 +353,7 @@ class Training:
         self.psnr, self.ssim = state["psnr"], state["ssim"]
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be of this training."""
+        """The facts on which a checkpoint of this training must agree."""
         return {
             "format": CHECKPOINT_FORMAT,
             "recipe": self.recipe.to_json(),
@@ -403,7 +403,7 @@ class Training:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was lacking, on a GPU or on a CPU, for which PyTorch has no error of its own."""
+    """Whether an error says that memory was lacking; on a CPU, PyTorch has no class for that."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # the allocator's words, and oneDNN's where it finds no room for code or scratch

@@ -12,7 +12,7 @@ from gpnas_trainers.tensors import not_finite
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a network took over."""
+    """The tensors that a network took over, and the others."""
 
     taken: tuple[str, ...]
     """Names of the tensors that were taken."""

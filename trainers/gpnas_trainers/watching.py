@@ -20,7 +20,7 @@ from gpnas_trainers.files import replacing
 from gpnas_trainers.train import Progress, Training
 
 SPEED_SECONDS = 30.0
-"""Over which steps per second are averaged."""
+"""Time over which steps per second are averaged."""
 
 
 class Speed:
@@ -188,5 +188,5 @@ class TensorBoard:
             lr, hr = (image[None] for image in pairs.tensors(index))
             baseline = interpolate(lr, size=hr.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
             row = torch.cat((baseline, training.upscale(lr), hr), dim=-1)[0]
-            # given other than bytes, TensorBoard rounds down
+            # TensorBoard rounds down whatever is not bytes
             self._writer.add_image(f"validation/{name}", (row * 255).round().byte(), step)

@@ -1,4 +1,4 @@
-"""What a family of networks says of itself: its axes, its scales, its network and its layers."""
+"""The declaration of a family of networks: its axes, scales, network, layers and official code."""
 
 from __future__ import annotations
 

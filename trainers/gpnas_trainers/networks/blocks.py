@@ -137,7 +137,7 @@ def bicubic(x: Tensor, scale: int, *, training: bool) -> Tensor:  # (B, 3, h, w)
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def _bicubic_matrix(side: int, scale: int) -> Tensor:  # (s·side, side)
-    """What upsampling makes of each unit vector."""
+    """The matrix of bicubic upsampling along one side: its columns are upsampled unit vectors."""
     units = torch.eye(side)[:, None, :, None].expand(side, 1, side, 1)
     columns = interpolate(units, scale_factor=(float(scale), 1.0), mode="bicubic", align_corners=False)
     return columns[:, 0, :, 0].T.contiguous()

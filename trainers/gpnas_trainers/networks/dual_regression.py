@@ -22,7 +22,7 @@ from gpnas_trainers.networks.blocks import (
 )
 
 SLOPE = 0.2
-"""Of LeakyReLU below 0."""
+"""Slope of LeakyReLU below 0."""
 
 
 class Down(nn.Module):
@@ -91,7 +91,7 @@ class DualRegression(nn.Module):
         return duals(self.scale, self.head.out_channels)
 
     def _features(self, x: Tensor) -> list[Tensor]:
-        """What the images of all sizes are made of, LR first."""
+        """Features from which the images of all sizes are made, LR first."""
         x = interpolate(x * RGB_RANGE, scale_factor=self.scale, mode="bicubic", align_corners=False)
         h = self.head(self.sub_mean(x))
         copies = []
