@@ -7,6 +7,7 @@ Each checks itself once, when it is made; code that holds one may rely on it.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
@@ -19,6 +20,21 @@ information, then the best posterior mean (Li et al., CVPR 2020). `random`: unif
 
 AxisValue = bool | int | float | str
 """What an axis can take: a switch, an integer count, a real, or a name."""
+
+
+def plain_value(value: Any) -> Any:
+    """A value as Python has it, where NumPy or pandas gave it; anything else as it is."""
+    if type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, int | str):  # a subclass
+        return int(value) if isinstance(value, int) else str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    item = getattr(value, "item", None)  # a switch of NumPy's, or an array of one value
+    return value if item is None or getattr(value, "size", 1) != 1 else plain_value(item())
+
 
 V = TypeVar("V", covariant=True)
 
@@ -62,7 +78,8 @@ class Architecture:
     def __post_init__(self) -> None:
         if not self.family:
             raise ValueError("an architecture's family must have a name, but got ''")
-        object.__setattr__(self, "axes", FrozenMapping(self.axes))
+        axes = {name: plain_value(value) for name, value in self.axes.items()}
+        object.__setattr__(self, "axes", FrozenMapping(axes))
 
     def __str__(self) -> str:
         return f"{self.family}:" + ",".join(f"{name}={value}" for name, value in self.axes.items())

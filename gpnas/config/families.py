@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,12 +19,13 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from gpnas.config.axes import AnyAxis, CountAxis, NameAxis, OwnAxis, SwitchAxis, only_value
+from gpnas.config.axes import VALUES, AnyAxis, CountAxis, NameAxis, OwnAxis, SwitchAxis, only_value
 from gpnas.config.mistakes import Strict, in_words, moved, refuse_unknown
-from gpnas.config.tables import read_rows
+from gpnas.config.tables import read_rows, table_path
 from gpnas.errors import SpaceError
 from gpnas.records import AxisValue
 from gpnas.space import Family, SearchSpace
+from gpnas.space.tables import Columns
 from gpnas_trainers import FAMILIES, NetworkFamily
 
 ARCHITECTURES = 10_000_000
@@ -89,36 +90,79 @@ class ListingForm(Strict):
 class Listing:
     """The architectures of a family, one by one."""
 
-    rows: tuple[Mapping[str, AxisValue], ...]
-    """The same names in each."""
+    rows: Columns
     canonical: str | None
 
 
 def _listing(value: dict[str, Any], model: type[AnyAxes], reading: Reading) -> Listing:
     form = ListingForm.model_validate(value)
-    rows: list[dict[str, AxisValue]] = []
+    rows = _Rows(model, form.canonical)
     if form.architectures is not None:
         for number, row in enumerate(form.architectures):
             try:
-                rows.append(_row(row, model, form.canonical, rows[0] if rows else None))
+                rows.add(row)
             except ValidationError as error:
                 raise moved(error, ("architectures", number)) from None
     else:
         assert form.table is not None
         if reading.file is None:
             raise ValueError(f"a table must be named in a file, but got {form.table!r}")
-        path, header, listed = read_rows(reading.file, form.table)
-        for line, row in listed:
+        path = table_path(reading.file, form.table)
+        for header, line, row in read_rows(path):
             try:
-                rows.append(_row(row, model, form.canonical, None))
+                rows.add(row)
             except ValidationError as error:
-                columns = {each["type"] for each in error.errors()} & {"unknown_key", "missing"}
-                raise SpaceError(f"{path}:{header if columns else line}: {in_words(error)[1]}") from None
-    return Listing(tuple(rows), form.canonical)
+                names = {each["type"] for each in error.errors()} & {"unknown_key", "missing"}
+                raise SpaceError(f"{path}:{header if names else line}: {in_words(error)[1]}") from None
+    assert rows.columns is not None
+    return Listing(rows.columns, form.canonical)
+
+
+class _Rows:
+    """Takes listed architectures one by one; each value of a column is checked once."""
+
+    def __init__(self, model: type[AnyAxes], canonical: str | None) -> None:
+        self.columns: Columns | None = None
+        self._model, self._canonical = model, canonical
+        self._checked: dict[str, dict[Any, AxisValue]] = {}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds an architecture; a ValidationError where it breaks a rule."""
+        known = self._known(row)
+        if known is None:
+            checked = _row(row, self._model, self._canonical, self.columns.names if self.columns else None)
+            if self.columns is None:
+                self.columns = Columns(list(checked))
+            known = [checked[name] for name in self.columns.names]
+            for name, value in checked.items():
+                if name != self._canonical and isinstance(row[name], bool | int | float | str):
+                    of_axis = self._checked.setdefault(name, {})
+                    of_axis[type(row[name]), row[name]] = value
+                    if len(of_axis) > VALUES:
+                        raise _mistake(self._model, name, f"an axis must have at most {VALUES} values")
+        assert self.columns is not None
+        self.columns.add(known)
+
+    def _known(self, row: dict[str, Any]) -> list[AxisValue] | None:
+        """The values of a row whose like have been checked; None where one is new."""
+        if self.columns is None or len(row) != len(self.columns.names):
+            return None
+        values = []
+        try:
+            for name in self.columns.names:
+                value = row[name]
+                if name != self._canonical:
+                    value = self._checked[name][type(value), value]
+                elif not isinstance(value, int | float | str):
+                    return None
+                values.append(value)
+        except (KeyError, TypeError):
+            return None
+        return values
 
 
 def _row(
-    row: dict[str, Any], model: type[AnyAxes], canonical: str | None, first: Mapping[str, Any] | None
+    row: dict[str, Any], model: type[AnyAxes], canonical: str | None, first: Sequence[str] | None
 ) -> dict[str, AxisValue]:
     """A listed architecture, checked against its family's axes and against the first of the list."""
     axes = {name: value for name, value in row.items() if name != canonical}

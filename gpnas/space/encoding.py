@@ -27,11 +27,7 @@ def digits(
     places = torch.full((len(full), max(len(family.axes) for family in families)), -1)
     for f, family in enumerate(families):
         rows = number == f
-        rest = full[rows] - (ends[f] - sizes[f])
-        for place in reversed(range(len(family.axes))):
-            count = len(family.axes[place].values)
-            places[rows, place] = rest % count
-            rest = rest // count
+        places[rows, : len(family.axes)] = family.digits(full[rows] - (ends[f] - sizes[f]))
     return number, places
 
 

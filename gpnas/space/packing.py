@@ -9,17 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST_BYTES = 2**30
+"""Largest list of places that is unpacked."""
 
-def pack(kept: Tensor) -> str:  # (n,) increasing
-    """Increasing 64-bit places as ASCII; the steps between them are few and alike, so it is short."""
+
+def pack(kept: Tensor) -> str:  # (n,)
+    """64-bit places as ASCII; the steps between them are small and alike, so it is short."""
     steps = np.diff(kept.numpy(), prepend=0).astype("<i8")
-    return base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode()
+    return base64.b64encode(zlib.compress(steps.tobytes(), 6)).decode()
 
 
 def unpack(text: str) -> Tensor:  # (n,)
-    """The places of `pack`; a ValueError where the text is none of its."""
+    """The places in a text that `pack` made.
+
+    Raises:
+        ValueError: the text was made by something else, or holds more than `MOST_BYTES`.
+    """
+    inflating = zlib.decompressobj()
     try:
-        steps = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), "<i8")
+        data = inflating.decompress(base64.b64decode(text, validate=True), MOST_BYTES)
     except zlib.error as error:
         raise ValueError(f"packed places must be zlib data, but {error}") from None
+    if not inflating.eof:
+        raise ValueError(f"packed places must be whole and have at most {MOST_BYTES:,} bytes")
+    steps = np.frombuffer(data, "<i8")
     return torch.from_numpy(steps.cumsum())

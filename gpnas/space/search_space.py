@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpnas.errors import SpaceError
 from gpnas.records import Architecture
 from gpnas.space import encoding, merging, packing
-from gpnas.space.axes import Axis, CategoricalAxis, Column, Family, IntegerAxis
+from gpnas.space.axes import LARGEST, Axis, CategoricalAxis, Column, Family, IntegerAxis
 from gpnas.space.expressions import Expression, Values, cut, evaluate, parse
 from gpnas.space.scope import families_of, levels
-from gpnas.space.tables import Row, read_table
-
-LARGEST = 2**62
-"""The axes must span fewer architectures than this, so that each has a 64-bit number."""
+from gpnas.space.tables import Columns, Row, columns_of, read_table
 
 
 class SearchSpace:
@@ -76,7 +75,7 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """How many architectures the axes span, limits aside."""
+        """How many architectures the families have, limits aside."""
         return self._starts[-1]
 
     def __len__(self) -> int:
@@ -88,12 +87,10 @@ class SearchSpace:
         index %= len(self)
         full = index if self._kept is None else int(self._kept[index])
         number = next(i for i in range(len(self.families)) if full < self._starts[i + 1])
-        family, rest = self.families[number], full - self._starts[number]
-        values = []
-        for axis in reversed(family.axes):
-            rest, digit = divmod(rest, len(axis.values))
-            values.append((axis.name, axis.values[digit]))
-        return Architecture(family.name, dict(reversed(values)))
+        family = self.families[number]
+        digits = family.at(full - self._starts[number])
+        axes = {axis.name: axis.values[digit] for axis, digit in zip(family.axes, digits, strict=True)}
+        return Architecture(family.name, axes)
 
     def __iter__(self) -> Iterator[Architecture]:
         return (self[index] for index in range(len(self)))
@@ -116,14 +113,12 @@ class SearchSpace:
         for family, start in zip(self.families, self._starts, strict=False):
             if family.name != architecture.family or len(family.axes) != len(architecture.axes):
                 continue
-            full = 0
-            for axis in family.axes:
-                value = architecture.axes.get(axis.name)
-                if value not in axis.values:
-                    break
-                full = full * len(axis.values) + axis.values.index(value)
-            else:
-                full += start
+            given = [(axis.values, architecture.axes.get(axis.name)) for axis in family.axes]
+            if any(value not in values for values, value in given):
+                continue
+            own = family.place([values.index(value) for values, value in given])
+            if own is not None:
+                full = start + own
                 if self._representatives is not None:
                     merged, first = self._representatives
                     place = _place(merged, full)
@@ -138,7 +133,7 @@ class SearchSpace:
     @property
     def grid(self) -> tuple[int, ...] | None:
         """Values per axis where the space is one whole product grid, else None."""
-        if self._kept is not None or len(self.families) > 1:
+        if self._kept is not None or len(self.families) > 1 or self.families[0].listed is not None:
             return None
         return tuple(len(axis.values) for axis in self.families[0].axes)
 
@@ -178,8 +173,11 @@ class SearchSpace:
         Raises:
             SpaceError: a limit names no cost, or the limits leave nothing.
         """
-        rows = [cost(architecture) for architecture in self]
-        costs = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in rows[0]}
+        rows: dict[str, array[float]] = {}
+        for architecture in self:
+            for name, value in cost(architecture).items():
+                rows.setdefault(name, array("d")).append(value)
+        costs = {name: torch.tensor(values, dtype=torch.float64) for name, values in rows.items()}
         priced = SearchSpace(
             self.families,
             costs=self.costs | costs,
@@ -305,7 +303,7 @@ class SearchSpace:
     @classmethod
     def from_table(
         cls,
-        rows: Iterable[Row],
+        rows: Iterable[Row] | Columns,
         *,
         family: str = "table",
         costs: Sequence[str] = (),
@@ -314,8 +312,8 @@ class SearchSpace:
         """An explicit list of configurations.
 
         Args:
-            rows: axis name to value, the same names in each; equal rows collapse. An axis of integers
-                is ordered, any other categorical.
+            rows: axis name to value, the same names in each, of Python's, NumPy's or pandas' types; equal
+                rows collapse. An axis of integers is ordered, any other categorical.
             family: its name.
             costs: names in the rows that are not axes but known costs, positive numbers.
             canonical: name in the rows that is not an axis but tells which are equivalent: of those
@@ -324,21 +322,13 @@ class SearchSpace:
         Raises:
             SpaceError: no rows, different names, or one configuration with two costs.
         """
-        table = read_table(rows, family, costs, canonical)
-        whole = len(table.rows) == table.family.size
-        merged = sorted(table.representatives.items())
+        columns = rows if isinstance(rows, Columns) else columns_of(rows)
+        table = read_table(columns, family, costs, canonical)
         return cls(
             [table.family],
-            costs={
-                name: torch.tensor([float(row[name]) for row in table.rows.values()], dtype=torch.float64)
-                for name in costs
-            },
-            kept=None if whole else torch.tensor(list(table.rows)),
-            representatives=(
-                (torch.tensor([each for each, _ in merged]), torch.tensor([first for _, first in merged]))
-                if merged
-                else None
-            ),
+            costs=table.costs,
+            kept=table.kept,
+            representatives=table.representatives,
         )
 
     @classmethod
@@ -380,8 +370,18 @@ class SearchSpace:
         }
 
     def to_document(self) -> dict[str, Any]:
-        """As `to_json`, with what the limits left, so that `from_document` makes the space again."""
-        return self.to_json() | ({} if self._kept is None else {"kept": packing.pack(self._kept)})
+        """As `to_json`, with what is listed and what the limits left, so that `from_document` makes the
+        space again."""
+        listed = {
+            family.name: packing.pack(torch.from_numpy(family.listed.astype(np.int64)).flatten())
+            for family in self.families
+            if family.listed is not None
+        }
+        return (
+            self.to_json()
+            | ({"listed": listed} if listed else {})
+            | ({} if self._kept is None else {"kept": packing.pack(self._kept)})
+        )
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> SearchSpace:
@@ -390,9 +390,17 @@ class SearchSpace:
         Only the architectures that stand for their equivalents are found in it.
 
         Raises:
-            SpaceError: it does not say enough: it was written without what the limits left.
+            SpaceError: it is not such a description, or does not say what the limits left.
         """
+        try:
+            return cls._described(document)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise SpaceError(f"a written space must be as it was written, but {error!r:.200}") from None
+
+    @classmethod
+    def _described(cls, document: Mapping[str, Any]) -> SearchSpace:
         families = []
+        listed = document.get("listed", {})
         for name, axes in document["families"].items():
             made: list[Axis] = []
             for axis, entry in axes.items():
@@ -400,7 +408,10 @@ class SearchSpace:
                     made.append(IntegerAxis(axis, tuple(entry["values"]), entry["spacing"]))
                 else:
                     made.append(CategoricalAxis(axis, tuple(entry["values"])))
-            families.append(Family(name, tuple(made)))
+            places = None
+            if name in listed:
+                places = packing.unpack(listed[name]).numpy().reshape(-1, len(made)).astype(np.int32)
+            families.append(Family(name, tuple(made), places))
         kept = document.get("kept")
         space = cls(families, kept=None if kept is None else packing.unpack(kept))
         if len(space) != document["architectures"]:
@@ -414,6 +425,9 @@ class SearchSpace:
     def fingerprint(self) -> str:
         """SHA-256 of everything that the space is: axes, feasible architectures, costs."""
         digest = hashlib.sha256(json.dumps(self.to_json()).encode())
+        for family in self.families:
+            if family.listed is not None:
+                digest.update(family.listed.tobytes())
         if self._kept is not None:
             digest.update(self._kept.numpy().tobytes())
         for name, values in self.costs.items():
