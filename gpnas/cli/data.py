@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import RenderableType
 
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import bar, say, table
+from gpnas.cli.tables import Table
+from gpnas.cli.terminal import bar, say
 from gpnas.cli.text import advice, printable
 from gpnas.data import Camera, Rules, Selection, check, data_errors, prepare
 
@@ -52,7 +53,7 @@ def _checked(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield from _excluded(document)
     yield f"{document['pairs']} pairs at ×{document['scale']}"
     if document["excluded"]:
-        rules = table("", "rule", "left out", whole=("rule",))
+        rules = Table("", "rule", "left out", whole=("rule",))
         for rule, count in Counter(row["rule"] for row in document["excluded"]).most_common():
             rules.add_row(rule, str(count))
         yield rules

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import RenderableType
 
-from gpnas.cli.terminal import table
+from gpnas.cli.tables import Table
 from gpnas.cli.text import advice, label, legend, printable
 from gpnas.results.delivery import Delivery
 
@@ -20,7 +20,7 @@ def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
     columns = ["candidate", "architecture", "share", "PSNR dB", "SSIM", "parameters", "seconds"]
     if searched:
         columns[3:4] = ["predicted dB", "observed dB"]
-    best = table(title, *columns, whole=("candidate", "architecture"))
+    best = Table(title, *columns, whole=("candidate", "architecture"))
     portfolio = delivery.portfolio
     shares = zip(portfolio.members, portfolio.weights, strict=True)
     chosen = {member.id: f"{weight:.0%}" for member, weight in shares}

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from gpnas.cli.terminal import styled, table
+from gpnas.cli.tables import Table
+from gpnas.cli.terminal import styled
 from gpnas.cli.text import label, legend, printable
 from gpnas.records import Architecture
 
@@ -41,10 +42,10 @@ def candidate(document: Document) -> Iterator[RenderableType]:
 
 def overview(document: Document) -> Iterator[RenderableType]:
     """A whole search, a line per candidate."""
-    candidates = table(
+    candidates = Table(
         f"{document['run']}: {document['strategy']}",
-        *("candidate", "architecture", "chosen by", "rank", "rank by mean"),
-        *("predicted dB", "90 % interval", "observed dB"),
+        *("candidate", "architecture", "chosen by", "observed dB", "predicted dB"),
+        *("90 % interval", "rank", "rank by mean"),
         whole=("candidate", "architecture"),
         left=("chosen by",),
     )
@@ -59,11 +60,11 @@ def overview(document: Document) -> Iterator[RenderableType]:
             row["id"] + ("" if row["agrees"] else " *"),
             _name(row),
             printable(row["phase"]) + (", once more" if row["replicate"] else ""),
-            _rank(row["rank"], row["weighed"]),
-            _rank(row["mean_rank"], row["ranked"]),
+            outcome,
             "" if prediction is None else f"{prediction['mean']:.2f} ± {prediction['stddev']:.2f}",
             "" if prediction is None else f"{prediction['low']:.2f} … {prediction['high']:.2f}",
-            outcome,
+            _rank(row["rank"], row["weighed"]),
+            _rank(row["mean_rank"], row["ranked"]),
         )
     yield candidates
     yield legend(Architecture.from_json(row["architecture"]) for row in document["candidates"])
@@ -88,7 +89,7 @@ def diagnostics(document: Document) -> Iterator[RenderableType]:
 
 def learned(document: Document, title: str) -> Iterator[RenderableType]:
     """What a surrogate learned of the space."""
-    columns = table(
+    columns = Table(
         title,
         *("column", "lengthscale", "among draws", "relevance", "in words", "effect, dB"),
         whole=("column",),
@@ -150,7 +151,7 @@ def _outcome(outcome: Document | None) -> Iterator[RenderableType]:
 
 
 def _alternatives(document: Document) -> Iterator[RenderableType]:
-    runners_up = table(
+    runners_up = Table(
         "The chosen one, and the runners-up",
         *("architecture", "score", "gain", "predicted dB", "90 % interval", "success", "costs"),
         whole=("architecture",),

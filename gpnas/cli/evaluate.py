@@ -14,7 +14,8 @@ from rich.progress import TaskProgressColumn, TimeRemainingColumn
 from gpnas.bundle import read_bundle
 from gpnas.cli.arguments import levels_of
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import bar, fail, say, styled, table
+from gpnas.cli.tables import Table
+from gpnas.cli.terminal import bar, fail, say, styled
 from gpnas.cli.text import label, legend
 from gpnas.errors import DataError
 from gpnas.evaluation import Evaluation, evaluate, evaluation_pairs, to_markdown
@@ -80,12 +81,12 @@ def replacing(path: Path) -> Iterator[Callable[[str], object]]:
 
 
 def _shown(evaluation: Evaluation) -> Iterator[RenderableType]:
-    networks = table("", "network", "architecture", "weight", whole=("network", "architecture"))
+    networks = Table("", "network", "architecture", "weight", whole=("network", "architecture"))
     for number, architecture in enumerate(evaluation.architectures, start=1):
         networks.add_row(str(number), label(architecture), f"{evaluation.weights[number - 1]:.3f}")
     yield networks
     yield legend(evaluation.architectures)
-    scores = table(
+    scores = Table(
         "",
         *("networks", "PSNR dB", "", "SSIM", "", "over the best network alone, dB"),
         whole=("networks", "PSNR dB", "SSIM"),

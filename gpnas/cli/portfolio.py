@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 
 from gpnas.cli.arguments import limits_of
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import table
+from gpnas.cli.tables import Table
 from gpnas.cli.text import label, legend, printable
 from gpnas.records import Architecture
 from gpnas.results.choosing import Allowance
@@ -40,7 +39,7 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield "members: " + ", ".join(f"{name} {label(named[name])}" for name in sorted(named))
     yield legend(named.values())
     correlation = document["correlation"]
-    errors = table(
+    errors = Table(
         "Correlation of errors, the best alone",
         *("candidate", "PSNR dB", *correlation["candidates"]),
         whole=("candidate",),
@@ -55,7 +54,7 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _costs(title: str, rows: Sequence[Mapping[str, Any]], first: str) -> Table:
-    made = table(title, first, "GMACs", "parameters", "PSNR dB", "members", left=("way", "members"))
+    made = Table(title, first, "GMACs", "parameters", "PSNR dB", "members", left=("way", "members"))
     for row in rows:
         members = zip(row["members"], row["weights"], strict=True)
         made.add_row(
@@ -71,7 +70,7 @@ def _costs(title: str, rows: Sequence[Mapping[str, Any]], first: str) -> Table:
 def _untrained(untrained: Mapping[str, Any]) -> Iterator[RenderableType]:
     left_out = untrained["leave_one_out"]
     if untrained["rows"]:
-        made = table(
+        made = Table(
             "What untrained architectures would add to the average",
             *("architecture", "adds dB", "predicted dB", "correlation"),
             whole=("architecture",),

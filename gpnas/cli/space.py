@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import table
+from gpnas.cli.tables import Table
 from gpnas.cli.text import printable
 from gpnas.results.description import describe
 
@@ -26,11 +26,11 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     )
     if document["limits"]:
         title = "What each limit excludes of what those above leave"
-        limits = table(title, "limit", "excludes", "leaves", left=("limit",))
+        limits = Table(title, "limit", "excludes", "leaves", left=("limit",))
         for row in document["limits"]:
             limits.add_row(row["limit"], f"{row['excludes']:,}", f"{row['leaves']:,}")
         yield limits
-    axes = table("Axes", "family", "axis", "kind", "values", left=("family", "axis", "kind", "values"))
+    axes = Table("Axes", "family", "axis", "kind", "values", left=("family", "axis", "kind", "values"))
     for name, family in document["families"].items():
         family_cell = f"{name}: {family['architectures']:,}"
         for axis in family["axes"]:

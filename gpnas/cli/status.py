@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from gpnas.cli import display
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import table
+from gpnas.cli.tables import Table
 from gpnas.cli.text import label, legend
 from gpnas.journal import status
 from gpnas.records import Architecture
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
-    candidates = table(
+    candidates = Table(
         f"{document['run']}: {document['state']}",
         *("candidate", "architecture", "state", "PSNR dB", "seconds", "attempts"),
         whole=("candidate", "architecture"),

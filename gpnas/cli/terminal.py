@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -22,7 +21,6 @@ from rich.progress import (
     Task,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from gpnas.cli.text import printable
@@ -65,26 +63,6 @@ def fail(line: str) -> None:
 def styled(text: object, style: str) -> Text:
     """Text in a colour or weight."""
     return Text(printable(text), style)
-
-
-def table(title: str, *headings: str, left: Collection[str] = (), whole: Collection[str] = ()) -> Table:
-    """A table without rows.
-
-    Args:
-        title: above it; may be empty.
-        headings: of its columns, whose cells stand on the right and wrap where the terminal is narrow.
-        left: columns whose cells stand on the left.
-        whole: such columns that are never wrapped, since they say what a row is about.
-    """
-    made = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        made.add_column(
-            heading,
-            justify="left" if heading in (*left, *whole) else "right",
-            no_wrap=heading in whole,
-            overflow="fold",
-        )
-    return made
 
 
 class Words(ProgressColumn):

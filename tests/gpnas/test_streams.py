@@ -1,7 +1,9 @@
 """Output never fails a command: in any encoding, closed, full, on any terminal, whatever names hold."""
 
+import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gpnas.cli.tables import Table
+from gpnas.cli.terminal import PlainConsole
 from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, Candidate, Fidelity
 from gpnas.run.setup import PSNR
@@ -123,6 +127,33 @@ def test_every_row_keeps_its_name_on_small_terminals(run: Path, columns: int) ->
         table = [line for line in lines if line.startswith("c00")]
         assert all(len(line) <= columns for line in table)
         assert not any("…" in line for line in table)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 140])
+def test_a_narrow_table_breaks_no_number_and_keeps_what_a_row_is_about(width: int) -> None:
+    console = PlainConsole(file=io.StringIO(), width=width)
+    headings = ("predicted dB", "observed dB", "SSIM", "90 % interval", "parameters", "seconds")
+    made = Table("title", "candidate", "architecture", "why", *headings, whole=("candidate", "architecture"),
+                 left=("why",))  # fmt: skip
+    cells = ("28.66 ± 0.05", "28.69", "0.8123", "28.51 … 28.81", "123,456", "12.3")
+    for number in range(3):
+        made.add_row(
+            f"c000{number}", f"dual_regression {8 + number}·4", "knowledge gradient, once more", *cells
+        )
+    console.print(made)
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    lines = shown.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("(")) <= width
+    hidden = re.findall(r"without (.*): the terminal is narrow", shown)
+    dropped = hidden[0].split(", ") if hidden else []
+    assert headings[len(headings) - len(dropped) :] == tuple(dropped)  # from the right
+    assert (width < 120) == bool(dropped)
+    for number in range(3):
+        (line,) = (line for line in lines if f"c000{number}" in line)
+        assert f"dual_regression {8 + number}·4" in line
+        for heading, cell in zip(headings, cells, strict=True):
+            assert (cell in line) == (heading not in dropped)
 
 
 def test_a_command_can_be_misspelt_and_options_stand_anywhere() -> None:
