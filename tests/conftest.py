@@ -14,8 +14,6 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import gpnas.dispatch  # noqa: F401 - Ray reads its environment when it is imported, so this is set first
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
