@@ -1,15 +1,14 @@
 """Final training: a search's portfolio, or networks that a person chose, trained to the end.
 
-The path is the search's: candidates in a journal, trials on Ray, observations in the journal. Only that
-the candidates are known beforehand, so nobody has to be asked. The folder, `final/` in the search's run
-folder, is a run folder like any other: the same command goes on with it, `gpnas status` and
-`gpnas export` read it.
+It takes the way of a search: candidates in a journal, trials on Ray, observations in the journal. Its
+candidates are known beforehand, so no engine is asked. Its folder, `final/` in the search's run folder, is a
+run folder like any other: the same command goes on with it, and `gpnas status` and `gpnas export` read it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules, cache_f
 from gpnas_trainers.train import Recipe
 
 FOLDER = "final"
-"""Of a search's final training, in its run folder."""
+"""Folder of a final training in the run folder of its search."""
 CONCURRENT = 2
 """Trainings side by side where neither a user nor a search says."""
 
@@ -53,9 +52,9 @@ class FinalRequest:
     run: Path | None = None
     """Folder of this training; None is `final` in the search's."""
     top: int | None = None
-    """Networks of the portfolio."""
+    """How many networks of the portfolio are trained."""
     allowance: Allowance = field(default_factory=Allowance)
-    """What they may cost together."""
+    """What the portfolio's networks may cost together."""
     data: Path | None = None
     """Folder of LR/HR pairs; None is what the search was given."""
     scale: int | None = None
@@ -79,22 +78,30 @@ class FinalPlan(Work):
     """A request, made definite and checked."""
 
     architectures: tuple[tuple[str | None, Architecture], ...] = field(kw_only=True)
-    """What is trained; beside each its candidate's name in the search."""
+    """The networks to train, each with the name of its candidate in the search, if it has one."""
     find: Find = field(kw_only=True)
     warm: bool = field(kw_only=True)
-    """Whether trainings begin with weights that were trained before, where `find` finds them."""
+    """Whether trainings begin with weights from elsewhere; those that `find` has none for begin anew."""
 
 
 @dataclass(frozen=True)
-class Searched:
-    """The search whose portfolio is trained."""
+class Wanted:
+    """The networks that a request names, and where they are trained."""
 
-    header: Header
-    setup: Setup
+    run: Path
+    scale: int
+    architectures: Sequence[tuple[str | None, Architecture]]
+    """Each with the name of its candidate in the search, if it has one."""
+    search: Path | None = None
+    """Run folder of the search; None where a person named the networks."""
+    header: Header | None = None
+    """The search's."""
+    setup: Setup | None = None
+    """The search's."""
 
 
 class Settled:
-    """An adviser who has nothing to add: what is trained stands in the journal already."""
+    """An adviser without advice: what is to be trained stands in the journal already."""
 
     def suggest(self, n: int) -> list[Candidate]:
         return []
@@ -116,36 +123,14 @@ def plan_final(
     Raises:
         SpaceError, DataError, JournalError, BundleError, TrialError: something in it breaks a rule.
     """
-    if (request.search is None) == (not request.architectures):
-        raise TrialError(
-            "a final training needs either the run folder of a finished search or --architecture, "
-            f"but got {'both' if request.architectures else 'neither'}"
-        )
     request.means.asked.check(request.means.devices)
     if request.tensorboard:
         check_tensorboard()
-    searched: Searched | None = None
-    search = None
-    if request.search is not None:
-        search = request.search.absolute()
-        searched, architectures = _portfolio(search, request.top, request.allowance)
-        run, scale = (request.run or search / FOLDER).absolute(), searched.setup.scale
-        if request.scale not in (None, scale):
-            raise SpaceError(
-                f"{search}: a search's networks are trained at its scale {scale}, but got {request.scale}; "
-                "name them by --architecture to train them at another"
-            )
-    else:
-        if request.run is None:
-            raise TrialError(
-                "networks named by --architecture need a folder of their own; name it with --run"
-            )
-        if request.top is not None:
-            raise TrialError(f"only a search has a portfolio to choose, but got --top {request.top}")
-        run, scale = request.run.absolute(), request.scale or 2
-        architectures = [(None, architecture_of(text, scale)) for text in request.architectures]
-    recipe = _recipe(request, searched.setup.recipe if searched else {})
-    pairs, data = _pairs(request, scale, recipe, searched.setup if searched else None, say, preparing)
+    wanted = _wanted(request)
+    searched = wanted.setup
+    run, scale = wanted.run, wanted.scale
+    recipe = _recipe(request, searched.recipe if searched else {})
+    pairs, data = _pairs(request, scale, recipe, searched, say, preparing)
     check_patch(pairs.training, recipe)
     if recipe.batch_size < request.means.devices:
         raise SpaceError(
@@ -157,15 +142,15 @@ def plan_final(
         raise TrialError(
             f"--tensorboard writes files that grow, which {storage.uri} cannot hold; leave one of them out"
         )
-    warm_start = request.warm_start or (SEARCH if search else FRESH)
-    seed = (searched.header.seed if searched else 0) if request.seed is None else request.seed
-    side_by_side = searched.header.concurrent if searched else CONCURRENT
+    warm_start = request.warm_start or (SEARCH if searched else FRESH)
+    seed = (wanted.header.seed if wanted.header else 0) if request.seed is None else request.seed
+    side_by_side = wanted.header.concurrent if wanted.header else CONCURRENT
     setup = Setup(
         scale=scale,
         recipe=recipe.to_json(),
         data=data,
         validation_images=len(pairs.validation),
-        search=search.name if search else None,
+        search=wanted.search.name if wanted.search else None,
         warm_start=warm_start if warm_start in (FRESH, SEARCH) else Path(warm_start).name,
     )
     header = header_of(
@@ -173,16 +158,16 @@ def plan_final(
         setup,
         storage,
         request.means,
-        trials=len(architectures),
+        trials=len(wanted.architectures),
         seed=seed,
-        concurrent=request.concurrent or min(side_by_side, len(architectures)),
+        concurrent=request.concurrent or min(side_by_side, len(wanted.architectures)),
     )
     watch = ("json", "tensorboard") if request.tensorboard else ("json",)
     return FinalPlan(
         *(run, setup, pairs, storage, request.means, header),
         watch=watch if isinstance(storage, Folder) else (),
-        architectures=tuple(architectures),
-        find=finder(warm_start, search),
+        architectures=tuple(wanted.architectures),
+        find=finder(warm_start, wanted.search),
         warm=warm_start != FRESH,
     )
 
@@ -250,22 +235,43 @@ def _value(text: str) -> AxisValue:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
-def _portfolio(
-    search: Path, top: int | None, allowance: Allowance
-) -> tuple[Searched, list[tuple[str | None, Architecture]]]:
-    """What a finished search was, and its portfolio."""
+def _wanted(request: FinalRequest) -> Wanted:
+    if (request.search is None) == (not request.architectures):
+        raise TrialError(
+            "a final training needs either the run folder of a finished search or --architecture, "
+            f"but got {'both' if request.architectures else 'neither'}"
+        )
+    if request.search is not None:
+        return _portfolio(request, request.search.absolute())
+    if request.run is None:
+        raise TrialError("networks named by --architecture need a folder of their own; name it with --run")
+    if request.top is not None:
+        raise TrialError(f"only a search has a portfolio to choose, but got --top {request.top}")
+    scale = request.scale or 2
+    named = [(None, architecture_of(text, scale)) for text in request.architectures]
+    return Wanted(request.run.absolute(), scale, named)
+
+
+def _portfolio(request: FinalRequest, search: Path) -> Wanted:
     with Journal.read(search) as journal:
         header = journal.header
         if header.search is None:
             raise TrialError(f"{search}: is a final training itself; name the run folder of a search")
         setup, candidates = Setup.of(journal), finished_candidates(search, journal)
-        if top is not None and top > len(candidates):
-            raise TrialError(
-                f"{search}: `--top` must be at most the {len(candidates)} networks, but got {top}"
+        if request.scale not in (None, setup.scale):
+            raise SpaceError(
+                f"{search}: a search's networks are trained at its scale {setup.scale}, but got "
+                f"{request.scale}; name them by --architecture to train them at another"
             )
-        most = top or header.search.portfolio
-        chosen = choose_portfolio(search, journal, candidates, most, allowance)
-    return Searched(header, setup), [(member.id, member.architecture) for member in chosen.portfolio.members]
+        if request.top is not None and request.top > len(candidates):
+            raise TrialError(
+                f"{search}: `--top` must be at most the {len(candidates)} networks, but got {request.top}"
+            )
+        most = request.top or header.search.portfolio
+        chosen = choose_portfolio(search, journal, candidates, most, request.allowance)
+    run = (request.run or search / FOLDER).absolute()
+    members = [(each.id, each.architecture) for each in chosen.portfolio.members]
+    return Wanted(run, setup.scale, members, search, header, setup)
 
 
 def _recipe(request: FinalRequest, searched: Mapping[str, Any]) -> Recipe:
@@ -329,7 +335,7 @@ def _prepared(fingerprint: str) -> Path | None:
 
 
 def _enter(work: FinalPlan, journal: Journal) -> list[Candidate]:
-    """The candidates of what is wanted, in order; those that the journal lacks are committed."""
+    """The candidates of the wanted networks, in order; those that the journal lacks are committed."""
     known = journal.candidates()
     free = list(known)
     wanted: list[Candidate] = []

@@ -35,7 +35,7 @@ from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks a search for; None where the space file decides."""
+    """What a user asks of a search; None where the space file decides."""
 
     space: str
     run: Path | None = None
@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan(Work):
-    """The same of a search."""
+    """The work of a search."""
 
     space: SearchSpace = field(kw_only=True)
 
@@ -75,8 +75,8 @@ def plan(
 
     Args:
         request: what is asked for.
-        say: gets lines about it.
-        preparing: called with pairs prepared and all, while that goes on.
+        say: called with lines about the pairs and the storage.
+        preparing: called with the numbers of prepared pairs and of all, while they are prepared.
 
     Raises:
         SpaceError, DataError, TrialError: something in it breaks a rule.
@@ -139,7 +139,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
 
     Args:
         request: what is asked for.
-        listener: told of everything that happens.
+        listener: called with everything that happens.
 
     Returns:
         The finished search: ranking, portfolio, bundle.

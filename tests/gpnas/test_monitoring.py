@@ -143,7 +143,8 @@ def test_another_program_reads_the_document_as_the_documentation_has_it(
     snippet = snippet.replace("gpnas/shared/runs/drn", namespace(journal.run))
     name, value = variable.split("=")
     environment = os.environ | {"RAY_AUTH_MODE": "token", name: value}
-    Monitor(journal.run, 12, lambda: None).look()
+    monitor = Monitor(journal.run, 12, lambda: None)  # its actor lives as long as it does
+    monitor.look()
     done = subprocess.run(
         [sys.executable, "-c", snippet], env=environment, capture_output=True, text=True, timeout=90
     )
