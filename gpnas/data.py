@@ -181,10 +181,10 @@ def prepare(
         "scale": selection.scale,
         "split": {split: len(side) for split, side in sides.items()},
         "fingerprint": {split: side.fingerprint for split, side in sides.items()},
-        "bytes": sum(shard["bytes"] for shard in manifest["shards"]),
-        "excluded": _rows([Exclusion(**fields) for fields in manifest["excluded"]]),
-        "notes": manifest["notes"],
-        "same_photograph": manifest["groups"],
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "excluded": _rows(manifest.excluded),
+        "notes": list(manifest.notes),
+        "same_photograph": [list(group) for group in manifest.groups],
     }
 
 

@@ -36,8 +36,8 @@ def share(folder: Path, fingerprint: str, storage: Storage) -> None:
     place = f"pairs/{fingerprint}"
     if storage.exists(f"{place}/{MANIFEST}"):
         return
-    for shard in read_manifest(folder)["shards"]:
-        storage.put(folder / shard["file"], f"{place}/{shard['file']}")
+    for shard in read_manifest(folder).shards:
+        storage.put(folder / shard.file, f"{place}/{shard.file}")
     storage.put(folder / MANIFEST, f"{place}/{MANIFEST}")
 
 
@@ -60,8 +60,11 @@ def opened(folder: str, fingerprint: str, storage: str) -> tuple[PairSet, PairSe
 def _matching(folder: Path, fingerprint: str, *, verify: bool = False) -> tuple[PairSet, PairSet] | None:
     if not (folder / MANIFEST).exists():
         return None
-    train = open_pairs(folder, "train", verify=verify)
-    validation = open_pairs(folder, "validation")
+    try:
+        train = open_pairs(folder, "train", verify=verify)
+        validation = open_pairs(folder, "validation")
+    except PairsError:  # damaged, and fetched anew
+        return None
     return (train, validation) if fingerprint_of(train, validation) == fingerprint else None
 
 

@@ -7,10 +7,13 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,17 +314,81 @@ def damage_missing(folder: Path) -> None:
     (folder / "pixels-00000.bin").unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_manifest, damage_shape, damage_size, damage_missing])
-def test_damaged_sets_are_refused_and_made_anew(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
+def damage_pixels(folder: Path) -> None:
+    with (folder / "pixels-00002.bin").open("r+b") as file:
+        byte = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([byte ^ 1]))
+
+
+def damage_pipe(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+
+
+def damage_link(folder: Path) -> None:
+    shard = folder / "pixels-00000.bin"
+    shard.rename(folder / "elsewhere")
+    shard.symlink_to("elsewhere")
+
+
+def damage_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_bytes(b"no folder")
+
+
+def damaged_field(*path: Any) -> Callable[[Path], None]:
+    """Sets a value of the manifest, which the last item is."""
+
+    def damage(folder: Path) -> None:
+        document = json.loads((folder / "manifest.json").read_text())
+        *places, last, value = path
+        place = document
+        for each in places:
+            place = place[each]
+        place[last] = value
+        (folder / "manifest.json").write_text(json.dumps(document))
+
+    return damage
+
+
+DAMAGES = {
+    "manifest": damage_manifest,
+    "shape": damage_shape,
+    "size": damage_size,
+    "missing": damage_missing,
+    "pixels": damage_pixels,
+    "pipe": damage_pipe,
+    "link": damage_link,
+    "folder": damage_folder,
+    "nesting": lambda folder: (folder / "manifest.json").write_text("[" * 100_000),
+    "bytes": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe"),
+    "excluded": damaged_field("excluded", [{"file": 1}]),
+    "scale": damaged_field("scale", "two"),
+    "split": damaged_field("images", 0, "split", "test"),
+    "name": damaged_field("images", 0, "name", 7),
+    "offset": damaged_field("images", 0, "hr_offset", "64"),
+    "groups": damaged_field("groups", 5),
+    "source": damaged_field("source", None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_sets_are_made_anew_and_said(tmp_path: Path, damage: str) -> None:
     source = make_folder(tmp_path / "pairs")
     folder = prepare_folder(source, tmp_path / "cache", 2)
     fingerprint = open_pairs(folder, "train").fingerprint
-    damage(folder)
-    with pytest.raises(PairsError, match="prepared"):
-        open_pairs(folder, "train")
-    assert prepare_folder(source, tmp_path / "cache", 2) == folder
+    DAMAGES[damage](folder)
+    with pytest.raises(PairsError, match="prepare") as caught:
+        open_pairs(folder, "train", verify=True)
+    assert "\n" not in str(caught.value)
+    lines: list[str] = []
+    assert prepare_folder(source, tmp_path / "cache", 2, report=lines.append) == folder
     assert open_pairs(folder, "train", verify=True).fingerprint == fingerprint
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{folder}: ")
+    assert lines[0].endswith("; it is a cache, and made anew")
 
 
 def test_flipped_bits_are_found_when_asked(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -110,6 +111,14 @@ def test_finished_shards_that_were_damaged_are_made_anew(tmp_path: Path) -> None
     (work,) = (tmp_path / "cut").iterdir()
     (work / "results-00001.json").write_text("[")
     (work / "pixels-00002.bin").unlink()
+    os.truncate(work / "pixels-00003.bin", 100)
+    with (work / "pixels-00004.bin").open("r+b") as file:
+        first = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([first ^ 1]))
+    results = json.loads((work / "results-00000.json").read_text())
+    results[0]["measured"]["lr_shape"] = ["a", None]
+    (work / "results-00000.json").write_text(json.dumps(results))
     (work / ".pixels-00006.bin.left-behind").write_bytes(b"half")
     folder = prepare_folder(source, tmp_path / "cut", 2)
     assert fingerprints(folder) == fingerprints(prepare_folder(source, tmp_path / "whole", 2))

@@ -11,8 +11,9 @@ from gpnas_trainers.pairs.checks import ncc, shift
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion
 from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder
+from gpnas_trainers.pairs.manifest import SPLITS, Manifest, read_manifest
 from gpnas_trainers.pairs.photographs import PHOTOGRAPHS, Photograph, prepare_photographs
-from gpnas_trainers.pairs.prepared import SPLITS, PairSet, open_pairs, read_manifest
+from gpnas_trainers.pairs.prepared import PairSet, open_pairs
 from gpnas_trainers.pairs.rules import MINIMUM_NCC, PAPER, Rules
 from gpnas_trainers.pairs.sources import cache_folder, prepare
 
@@ -24,6 +25,7 @@ __all__ = [
     "Camera",
     "Checked",
     "Exclusion",
+    "Manifest",
     "PairSet",
     "PairsError",
     "Photograph",

@@ -16,8 +16,8 @@ from gpnas_trainers.images import Header, ImageError, NotRgb, read_header, read_
 from gpnas_trainers.pairs import checks
 from gpnas_trainers.pairs.camera import Camera, capture
 from gpnas_trainers.pairs.exclusion import Exclusion, Rule, printable
+from gpnas_trainers.pairs.manifest import digest
 from gpnas_trainers.pairs.names import PairFiles
-from gpnas_trainers.pairs.prepared import digest
 from gpnas_trainers.pairs.rules import Rules
 from gpnas_trainers.pairs.writing import planar
 

@@ -13,11 +13,12 @@ from gpnas_trainers.pairs.camera import Camera
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.examining import ASKED_BY, Job, shown
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
+from gpnas_trainers.pairs.manifest import Manifest, read_manifest
 from gpnas_trainers.pairs.names import Found, find_hr, find_pairs
 from gpnas_trainers.pairs.rules import LENIENT, Rules
 from gpnas_trainers.pairs.shards import WORKER_BYTES, Examined, cores, deal, examine_all
 from gpnas_trainers.pairs.splitting import Split, split_pairs
-from gpnas_trainers.pairs.writing import check_scale, intact, key, publish, work_folder
+from gpnas_trainers.pairs.writing import check_scale, key, publish, usable, work_folder
 
 Report = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -159,7 +160,7 @@ def _prepared(
     description = work.description()
     slug = f"{_slug(work.job.source.name)}-x{work.job.scale}-"
     target = cache.absolute() / f"{slug}{key(description)}"
-    manifest = intact(target)
+    manifest = usable(target, report)
     if manifest is None:
         equal = _equal_set(cache.absolute(), slug, description)
         if equal is not None:
@@ -191,9 +192,9 @@ def _prepared(
                 }
                 publish(folder, target, document, entries)
                 return target
-        manifest = intact(target)  # another process made it meanwhile
-    for fields in manifest["excluded"] if manifest is not None else ():
-        report(Exclusion(**fields).line)
+        manifest = usable(target)  # another process made it meanwhile
+    for exclusion in manifest.excluded if manifest is not None else ():
+        report(exclusion.line)
     return target
 
 
@@ -245,21 +246,22 @@ def _decided(work: _Work, examined: Sequence[Examined]) -> Checked:
     )
 
 
-def _equal_set(cache: Path, slug: str, description: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+def _equal_set(cache: Path, slug: str, description: dict[str, Any]) -> tuple[Path, Manifest] | None:
     """A set that differs from what is asked for in `minimum_side` alone, and leaves out the same pairs.
 
     So a search finds what was prepared before its patches' size was known.
     """
     for path in sorted(cache.glob(f"{slug}*")):
-        manifest = intact(path)
-        if manifest is None:
+        try:
+            manifest = read_manifest(path)
+        except PairsError:
             continue
-        sides = [dict(each.get("rules") or {}) for each in (manifest["source"], description)]
+        sides = [dict(each.get("rules") or {}) for each in (manifest.source, description)]
         its, asked = (each.pop("minimum_side", 0) for each in sides)
-        if {**manifest["source"], "rules": sides[0]} != {**description, "rules": sides[1]}:
+        if {**manifest.source, "rules": sides[0]} != {**description, "rules": sides[1]}:
             continue
-        smallest = min(manifest["scale"] * min(entry.lr_shape) for entry in manifest["images"])
-        if its <= asked <= smallest:
+        smallest = min(manifest.scale * min(entry.lr_shape) for entry in manifest.images)
+        if its <= asked <= smallest and usable(path) is not None:
             return path, manifest
     return None
 

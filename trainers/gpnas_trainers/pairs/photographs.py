@@ -15,13 +15,12 @@ from gpnas_trainers.images import ImageError, read_levels
 from gpnas_trainers.pairs.camera import Camera, capture
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.writing import (
-    ShardWriter,
     check_scale,
-    intact,
     key,
     planar,
     publish,
-    shard_name,
+    shard_writer,
+    usable,
     work_folder,
 )
 
@@ -58,6 +57,7 @@ def prepare_photographs(
     *,
     camera: Camera | None = None,
     seed: int = 0,
+    report: Callable[[str], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Pairs of `PHOTOGRAPHS`, their LR made by the synthetic camera; made once.
@@ -69,6 +69,7 @@ def prepare_photographs(
         scale: HR pixels per LR pixel, at least 2.
         camera: ranges of blur and noise; None is `Camera()`.
         seed: of the camera; the split is fixed.
+        report: gets a line where a damaged set is made anew.
         progress: called with photographs done and all.
 
     Returns:
@@ -91,13 +92,13 @@ def prepare_photographs(
         ],
     }
     target = Path(cache) / f"photographs-x{scale}-{key(source)}"
-    if intact(target) is not None:
+    if usable(target, report) is not None:
         return target
     with work_folder(target) as folder:
         if folder is None:
             return target  # another process made it meanwhile
         entries = []
-        with ShardWriter(folder / shard_name(0), 0) as writer:
+        with shard_writer(folder, 0) as writer:
             for done, (photograph, path) in enumerate(zip(PHOTOGRAPHS, paths, strict=True), start=1):
                 hr = planar(_pixels(path))
                 hr = hr[:, : hr.shape[1] // scale * scale, : hr.shape[2] // scale * scale]
@@ -106,7 +107,7 @@ def prepare_photographs(
                 if progress is not None:
                     progress(done, len(PHOTOGRAPHS))
         licences = {photograph.name: photograph.licence for photograph in PHOTOGRAPHS}
-        document = {"scale": scale, "seed": seed, "source": source, "licences": licences, "excluded": []}
+        document = {"scale": scale, "seed": seed, "source": source, "licences": licences}
         publish(folder, target, document, entries)
     return target
 

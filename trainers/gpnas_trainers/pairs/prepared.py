@@ -9,67 +9,34 @@ it belongs to, and what the set was made of.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpnas_trainers import files
 from gpnas_trainers.pairs.errors import PairsError
+from gpnas_trainers.pairs.manifest import (
+    DTYPES,
+    FORMAT,
+    SPLITS,
+    Entry,
+    Manifest,
+    Split,
+    canonical,
+    digest,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FORMAT = "gpnas-pairs"
-VERSION = 2
-MANIFEST = "manifest.json"
-ALIGNMENT = 64
-"""Bytes: every image begins at a multiple of it."""
 OPEN_SHARDS = 256
 """So many shards a set holds open at most, since each takes a file descriptor."""
-
-DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype("<u2")}
-"""By bits per channel."""
-
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, ...] = ("train", "validation")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One pair of a prepared set."""
-
-    name: str
-    """Unique within the set."""
-    lr_shape: tuple[int, int]
-    """Height and width; HR's are `scale` times as large."""
-    lr_bits: int
-    """Per channel: 8 or 16."""
-    hr_bits: int
-    shard: int
-    """Place of its shard in the manifest's list."""
-    lr_offset: int
-    """First byte in the shard."""
-    hr_offset: int
-    lr_sha256: str
-    """Of the LR pixels."""
-    hr_sha256: str
-    """Of the HR pixels."""
-    ncc: float | None = None
-    """Agreement of LR with HR, as `checks.ncc` measures it; None where the synthetic camera made LR."""
-    shift: tuple[float, float] | None = None
-    """(down, right) of LR in LR pixels, as `checks.shift` measures it."""
-    split: str = ""
-    """`train` or `validation`."""
-
-    def extents(self, scale: int) -> tuple[int, int]:
-        """Bytes of the LR and of the HR image."""
-        area = 3 * self.lr_shape[0] * self.lr_shape[1]
-        return area * self.lr_bits // 8, scale**2 * area * self.hr_bits // 8
 
 
 @dataclass(frozen=True)
@@ -226,6 +193,7 @@ class PairSet:
         if found is None:
             path = self._folder / self._shards[place]
             try:
+                files.check(path)
                 found = np.asarray(np.memmap(path, np.uint8, mode="r"))
             except (OSError, ValueError) as error:
                 raise PairsError(f"{path}: prepared pairs cannot be opened ({error})") from None
@@ -268,78 +236,21 @@ def open_pairs(folder: str | Path, split: Split, *, verify: bool = False) -> Pai
         raise ValueError(f"a split must be train or validation, but got {split!r}")
     folder = Path(folder)
     manifest = read_manifest(folder)
-    scale, entries = manifest["scale"], manifest["images"]
-    shards = [shard["file"] for shard in manifest["shards"]]
+    scale, entries = manifest.scale, manifest.images
+    shards = [shard.file for shard in manifest.shards]
     if verify:
-        every = PairSet(folder, scale, "", entries, shards)
-        for index, entry in enumerate(entries):
-            lr, hr = every.stored(index)
-            if (digest(lr), digest(hr)) != (entry.lr_sha256, entry.hr_sha256):
-                raise PairsError(
-                    f"{folder}: the pixels of {entry.name} must have the manifest's SHA-256, but do not; "
-                    "delete the folder so that it is prepared again"
-                )
+        check_pixels(folder, manifest)
     return PairSet(folder, scale, split, [entry for entry in entries if entry.split == split], shards)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The checked manifest of a prepared set, its `images` as `Entry` records; raises `PairsError`."""
-    path = folder / MANIFEST
-    again = "delete the folder so that it is prepared again"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']!r}")
-        if document["version"] != VERSION:
+def check_pixels(folder: Path, manifest: Manifest) -> None:
+    """Raises a `PairsError` where pixels are not those that the manifest's SHA-256 stand for."""
+    shards = [shard.file for shard in manifest.shards]
+    every = PairSet(folder, manifest.scale, "", manifest.images, shards)
+    for index, entry in enumerate(manifest.images):
+        lr, hr = every.stored(index)
+        if (digest(lr), digest(hr)) != (entry.lr_sha256, entry.hr_sha256):
             raise PairsError(
-                f"{folder}: prepared pairs must be of version {VERSION}, but got {document['version']}; "
-                f"{again}"
+                f"{folder}: the pixels of {entry.name} must have the manifest's SHA-256, but do not; "
+                "delete the folder so that it is prepared again"
             )
-        sizes = [int(shard["bytes"]) for shard in document["shards"]]
-        for shard, size in zip(document["shards"], sizes, strict=True):
-            if Path(shard["file"]).name != shard["file"]:
-                raise ValueError(f"shard {shard['file']!r}, which is not in the folder")
-            found = (folder / shard["file"]).stat().st_size
-            if found != size:
-                raise ValueError(f"{shard['file']} of {found} bytes where {size} are due")
-        images = [_entry(fields, int(document["scale"]), sizes) for fields in document["images"]]
-        document["images"] = images
-    except PairsError:
-        raise
-    except FileNotFoundError as error:
-        raise PairsError(
-            f"{folder}: prepared pairs must hold {MANIFEST} and all shards, but "
-            f"{Path(str(error.filename)).name} is missing; prepare them first"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PairsError(f"{folder}: prepared pairs must be whole, but got {error}; {again}") from None
-    return dict(document)
-
-
-def _entry(fields: dict[str, Any], scale: int, sizes: Sequence[int]) -> Entry:
-    shift = fields["shift"]
-    entry = Entry(
-        **{**fields, "lr_shape": tuple(fields["lr_shape"]), "shift": None if shift is None else tuple(shift)}
-    )
-    height, width = entry.lr_shape
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        raise ValueError(f"shape {entry.lr_shape} of {entry.name}")
-    if not {entry.lr_bits, entry.hr_bits} <= set(DTYPES):
-        raise ValueError(f"{entry.lr_bits} and {entry.hr_bits} bits of {entry.name}")
-    if not 0 <= entry.shard < len(sizes):
-        raise ValueError(f"shard {entry.shard} of {entry.name}")
-    lr_bytes, hr_bytes = entry.extents(scale)
-    ends = [0, entry.lr_offset, entry.lr_offset + lr_bytes, entry.hr_offset, entry.hr_offset + hr_bytes]
-    if ends != sorted(ends) or ends[-1] > sizes[entry.shard] or (ends[1] | ends[3]) % ALIGNMENT:
-        raise ValueError(f"offsets {entry.lr_offset}, {entry.hr_offset} of {entry.name}")
-    return entry
-
-
-def digest(pixels: NDArray[Any]) -> str:
-    """SHA-256 of the pixels, in C order."""
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
-
-
-def canonical(document: Any) -> bytes:
-    """One spelling of a JSON document, to be hashed."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

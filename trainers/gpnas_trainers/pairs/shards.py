@@ -21,12 +21,18 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gpnas_trainers import files
 from gpnas_trainers.pairs.examining import Excluded, Job, Measured, examine
 from gpnas_trainers.pairs.exclusion import Exclusion
+from gpnas_trainers.pairs.manifest import Entry, checked_entry, digest
 from gpnas_trainers.pairs.names import PairFiles
-from gpnas_trainers.pairs.prepared import Entry
-from gpnas_trainers.pairs.writing import ShardWriter, WorkersError, shard_name, write_json
+from gpnas_trainers.pairs.writing import WorkersError, shard_name, shard_writer, write_json
 
+_MOST = 1 << 30
+"""Bytes of a shard's results, at most."""
 SHARDS = 32
 """A folder makes at least so many shards, if it has as many pairs."""
 SHARD_BYTES = 128 * 2**20
@@ -85,7 +91,7 @@ def examine_all(
         OSError: `work` cannot be written.
     """
     total = sum(map(len, shards))
-    results = [_finished(work, place, shard) for place, shard in enumerate(shards)]
+    results = [_finished(work, job.scale, place, shard) for place, shard in enumerate(shards)]
     done = sum(len(shard) for shard, result in zip(shards, results, strict=True) if result is not None)
 
     def advance(pairs: int) -> None:
@@ -152,7 +158,7 @@ def _examine_shard(
     tell: Callable[[], None] = lambda: None,
 ) -> list[Examined]:
     results = []
-    with nullcontext() if work is None else ShardWriter(work / shard_name(place), place) as writer:
+    with nullcontext() if work is None else shard_writer(work, place) as writer:
         for pair in pairs:
             try:
                 lr, hr, measured = examine(job, pair)
@@ -174,30 +180,41 @@ def _results_path(work: Path, place: int) -> Path:
     return work / f"results-{place:05}.json"
 
 
-def _finished(work: Path | None, place: int, pairs: Sequence[PairFiles]) -> list[Examined] | None:
-    """The results of a shard that an earlier call has finished; None where there are none."""
+def _finished(work: Path | None, scale: int, place: int, pairs: Sequence[PairFiles]) -> list[Examined] | None:
+    """The results of a shard that an earlier call has finished; None where they lack or are damaged."""
     if work is None:
         return None
     try:
-        rows = json.loads(_results_path(work, place).read_text(encoding="utf-8"))
+        rows = json.loads(files.read(_results_path(work, place), _MOST))
         if [row["name"] for row in rows] != [pair.name for pair in pairs]:
             return None
+        files.check(work / shard_name(place))
+        pixels = np.memmap(work / shard_name(place), np.uint8, mode="r")
+        sizes = [0] * place + [pixels.size]
         results = [
             Examined(
                 row["name"],
                 row["exclusion"] and Exclusion(**row["exclusion"]),
-                row["measured"] and Measured(**_tuples(row["measured"], "shift", "lr_shape")),
-                row["entry"] and Entry(**_tuples(row["entry"], "shift", "lr_shape")),
+                row["measured"] and _measured(row["measured"]),
+                row["entry"] and checked_entry(row["entry"], scale, sizes),
             )
             for row in rows
         ]
-        return results if (work / shard_name(place)).is_file() else None
-    except (OSError, ValueError, KeyError, TypeError):
+        entries = [each.entry for each in results if each.entry is not None]
+        return results if all(_sound(pixels, entry, scale) for entry in entries) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _tuples(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+def _sound(pixels: NDArray[np.uint8], entry: Entry, scale: int) -> bool:
+    lr_bytes, hr_bytes = entry.extents(scale)
+    lr = pixels[entry.lr_offset : entry.lr_offset + lr_bytes]
+    hr = pixels[entry.hr_offset : entry.hr_offset + hr_bytes]
+    return (digest(lr), digest(hr)) == (entry.lr_sha256, entry.hr_sha256)
+
+
+def _measured(fields: dict[str, Any]) -> Measured:
     """JSON knows lists only."""
-    return {
-        name: tuple(value) if name in names and value is not None else value for name, value in fields.items()
-    }
+    shift = fields["shift"]
+    shape = tuple(int(side) for side in fields["lr_shape"])
+    return Measured(**{**fields, "lr_shape": shape, "shift": None if shift is None else tuple(shift)})

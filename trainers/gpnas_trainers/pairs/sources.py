@@ -7,11 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from gpnas_trainers import files
 from gpnas_trainers.pairs.camera import Camera
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.folder import prepare_folder
+from gpnas_trainers.pairs.manifest import FORMAT, MANIFEST, MOST, read_manifest
 from gpnas_trainers.pairs.photographs import prepare_photographs
-from gpnas_trainers.pairs.prepared import FORMAT, MANIFEST, read_manifest
+from gpnas_trainers.pairs.prepared import check_pixels
 from gpnas_trainers.pairs.rules import PAPER, Rules
 
 
@@ -49,7 +51,7 @@ def prepare(
         PairsError: no set can be made of it, or the prepared one has another scale.
     """
     if source is None:
-        return prepare_photographs(cache_folder(), scale, camera=camera, progress=progress)
+        return prepare_photographs(cache_folder(), scale, camera=camera, report=report, progress=progress)
     made = _already_prepared(Path(source), scale)
     if made is not None:
         return made
@@ -63,9 +65,9 @@ def _already_prepared(source: Path, scale: int) -> Path | None:
     scales: dict[Path, int] = {}
     for path in (source / MANIFEST, *sorted(source.glob(f"*/{MANIFEST}"))):
         # others, too, call a file so
-        with suppress(OSError, UnicodeDecodeError):
-            if f'"{FORMAT}"' in path.read_text(encoding="utf-8"):
-                scales[path.parent] = int(read_manifest(path.parent)["scale"])
+        with suppress(OSError):
+            if f'"{FORMAT}"'.encode() in files.read(path, MOST):
+                scales[path.parent] = read_manifest(path.parent).scale
     if not scales:
         return None
     fitting = [each for each, of in scales.items() if of == scale]
@@ -74,4 +76,5 @@ def _already_prepared(source: Path, scale: int) -> Path | None:
         raise PairsError(
             f"{source}: prepared pairs must be one set of scale {scale}, but got {found}; name one"
         )
+    check_pixels(fitting[0], read_manifest(fitting[0]))
     return fitting[0]

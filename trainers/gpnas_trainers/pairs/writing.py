@@ -6,10 +6,10 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,18 +18,21 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from gpnas_trainers.files import replacing
 from gpnas_trainers.pairs.errors import PairsError
-from gpnas_trainers.pairs.prepared import (
+from gpnas_trainers.pairs.manifest import (
     ALIGNMENT,
     DTYPES,
     FORMAT,
     MANIFEST,
     VERSION,
     Entry,
+    Manifest,
     canonical,
     digest,
     read_manifest,
 )
+from gpnas_trainers.pairs.prepared import check_pixels
 
 KEPT_DAYS = 7
 """So long the work of an interrupted preparation is kept, to be gone on with."""
@@ -40,16 +43,14 @@ class WorkersError(PairsError):
 
 
 class ShardWriter:
-    """Appends pairs to one shard, which appears at `path` whole when the block ends."""
+    """Appends pairs to one shard."""
 
-    def __init__(self, path: Path, place: int) -> None:
-        self._path, self._place = path, place
-        self._temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> ShardWriter:
-        self._file = self._temporary.open("xb")
-        return self
+    def __init__(self, file: BinaryIO, place: int) -> None:
+        """Args:
+        file: is written from here.
+        place: of the shard in the manifest's list.
+        """
+        self._file, self._place = file, place
 
     def append(
         self,
@@ -76,23 +77,18 @@ class ShardWriter:
         )
 
     def _append(self, pixels: NDArray[Any]) -> int:
-        assert self._file is not None
         offset = self._file.tell()
         self._file.write(np.ascontiguousarray(pixels, DTYPES[8 * pixels.itemsize]).data)
         self._file.write(bytes(-self._file.tell() % ALIGNMENT))
         return offset
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        assert self._file is not None
-        try:
-            with self._file as file:
-                if kind is None:
-                    file.flush()
-                    os.fsync(file.fileno())
-            if kind is None:
-                self._temporary.replace(self._path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+
+@contextmanager
+def shard_writer(work: Path, place: int) -> Iterator[ShardWriter]:
+    """A shard in the making, which appears in the folder whole when the block ends."""
+    with replacing(work / shard_name(place)) as temporary, temporary.open("xb") as file:
+        yield ShardWriter(file, place)
+        file.flush()
 
 
 def shard_name(place: int) -> str:
@@ -101,15 +97,9 @@ def shard_name(place: int) -> str:
 
 def write_json(path: Path, document: Any) -> None:
     """Writes a document durably, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            json.dump(document, file, indent=1, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("x", encoding="utf-8") as file:
+        json.dump(document, file, indent=1, ensure_ascii=False)
+        file.flush()
 
 
 @contextmanager
@@ -125,7 +115,7 @@ def work_folder(target: Path) -> Iterator[Path | None]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target.parent)
-        while intact(target) is None:
+        while usable(target) is None:
             work.mkdir(exist_ok=True)
             lock = os.open(work, os.O_RDONLY)
             _lock(lock, wait=True)
@@ -174,6 +164,9 @@ def publish(work: Path, target: Path, document: dict[str, Any], entries: Sequenc
     document = {
         "format": FORMAT,
         "version": VERSION,
+        "excluded": [],
+        "notes": [],
+        "groups": [],
         **document,
         "shards": [{"file": shard.name, "bytes": shard.stat().st_size} for shard in shards],
         "images": [asdict(entry) for entry in entries],
@@ -193,18 +186,28 @@ def publish(work: Path, target: Path, document: dict[str, Any], entries: Sequenc
             return
         # A damaged set stands in the way: move it aside before it is removed, so that no process
         # ever finds half of it.
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.damaged")
+        aside = target.with_name(f".{secrets.token_hex(16)}.damaged")
         target.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink()
     raise OSError(errno.EEXIST, f"{target.name} cannot be replaced")
 
 
-def intact(target: Path) -> dict[str, Any] | None:
-    """The manifest of the prepared set at `target`; None where there is none or it is damaged."""
+def usable(target: Path, report: Callable[[str], None] | None = None) -> Manifest | None:
+    """The manifest of the prepared set at `target`, all of whose pixels are looked at.
+
+    None where there is none, or where it is damaged, which is reported, since it is to be made anew.
+    """
     try:
-        return read_manifest(target)
-    except PairsError:
+        manifest = read_manifest(target)
+        check_pixels(target, manifest)
+    except PairsError as error:
+        if report is not None and os.path.lexists(target):
+            report(f"{str(error).rpartition(';')[0]}; it is a cache, and made anew")
         return None
+    return manifest
 
 
 def key(document: Any) -> str:
