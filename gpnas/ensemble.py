@@ -149,7 +149,7 @@ def upscale_files(
                 size = bundle.scale * image.height, bundle.scale * image.width
                 kept, lost = for_format(image.metadata, format_of(target), size)
                 if lost:
-                    say(f"{target}: {format_of(target)} holds no {', '.join(lost)}, as {source} has")
+                    say(f"{target}: not kept of {source}: {', '.join(lost)}")
                 with writing(target, *size, bits, kept) as write:
                     for _, _, rows in upscale_rows(
                         networks,

@@ -174,7 +174,7 @@ def test_pictures_that_are_not_rgb_are_converted_where_that_is_asked_for(tmp_pat
         np.testing.assert_array_equal(read_levels(tmp_path / "out" / f"{name}.png"), expected)
     assert said == [
         f"{tmp_path / 'in' / 'grey.png'}: grey, converted to RGB",
-        f"{tmp_path / 'in' / 'opaque.png'}: RGB with alpha, converted to RGB, without its transparency",
+        f"{tmp_path / 'in' / 'opaque.png'}: RGB with alpha, converted to RGB; its alpha is opaque",
     ]
 
 
@@ -187,8 +187,7 @@ def test_what_the_format_cannot_hold_is_said(tmp_path: Path, pairs: Path) -> Non
         said: list[str] = []
         target = tmp_path / f"sr{suffix}"
         upscale_files(given, [tmp_path / "lr.png"], target, Levels(self_ensemble=False), say=said.append)
-        name = {".webp": "WebP", ".bmp": "BMP"}.get(suffix)
-        assert said == [f"{target}: {name} holds no {lost}, as {tmp_path / 'lr.png'} has" for lost in lines]
+        assert said == [f"{target}: not kept of {tmp_path / 'lr.png'}: {lost}" for lost in lines]
 
 
 @pytest.mark.parametrize("way", ["itself", "its folder", "a link", "another name", "the next"])

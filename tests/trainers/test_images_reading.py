@@ -153,7 +153,7 @@ def test_transparent_pixels_are_put_on_white(tmp_path: Path) -> None:
     expected = np.where(alpha[..., None] == 255, pixels, 255)
     np.testing.assert_array_equal(read_levels(tmp_path / "image.png", convert=True), expected)
     with reading(tmp_path / "image.png", convert=True) as rows:
-        assert rows.converted == "RGB with alpha, converted to RGB, on white for its transparency"
+        assert rows.converted == "RGB with alpha, converted to RGB; transparent pixels are put on white"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])

@@ -128,7 +128,7 @@ def _decoded(image: Any) -> Iterator[BinaryIO]:
     out, into = os.pipe()
 
     def decode() -> None:
-        with suppress(pyvips.Error):  # rows will be missing, which is told then, or nobody wants them
+        with suppress(pyvips.Error):  # rows will be missing, which the reader notices, or nobody wants them
             try:
                 target = pyvips.Target.new_to_descriptor(into)
             finally:
@@ -151,7 +151,9 @@ def _sound(path: Path, header: Header, file: BinaryIO) -> tuple[Any, str | None]
         converted = header.instead and f"{header.instead}, converted to RGB"
         if header.instead and image.hasalpha():
             opaque = image[image.bands - 1].min() == 2**header.bits - 1
-            converted = f"{converted}, {'without' if opaque else 'on white for'} its transparency"
+            converted = (
+                f"{converted}; {'its alpha is opaque' if opaque else 'transparent pixels are put on white'}"
+            )
         else:
             image.avg()
         if header.format != "BMP" and not _turned(header):  # whose rows are gone by now
@@ -197,7 +199,7 @@ def _rgb(image: Any, header: Header) -> Any:
             image = image.colourspace("srgb" if header.bits == 8 else "rgb16")
     depth = {"uchar": 8, "ushort": 16}.get(image.format)
     if (image.bands, depth) != (3, header.bits):
-        raise pyvips.Error("", "\nits pixels are not what its header tells")
+        raise pyvips.Error("", "\nits pixels are not what its header says")
     return image
 
 
@@ -235,12 +237,12 @@ def _free_memory() -> int | None:
     """Bytes that this process may still take, of the machine and of its control group; None: unknown."""
     free = []
     with suppress(OSError, ValueError, IndexError):
-        told = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
-        free.append(1024 * int(told.split()[0]))
+        available = Path("/proc/meminfo").read_text().split("MemAvailable:")[1]
+        free.append(1024 * int(available.split()[0]))
     with suppress(OSError, ValueError, IndexError):  # "max" is no limit
         group = Path("/sys/fs/cgroup")
-        limit, told = int((group / "memory.max").read_text()), (group / "memory.stat").read_text()
-        free.append(limit - int(told.split("anon ")[1].split()[0]))  # cached files make room
+        limit, used = int((group / "memory.max").read_text()), (group / "memory.stat").read_text()
+        free.append(limit - int(used.split("anon ")[1].split()[0]))  # cached files make room
     return min(free, default=None)
 
 

@@ -105,7 +105,7 @@ def writing(
     Args:
         path: a folder's file; another of that name is replaced when all rows are there.
         height, width: of the image.
-        bits: per channel, 8 or 16, as `bits_of` tells.
+        bits: per channel, 8 or 16, as `bits_of` says.
         metadata: to be kept in the file, as `metadata.for_format` leaves it.
 
     Raises:

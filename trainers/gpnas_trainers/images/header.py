@@ -54,12 +54,12 @@ class Header:
     """What an image file says before its pixels are decoded."""
 
     height: int
-    """Of the upright image, as its width."""
+    """The height of the upright image, in pixels; `width` likewise."""
     width: int
     bits: int
     """Per channel: 8 or 16."""
     format: str
-    """As Pillow names it."""
+    """`PNG`, `JPEG`, `WebP`, `TIFF` or `BMP`."""
     orientation: int
     """EXIF's, 1 … 8: how the stored image is turned."""
     metadata: Metadata
@@ -87,7 +87,7 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS, convert: bool
 
 
 def header_of(path: Path, file: BinaryIO, max_pixels: int, convert: bool) -> Header:
-    """As `read_header`, of an open file."""
+    """The header of an open file; arguments and errors are those of `read_header`."""
     format = _format(path, file)
     header = _header_of_bmp(path, file) if format == "BMP" else _header(path, file, format)
     if header.height * header.width > max_pixels:
@@ -272,14 +272,14 @@ def _blob(image: Any, fields: set[str], name: str) -> bytes | None:
 def _density(
     image: Any, format: str, tags: Mapping[int, Any], chunks: dict[bytes, bytes]
 ) -> tuple[float, float] | None:
-    """Pixels per inch, where the file tells them: libvips has a value for every image."""
+    """Pixels per inch, if the file says so: libvips gives a value for every image."""
     physical = chunks.get(_PHYSICAL, b"")
-    told = {
+    is_said = {
         "PNG": len(physical) == 9 and physical[8] == 1,
         "TIFF": tags.get(_RESOLUTION_UNIT) in (2, 3),
         "JPEG": "resolution-unit" in image.get_fields(),
     }
-    if not told.get(format, False):
+    if not is_said.get(format, False):
         return None
     across, down = image.xres * _INCH, image.yres * _INCH
     return (across, down) if 0 < across < 65_536 and 0 < down < 65_536 else None

@@ -80,7 +80,7 @@ def said(metadata: Metadata) -> dict[str, Any]:
 
 
 def _parts(content: memoryview, height: int) -> tuple[bytes, memoryview]:
-    """An image's headers, told another height, and its scan without the end."""
+    """An image's headers, changed to another height, and its scan without the end marker."""
     head, place = bytearray(content[:2]), 2
     while True:
         marker, size = struct.unpack_from(">xBH", content, place)

@@ -1,6 +1,6 @@
 """What an image file says besides its pixels: read without trust, and kept as far as a format allows.
 
-An error of metadata is none of the pixels: what cannot be understood is left out.
+An error in metadata is not an error in the pixels: what cannot be understood is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ XMP_KEYWORD = b"XML:com.adobe.xmp"
 _ORIENTATION, _EXIF_IFD, _GPS_IFD = 0x0112, 0x8769, 0x8825
 _DIRECTORIES = (_EXIF_IFD, _GPS_IFD)
 _PIXELS = {0xA002: 1, 0xA003: 0}
-"""Where EXIF tells the width and the height, and their places in a shape."""
+"""The EXIF tags of width and height, with their places in a shape (height, width)."""
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 """EXIF's texts: description, make, model, software, time, artist, copyright."""
 _IN_XMP = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])")
@@ -52,11 +52,11 @@ NOTHING = Metadata()
 
 def orientation(metadata: Metadata) -> int:
     """How the stored image is turned, by EXIF, else by XMP: 1 … 8."""
-    told = _parsed(metadata.exif).get(_ORIENTATION)
-    if told is None and metadata.xmp is not None:
+    value = _parsed(metadata.exif).get(_ORIENTATION)
+    if value is None and metadata.xmp is not None:
         said = _IN_XMP.search(metadata.xmp)
-        told = int(said[2]) if said else None
-    return told if isinstance(told, int) and 1 <= told <= 8 else 1
+        value = int(said[2]) if said else None
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def for_format(metadata: Metadata, format: str, shape: tuple[int, int]) -> tuple[Metadata, tuple[str, ...]]:

@@ -50,7 +50,7 @@ class Measured:
     hr_bits: int
     hr_sha256: str
     ncc: float | None = None
-    """As `checks.ncc` says, as `shift`; None where the synthetic camera made LR."""
+    """The pair's `checks.ncc`; like `shift`, None where the synthetic camera made LR."""
     shift: tuple[float, float] | None = None
     thumbnail: str | None = None
     """Base64 of `checks.thumbnail`; None where nothing shows."""

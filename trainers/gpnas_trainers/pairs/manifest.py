@@ -28,7 +28,7 @@ MOST = 1 << 30
 """Bytes of a manifest, at most: some hundred thousand pairs take 100 MB."""
 
 DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype(np.uint8), 16: np.dtype("<u2")}
-"""By bits per channel."""
+"""The type of stored pixels, by bits per channel."""
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -51,9 +51,9 @@ class Entry:
     """First byte in the shard."""
     hr_offset: int
     lr_sha256: str
-    """Of the LR pixels."""
+    """The SHA-256 of the LR pixels."""
     hr_sha256: str
-    """Of the HR pixels."""
+    """The SHA-256 of the HR pixels."""
     ncc: float | None = None
     """Agreement of LR with HR, as `checks.ncc` measures it; None where the synthetic camera made LR."""
     shift: tuple[float, float] | None = None
@@ -93,7 +93,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The checked manifest of a prepared set, whose shards have the sizes that it tells.
+    """The checked manifest of a prepared set, after a comparison of its shards' sizes.
 
     Raises:
         PairsError: the folder is missing, damaged, or of another version.

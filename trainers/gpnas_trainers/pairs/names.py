@@ -45,7 +45,7 @@ _FOLDERS = {
     ),
 }
 _JOINED = re.compile(r"(?<=[a-z0-9])(?=(?:HR|GT|LR|LQ)(?:x\d|bic|mod|[^a-z]|$))")
-"""Where a name such as `ValidationGT` has two words."""
+"""The place between the two words of a name such as `ValidationGT`."""
 _PIECES = _compiled(r"[_-]sub(?:s|images)?$")
 """What cutters append to the names of their folders."""
 _FOLDER_SCALE = _compiled(r"(?:(?:^|[_-]|lr|lq|bic|bicubic)x|(?:lr|lq)[_-]?)(?P<scale>\d)$")
@@ -108,7 +108,7 @@ def find_pairs(source: Path, scale: int) -> Found:
     items = [_described(source, path) for path in _walk(source, found)]
     of_scale = [item for item in items if item.role and item.folder_scale in (None, scale)]
     hr = [item for item in of_scale if item.role == "hr"]
-    # an LR image that tells its scale comes before one that does not
+    # LR images whose names say their scale come before others
     lr = [item for item in of_scale if item.role == "lr"]
     lr.sort(key=lambda item: scale not in (item.folder_scale, item.ending_scale))
     matched = _matched(hr, lr, scale)

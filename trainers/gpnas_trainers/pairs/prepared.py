@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OPEN_SHARDS = 256
-"""So many shards a set holds open at most, since each takes a file descriptor."""
+"""The largest number of shards that a set holds open, since each takes a file descriptor."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Draw:
     """Patches of a batch, by where they are read."""
 
     index: NDArray[np.int64]  # (B,)
-    """Of the pairs."""
+    """The places of the pairs in their set."""
     corner: NDArray[np.int64]  # (B, 2)
     """Row and column of the first LR pixel."""
     transform: NDArray[np.int64]  # (B,)
@@ -60,7 +61,7 @@ class PairSet:
         shapes: (h, w) of each LR image.
         smallest_side: the smallest height or width of an HR image, in pixels; 0 of an empty set.
         bytes: of the pixels.
-        hr_sha256: SHA-256 of each HR image's pixels, which tells the same photograph in another set.
+        hr_sha256: SHA-256 of each HR image's pixels, by which the same photograph is known in another set.
         fingerprint: SHA-256 of scale, split, names and pixels: two sets that agree in it are equal.
     """
 
@@ -247,10 +248,15 @@ def check_pixels(folder: Path, manifest: Manifest) -> None:
     """Raises a `PairsError` where pixels are not those that the manifest's SHA-256 stand for."""
     shards = [shard.file for shard in manifest.shards]
     every = PairSet(folder, manifest.scale, "", manifest.images, shards)
-    for index, entry in enumerate(manifest.images):
-        lr, hr = every.stored(index)
-        if (digest(lr), digest(hr)) != (entry.lr_sha256, entry.hr_sha256):
-            raise PairsError(
-                f"{folder}: the pixels of {entry.name} must have the manifest's SHA-256, but do not; "
-                "delete the folder so that it is prepared again"
-            )
+    due = [(entry.lr_sha256, entry.hr_sha256) for entry in manifest.images]
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(every), OPEN_SHARDS):
+            batch = range(start, min(start + OPEN_SHARDS, len(every)))
+            pixels = [image for index in batch for image in every.stored(index)]
+            found = list(pool.map(digest, pixels))
+            for index, both in zip(batch, zip(found[::2], found[1::2], strict=True), strict=True):
+                if both != due[index]:
+                    raise PairsError(
+                        f"{folder}: the pixels of {every.names[index]} must have the manifest's SHA-256, but "
+                        "do not; delete the folder so that it is prepared again"
+                    )

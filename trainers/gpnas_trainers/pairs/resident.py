@@ -14,7 +14,7 @@ from torch import Tensor
 from gpnas_trainers.pairs.prepared import Draw, PairSet
 
 SHARE = 0.25
-"""Of a device's free memory, which a resident set may take at most."""
+"""The largest part of a device's free memory that a resident set may take."""
 
 
 class ResidentPairs:
@@ -45,7 +45,7 @@ class ResidentPairs:
     def patches(
         self, batch_size: int, hr_patch: int, generator: np.random.Generator, *, rows: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
-        """As `PairSet.patches`, on the device."""
+        """The patches that `PairSet.patches` would give, on the device."""
         draw = self._pairs.draw(batch_size, hr_patch, generator, rows=rows)
         side = hr_patch // self._pairs.scale
         return self._crops(draw, 0, side, 1), self._crops(draw, 1, hr_patch, self._pairs.scale)
@@ -75,7 +75,7 @@ def strided(
     transforms: NDArray[np.int64],  # (B,)
     side: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # (B,), (B, 3)
-    """Where each crop's first pixel lies in its image (3, H, W), and the strides of its three axes.
+    """The offset of each crop's first pixel in its image (3, H, W), and the strides of its three axes.
 
     Args:
         shapes: (H, W) of each image.

@@ -38,7 +38,7 @@ SHARDS = 32
 SHARD_BYTES = 128 * 2**20
 """Image files of one shard amount to at most so many bytes, if it has more than one pair."""
 WORKER_BYTES = 64 * 2**20
-"""For so many bytes of image files another process is worth its start, of a second."""
+"""The bytes of image files from which on another process is worth its start, which takes a second."""
 
 
 @dataclass(frozen=True)

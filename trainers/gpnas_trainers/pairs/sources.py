@@ -1,4 +1,4 @@
-"""Where pairs come from, by one name: a prepared set, a user's folder, or the shipped photographs."""
+"""Pairs by the name of their source: a prepared set, a user's folder, or the shipped photographs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpnas_trainers.pairs.rules import PAPER, Rules
 
 
 def cache_folder() -> Path:
-    """Where prepared pairs are kept: `$GPNAS_CACHE`, else `gpnas` in the user's cache folder."""
+    """The folder of prepared pairs: `$GPNAS_CACHE`, else `gpnas` in the user's cache folder."""
     chosen = os.environ.get("GPNAS_CACHE")
     if chosen:
         return Path(chosen).absolute()

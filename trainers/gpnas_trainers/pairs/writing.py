@@ -35,7 +35,7 @@ from gpnas_trainers.pairs.manifest import (
 from gpnas_trainers.pairs.prepared import check_pixels
 
 KEPT_DAYS = 7
-"""So long the work of an interrupted preparation is kept, to be gone on with."""
+"""Days for which the work of an interrupted preparation is kept, so that the next call goes on with it."""
 
 
 class WorkersError(PairsError):
