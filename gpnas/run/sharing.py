@@ -63,8 +63,10 @@ def _matching(folder: Path, fingerprint: str, *, verify: bool = False) -> tuple[
     try:
         train = open_pairs(folder, "train", verify=verify)
         validation = open_pairs(folder, "validation")
-    except PairsError:  # damaged, and fetched anew
-        return None
+    except PairsError:
+        if verify:
+            raise
+        return None  # damaged, and fetched anew
     return (train, validation) if fingerprint_of(train, validation) == fingerprint else None
 
 
