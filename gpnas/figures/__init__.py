@@ -1,0 +1,1 @@
+"""Figures of a search: plain numbers, and the charts that are drawn from them."""

@@ -1,0 +1,420 @@
+"""What the surrogate of a search believes, as the numbers of figures.
+
+Glossary: n architectures of the space, q of them asked about, m observations, d feature columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpnas.diagnostics import Diagnostics, design_matrix, diagnose, ridge_leave_one_out
+from gpnas.engine import Engine
+from gpnas.errors import SpaceError
+from gpnas.figures.data import (
+    Cell,
+    Foretold,
+    Learning,
+    Left,
+    Mark,
+    PosteriorMap,
+    Predicted,
+    Relevance,
+    Remaining,
+    Slice,
+    SlicePoint,
+    Trust,
+)
+from gpnas.figures.reading import space_of
+from gpnas.figures.records import Objective, Recorded, Trial
+from gpnas.journal import Journal
+from gpnas.learned import learned
+from gpnas.records import Architecture, AxisValue, Observation
+from gpnas.results.recall import engine_for
+from gpnas.space import SearchSpace
+from gpnas.surrogate import Member, Posterior
+
+MOST = 500
+"""Observations on which the surrogate of a report rests; of more, the best half and a part spread over the
+rest, so that a report of a long search does not take longer than people wait."""
+POOL = 20_000
+"""Architectures over which the posterior is averaged; of more, an even part."""
+LEVELS = 24
+"""Values of an axis that a map or a slice shows; of more, a part evenly spread."""
+COVERAGE = 0.9
+"""Probability of intervals."""
+WEIGHED = 200
+"""Architectures among which the expected regret seeks the best: those of the best mean plus two standard
+deviations, and what would be recommended."""
+DRAWS = 512
+"""Joint draws of their values."""
+MEMBERS = 4
+"""Members of the posterior's mixture that are drawn from."""
+MOMENTS = 24
+"""Points of a course over the observations, at most."""
+STANDING_FOR = 1_000
+"""Architectures whose variance stands for the space's."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A search's engine, as it stands after its observations."""
+
+    recorded: Recorded
+    engine: Engine
+    trials: tuple[Trial, ...]
+    """Whose values the posterior rests on, in the rows' order."""
+    posterior: Posterior
+    diagnostics: Diagnostics
+
+    @property
+    def objective(self) -> Objective:
+        return self.recorded.objective
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.engine.space
+
+
+def standing_of(run: Path, recorded: Recorded) -> Standing:
+    """The engine of a run, given its observations again.
+
+    Raises:
+        JournalError: the journal cannot be read.
+        SpaceError: it does not describe its space, or nothing was observed yet.
+    """
+    with Journal.read(run) as journal, journal.moment():
+        header, candidates, observations = journal.header, journal.candidates(), journal.observations()
+    kept = _thinned(observations)
+    if not kept:
+        raise SpaceError("a surrogate needs at least one training that succeeded, but there is none")
+    try:
+        engine = engine_for(space_of(header), header)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpaceError(f"the journal must say how its search was made, but {error}") from None
+    names = {each.candidate.id for each in kept}
+    failed = [each for each in observations if each.failed]
+    chosen = [each for each in candidates if each.id in names or each.id in {f.candidate.id for f in failed}]
+    engine.replay(chosen, [*kept, *failed])
+    rows = [trial for trial in recorded.trials if trial.id in names]
+    posterior = engine.surrogate
+    return Standing(recorded, engine, tuple(rows), posterior, diagnose(posterior))
+
+
+def _thinned(observations: Sequence[Observation]) -> list[Observation]:
+    succeeded = [each for each in observations if each.value is not None]
+    if len(succeeded) <= MOST:
+        return succeeded
+    order = sorted(succeeded, key=lambda each: -(each.value or 0.0))
+    half = MOST // 2
+    stride = -(-(len(order) - half) // half)
+    return order[:half] + order[half::stride]
+
+
+def leader_of(standing: Standing, family: str) -> int:
+    """The index of the architecture of a family around which maps and slices are drawn: of those trained to
+    the end the one with the best posterior mean, else the best of all."""
+    indices = [
+        standing.space.index(Architecture(trial.family, trial.axes))
+        for trial in standing.trials
+        if trial.finished and trial.family == family
+    ]
+    if not indices:
+        number = [each.name for each in standing.space.families].index(family)
+        rows = (standing.space.digits[0] == number).nonzero()[:, 0]
+        indices = rows[:: 1 + (len(rows) - 1) // POOL].tolist()
+    mean, _ = standing.posterior.mean_and_variance(standing.engine.features[indices])
+    return indices[int(mean.argmax())]
+
+
+def posterior_map(standing: Standing, family: str, x: str, y: str, *, averaged: bool = False) -> PosteriorMap:
+    """The posterior over two axes of a family.
+
+    Args:
+        standing: of a search.
+        family: its name.
+        x, y: names of two of its axes.
+        averaged: over the other axes, instead of holding them at the leader's.
+
+    Raises:
+        ValueError: there is no such family or axis, or both are the same.
+    """
+    number, axes = _axes(standing, family, x, y)
+    places = standing.space.digits[1]
+    rows, others = _rows(standing, number, axes, averaged, leader_of(standing, family))
+    mean, variance = standing.posterior.mean_and_variance(standing.engine.features[rows])
+    stddev = variance.sqrt()
+    shown = [_levels(standing, number, axis) for axis in axes]
+    sums: dict[tuple[int, int], tuple[float, float, int]] = {}
+    groups = [places[rows, axis].tolist() for axis in axes]
+    for row, (a, b) in enumerate(zip(*groups, strict=True)):
+        if a not in shown[0] or b not in shown[1]:
+            continue
+        so_far = sums.get((a, b), (0.0, 0.0, 0))
+        sums[a, b] = (so_far[0] + float(mean[row]), so_far[1] + float(stddev[row]), so_far[2] + 1)
+    values = [standing.space.families[number].axes[axis].values for axis in axes]
+    return PosteriorMap(
+        family=family,
+        x=x,
+        y=y,
+        x_values=tuple(values[0][place] for place in shown[0]),
+        y_values=tuple(values[1][place] for place in shown[1]),
+        others=None if averaged else others,
+        cells=tuple(
+            Cell(values[0][a], values[1][b], total / count, spread / count)
+            for (a, b), (total, spread, count) in sorted(sums.items())
+        ),
+        marks=tuple(
+            Mark(trial.id, trial.axes[x], trial.axes[y], trial.value, averaged or _shares(trial, others))
+            for trial in standing.trials
+            if trial.family == family
+            and trial.value is not None
+            and values[0].index(trial.axes[x]) in shown[0]  # type: ignore[arg-type]
+            and values[1].index(trial.axes[y]) in shown[1]  # type: ignore[arg-type]
+        ),
+        objective=standing.objective,
+    )
+
+
+def slice_along(standing: Standing, family: str, axis: str) -> Slice:
+    """The posterior along one axis, the others at the leader's values.
+
+    Raises:
+        ValueError: there is no such family or axis.
+    """
+    number, (place,) = _axes(standing, family, axis)
+    rows, others = _rows(standing, number, [place], False, leader_of(standing, family))
+    levels = _levels(standing, number, place)
+    at = standing.space.digits[1][rows, place].tolist()
+    kept = [row for row, level in zip(rows.tolist(), at, strict=True) if level in levels]
+    features = standing.engine.features[kept]
+    mean, _ = standing.posterior.mean_and_variance(features)
+    low, high = standing.posterior.interval(features, COVERAGE)
+    known = standing.space.families[number].axes[place]
+    points = [
+        SlicePoint(standing.space[row].axes[axis], float(mean[at]), float(low[at]), float(high[at]))
+        for at, row in enumerate(kept)
+    ]
+    return Slice(
+        family=family,
+        axis=axis,
+        ordered=not hasattr(known, "choices"),
+        others=others,
+        points=tuple(points),
+        marks=tuple(
+            Mark(trial.id, trial.axes[axis], trial.value, trial.value, True)
+            for trial in standing.trials
+            if trial.family == family and trial.value is not None and _shares(trial, others)
+        ),
+        objective=standing.objective,
+    )
+
+
+def learning(standing: Standing) -> Learning:
+    """Which axes matter, and how noisy trainings are."""
+    pool = torch.arange(0, len(standing.space), 1 + (len(standing.space) - 1) // POOL)
+    features = standing.engine.features
+    mean, _ = standing.posterior.mean_and_variance(features[pool])
+    found = learned(standing.posterior, standing.space, features, pool, mean)
+    rows = []
+    for column in found.columns:
+        effect = found.effects.get(column.name) if column.kind != "cost" else None
+        rows.append(
+            Relevance(
+                name=column.name,
+                kind=column.kind,
+                share=column.relevance,
+                effect=None if effect is None else effect.gain,
+                best=None if effect is None else effect.best,
+                words=column.words,
+            )
+        )
+    return Learning(tuple(rows), found.noise, found.warp, found.observations)
+
+
+def trust(standing: Standing) -> Trust:
+    """How far predictions can be trusted, without the observation itself and as they were made."""
+    posterior, diagnostics = standing.posterior, standing.diagnostics
+    left_out: list[Predicted] = []
+    if diagnostics.surrogate is not None:
+        latent, variance = posterior.latent_leave_one_out()
+        half = _half(COVERAGE) * variance.sqrt()
+        mean, _ = posterior.leave_one_out()
+        low, high = (posterior.warp.inverse(latent + side * half) for side in (-1, 1))
+        level = _level((posterior.warp(posterior.y) - latent) / variance.sqrt())
+        matrix = design_matrix(posterior.x, posterior.columns)
+        ridge, ridge_variance, _ = ridge_leave_one_out(matrix, posterior.y)
+        ridge_level = _level((posterior.y - ridge) / ridge_variance.sqrt())
+        for row, trial in enumerate(standing.trials):
+            left_out.append(
+                Predicted(
+                    trial=trial.id,
+                    observed=float(posterior.y[row]),
+                    surrogate=float(mean[row]),
+                    low=float(low[row]),
+                    high=float(high[row]),
+                    level=float(level[row]),
+                    ridge=float(ridge[row]),
+                    ridge_level=float(ridge_level[row]),
+                )
+            )
+    return Trust(
+        left_out=tuple(left_out),
+        foretold=tuple(foretold(standing.recorded, learning(standing).noise)),
+        summary=diagnostics.summary,
+        warning=diagnostics.warning,
+        better=diagnostics.advantage,
+        better_error=diagnostics.advantage_error,
+        objective=standing.objective,
+    )
+
+
+def foretold(recorded: Recorded, noise: float) -> Iterator[Foretold]:
+    """What was predicted of each observation when its candidate was chosen.
+
+    The journal notes mean and standard deviation of the noiseless value; the noise is today's estimate.
+
+    Args:
+        recorded: the search.
+        noise: standard deviation of two trainings of one architecture, in the objective's unit.
+    """
+    for trial in recorded.trials:
+        if trial.value is None or trial.mean is None or trial.stddev is None:
+            continue
+        spread = max(math.hypot(trial.stddev, noise), 1e-300)
+        half = _half(COVERAGE) * spread
+        level = math.erf(abs(trial.value - trial.mean) / spread / math.sqrt(2))
+        yield Foretold(trial.id, trial.value, trial.mean, trial.mean - half, trial.mean + half, level)
+
+
+def left(standing: Standing) -> Left:
+    """What is left to find out, now and after fewer observations.
+
+    Earlier moments are seen with what the surrogate knows today of scales and noise: its hyperparameters
+    and its warp are those of now, its observations those of then.
+    """
+    posterior, features = standing.posterior, standing.engine.features
+    pool = torch.arange(0, len(features), 1 + (len(features) - 1) // POOL)
+    mean, variance = posterior.mean_and_variance(features[pool])
+    hopeful = pool[(mean + 2 * variance.sqrt()).argsort(descending=True, stable=True)[:WEIGHED]]
+    finished = [row for row, trial in enumerate(standing.trials) if trial.finished]
+    own = [standing.space.index(Architecture(trial.family, trial.axes)) for trial in standing.trials]
+    values = posterior.y[finished]
+    leaders = [
+        finished[place] for place in values.argsort(descending=True, stable=True)[: WEIGHED // 4].tolist()
+    ]
+    asked = torch.cat([hopeful, torch.tensor([own[row] for row in leaders], dtype=torch.long)]).unique()
+    position = {int(index): place for place, index in enumerate(asked)}
+    order = sorted(range(len(standing.trials)), key=lambda row: standing.trials[row].place or 0)
+    space_part = features[:: 1 + (len(features) - 1) // STANDING_FOR]
+    course = []
+    for count in _moments(len(order)):
+        rows = order[:count]
+        told = [row for row in rows if row in set(leaders)]
+        members = [_given(member, rows, len(order)) for member in posterior.members[:MEMBERS]]
+        draws = _draws(posterior, members, features[asked])
+        if told:
+            believed = draws.mean(dim=0)
+            best = max(told, key=lambda row: float(believed[position[own[row]]]))
+            regret = draws.max(dim=1).values - draws[:, position[own[best]]]
+        else:  # nothing could be recommended yet but an architecture by chance
+            regret = draws.max(dim=1).values - draws.mean(dim=1)
+        course.append(
+            Remaining(count, float(regret.mean()), float(regret.quantile(0.9)), _unknown(members, space_part))
+        )
+    return Left(tuple(course), len(asked), DRAWS, standing.objective)
+
+
+def _given(member: Member, rows: Sequence[int], own: int) -> Member:
+    """The same process, given a part of its observations and all that other searches observed."""
+    kept = torch.tensor([*rows, *range(own, len(member.x))], dtype=torch.long)
+    return Member(member.x[kept], member.z[kept], member.columns, member.hyperparameters)
+
+
+def _draws(posterior: Posterior, members: Sequence[Member], x: Tensor) -> Tensor:  # (q, d) -> (draws, q)
+    """Joint draws of values, the same standard normals at every call."""
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for member in members:
+        mean, _, covariance = member.joint(x, x)
+        jitter = 1e-8 * float(covariance.diagonal().mean().clamp_min(1e-12))
+        covariance = (covariance + covariance.T) / 2
+        values, vectors = torch.linalg.eigh(covariance + jitter * torch.eye(len(x), dtype=torch.float64))
+        root = vectors * values.clamp_min(0).sqrt()
+        normals = torch.randn(DRAWS // len(members), len(x), generator=generator, dtype=torch.float64)
+        parts.append(posterior.warp.inverse(mean + normals @ root.T))
+    return torch.cat(parts)
+
+
+def _unknown(members: Sequence[Member], x: Tensor) -> float:
+    """Share of the prior variance over the space that observations leave."""
+    shares = []
+    for member in members:
+        nothing = Member(member.x[:0], member.z[:0], member.columns, member.hyperparameters)
+        shares.append(float(member.mean_and_variance(x)[1].mean() / nothing.mean_and_variance(x)[1].mean()))
+    return sum(shares) / len(shares)
+
+
+def _moments(count: int) -> list[int]:
+    """Numbers of observations at which a course is looked at: all where they are few, else spread evenly."""
+    if count <= MOMENTS:
+        return list(range(1, count + 1))
+    return sorted({round(1 + (count - 1) * step / (MOMENTS - 1)) for step in range(MOMENTS)})
+
+
+def _axes(standing: Standing, family: str, *names: str) -> tuple[int, list[int]]:
+    families = [each.name for each in standing.space.families]
+    if family not in families:
+        raise ValueError(f"a family must be one of {', '.join(families)}, but got {family!r}")
+    number = families.index(family)
+    known = [axis.name for axis in standing.space.families[number].axes]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"an axis of {family} must be one of {', '.join(known)}, but got {name!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"two axes must differ, but got {names[0]!r} twice")
+    return number, [known.index(name) for name in names]
+
+
+def _rows(
+    standing: Standing, number: int, axes: Sequence[int], averaged: bool, leader: int
+) -> tuple[Tensor, dict[str, AxisValue]]:
+    """Indices of the architectures that a picture over some axes shows, and the leader's other values."""
+    families, places = standing.space.digits
+    names = [axis.name for axis in standing.space.families[number].axes]
+    others = {name: standing.space[leader].axes[name] for at, name in enumerate(names) if at not in axes}
+    keep = families == number
+    if averaged:
+        rows = keep.nonzero()[:, 0]
+        return rows[:: 1 + (len(rows) - 1) // POOL], others
+    for at in range(len(names)):
+        if at not in axes:
+            keep = keep & (places[:, at] == places[leader, at])
+    return keep.nonzero()[:, 0], others
+
+
+def _levels(standing: Standing, number: int, axis: int) -> list[int]:
+    """Places on an axis that are shown."""
+    count = len(standing.space.families[number].axes[axis].values)
+    if count <= LEVELS:
+        return list(range(count))
+    return sorted({round((count - 1) * step / (LEVELS - 1)) for step in range(LEVELS)})
+
+
+def _shares(trial: Trial, others: Mapping[str, AxisValue]) -> bool:
+    return all(trial.axes.get(name) == value for name, value in others.items())
+
+
+def _half(coverage: float) -> float:
+    """Standard deviations on either side of the mean that hold a normal variable with this probability."""
+    return float(torch.special.ndtri(torch.tensor(0.5 + coverage / 2, dtype=torch.float64)))
+
+
+def _level(standardised: Tensor) -> Tensor:
+    """Level of the narrowest central interval of a normal distribution that holds a value."""
+    return torch.erf(standardised.abs() / math.sqrt(2))

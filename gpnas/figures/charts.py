@@ -1,0 +1,372 @@
+"""Charts of how a search went: values, costs, learning curves, workers, axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from gpnas.figures.data import Bar, Foretold, pareto
+from gpnas.figures.records import Recorded, Trial
+from gpnas.figures.style import PALETTE, STATES, categories, domain, finished, rows
+
+CURVES = 300
+"""Learning curves that are drawn: of more, the best and an even part of the rest."""
+LINES = 200
+"""Lines of parallel coordinates, likewise."""
+COSTS = {"parameters": "parameters", "gmacs": "GMACs at 120×120 LR pixels", "seconds": "training seconds"}
+"""Name of a cost to its title."""
+
+
+def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerChart:
+    """Value by trial, with the best so far and what had been predicted of each.
+
+    Args:
+        recorded: a search with at least one trial.
+        foretold: the predictions made before each observation, where known.
+    """
+    unit = recorded.objective
+    shown = [trial for trial in recorded.trials if trial.state in ("observed", "stopped", "failed")]
+    values = [trial.value for trial in shown if trial.value is not None]
+    limits = domain(values, 0.25) if values else [0.0, 1.0]
+    before = {each.trial: each for each in foretold}
+    phases = list(dict.fromkeys(trial.phase for trial in shown))
+    table = []
+    for number, trial in enumerate(recorded.trials):
+        if trial not in shown:
+            continue
+        expected = before.get(trial.id)
+        table.append(
+            {
+                "number": number,
+                "id": trial.id,
+                "architecture": trial.label,
+                "group": trial.phase,
+                "state": _state(trial),
+                "value": limits[0] if trial.value is None else trial.value,
+                "told": trial.failure or unit.shown(trial.value or 0.0),
+                "low": None if expected is None else max(limits[0], min(limits[1], expected.low)),
+                "high": None if expected is None else min(limits[1], max(limits[0], expected.high)),
+            }
+        )
+    x = alt.X("number:Q", title="trial, in the order of proposal", axis=alt.Axis(tickMinStep=1, format="d"))
+    y = alt.Y("value:Q", title=unit.label, scale=alt.Scale(domain=limits, nice=False, zero=False))
+    base = alt.Chart(rows(table)).encode(x=x)
+    intervals = base.mark_rule(style="interval", strokeWidth=5, strokeCap="round", clip=True).encode(
+        y=alt.Y("low:Q", scale=alt.Scale(domain=limits), title=unit.label), y2="high:Q"
+    )
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(
+        y=y,
+        color=categories(phases, "chosen by"),
+        shape=_shape(table),
+        tooltip=tooltips("id", "architecture", "state", "told", group="chosen by"),
+    )
+    best = (
+        alt.Chart(rows(best_so_far(recorded)))
+        .mark_line(style="ink-line", interpolate="step-after", strokeWidth=1.5)
+        .encode(x=alt.X("number:Q", title=x.to_dict()["title"]), y=y)
+    )
+    top = recorded.best
+    title = "No training has succeeded yet"
+    if top is not None:
+        after = len(recorded.trials) - 1 - recorded.trials.index(top)
+        title = f"The best so far is {unit.shown(top.value or 0.0)}, from {top.id}; " + (
+            "the newest trial" if after == 0 else f"{after} later trial{'s' * (after > 1)} did not beat it"
+        )
+    told = (
+        f"{unit.name} of {len(shown)} trials by proposal: {recorded.count('observed')} observed, "
+        f"{recorded.count('stopped')} stopped early, {recorded.count('failed')} failed. The line is the best "
+        "measured value so far; grey bars are the 90 % intervals predicted before each training."
+    )
+    return finished(alt.layer(intervals, best, points), title, told, table)
+
+
+def best_so_far(recorded: Recorded) -> list[dict[str, float]]:
+    """Number of each trial from which on a better value was known, and that value; the last trial too."""
+    steps: list[dict[str, float]] = []
+    for number, trial in enumerate(recorded.trials):
+        if trial.finished and trial.value is not None and (not steps or trial.value > steps[-1]["value"]):
+            steps.append({"number": number, "value": trial.value})
+    if steps:
+        steps.append({"number": len(recorded.trials) - 1, "value": steps[-1]["value"]})
+    return steps
+
+
+def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
+    """Value against what an architecture costs, with those that nothing beats at their cost.
+
+    Args:
+        recorded: a search.
+        cost: name of a cost known before training, or `seconds`.
+    """
+    unit = recorded.objective
+    trials = [trial for trial in recorded.finished if cost_of(trial, cost) > 0]
+    table = [
+        {
+            "id": trial.id,
+            "architecture": trial.label,
+            "cost": cost_of(trial, cost),
+            "value": trial.value,
+            "group": trial.family,
+        }
+        for trial in trials
+    ]
+    front = pareto([(row["cost"], row["value"]) for row in table])  # type: ignore[misc]
+    name = COSTS.get(cost, cost)
+    scale = alt.Scale(type="log", nice=False, padding=16)
+    base = alt.Chart(rows(table)).encode(
+        x=alt.X("cost:Q", title=name, scale=scale, axis=alt.Axis(format="~s", tickCount=6)),
+        y=alt.Y("value:Q", title=unit.label, scale=alt.Scale(zero=False)),
+    )
+    points = base.mark_point(filled=True, size=60, opacity=0.9).encode(
+        color=categories(list(dict.fromkeys(trial.family for trial in trials)), "family"),
+        tooltip=tooltips("id", "architecture", cost=name, value=unit.label),
+    )
+    line = (
+        alt.Chart(rows([table[place] for place in front]))
+        .mark_line(
+            style="ink-line", interpolate="step-after", point={"style": "ink", "filled": False, "size": 130}
+        )
+        .encode(x=alt.X("cost:Q", title=name, scale=scale), y=alt.Y("value:Q", title=unit.label))
+    )
+    leanest = f"; the leanest of them costs {_short(table[front[0]]['cost'])}" if front else ""
+    title = f"{len(front)} of {len(table)} networks have no cheaper one that is as good, by {name}{leanest}"
+    told = (
+        f"{unit.name} against {name} on a logarithmic axis for {len(table)} networks trained to the end; the "
+        "stepped line joins those that are best at their cost."
+    )
+    return finished(alt.layer(line, points), title, told, table)
+
+
+def cost_of(trial: Trial, cost: str) -> float:
+    """What a trial costs, 0 where that is not known."""
+    return trial.seconds if cost == "seconds" else trial.costs.get(cost, 0.0)
+
+
+def curves(recorded: Recorded) -> alt.LayerChart:
+    """Value by step of each training, with where some were stopped."""
+    unit = recorded.objective
+    drawn = spread_out([trial for trial in recorded.trials if trial.curve], CURVES)
+    table, ends = [], []
+    for trial in drawn:
+        last = max(row.attempt for row in trial.curve)
+        newest = {row.step: row.value for row in trial.curve if row.attempt <= last}
+        for step, value in sorted(newest.items()):
+            row = {"id": trial.id, "architecture": trial.label, "step": step, "value": value}
+            table.append(row | {"group": _state(trial)})
+        if trial.stop is not None:
+            stop = {
+                "id": trial.id,
+                "step": trial.stop.step,
+                "value": trial.stop.value,
+                "told": str(trial.stop),
+            }
+            ends.append(stop | {"group": _state(trial)})
+    states = ("observed", "stopped early", "running", "failed", "pending")
+    seen = [state for state in states if any(row["group"] == state for row in table)]
+    x = alt.X("step:Q", title="optimiser step")
+    y = alt.Y("value:Q", title=unit.label, scale=alt.Scale(zero=False))
+    lines = (
+        alt.Chart(rows(table))
+        .mark_line(point={"size": 24}, strokeWidth=1.5, opacity=0.75)
+        .encode(
+            x=x,
+            y=y,
+            detail="id:N",
+            color=categories(seen, "training"),
+            tooltip=tooltips("id", "architecture", "step", value=unit.label),
+        )
+    )
+    stops = (
+        alt.Chart(rows(ends))
+        .mark_point(shape="triangle-down", filled=True, size=110, opacity=1)
+        .encode(x=x, y=y, color=categories(seen, "training"), tooltip=tooltips("id", told="verdict"))
+    )
+    count, saved = recorded.count("stopped"), saved_steps(recorded)
+    title = (
+        f"{count} of {len(recorded.trials)} trainings were stopped early, which saved {saved:,} steps"
+        if count
+        else "No training was stopped early"
+    )
+    part = "" if len(drawn) == len(recorded.trials) else f" {len(drawn)} of {len(recorded.trials)} are drawn."
+    told = (
+        f"Validated {unit.name} by optimiser step, a line per training; triangles mark trainings that were "
+        f"stopped since their curve said that they would hardly matter.{part}"
+    )
+    return finished(alt.layer(lines, stops), title, told, table)
+
+
+def saved_steps(recorded: Recorded) -> int:
+    """Steps that stopped trainings were granted but did not take."""
+    if recorded.steps is None:
+        return 0
+    return sum(recorded.steps - trial.stop.step for trial in recorded.trials if trial.stop is not None)
+
+
+def coordinates(recorded: Recorded, family: str) -> alt.LayerChart:
+    """Each architecture as a line over the axes of its family, coloured by its value."""
+    unit, axes = recorded.objective, recorded.families[family]
+    trials = [trial for trial in recorded.succeeded if trial.family == family]
+    drawn = sorted(spread_out(trials, LINES), key=lambda trial: trial.value or 0.0)
+    table = []
+    for order, trial in enumerate(drawn):
+        for axis in axes:
+            place = axis.values.index(trial.axes[axis.name])
+            table.append(
+                {
+                    "id": trial.id,
+                    "order": order,
+                    "architecture": trial.label,
+                    "axis": axis.name,
+                    "place": 0.5 if len(axis.values) == 1 else place / (len(axis.values) - 1),
+                    "value": trial.value,
+                }
+            )
+    ticks = [
+        {"axis": axis.name, "place": place / max(1, len(axis.values) - 1), "text": str(axis.values[place])}
+        for axis in axes
+        for place in _some(len(axis.values))
+    ]
+    x = alt.X("axis:N", sort=[axis.name for axis in axes], title=None, axis=alt.Axis(labelAngle=0))
+    y = alt.Y("place:Q", title=None, axis=None, scale=alt.Scale(domain=[-0.05, 1.05], nice=False))
+    lines = (
+        alt.Chart(rows(table))
+        .mark_line(strokeWidth=2, opacity=0.8)
+        .encode(
+            x=x,
+            y=y,
+            detail="order:O",
+            color=alt.Color("value:Q", title=unit.label, scale=alt.Scale(scheme="viridis")),
+            tooltip=tooltips("id", "architecture", value=unit.label),
+        )
+    )
+    rules = alt.Chart(rows([{"axis": axis.name} for axis in axes])).mark_rule(style="muted-line").encode(x=x)
+    texts = (
+        alt.Chart(rows(ticks))
+        .mark_text(style="label", align="left", dx=6, fontSize=11)
+        .encode(x=x, y=y, text="text:N")
+    )
+    best = drawn[-1] if drawn else None
+    title = "No training of this family succeeded"
+    if best is not None:
+        named = ", ".join(f"{axis.name} {best.axes[axis.name]}" for axis in axes[:6])
+        title = f"The best of {family} has {named}{' …' if len(axes) > 6 else ''}"
+    part = "" if len(drawn) == len(trials) else f" {len(drawn)} of {len(trials)} are drawn."
+    told = (
+        f"Parallel coordinates: a line per trained {family}, over its axes, coloured by {unit.label}.{part}"
+    )
+    return finished(alt.layer(rules, lines, texts), title, told, table)
+
+
+def workers(bars: Sequence[Bar]) -> alt.LayerChart:
+    """When trials ran side by side, with attempts that were cut off."""
+    outcomes = list(dict.fromkeys(bar.outcome for bar in bars))
+    longest = max((bar.ended for bar in bars), default=0.0)
+    unit, factor = _time_unit(longest)
+    table = [
+        {
+            "id": bar.trial,
+            "attempt": bar.attempt,
+            "lane": bar.lane,
+            "started": bar.started * factor,
+            "ended": bar.ended * factor,
+            "group": bar.outcome,
+        }
+        for bar in bars
+    ]
+    lanes = max((bar.lane for bar in bars), default=1)
+    chart = (
+        alt.Chart(rows(table))
+        .mark_bar(style="ring", height={"band": 0.8}, strokeWidth=1)
+        .encode(
+            x=alt.X("started:Q", title=f"{unit} since the first start"),
+            x2="ended:Q",
+            y=alt.Y("lane:O", title="trials side by side", axis=alt.Axis(labelOverlap=True)),
+            color=categories(outcomes, "ended as"),
+            tooltip=tooltips("id", "attempt", started=unit, group="ended as"),
+        )
+    )
+    busy = math.fsum(bar.ended - bar.started for bar in bars)
+    again = sum(bar.attempt > 1 for bar in bars)
+    share = busy / (lanes * longest) if longest else 0.0
+    restarts = (
+        f"{again} attempt{'s were' if again != 1 else ' was'} a restart" if again else "none was restarted"
+    )
+    title = f"Up to {lanes} trials ran side by side, busy {share:.0%} of the time; {restarts}"
+    told = (
+        f"A bar per attempt from its start to its end, on {lanes} rows of attempts that do not overlap, over "
+        f"{longest * factor:.3g} {unit}."
+    )
+    return finished(alt.layer(chart), title, told, table, height=max(80, min(600, 34 * lanes)))
+
+
+def design(recorded: Recorded) -> alt.LayerChart:
+    """What each trial of the mutual-information design was chosen for."""
+    chosen = [t for t in recorded.trials if t.phase == "mutual information" and t.score is not None]
+    table = [
+        {"id": trial.id, "architecture": trial.label, "number": number, "gain": trial.score}
+        for number, trial in enumerate(chosen, start=1)
+    ]
+    bars = (
+        alt.Chart(rows(table))
+        .mark_bar(color=PALETTE[0])
+        .encode(
+            x=alt.X("number:O", title="in the order of choice", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("gain:Q", title="expected information about the others, nats"),
+            tooltip=tooltips("id", "architecture", gain="nats"),
+        )
+    )
+    total = math.fsum(trial.score or 0.0 for trial in chosen)
+    title = f"{len(chosen)} trials were chosen for what they tell of all the others: {total:.1f} nats in all"
+    told = "A bar per trial of the mutual-information design: nats that it was expected to tell of the rest."
+    return finished(alt.layer(bars), title, told, table, height=200)
+
+
+def spread_out(trials: Sequence[Trial], most: int) -> list[Trial]:
+    """At most so many trials in their order: half of them the best, the others spread evenly."""
+    if len(trials) <= most:
+        return list(trials)
+    order = sorted(trials, key=lambda trial: -(trial.value if trial.value is not None else -math.inf))
+    half = most // 2
+    stride = -(-(len(order) - half) // half)
+    kept = {trial.id for trial in order[:half] + order[half::stride]}
+    return [trial for trial in trials if trial.id in kept]
+
+
+def _some(count: int) -> list[int]:
+    """Places of at most 6 values, the first and the last among them."""
+    most = min(count, 6)
+    if most == 1:
+        return [0]
+    return sorted({round((count - 1) * step / (most - 1)) for step in range(most)})
+
+
+def _state(trial: Trial) -> str:
+    return "stopped early" if trial.state == "stopped" else trial.state
+
+
+def _shape(table: Sequence[dict[str, Any]]) -> alt.Shape:
+    seen = [state for state in STATES if any(row["state"] == state for row in table)]
+    scale = alt.Scale(domain=seen, range=[STATES[state] for state in seen])
+    return alt.Shape("state:N", title="training", scale=scale)
+
+
+def tooltips(*fields: str, **titled: str) -> list[alt.Tooltip]:
+    plain = [alt.Tooltip(field, type="nominal", title=field) for field in fields]
+    return plain + [alt.Tooltip(field, type="nominal", title=title) for field, title in titled.items()]
+
+
+def _time_unit(hours: float) -> tuple[str, float]:
+    """The unit that suits a duration, and how many of it an hour has."""
+    if hours < 0.1:
+        return "seconds", 3600.0
+    return ("minutes", 60.0) if hours < 3 else ("hours", 1.0)
+
+
+def _short(number: float) -> str:
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{suffix}"
+    return f"{number:.3g}"

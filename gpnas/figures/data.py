@@ -1,0 +1,244 @@
+"""The numbers of each figure: frozen records that can be written down as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gpnas.figures.records import Objective, Trial
+from gpnas.records import AxisValue
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is believed of the architectures at two axes' values."""
+
+    x: AxisValue
+    y: AxisValue
+    mean: float
+    """Posterior mean in the objective's unit."""
+    stddev: float
+    """Posterior standard deviation in the objective's unit, without the noise of a training."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A trained architecture on a map or a slice."""
+
+    trial: str
+    x: AxisValue
+    y: AxisValue | float
+    value: float
+    within: bool
+    """Whether its other axes are those of the map; always so where they are averaged over."""
+
+
+@dataclass(frozen=True)
+class PosteriorMap:
+    """The posterior over two axes of a family."""
+
+    family: str
+    x: str
+    y: str
+    x_values: tuple[AxisValue, ...]
+    """In order; of a long axis a part, evenly spread."""
+    y_values: tuple[AxisValue, ...]
+    others: Mapping[str, AxisValue] | None
+    """The values of the other axes; None where the posterior is averaged over them."""
+    cells: tuple[Cell, ...]
+    """Of feasible architectures; what is missing is not in the space."""
+    marks: tuple[Mark, ...]
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class SlicePoint:
+    """The posterior at one value of an axis."""
+
+    x: AxisValue
+    mean: float
+    low: float
+    high: float
+    """Bounds that hold one training with a probability of 90 %."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The posterior along one axis, the others held at one architecture."""
+
+    family: str
+    axis: str
+    ordered: bool
+    others: Mapping[str, AxisValue]
+    points: tuple[SlicePoint, ...]
+    marks: tuple[Mark, ...]
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """How much one column of what the surrogate sees matters."""
+
+    name: str
+    kind: str
+    """`ordered`, `categorical`, `family` or `cost`."""
+    share: float
+    """Of the variance between architectures that differ in this column alone; all sum to 1."""
+    effect: float | None
+    """Of its best value over its worst, in the objective's unit, averaged over the other axes; None of
+    costs and families."""
+    best: AxisValue | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """An observation, and what was predicted of it without it."""
+
+    trial: str
+    observed: float
+    surrogate: float
+    low: float
+    high: float
+    """Bounds that should hold the observation with a probability of 90 %."""
+    level: float
+    """Of the narrowest central interval of the surrogate that holds it, 0 … 1."""
+    ridge: float | None
+    """None where ridge regression was not fitted."""
+    ridge_level: float | None
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """An observation, and what was predicted of it when it was chosen."""
+
+    trial: str
+    observed: float
+    mean: float
+    low: float
+    high: float
+    level: float
+    """Of the narrowest central interval that holds it, 0 … 1."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far predictions can be trusted."""
+
+    left_out: tuple[Predicted, ...]
+    """Each observation, predicted from all others."""
+    foretold: tuple[Foretold, ...]
+    summary: str
+    warning: str | None
+    better: float | None
+    """Mean log predictive density of the surrogate less that of ridge regression, in nats per observation;
+    None where there are too few observations."""
+    better_error: float | None
+    """Standard error of `better`."""
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What was left to find out after so many observations."""
+
+    observations: int
+    regret: float
+    """Expected regret of stopping: how far the best architecture of the space is expected to lie above the
+    one that would be recommended, in the objective's unit."""
+    bound: float
+    """The 90 % quantile of the same."""
+    unknown: float
+    """Share of the variance over the space that the observations leave."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left to find out, and how it became less."""
+
+    course: tuple[Remaining, ...]
+    """By observations; the last is now."""
+    weighed: int
+    """Architectures among which the best is sought."""
+    draws: int
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What the surrogate has learned of the noise and of the axes."""
+
+    relevance: tuple[Relevance, ...]
+    """The largest first."""
+    noise: float
+    """Standard deviation of two trainings of one architecture, in the objective's unit."""
+    warp: str
+    observations: int
+
+
+@dataclass(frozen=True)
+class Together:
+    """Which trained networks belong together."""
+
+    names: tuple[str, ...]
+    """Of the best networks alone, the best first."""
+    psnr: tuple[float, ...]
+    """Of each alone, in dB."""
+    correlation: tuple[tuple[float, ...], ...]
+    """Of their errors."""
+    frontier: tuple[tuple[tuple[str, ...], float, float], ...]
+    """Members, GMACs and PSNR of portfolios of which no other is as good and as cheap."""
+    members: tuple[str, ...]
+    """Of the delivered portfolio."""
+    weights: tuple[float, ...]
+    delivered: float
+    """PSNR of its average, in dB."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One attempt at a trial, on the row of the worker that it may have run on."""
+
+    trial: str
+    attempt: int
+    lane: int
+    """From 1; attempts that overlap have different ones."""
+    started: float
+    """Hours since the search's first start."""
+    ended: float
+    outcome: str
+
+
+def lanes(trials: Sequence[Trial], now: float) -> list[Bar]:
+    """Attempts on as few rows as there were trials side by side.
+
+    Args:
+        trials: of a search.
+        now: where attempts end that still run, in seconds since the first start.
+    """
+    spans = sorted(
+        ((span, trial) for trial in trials for span in trial.spans),
+        key=lambda each: (each[0].started, each[1].id, each[0].number),
+    )
+    free: list[float] = []
+    bars = []
+    for span, trial in spans:
+        ended = max(span.started, now if span.ended is None else span.ended)
+        lane = next((row for row, until in enumerate(free) if until <= span.started), len(free))
+        if lane == len(free):
+            free.append(ended)
+        free[lane] = ended
+        outcome = span.outcome or "running"
+        bars.append(Bar(trial.id, span.number, lane + 1, span.started / 3600, ended / 3600, outcome))
+    return bars
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Places of the points (cost, value) than which none is at most as dear and better, cheapest first."""
+    front: list[int] = []
+    best = float("-inf")
+    for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
+        if points[place][1] > best:
+            front.append(place)
+            best = points[place][1]
+    return front

@@ -1,0 +1,179 @@
+"""What the figures of a search are drawn from: plain records, without a tensor or a file behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gpnas.records import AxisValue, Stop
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a search maximises."""
+
+    name: str = "PSNR"
+    unit: str = "dB"
+    """Empty where it has none."""
+    decimals: int = 2
+    """Digits after the point with which values are told."""
+
+    @property
+    def label(self) -> str:
+        """Name and unit, as the title of an axis."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+    def shown(self, value: float, *, signed: bool = False, more: int = 0) -> str:
+        """A value with its unit.
+
+        Args:
+            value: in the objective's unit.
+            signed: whether a positive value has a plus.
+            more: additional digits, for differences.
+        """
+        text = f"{value:{'+' if signed else ''},.{self.decimals + more}f}"
+        return f"{text} {self.unit}" if self.unit else text
+
+    @property
+    def format(self) -> str:
+        """The same for Vega's number format."""
+        return f",.{self.decimals}f"
+
+
+def decimals_for(values: Sequence[float]) -> int:
+    """Digits after the point that tell these values apart: two more than their spread has, 0 … 8."""
+    finite = [value for value in values if math.isfinite(value)]
+    spread = max(finite) - min(finite) if finite else 0.0
+    if spread <= 0:
+        return 2
+    return min(8, max(0, 2 - math.floor(math.log10(spread))))
+
+
+@dataclass(frozen=True)
+class Span:
+    """One attempt at a trial."""
+
+    number: int
+    """From 1."""
+    started: float
+    """Seconds since the search's first start."""
+    ended: float | None
+    """None while it runs."""
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One validation on the way of a training."""
+
+    attempt: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate: why it was chosen and what came of it."""
+
+    id: str
+    family: str
+    axes: Mapping[str, AxisValue]
+    phase: str
+    """How it was chosen, such as `knowledge gradient`."""
+    state: str
+    """`observed`, `stopped`, `failed`, `running` or `pending`."""
+    value: float | None = None
+    """In the objective's unit; of a stopped trial what its curve predicted; None while there is none."""
+    failure: str | None = None
+    stop: Stop | None = None
+    seconds: float = 0.0
+    """Of training and validation, over all attempts."""
+    place: int | None = None
+    """From 1, in the order in which trials were observed; None while it is not."""
+    mean: float | None = None
+    """Predicted when it was chosen, in the objective's unit; None where nothing was known then."""
+    stddev: float | None = None
+    """Of that prediction, without the noise of a training."""
+    score: float | None = None
+    """The acquisition's number."""
+    known: int | None = None
+    """How many observations the engine knew when it chose."""
+    replicate: bool = False
+    """Whether its architecture had been proposed before."""
+    proposed: float = 0.0
+    """Seconds since the search's first start."""
+    observed: float | None = None
+    """Seconds since the search's first start."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Known before training, such as `parameters` and `gmacs`."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[Evaluation, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The architecture in one line."""
+        return f"{self.family}:" + ",".join(f"{name}={value}" for name, value in self.axes.items())
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to its last step, so that its value was measured."""
+        return self.state == "observed"
+
+
+@dataclass(frozen=True)
+class AxisLevels:
+    """One axis of a family."""
+
+    name: str
+    values: tuple[AxisValue, ...]
+    ordered: bool
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A search as its journal tells it."""
+
+    run: str
+    """Its folder, as a person wrote it."""
+    state: str
+    """`running`, `finished` or `interrupted`."""
+    objective: Objective
+    trials: tuple[Trial, ...]
+    """In the order of proposal."""
+    granted: int | None
+    """Trials that the search is allowed."""
+    header: Mapping[str, object]
+    """What the search is, as plain JSON, for people to read."""
+    families: Mapping[str, tuple[AxisLevels, ...]] = field(default_factory=dict)
+    """By name; empty where the journal does not describe its space."""
+    architectures: int | None = None
+    """Size of the space; None where the journal does not describe it."""
+    steps: int | None = None
+    """Granted to each training."""
+    delivery: Mapping[str, object] | None = None
+    """What was delivered, as plain JSON."""
+    events: tuple[tuple[str, str, str], ...] = ()
+    """Time, kind and details of what happened besides."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the file itself, such as damage."""
+
+    @property
+    def finished(self) -> list[Trial]:
+        """The trials that were trained to their last step."""
+        return [trial for trial in self.trials if trial.finished]
+
+    @property
+    def succeeded(self) -> list[Trial]:
+        """The trials with a value, measured or predicted by their curve."""
+        return [trial for trial in self.trials if trial.value is not None]
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the highest measured value, the first of several."""
+        return max(self.finished, key=lambda trial: trial.value or 0.0, default=None)
+
+    def count(self, state: str) -> int:
+        """How many trials are in a state."""
+        return sum(trial.state == state for trial in self.trials)

@@ -1,0 +1,131 @@
+"""How figures look: one palette that colour-blind readers can tell apart, in light and in dark.
+
+Ink and paper are named styles, not colours, so that a page can draw the same chart on either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A900", "#8C6BB1")
+"""M. Okabe, K. Ito, "Color Universal Design", 2008; yellow is darkened for white paper, purple added."""
+STATES = {"observed": "circle", "stopped early": "triangle-down", "failed": "cross"}
+"""State of a trial to the shape of its point."""
+SEQUENTIAL = "viridis"
+UNCERTAIN = "cividis"
+WIDTH, HEIGHT = 620, 300
+
+LIGHT = {"ink": "#1d2733", "muted": "#56616e", "faint": "#dfe4ea", "paper": "#ffffff", "gap": "#eceff3"}
+DARK = {"ink": "#e8edf3", "muted": "#a7b1bd", "faint": "#333d49", "paper": "#161b22", "gap": "#262e38"}
+"""Colours of what is written and drawn around the data, by their use."""
+
+
+def config(colours: dict[str, str]) -> dict[str, Any]:
+    """Vega-Lite's configuration for one colour scheme."""
+    ink, muted, faint = colours["ink"], colours["muted"], colours["faint"]
+    font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+    return {
+        "background": colours["paper"],
+        "font": font,
+        "view": {"stroke": None},
+        "title": {"color": ink, "anchor": "start", "fontSize": 14, "subtitleColor": muted, "offset": 12},
+        "axis": {
+            "labelColor": muted,
+            "titleColor": ink,
+            "gridColor": faint,
+            "domainColor": muted,
+            "tickColor": muted,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelOverlap": True,
+        },
+        "legend": {
+            "labelColor": ink,
+            "titleColor": ink,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "orient": "top",
+            "symbolStrokeColor": muted,
+        },
+        "header": {"labelColor": ink, "titleColor": ink},
+        "range": {"category": list(PALETTE)},
+        "style": {
+            "ink": {"color": ink, "stroke": ink, "fill": ink},
+            "ink-line": {"color": ink, "stroke": ink},
+            "label": {"fill": ink, "stroke": None, "fontSize": 12},
+            "muted-line": {"color": muted, "stroke": muted},
+            "interval": {"color": muted, "stroke": muted, "opacity": 0.55},
+            "band": {"fill": muted, "stroke": None, "opacity": 0.22},
+            "ring": {"stroke": colours["paper"], "fill": None},
+            "gap": {"fill": colours["gap"], "stroke": None},
+        },
+    }
+
+
+def rows(values: Sequence[Mapping[str, Any]]) -> alt.Data:
+    """Rows as the data of a chart, to nine significant digits; no data frame is needed."""
+    return alt.Data(values=[{key: _rounded(value) for key, value in row.items()} for row in values])
+
+
+def finished(
+    chart: Any,
+    title: str,
+    description: str,
+    table: Sequence[Mapping[str, Any]],
+    *,
+    width: int | str = WIDTH,
+    height: int = HEIGHT,
+) -> Any:
+    """A chart with its title, its alternative text, its size and the light scheme.
+
+    Args:
+        chart: of one view or of layers.
+        title: what to see in it.
+        description: the alternative text.
+        table: the rows that a reader may want as numbers.
+        width, height: in pixels.
+    """
+    about = {"title": title, "alt": description, "fields": list(table[0]) if table else []}
+    return chart.properties(
+        title=alt.TitleParams(wrapped(title)),
+        description=description,
+        usermeta=about,
+        width=width,
+        height=height,
+    ).configure(**config(LIGHT))
+
+
+def wrapped(text: str, width: int = 84) -> list[str]:
+    """Lines of at most so many characters, at spaces."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def categories(names: Sequence[str], title: str | None) -> alt.Color:
+    """Colours of categories, in their order."""
+    colours = [PALETTE[place % len(PALETTE)] for place in range(len(names))]
+    return alt.Color("group:N", title=title, scale=alt.Scale(domain=list(names), range=colours))
+
+
+def domain(values: Sequence[float], margin: float = 0.08) -> list[float]:
+    """The range of values with a margin on either side."""
+    low, high = min(values), max(values)
+    pad = margin * (high - low) or abs(high) * 0.01 or 1.0
+    return [low - pad, high + pad]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.9g}") if math.isfinite(value) else None
+    return value
