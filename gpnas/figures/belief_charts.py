@@ -63,8 +63,6 @@ def _map(data: PosteriorMap, field: str, label: str, scheme: str, title: str) ->
             ],
         )
     )
-    kinds = ["trained, these other axes", "trained, other axes differ"]
-    kinds = [kind for kind in kinds if any(mark["group"] == kind for mark in marks)]
     shapes = {"trained, these other axes": "circle", "trained, other axes differ": "diamond"}
     points = (
         alt.Chart(rows(marks))
@@ -75,8 +73,8 @@ def _map(data: PosteriorMap, field: str, label: str, scheme: str, title: str) ->
             shape=alt.Shape(
                 "group:N",
                 title=None,
-                scale=alt.Scale(domain=kinds, range=[shapes[kind] for kind in kinds]),
-                legend=alt.Legend(symbolFillColor="white", symbolStrokeColor="black"),
+                scale=alt.Scale(domain=list(shapes), range=list(shapes.values())),
+                legend=None,
             ),
             tooltip=tooltips("id", x=data.x, y=data.y, value=data.objective.label),
         )
@@ -277,9 +275,7 @@ def calibration(data: Trust) -> alt.LayerChart:
     first = next(iter(curves), None)
     title = "Nothing was observed yet that intervals could be compared with"
     if first is not None:
-        share = coverage(curves[first], 0.9)
-        verdict = "about right" if 0.8 <= share <= 0.97 else "too narrow" if share < 0.8 else "wide"
-        title = f"Intervals are {verdict}: those of 90 % hold {share:.0%} ({first})"
+        title = f"Intervals of 90 % hold {coverage(curves[first], 0.9):.0%} ({first})"
     told = (
         "Share of observations within their interval, by the probability that the interval claims; on the "
         "diagonal intervals are honest, below it too narrow."
@@ -402,7 +398,7 @@ def frontier(data: Together) -> alt.LayerChart:
             "gmacs:Q",
             title="GMACs at 120×120 LR pixels, of all members",
             scale=scale,
-            axis=alt.Axis(format="~s"),
+            axis=alt.Axis(format="~g"),
         ),
         y=alt.Y("psnr:Q", title="PSNR of the average, dB", scale=alt.Scale(zero=False)),
     )

@@ -42,8 +42,9 @@ from gpnas.surrogate import Member, Posterior
 MOST = 500
 """Observations on which the surrogate of a report rests; of more, the best half and a part spread over the
 rest, so that a report of a long search does not take longer than people wait."""
-POOL = 20_000
-"""Architectures over which the posterior is averaged; of more, an even part."""
+POOL = 5_000
+"""Architectures over which the posterior is averaged and among which the best is sought; of more, a random
+part, always the same."""
 LEVELS = 24
 """Values of an axis that a map or a slice shows; of more, a part evenly spread."""
 COVERAGE = 0.9
@@ -55,7 +56,7 @@ DRAWS = 512
 """Joint draws of their values."""
 MEMBERS = 4
 """Members of the posterior's mixture that are drawn from."""
-MOMENTS = 24
+MOMENTS = 16
 """Points of a course over the observations, at most."""
 STANDING_FOR = 1_000
 """Architectures whose variance stands for the space's."""
@@ -71,6 +72,11 @@ class Standing:
     """Whose values the posterior rests on, in the rows' order."""
     posterior: Posterior
     diagnostics: Diagnostics
+    pool: Tensor  # (q,)
+    """Indices of architectures that stand for the space, increasing."""
+    pool_mean: Tensor  # (q,)
+    """Their posterior means, in the objective's unit."""
+    pool_stddev: Tensor  # (q,)
 
     @property
     def objective(self) -> Objective:
@@ -103,7 +109,20 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     engine.replay(chosen, [*kept, *failed])
     rows = [trial for trial in recorded.trials if trial.id in names]
     posterior = engine.surrogate
-    return Standing(recorded, engine, tuple(rows), posterior, diagnose(posterior))
+    pool = _part(torch.arange(len(engine.space)), POOL)
+    mean, variance = posterior.mean_and_variance(engine.features[pool])
+    return Standing(
+        recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, mean, variance.sqrt()
+    )
+
+
+def _part(indices: Tensor, most: int) -> Tensor:
+    """At most so many of increasing indices, by a chance that is always the same: an even stride would fall
+    in step with the axes."""
+    if len(indices) <= most:
+        return indices
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
+    return indices[order[:most].sort().values]
 
 
 def _thinned(observations: Sequence[Observation]) -> list[Observation]:
@@ -127,7 +146,7 @@ def leader_of(standing: Standing, family: str) -> int:
     if not indices:
         number = [each.name for each in standing.space.families].index(family)
         rows = (standing.space.digits[0] == number).nonzero()[:, 0]
-        indices = rows[:: 1 + (len(rows) - 1) // POOL].tolist()
+        indices = _part(rows, POOL).tolist()
     mean, _ = standing.posterior.mean_and_variance(standing.engine.features[indices])
     return indices[int(mean.argmax())]
 
@@ -146,9 +165,14 @@ def posterior_map(standing: Standing, family: str, x: str, y: str, *, averaged: 
     """
     number, axes = _axes(standing, family, x, y)
     places = standing.space.digits[1]
-    rows, others = _rows(standing, number, axes, averaged, leader_of(standing, family))
-    mean, variance = standing.posterior.mean_and_variance(standing.engine.features[rows])
-    stddev = variance.sqrt()
+    leader = leader_of(standing, family)
+    rows, others = _rows(standing, number, axes, leader)
+    if averaged:
+        own = standing.space.digits[0][standing.pool] == number
+        rows, mean, stddev = (each[own] for each in (standing.pool, standing.pool_mean, standing.pool_stddev))
+    else:
+        mean, variance = standing.posterior.mean_and_variance(standing.engine.features[rows])
+        stddev = variance.sqrt()
     shown = [_levels(standing, number, axis) for axis in axes]
     sums: dict[tuple[int, int], tuple[float, float, int]] = {}
     groups = [places[rows, axis].tolist() for axis in axes]
@@ -188,7 +212,7 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
         ValueError: there is no such family or axis.
     """
     number, (place,) = _axes(standing, family, axis)
-    rows, others = _rows(standing, number, [place], False, leader_of(standing, family))
+    rows, others = _rows(standing, number, [place], leader_of(standing, family))
     levels = _levels(standing, number, place)
     at = standing.space.digits[1][rows, place].tolist()
     kept = [row for row, level in zip(rows.tolist(), at, strict=True) if level in levels]
@@ -217,10 +241,9 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
 
 def learning(standing: Standing) -> Learning:
     """Which axes matter, and how noisy trainings are."""
-    pool = torch.arange(0, len(standing.space), 1 + (len(standing.space) - 1) // POOL)
-    features = standing.engine.features
-    mean, _ = standing.posterior.mean_and_variance(features[pool])
-    found = learned(standing.posterior, standing.space, features, pool, mean)
+    found = learned(
+        standing.posterior, standing.space, standing.engine.features, standing.pool, standing.pool_mean
+    )
     rows = []
     for column in found.columns:
         effect = found.effects.get(column.name) if column.kind != "cost" else None
@@ -237,8 +260,13 @@ def learning(standing: Standing) -> Learning:
     return Learning(tuple(rows), found.noise, found.warp, found.observations)
 
 
-def trust(standing: Standing) -> Trust:
-    """How far predictions can be trusted, without the observation itself and as they were made."""
+def trust(standing: Standing, noise: float) -> Trust:
+    """How far predictions can be trusted, without the observation itself and as they were made.
+
+    Args:
+        standing: of a search.
+        noise: standard deviation of two trainings of one architecture, in the objective's unit.
+    """
     posterior, diagnostics = standing.posterior, standing.diagnostics
     left_out: list[Predicted] = []
     if diagnostics.surrogate is not None:
@@ -265,7 +293,7 @@ def trust(standing: Standing) -> Trust:
             )
     return Trust(
         left_out=tuple(left_out),
-        foretold=tuple(foretold(standing.recorded, learning(standing).noise)),
+        foretold=tuple(foretold(standing.recorded, noise)),
         summary=diagnostics.summary,
         warning=diagnostics.warning,
         better=diagnostics.advantage,
@@ -299,9 +327,8 @@ def left(standing: Standing) -> Left:
     and its warp are those of now, its observations those of then.
     """
     posterior, features = standing.posterior, standing.engine.features
-    pool = torch.arange(0, len(features), 1 + (len(features) - 1) // POOL)
-    mean, variance = posterior.mean_and_variance(features[pool])
-    hopeful = pool[(mean + 2 * variance.sqrt()).argsort(descending=True, stable=True)[:WEIGHED]]
+    promise = standing.pool_mean + 2 * standing.pool_stddev
+    hopeful = standing.pool[promise.argsort(descending=True, stable=True)[:WEIGHED]]
     finished = [row for row, trial in enumerate(standing.trials) if trial.finished]
     own = [standing.space.index(Architecture(trial.family, trial.axes)) for trial in standing.trials]
     values = posterior.y[finished]
@@ -311,7 +338,7 @@ def left(standing: Standing) -> Left:
     asked = torch.cat([hopeful, torch.tensor([own[row] for row in leaders], dtype=torch.long)]).unique()
     position = {int(index): place for place, index in enumerate(asked)}
     order = sorted(range(len(standing.trials)), key=lambda row: standing.trials[row].place or 0)
-    space_part = features[:: 1 + (len(features) - 1) // STANDING_FOR]
+    space_part = features[_part(standing.pool, STANDING_FOR)]
     course = []
     for count in _moments(len(order)):
         rows = order[:count]
@@ -382,16 +409,13 @@ def _axes(standing: Standing, family: str, *names: str) -> tuple[int, list[int]]
 
 
 def _rows(
-    standing: Standing, number: int, axes: Sequence[int], averaged: bool, leader: int
+    standing: Standing, number: int, axes: Sequence[int], leader: int
 ) -> tuple[Tensor, dict[str, AxisValue]]:
-    """Indices of the architectures that a picture over some axes shows, and the leader's other values."""
+    """Indices of the architectures that share the leader's values on all other axes, and those values."""
     families, places = standing.space.digits
     names = [axis.name for axis in standing.space.families[number].axes]
     others = {name: standing.space[leader].axes[name] for at, name in enumerate(names) if at not in axes}
     keep = families == number
-    if averaged:
-        rows = keep.nonzero()[:, 0]
-        return rows[:: 1 + (len(rows) - 1) // POOL], others
     for at in range(len(names)):
         if at not in axes:
             keep = keep & (places[:, at] == places[leader, at])

@@ -15,7 +15,7 @@ from gpnas.figures.records import Recorded
 
 if TYPE_CHECKING:
     from gpnas.figures.beliefs import Standing
-    from gpnas.figures.data import Together, Trust
+    from gpnas.figures.data import Learning, Left, Together, Trust
 
 PAIRS = {1: 5, 2: 4}
 """Families of a space to the axes of each whose pairs are mapped; of more families, three."""
@@ -56,6 +56,9 @@ class Seen:
     standing: Standing | None
     """None where there is no surrogate."""
     trust: Trust | None
+    learning: Learning | None
+    left: Left | None
+    """These three are None where there is no surrogate."""
     together: Together | None
     """None where no portfolio was delivered, or errors are gone."""
     notes: tuple[str, ...] = ()
@@ -71,14 +74,15 @@ def see(run: Path) -> Seen:
     from gpnas.figures.reading import read_search
 
     recorded = read_search(run)
-    standing = trust = together = None
+    standing = trust = learning = left = together = None
     notes = list(recorded.notes)
     if recorded.families and recorded.succeeded:
         from gpnas.figures import beliefs
 
         try:
             standing = beliefs.standing_of(run, recorded)
-            trust = beliefs.trust(standing)
+            learning, left = beliefs.learning(standing), beliefs.left(standing)
+            trust = beliefs.trust(standing, learning.noise)
         except GpnasError as error:
             notes.append(f"figures of the surrogate are left out: {error}")
     if recorded.delivery is not None:
@@ -88,7 +92,7 @@ def see(run: Path) -> Seen:
             together = together_of(run)
         except (GpnasError, KeyError, ValueError) as error:
             notes.append(f"figures of the portfolio are left out: {error}")
-    return Seen(recorded, standing, trust, together, tuple(notes))
+    return Seen(recorded, standing, trust, learning, left, together, tuple(notes))
 
 
 def figures(seen: Seen) -> Iterator[Figure]:
@@ -96,7 +100,7 @@ def figures(seen: Seen) -> Iterator[Figure]:
     recorded = seen.recorded
     yield from _progress(seen)
     if seen.standing is not None:
-        yield from _beliefs(seen.standing)
+        yield from _beliefs(seen, seen.standing)
     if seen.trust is not None and (seen.trust.left_out or seen.trust.foretold):
         yield _trusted(seen.trust)
     if any(trial.curve for trial in recorded.trials):
@@ -144,10 +148,12 @@ def _progress(seen: Seen) -> Iterator[Figure]:
         )
 
 
-def _beliefs(standing: Standing) -> Iterator[Figure]:
+def _beliefs(seen: Seen, standing: Standing) -> Iterator[Figure]:
     from gpnas.figures import beliefs
 
-    left = beliefs.left(standing)
+    left, learning = seen.left, seen.learning
+    assert left is not None
+    assert learning is not None
     yield Figure(
         "left",
         "What is left to find out?",
@@ -156,7 +162,6 @@ def _beliefs(standing: Standing) -> Iterator[Figure]:
         "recommended. Earlier moments are seen with today's hyperparameters.",
         (View("", (belief_charts.regret(left), belief_charts.unknown(left))),),
     )
-    learning = beliefs.learning(standing)
     relevant = [row.name for row in learning.relevance]
     if learning.relevance:
         yield _one(

@@ -18,6 +18,12 @@ LINES = 200
 """Lines of parallel coordinates, likewise."""
 COSTS = {"parameters": "parameters", "gmacs": "GMACs at 120×120 LR pixels", "seconds": "training seconds"}
 """Name of a cost to its title."""
+LESS = {
+    "parameters": "with fewer parameters",
+    "gmacs": "with fewer GMACs",
+    "seconds": "after a shorter training",
+}
+"""Name of a cost to what a cheaper rival would be."""
 
 
 def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerChart:
@@ -117,7 +123,12 @@ def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
     name = COSTS.get(cost, cost)
     scale = alt.Scale(type="log", nice=False, padding=16)
     base = alt.Chart(rows(table)).encode(
-        x=alt.X("cost:Q", title=name, scale=scale, axis=alt.Axis(format="~s", tickCount=6)),
+        x=alt.X(
+            "cost:Q",
+            title=name,
+            scale=scale,
+            axis=alt.Axis(format="~s" if cost == "parameters" else "~g", tickCount=6),
+        ),
         y=alt.Y("value:Q", title=unit.label, scale=alt.Scale(zero=False)),
     )
     points = base.mark_point(filled=True, size=60, opacity=0.9).encode(
@@ -131,8 +142,8 @@ def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
         )
         .encode(x=alt.X("cost:Q", title=name, scale=scale), y=alt.Y("value:Q", title=unit.label))
     )
-    leanest = f"; the leanest of them costs {_short(table[front[0]]['cost'])}" if front else ""
-    title = f"{len(front)} of {len(table)} networks have no cheaper one that is as good, by {name}{leanest}"
+    less = LESS.get(cost, f"at less {name}")
+    title = f"{len(front)} of {len(table)} networks have no rival that is as good {less}"
     told = (
         f"{unit.name} against {name} on a logarithmic axis for {len(table)} networks trained to the end; the "
         "stepped line joins those that are best at their cost."
@@ -363,10 +374,3 @@ def _time_unit(hours: float) -> tuple[str, float]:
     if hours < 0.1:
         return "seconds", 3600.0
     return ("minutes", 60.0) if hours < 3 else ("hours", 1.0)
-
-
-def _short(number: float) -> str:
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:.3g}"

@@ -76,9 +76,7 @@ def read_search(run: Path) -> Recorded:
                 proposed=_seconds(moment.time) - begun,
                 observed=_seconds(times[candidate.id]) - begun if candidate.id in times else None,
                 costs=_costs(space, candidate),
-                curve=tuple(
-                    Evaluation(row.attempt, row.step, row.psnr) for row in rows if row.psnr is not None
-                ),
+                curve=tuple(_evaluations(rows)),
                 spans=tuple(spans.get(candidate.id, ())),
             )
         )
@@ -129,7 +127,7 @@ def _space(header: Mapping[str, Any]) -> tuple[SearchSpace | None, list[str]]:
 
 
 def _evaluations(rows: Sequence[Any]) -> Iterator[Evaluation]:
-    return (Evaluation(row.attempt, row.step, row.psnr) for row in rows if row.psnr is not None)
+    return (Evaluation(row.attempt, row.step, row.value) for row in rows if row.value is not None)
 
 
 def _observation_times(journal: Any) -> dict[str, str]:

@@ -5,8 +5,10 @@ Ink and paper are named styles, not colours, so that a page can draw the same ch
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import altair as alt
@@ -52,6 +54,7 @@ def config(colours: dict[str, str]) -> dict[str, Any]:
             "titleFontWeight": "normal",
             "orient": "top",
             "symbolStrokeColor": muted,
+            "labelLimit": 260,
         },
         "header": {"labelColor": ink, "titleColor": ink},
         "range": {"category": list(PALETTE)},
@@ -69,8 +72,18 @@ def config(colours: dict[str, str]) -> dict[str, Any]:
 
 
 def rows(values: Sequence[Mapping[str, Any]]) -> alt.Data:
-    """Rows as the data of a chart, to nine significant digits; no data frame is needed."""
-    return alt.Data(values=[{key: _rounded(value) for key, value in row.items()} for row in values])
+    """Rows as the data of a chart, to nine significant digits; no data frame is needed.
+
+    They are one JSON text, since Altair walks through, copies and checks whatever else it is given.
+    """
+    plain = [{key: _rounded(value) for key, value in row.items()} for row in values]
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    return alt.Data(values=text, format=alt.DataFormat(type="json"))
+
+
+def unchecked() -> AbstractContextManager[None]:
+    """Within it Altair does not check what it is given against Vega-Lite's schema."""
+    return alt.utils.schemapi.debug_mode(False)
 
 
 def finished(
@@ -113,9 +126,10 @@ def wrapped(text: str, width: int = 84) -> list[str]:
 
 
 def categories(names: Sequence[str], title: str | None) -> alt.Color:
-    """Colours of categories, in their order."""
+    """Colours of categories, in their order; one alone needs no legend."""
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(names))]
-    return alt.Color("group:N", title=title, scale=alt.Scale(domain=list(names), range=colours))
+    scale = alt.Scale(domain=list(names), range=colours)
+    return alt.Color("group:N", title=title, scale=scale, legend=alt.Legend() if len(names) > 1 else None)
 
 
 def domain(values: Sequence[float], margin: float = 0.08) -> list[float]:

@@ -1,0 +1,223 @@
+"""The page of a search."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpnas.figures.catalogue import figures, see
+from gpnas.figures.records import Recorded, Trial
+from gpnas.figures.style import unchecked
+from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table
+from gpnas.report.sentences import checks, summary
+
+SECTIONS = {
+    "progress": ("How it went", "Course", ("course", "left", "curves")),
+    "space": (
+        "What was learned of the space",
+        "Space",
+        ("relevance", "slices", "posterior", "coordinates", "design"),
+    ),
+    "quality": ("Quality, cost and portfolio", "Quality", ("costs", "portfolio")),
+    "trust": ("Whether to believe it", "Trust", ("trust",)),
+    "work": ("Where the time went", "Work", ("workers",)),
+}
+"""Name of a section of figures to its heading, its short form and its figures."""
+SCORES = {
+    "mutual information": "nats of information about all architectures left",
+    "knowledge gradient": "the logarithm of what was expected to be gained, in standardised units",
+    "noisy expected improvement": "the logarithm of the expected improvement, in standardised units",
+    "portfolio improvement": "the logarithm of the dB expected to be added to the best portfolio's average",
+    "posterior mean": "the posterior mean, less where success was unlikely",
+}
+"""Phase to what its score is."""
+
+
+def search_page(run: Path, *, table1: Table | None = None, pictures: Sequence[Picture] = ()) -> Page:
+    """The page of a search, also of one under way.
+
+    Args:
+        run: its folder.
+        table1: of its bundle, where it was evaluated.
+        pictures: of its networks at work.
+
+    Raises:
+        JournalError: the run folder has no journal that can be read.
+    """
+    seen = see(run)
+    recorded = seen.recorded
+    with unchecked():
+        drawn = {figure.name: figure for figure in figures(seen)}
+    sections = [
+        Section(
+            name="summary",
+            heading="In short",
+            short="In short",
+            lines=tuple(summary(seen)) + tuple(f"Note: {note}." for note in seen.notes),
+            checks=tuple(checks(seen)),
+        )
+    ]
+    for name, (heading, short, members) in SECTIONS.items():
+        shown = tuple(drawn[each] for each in members if each in drawn)
+        tables = (table1,) if name == "quality" and table1 is not None else ()
+        if shown or tables:
+            sections.append(Section(name=name, heading=heading, short=short, figures=shown, tables=tables))
+    if pictures:
+        sections.append(pictures_section(pictures))
+    sections.append(
+        Section(name="trials", heading="All trials", short="Trials", tables=(trials_table(recorded),))
+    )
+    failures = [trial for trial in recorded.trials if trial.state == "failed"]
+    if failures or recorded.events:
+        sections.append(_trouble(recorded, failures))
+    sections.append(_provenance(recorded))
+    return Page(
+        kind="A gpnas search",
+        title=Path(run).absolute().name,
+        state=f"{recorded.state}, {len(recorded.trials)} trials; {recorded.run}",
+        sections=tuple(sections),
+    )
+
+
+def pictures_section(pictures: Sequence[Picture]) -> Section:
+    """Pictures of networks at work, looked at together."""
+    return Section(
+        name="pictures",
+        heading="What the networks do, seen",
+        short="Pictures",
+        lines=(
+            "A part of a validation image that no training saw. Point at a picture, or use the arrow keys, "
+            "to look at the same place in all; a click, plus or minus magnifies. Error maps show where an "
+            "image differs from HR: the brighter, the more, 20 grey levels and more are white.",
+        ),
+        pictures=tuple(pictures),
+    )
+
+
+def trials_table(recorded: Recorded) -> Table:
+    """Every trial in a row, with its explanation folded."""
+    unit = recorded.objective
+    priced = {name for trial in recorded.trials for name in trial.costs}
+    costs = [name for name in ("parameters", "gmacs") if name in priced]
+    columns = [
+        Column("trial"),
+        Column("architecture"),
+        Column("state"),
+        Column(unit.label, number=True),
+        Column("predicted", number=True),
+        *(Column({"gmacs": "GMACs"}.get(name, name), number=True) for name in costs),
+        Column("seconds", number=True),
+        Column("attempts", number=True),
+        Column("chosen by"),
+    ]
+    best = recorded.best
+    rows = []
+    for trial in recorded.trials:
+        predicted = Cell("")
+        if trial.mean is not None and trial.stddev is not None:
+            spread = f"{trial.stddev:,.{unit.decimals}f}"
+            predicted = Cell(f"{trial.mean:,.{unit.decimals}f} ± {spread}", trial.mean)
+        cells = [
+            Cell(trial.id),
+            Cell(trial.label),
+            Cell(_state(trial)),
+            Cell("" if trial.value is None else f"{trial.value:,.{unit.decimals + 1}f}", trial.value),
+            predicted,
+            *(_cost(trial, name) for name in costs),
+            Cell(f"{trial.seconds:,.1f}", trial.seconds),
+            Cell(str(len(trial.spans)), len(trial.spans)),
+            Cell(trial.phase, summary="why", more=tuple(explained(recorded, trial))),
+        ]
+        rows.append(Row(tuple(cells), trial.state, strong=trial is best))
+    return Table("trials", "", tuple(columns), tuple(rows), sortable=True)
+
+
+def explained(recorded: Recorded, trial: Trial) -> Iterator[str]:
+    """Why a trial was chosen and what came of it, as the journal notes it."""
+    unit = recorded.objective
+    known = "" if trial.known is None else f" after {trial.known} observations"
+    again = ", once more" if trial.replicate else ""
+    yield f"Chosen by {trial.phase}{known}{again}."
+    if trial.score is not None:
+        yield f"Score {trial.score:.4g}: {SCORES.get(trial.phase, 'the larger, the better')}."
+    if trial.mean is not None and trial.stddev is not None:
+        yield f"Predicted then: {unit.shown(trial.mean, more=1)} ± {unit.shown(trial.stddev, more=1)}."
+    if trial.stop is not None:
+        yield f"{trial.stop}; its curve predicted {unit.shown(trial.value or 0.0, more=1)}."
+    elif trial.value is not None:
+        told = f"It came to {unit.shown(trial.value, more=1)}"
+        if trial.mean is not None:
+            told += f", {unit.shown(trial.value - trial.mean, signed=True, more=1)} beside the prediction"
+        yield f"{told}."
+    elif trial.failure is not None:
+        yield f"It failed: {trial.failure}"
+    others = ", ".join(f"{name} {value:.4g}" for name, value in list(trial.metrics.items())[:6])
+    if others:
+        yield f"Also measured: {others}."
+    yield f"gpnas explain {recorded.run} {trial.id} computes it all again."
+
+
+def _state(trial: Trial) -> str:
+    return "stopped early" if trial.state == "stopped" else trial.state
+
+
+def _cost(trial: Trial, name: str) -> Cell:
+    value = trial.costs.get(name)
+    if value is None:
+        return Cell("")
+    return Cell(f"{value:,.0f}" if name == "parameters" else f"{value:,.3g}", value)
+
+
+def _trouble(recorded: Recorded, failures: Sequence[Trial]) -> Section:
+    tables = []
+    if failures:
+        rows = tuple(
+            Row(tuple(map(Cell, (each.id, each.label, str(len(each.spans)), each.failure or ""))))
+            for each in failures
+        )
+        columns = (Column("trial"), Column("architecture"), Column("attempts", number=True), Column("reason"))
+        tables.append(Table("failures", "Trainings that failed", columns, rows))
+    if recorded.events:
+        rows = tuple(Row((Cell(time), Cell(kind), Cell(details))) for time, kind, details in recorded.events)
+        tables.append(Table("events", "Events", (Column("time"), Column("kind"), Column("details")), rows))
+    return Section(name="trouble", heading="Failures and events", short="Failures", tables=tuple(tables))
+
+
+def _provenance(recorded: Recorded) -> Section:
+    header = recorded.header
+    facts = [("run", recorded.run)]
+    if recorded.architectures is not None:
+        facts.append(("space", f"{recorded.architectures:,} architectures of {', '.join(recorded.families)}"))
+    for key in ("strategy", "seed", "scale", "trials", "concurrent", "early_stopping"):
+        if header.get(key) is not None:
+            facts.append((key.replace("_", " "), str(header[key])))
+    for key in ("data", "machine", "versions"):
+        value = header.get(key)
+        if isinstance(value, dict):
+            entries = (f"{name} {entry}" for name, entry in value.items() if entry is not None)
+            facts.append((key, ", ".join(entries)))
+    return Section(
+        name="provenance",
+        heading="Where this comes from",
+        short="Provenance",
+        facts=tuple(facts),
+        blocks=tuple(_blocks(recorded)),
+    )
+
+
+def _blocks(recorded: Recorded) -> Iterator[Block]:
+    def text(document: Any) -> str:
+        return json.dumps(document, indent=2, ensure_ascii=False, default=str)
+
+    if recorded.header.get("recipe"):
+        yield Block("The recipe of trainings", text(recorded.header["recipe"]))
+    space = {
+        name: {axis.name: list(axis.values) for axis in axes} for name, axes in recorded.families.items()
+    }
+    if space:
+        yield Block("The axes of the space", text(space))
+    yield Block("The journal's header", text(dict(recorded.header)))
+    if recorded.delivery is not None:
+        yield Block("What was delivered", text(dict(recorded.delivery)))

@@ -1,0 +1,257 @@
+"""A search in words: where it stands, and what a reader should mind."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gpnas.figures.catalogue import Seen
+from gpnas.figures.charts import saved_steps
+from gpnas.figures.data import Learning, Left, Trust
+from gpnas.figures.records import Recorded, Trial
+
+Level = Literal["good", "mind", "open"]
+PLAUSIBLE = 0.05
+"""Probability below which a count of held intervals is no chance any more, both sides together."""
+LEADERS = 3
+"""Networks whose differences are compared with the noise."""
+STANDS = {
+    "running": "the search is under way",
+    "finished": "the search is finished",
+    "interrupted": "the search was interrupted, and the same command goes on with it",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing about a search that a reader should know."""
+
+    name: str
+    level: Level
+    """`good`, `mind` where something should be done, `open` where nothing can be said yet."""
+    sentence: str
+
+
+def summary(seen: Seen) -> list[str]:
+    """The search in a few sentences, the most important first."""
+    recorded, unit = seen.recorded, seen.recorded.objective
+    done = sum(trial.state in ("observed", "stopped", "failed") for trial in recorded.trials)
+    granted = recorded.granted or len(recorded.trials)
+    sentences = [f"{done} of {granted} trials have ended{_among(recorded)}; {STANDS[recorded.state]}."]
+    best = recorded.best
+    if best is None:
+        sentences.append("No training has succeeded, so there is no best network yet.")
+    else:
+        sentences.append(
+            f"The best network is {best.label} ({best.id}) with {unit.shown(best.value or 0.0)}{_cost(best)}."
+        )
+    psnr = (recorded.delivery or {}).get("psnr")
+    if isinstance(psnr, dict) and isinstance(psnr.get("average"), float):
+        count = len(seen.together.members) if seen.together else 0
+        of = f" of {count} networks" if count > 1 else ""
+        sentences.append(
+            f"The delivered average{of} reaches {unit.shown(psnr['average'], more=1)}, where the best "
+            f"network alone has {unit.shown(psnr['best'], more=1)} and bicubic upsampling "
+            f"{unit.shown(psnr['bicubic'], more=1)}."
+        )
+    if seen.left is not None and seen.left.course:
+        now = seen.left.course[-1]
+        sentences.append(
+            f"Training more of this space would gain about {unit.shown(now.regret, more=1)}, hardly more "
+            f"than {unit.shown(now.bound, more=1)}."
+        )
+    hours = sum(trial.seconds for trial in recorded.trials) / 3600
+    sentences.append(f"Trainings took {_duration(hours)} in all.")
+    return sentences
+
+
+def checks(seen: Seen) -> Iterator[Check]:
+    """What a reader should mind, in the order of a search's questions."""
+    if seen.trust is not None:
+        yield _against_ridge(seen.trust)
+        yield _intervals(seen.trust)
+    else:
+        yield Check("Surrogate", "open", "There is no surrogate yet whose predictions could be judged.")
+    yield _edge(seen.recorded)
+    yield _failures(seen.recorded)
+    if seen.learning is not None:
+        yield _noise(seen, seen.learning)
+    yield _stopping(seen.recorded)
+    if seen.left is not None and seen.learning is not None and seen.left.course:
+        yield _remaining(seen.recorded, seen.left, seen.learning)
+
+
+def _among(recorded: Recorded) -> str:
+    parts = [f"{recorded.count('failed')} failed"] if recorded.count("failed") else []
+    parts += [f"{recorded.count('stopped')} stopped early"] if recorded.count("stopped") else []
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _against_ridge(trust: Trust) -> Check:
+    name = "Surrogate against ridge regression"
+    if trust.better is None or trust.better_error is None:
+        return Check(name, "open", f"Not known yet: {trust.summary}.")
+    told = f"{trust.better:+.2f} ± {trust.better_error:.2f} nats per observation, left out one by one"
+    if trust.better > 2 * trust.better_error:
+        return Check(name, "good", f"The surrogate predicts better than ridge regression ({told}).")
+    if trust.better > -2 * trust.better_error:
+        return Check(
+            name, "open", f"The surrogate and ridge regression predict alike, within chance ({told})."
+        )
+    return Check(
+        name,
+        "mind",
+        f"Ridge regression predicts better than the surrogate ({told}): trust observed values more than "
+        "predicted ones, or grant more trials.",
+    )
+
+
+def _intervals(trust: Trust) -> Check:
+    name = "Intervals of 90 %"
+    judged = [("foretold before the training", trust.foretold), ("left out one by one", trust.left_out)]
+    told, levels = [], []
+    for way, each in judged:
+        if each:
+            held = sum(row.low <= row.observed <= row.high for row in each)
+            told.append(f"{held} of {len(each)} {way}")
+            levels.append(verdict(held, len(each), 0.9))
+    if not told:
+        return Check(name, "open", "Nothing was observed yet that intervals could be compared with.")
+    held_text = f"They hold {', and '.join(told)}"
+    if "too few" in levels:
+        return Check(name, "mind", f"{held_text}: fewer than chance explains, so intervals are too narrow.")
+    if "too many" in levels:
+        return Check(
+            name, "open", f"{held_text}: more than chance explains, so intervals are wider than needed."
+        )
+    return Check(name, "good", f"{held_text}, as intervals of 90 % should.")
+
+
+def verdict(held: int, count: int, nominal: float) -> str:
+    """Whether a count is what a probability lets one expect: `as expected`, `too few` or `too many`.
+
+    Args:
+        held: how many did.
+        count: of how many independent ones, at least 1.
+        nominal: probability of each.
+    """
+    shares = [
+        math.comb(count, k) * nominal**k * (1 - nominal) ** (count - k)
+        if count < 1_000
+        else _normal(k, count, nominal)
+        for k in range(count + 1)
+    ]
+    if math.fsum(shares[: held + 1]) < PLAUSIBLE / 2:
+        return "too few"
+    return "too many" if math.fsum(shares[held:]) < PLAUSIBLE / 2 else "as expected"
+
+
+def _normal(k: int, count: int, nominal: float) -> float:
+    """The binomial's probability of k by its normal approximation."""
+    variance = count * nominal * (1 - nominal)
+    return math.exp(-((k - count * nominal) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+
+
+def at_edges(recorded: Recorded, trial: Trial) -> list[tuple[str, str, object]]:
+    """The ordered axes of at least three values at whose end an architecture lies: name, end and value."""
+    found = []
+    for axis in recorded.families.get(trial.family, ()):
+        if axis.ordered and len(axis.values) > 2:
+            value = trial.axes.get(axis.name)
+            if value == axis.values[0]:
+                found.append((axis.name, "lowest", value))
+            elif value == axis.values[-1]:
+                found.append((axis.name, "highest", value))
+    return found
+
+
+def _edge(recorded: Recorded) -> Check:
+    name, best = "Edge of the space", recorded.best
+    if best is None or not recorded.families:
+        return Check(name, "open", "Not known yet where in the space the best network lies.")
+    edges = at_edges(recorded, best)
+    if not edges:
+        return Check(name, "good", "The best network lies within the space on every ordered axis.")
+    told = ", ".join(f"{axis} {value} (the {end})" for axis, end, value in edges)
+    return Check(
+        name,
+        "mind",
+        f"The best network lies at the edge of the space: {told}. Better ones may lie beyond: let the space "
+        "grow there, unless a limit of yours ends it.",
+    )
+
+
+def _failures(recorded: Recorded) -> Check:
+    name = "Failures"
+    failed = [trial for trial in recorded.trials if trial.state == "failed"]
+    if not failed:
+        return Check(name, "good", "No training failed.")
+    reasons = Counter((trial.failure or "no reason was noted").strip() for trial in failed)
+    reason, count = reasons.most_common(1)[0]
+    share = f"{len(failed)} of {len(recorded.trials)} trainings failed"
+    if len(reasons) == 1:
+        why = f"all for one reason: {reason}" if len(failed) > 1 else f"since {reason}"
+    else:
+        why = f"for {len(reasons)} reasons, {count} of them since {reason}"
+    return Check(name, "mind", f"{share}, {why.rstrip('.')}.")
+
+
+def _noise(seen: Seen, learning: Learning) -> Check:
+    name, unit = "Noise and seeds", seen.recorded.objective
+    best: dict[str, float] = {}
+    for trial in seen.recorded.finished:
+        best[trial.label] = max(best.get(trial.label, -math.inf), trial.value or 0.0)
+    leaders = sorted(best.values(), reverse=True)[:LEADERS]
+    if len(leaders) < 2:
+        return Check(
+            name, "open", "Fewer than two networks were trained to the end, so leaders do not differ."
+        )
+    gap, noise = leaders[0] - leaders[-1], unit.shown(learning.noise, more=1)
+    told = (
+        f"the best {len(leaders)} differ by {unit.shown(gap, more=1)}, two trainings of one by about {noise}"
+    )
+    if learning.noise > gap:
+        return Check(
+            name,
+            "mind",
+            f"Noise hides who leads: {told}. More seeds of the leaders would tell more than luck.",
+        )
+    return Check(name, "good", f"The leaders differ by more than noise: {told}.")
+
+
+def _stopping(recorded: Recorded) -> Check:
+    name, stopped = "Early stopping", recorded.count("stopped")
+    if not stopped:
+        return Check(name, "open", "No training was stopped early.")
+    saved = saved_steps(recorded)
+    whole = (recorded.steps or 0) * sum(t.state in ("observed", "stopped") for t in recorded.trials)
+    share = f", {saved / whole:.0%} of all that were granted" if whole else ""
+    return Check(name, "good", f"{stopped} trainings were stopped early, which saved {saved:,} steps{share}.")
+
+
+def _remaining(recorded: Recorded, left: Left, learning: Learning) -> Check:
+    name, unit, now = "What is left", recorded.objective, left.course[-1]
+    told = f"stopping now is expected to miss {unit.shown(now.regret, more=1)}"
+    if now.regret < learning.noise:
+        return Check(name, "good", f"Little: {told}, less than the noise of one training.")
+    return Check(
+        name, "mind", f"Something: {told}, more than the noise of one training. More trials would pay."
+    )
+
+
+def _cost(trial: Trial) -> str:
+    parts = []
+    if "parameters" in trial.costs:
+        parts.append(f"{trial.costs['parameters']:,.0f} parameters")
+    if "gmacs" in trial.costs:
+        parts.append(f"{trial.costs['gmacs']:.3g} GMACs")
+    return f" at {' and '.join(parts)}" if parts else ""
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{hours * 3600:.0f} seconds"
+    return f"{hours * 60:.0f} minutes" if hours < 3 else f"{hours:,.1f} hours"
