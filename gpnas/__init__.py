@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpnas.errors import JournalError as JournalError
     from gpnas.errors import SpaceError as SpaceError
     from gpnas.errors import TrialError as TrialError
+    from gpnas.figures.notebook import open_run as open_run
     from gpnas.records import Architecture as Architecture
     from gpnas.records import Candidate as Candidate
     from gpnas.records import Fidelity as Fidelity
@@ -33,6 +34,7 @@ HOMES = {
     "gpnas.errors": (
         *("BundleError", "DataError", "GpnasError", "JournalError", "SpaceError", "TrialError"),
     ),
+    "gpnas.figures.notebook": ("open_run",),
     "gpnas.records": ("Architecture", "Candidate", "Fidelity", "Observation", "Portfolio"),
     "gpnas.space": ("SearchSpace",),
 }

@@ -89,6 +89,7 @@ def command_line() -> argparse.ArgumentParser:
     explain.add_argument(
         "candidate", metavar="CANDIDATE", nargs="?", help="such as c0007, or best (default: all in short)"
     )
+    _add_report(commands)
     space = commands.add("space", "show what a space file means")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
     _add_data(commands)
@@ -164,6 +165,16 @@ def _add_train(commands: Commands) -> None:
     )
     train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files")
     add_trials(train)
+
+
+def _add_report(commands: Commands) -> None:
+    report = commands.add("report", "write a page about a search, for people to read")
+    report.add_argument(
+        "sources", metavar="RUN", type=Path, nargs="+", help="run folder, also of a search under way"
+    )
+    report.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="the file (default: report.html)"
+    )
 
 
 def _add_data(commands: Commands) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from gpnas.figures.charts import tooltips
@@ -31,7 +33,7 @@ def stddev_map(data: PosteriorMap) -> alt.LayerChart:
     return _map(data, "stddev", unit, UNCERTAIN, title)
 
 
-def _map(data: PosteriorMap, field: str, label: str, scheme: str, title: str) -> alt.LayerChart:
+def _map(data: PosteriorMap, field: str, label: str, scheme: Any, title: str) -> alt.LayerChart:
     cells = [{"x": cell.x, "y": cell.y, "value": getattr(cell, field)} for cell in data.cells]
     marks = [
         {
@@ -131,7 +133,7 @@ def slice_chart(data: Slice) -> alt.LayerChart:
 
 def relevance(data: Learning) -> alt.LayerChart:
     """What each axis matters."""
-    table = [
+    table: list[dict[str, Any]] = [
         {
             "name": f"{row.name} (cost)" if row.kind == "cost" else row.name,
             "share": row.share,
@@ -157,7 +159,7 @@ def relevance(data: Learning) -> alt.LayerChart:
 
 def left_out(data: Trust) -> alt.LayerChart:
     """Each observation as it is predicted from all others, beside ridge regression."""
-    table = [
+    table: list[dict[str, Any]] = [
         {
             "id": each.trial,
             "observed": each.observed,
@@ -185,7 +187,7 @@ def left_out(data: Trust) -> alt.LayerChart:
 
 def foretold_chart(data: Trust) -> alt.LayerChart:
     """Each observation beside what was predicted of it when it was chosen."""
-    table = [
+    table: list[dict[str, Any]] = [
         {
             "id": each.trial,
             "observed": each.observed,
@@ -205,9 +207,9 @@ def foretold_chart(data: Trust) -> alt.LayerChart:
     return _against(data, table, title, told)
 
 
-def _against(data: Trust, table: list[dict[str, object]], title: str, told: str) -> alt.LayerChart:
+def _against(data: Trust, table: list[dict[str, Any]], title: str, told: str) -> alt.LayerChart:
     unit = data.objective
-    seen = [float(row["observed"]) for row in table]  # type: ignore[arg-type]
+    seen = [float(row["observed"]) for row in table]
     limits = domain(seen, 0.25) if seen else [0.0, 1.0]
     scale = alt.Scale(domain=limits, nice=False, zero=False, clamp=True)
     x = alt.X("observed:Q", title=f"observed {unit.label}", scale=scale)
@@ -250,7 +252,7 @@ def calibration(data: Trust) -> alt.LayerChart:
         ],
     }
     curves = {name: levels for name, levels in curves.items() if levels}
-    table = [
+    table: list[dict[str, Any]] = [
         {"group": name, "nominal": nominal, "share": coverage(levels, nominal)}
         for name, levels in curves.items()
         for nominal in LEVELS
@@ -286,7 +288,7 @@ def calibration(data: Trust) -> alt.LayerChart:
 def regret(data: Left) -> alt.LayerChart:
     """The expected regret of stopping, and how it became less."""
     unit = data.objective
-    table = [
+    table: list[dict[str, Any]] = [
         {"observations": each.observations, "regret": each.regret, "bound": each.bound}
         for each in data.course
     ]
@@ -335,7 +337,7 @@ def unknown(data: Left) -> alt.LayerChart:
 def correlation(data: Together) -> alt.LayerChart:
     """What the errors of the best networks have in common."""
     names = list(data.names)
-    table = [
+    table: list[dict[str, Any]] = [
         {"x": a, "y": b, "value": data.correlation[i][j]}
         for i, a in enumerate(names)
         for j, b in enumerate(names)
@@ -368,11 +370,11 @@ def correlation(data: Together) -> alt.LayerChart:
             color=alt.condition(
                 alt.datum.value > _middle([row["value"] for row in table]),
                 alt.value("black"),
-                alt.value("white"),  # type: ignore[misc]
+                alt.value("white"),
             ),
         )
     )
-    least = min(table, key=lambda row: row["value"], default=None)  # type: ignore[arg-type, return-value]
+    least = min(table, key=lambda row: row["value"], default=None)
     title = "One network alone has nothing to be averaged with"
     if least is not None:
         pair = f"{least['x']} and {least['y']}"
@@ -383,7 +385,7 @@ def correlation(data: Together) -> alt.LayerChart:
 
 def frontier(data: Together) -> alt.LayerChart:
     """Portfolios of which no other is as good and as cheap."""
-    table = [
+    table: list[dict[str, Any]] = [
         {
             "members": " + ".join(members),
             "gmacs": gmacs,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpnas.diagnostics import Diagnostics, design_matrix, diagnose, ridge_leave_one_out
-from gpnas.engine import Engine
+from gpnas.engine import Engine, engine_for
 from gpnas.errors import SpaceError
 from gpnas.figures.data import (
     Cell,
@@ -31,11 +31,10 @@ from gpnas.figures.data import (
     Trust,
 )
 from gpnas.figures.reading import space_of
-from gpnas.figures.records import Objective, Recorded, Trial
+from gpnas.figures.records import Measure, Recorded, Trial
 from gpnas.journal import Journal
 from gpnas.learned import learned
 from gpnas.records import Architecture, AxisValue, Observation
-from gpnas.results.recall import engine_for
 from gpnas.space import SearchSpace
 from gpnas.surrogate import Member, Posterior
 
@@ -79,7 +78,7 @@ class Standing:
     pool_stddev: Tensor  # (q,)
 
     @property
-    def objective(self) -> Objective:
+    def objective(self) -> Measure:
         return self.recorded.objective
 
     @property
@@ -91,18 +90,19 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     """The engine of a run, given its observations again.
 
     Raises:
-        JournalError: the journal cannot be read.
-        SpaceError: it does not describe its space, or nothing was observed yet.
+        JournalError: the journal cannot be read, or does not describe its space.
+        SpaceError: nothing was observed yet, or the search has no engine.
     """
     with Journal.read(run) as journal, journal.moment():
-        header, candidates, observations = journal.header, journal.candidates(), journal.observations()
+        candidates, observations = journal.candidates(), journal.observations()
+        header, space = journal.header, space_of(journal)
     kept = _thinned(observations)
     if not kept:
         raise SpaceError("a surrogate needs at least one training that succeeded, but there is none")
     try:
-        engine = engine_for(space_of(header), header)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SpaceError(f"the journal must say how its search was made, but {error}") from None
+        engine = engine_for(space, header)
+    except ValueError as error:
+        raise SpaceError(f"a search must have an engine, but {error}") from None
     names = {each.candidate.id for each in kept}
     failed = [each for each in observations if each.failed]
     chosen = [each for each in candidates if each.id in names or each.id in {f.candidate.id for f in failed}]
@@ -110,7 +110,7 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     rows = [trial for trial in recorded.trials if trial.id in names]
     posterior = engine.surrogate
     pool = _part(torch.arange(len(engine.space)), POOL)
-    mean, variance = posterior.mean_and_variance(engine.features[pool])
+    mean, variance = posterior.mean_and_variance(engine.features(pool))
     return Standing(
         recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, mean, variance.sqrt()
     )
@@ -147,7 +147,7 @@ def leader_of(standing: Standing, family: str) -> int:
         number = [each.name for each in standing.space.families].index(family)
         rows = (standing.space.digits[0] == number).nonzero()[:, 0]
         indices = _part(rows, POOL).tolist()
-    mean, _ = standing.posterior.mean_and_variance(standing.engine.features[indices])
+    mean, _ = standing.posterior.mean_and_variance(standing.engine.features(torch.tensor(indices)))
     return indices[int(mean.argmax())]
 
 
@@ -171,7 +171,7 @@ def posterior_map(standing: Standing, family: str, x: str, y: str, *, averaged: 
         own = standing.space.digits[0][standing.pool] == number
         rows, mean, stddev = (each[own] for each in (standing.pool, standing.pool_mean, standing.pool_stddev))
     else:
-        mean, variance = standing.posterior.mean_and_variance(standing.engine.features[rows])
+        mean, variance = standing.posterior.mean_and_variance(standing.engine.features(rows))
         stddev = variance.sqrt()
     shown = [_levels(standing, number, axis) for axis in axes]
     sums: dict[tuple[int, int], tuple[float, float, int]] = {}
@@ -198,8 +198,8 @@ def posterior_map(standing: Standing, family: str, x: str, y: str, *, averaged: 
             for trial in standing.trials
             if trial.family == family
             and trial.value is not None
-            and values[0].index(trial.axes[x]) in shown[0]  # type: ignore[arg-type]
-            and values[1].index(trial.axes[y]) in shown[1]  # type: ignore[arg-type]
+            and values[0].index(trial.axes[x]) in shown[0]
+            and values[1].index(trial.axes[y]) in shown[1]
         ),
         objective=standing.objective,
     )
@@ -216,7 +216,7 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
     levels = _levels(standing, number, place)
     at = standing.space.digits[1][rows, place].tolist()
     kept = [row for row, level in zip(rows.tolist(), at, strict=True) if level in levels]
-    features = standing.engine.features[kept]
+    features = standing.engine.features(torch.tensor(kept))
     mean, _ = standing.posterior.mean_and_variance(features)
     low, high = standing.posterior.interval(features, COVERAGE)
     known = standing.space.families[number].axes[place]
@@ -242,7 +242,7 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
 def learning(standing: Standing) -> Learning:
     """Which axes matter, and how noisy trainings are."""
     found = learned(
-        standing.posterior, standing.space, standing.engine.features, standing.pool, standing.pool_mean
+        standing.posterior, standing.space, standing.engine.features(), standing.pool, standing.pool_mean
     )
     rows = []
     for column in found.columns:
@@ -338,13 +338,13 @@ def left(standing: Standing) -> Left:
     asked = torch.cat([hopeful, torch.tensor([own[row] for row in leaders], dtype=torch.long)]).unique()
     position = {int(index): place for place, index in enumerate(asked)}
     order = sorted(range(len(standing.trials)), key=lambda row: standing.trials[row].place or 0)
-    space_part = features[_part(standing.pool, STANDING_FOR)]
+    space_part = features(_part(standing.pool, STANDING_FOR))
     course = []
     for count in _moments(len(order)):
         rows = order[:count]
         told = [row for row in rows if row in set(leaders)]
         members = [_given(member, rows, len(order)) for member in posterior.members[:MEMBERS]]
-        draws = _draws(posterior, members, features[asked])
+        draws = _draws(posterior, members, features(asked))
         if told:
             believed = draws.mean(dim=0)
             best = max(told, key=lambda row: float(believed[position[own[row]]]))

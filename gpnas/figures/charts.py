@@ -57,7 +57,8 @@ def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerCh
                 "high": None if expected is None else min(limits[1], max(limits[0], expected.high)),
             }
         )
-    x = alt.X("number:Q", title="trial, in the order of proposal", axis=alt.Axis(tickMinStep=1, format="d"))
+    order = "trial, in the order of proposal"
+    x = alt.X("number:Q", title=order, axis=alt.Axis(tickMinStep=1, format="d"))
     y = alt.Y("value:Q", title=unit.label, scale=alt.Scale(domain=limits, nice=False, zero=False))
     base = alt.Chart(rows(table)).encode(x=x)
     intervals = base.mark_rule(style="interval", strokeWidth=5, strokeCap="round", clip=True).encode(
@@ -72,7 +73,7 @@ def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerCh
     best = (
         alt.Chart(rows(best_so_far(recorded)))
         .mark_line(style="ink-line", interpolate="step-after", strokeWidth=1.5)
-        .encode(x=alt.X("number:Q", title=x.to_dict()["title"]), y=y)
+        .encode(x=alt.X("number:Q", title=order), y=y)
     )
     top = recorded.best
     title = "No training has succeeded yet"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gpnas.figures.records import Objective, Trial
+from gpnas.figures.records import Measure, Trial
 from gpnas.records import AxisValue
 
 
@@ -48,7 +48,7 @@ class PosteriorMap:
     cells: tuple[Cell, ...]
     """Of feasible architectures; what is missing is not in the space."""
     marks: tuple[Mark, ...]
-    objective: Objective
+    objective: Measure
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Slice:
     others: Mapping[str, AxisValue]
     points: tuple[SlicePoint, ...]
     marks: tuple[Mark, ...]
-    objective: Objective
+    objective: Measure
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Trust:
     None where there are too few observations."""
     better_error: float | None
     """Standard error of `better`."""
-    objective: Objective
+    objective: Measure
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Left:
     weighed: int
     """Architectures among which the best is sought."""
     draws: int
-    objective: Objective
+    objective: Measure
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpnas.errors import SpaceError
+from gpnas.errors import GpnasError
 from gpnas.figures.records import (
     AxisLevels,
     Evaluation,
-    Objective,
+    Measure,
     Recorded,
     Span,
     Trial,
@@ -20,11 +20,12 @@ from gpnas.figures.records import (
 )
 
 if TYPE_CHECKING:
-    from gpnas.records import Candidate, Observation
+    from gpnas.journal import Journal
+    from gpnas.records import Candidate, Objective, Observation, Progress
     from gpnas.space import SearchSpace
 
 HIDDEN = ("space", "sources")
-"""Keys of a header that are too long to be read by people."""
+"""Fields of a search's header that are too long to be read by people."""
 
 
 def read_search(run: Path) -> Recorded:
@@ -42,6 +43,7 @@ def read_search(run: Path) -> Recorded:
         moments = journal.moments()
         times = _observation_times(journal)
         attempts = journal.attempts()
+        space, notes = _space(journal)
         progress = {candidate.id: journal.progress(candidate.id) for candidate in candidates}
         delivery, events, note = journal.result("delivery"), journal.events(), journal.note
     state = status(run)
@@ -51,13 +53,13 @@ def read_search(run: Path) -> Recorded:
     )
     by_name = {each.candidate.id: each for each in observations}
     places = {each.candidate.id: number for number, each in enumerate(observations, start=1)}
+    shown = header.to_json()
     spans: dict[str, list[Span]] = {}
     for each in attempts:
         ended = None if each.ended is None else _seconds(each.ended) - begun
         spans.setdefault(each.candidate, []).append(
             Span(each.number, _seconds(each.started) - begun, ended, each.outcome)
         )
-    space, notes = _space(header)
     trials = []
     for candidate, moment in zip(candidates, moments, strict=True):
         observation = by_name.get(candidate.id)
@@ -84,53 +86,54 @@ def read_search(run: Path) -> Recorded:
     return Recorded(
         run=str(run),
         state=state["state"],
-        objective=_objective(header, values),
+        objective=_measure(header.objective, values),
         trials=tuple(trials),
-        granted=_number(header.get("trials")),
-        header={key: value for key, value in header.items() if key not in HIDDEN},
+        granted=header.trials,
+        header={key: value for key, value in shown.items() if key != "search"},
+        search={key: value for key, value in (shown["search"] or {}).items() if key not in HIDDEN},
         families={} if space is None else _families(space),
         architectures=None if space is None else len(space),
-        steps=_number((header.get("recipe") or {}).get("steps")),
+        steps=header.search.steps if header.search else None,
         delivery=delivery,
         events=tuple((time, kind, json.dumps(details, ensure_ascii=False)) for time, kind, details in events),
         notes=tuple(([note] if note else []) + notes),
     )
 
 
-def space_of(header: Mapping[str, Any]) -> SearchSpace:
-    """The space that a journal describes, with costs where its networks' costs can be counted.
+def space_of(journal: Journal) -> SearchSpace:
+    """The space that a search's journal describes, with costs where its networks' costs can be counted.
 
     Raises:
-        SpaceError: the journal does not describe its space.
+        JournalError: the run is no search, or its journal does not describe its space.
     """
-    from gpnas.run.pricing import priced
+    from gpnas.run.pricing import searched_space
     from gpnas.space import SearchSpace
 
-    try:
-        space = SearchSpace.from_document(header["space"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise SpaceError(f"the journal does not describe its space: {error}") from None
-    if space.fingerprint == header["space"].get("fingerprint"):  # a space without costs
-        return space
-    try:
-        return priced(space, header["scale"])
-    except (SpaceError, ValueError, KeyError, TypeError):
-        return space  # networks of others, whose costs nobody can count here
+    search = journal.header.search
+    if search is not None:
+        try:
+            space = SearchSpace.from_document(search.space)
+            if space.fingerprint == search.space.get("fingerprint"):  # one without costs
+                return space
+        except (GpnasError, KeyError, TypeError, ValueError):
+            pass  # said below
+    return searched_space(journal)
 
 
-def _space(header: Mapping[str, Any]) -> tuple[SearchSpace | None, list[str]]:
+def _space(journal: Journal) -> tuple[SearchSpace | None, list[str]]:
+    if journal.header.search is None:
+        return None, []
     try:
-        space = space_of(header)
-    except SpaceError as error:
+        return space_of(journal), []
+    except GpnasError as error:
         return None, [f"{error}; figures over the axes of the space are left out"]
-    return space, []
 
 
-def _evaluations(rows: Sequence[Any]) -> Iterator[Evaluation]:
+def _evaluations(rows: Sequence[Progress]) -> Iterator[Evaluation]:
     return (Evaluation(row.attempt, row.step, row.value) for row in rows if row.value is not None)
 
 
-def _observation_times(journal: Any) -> dict[str, str]:
+def _observation_times(journal: Journal) -> dict[str, str]:
     return {row["candidate"]: row["time"] for row in journal.export()["observations"]}
 
 
@@ -180,11 +183,9 @@ def _families(space: SearchSpace) -> dict[str, tuple[AxisLevels, ...]]:
     }
 
 
-def _objective(header: Mapping[str, Any], values: list[float]) -> Objective:
-    named = header.get("objective")
-    if isinstance(named, Mapping):
-        return Objective(str(named.get("name", "value")), str(named.get("unit") or ""), decimals_for(values))
-    return Objective(decimals=2)
+def _measure(objective: Objective, values: list[float]) -> Measure:
+    name = objective.name.upper() if objective.name in ("psnr", "ssim") else objective.name
+    return Measure(name, objective.unit, 2 if objective.unit == "dB" else decimals_for(values))
 
 
 def _number(value: object) -> int | None:

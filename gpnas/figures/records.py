@@ -10,8 +10,8 @@ from gpnas.records import AxisValue, Stop
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What a search maximises."""
+class Measure:
+    """How values of a search's objective are told."""
 
     name: str = "PSNR"
     unit: str = "dB"
@@ -139,13 +139,15 @@ class Recorded:
     """Its folder, as a person wrote it."""
     state: str
     """`running`, `finished` or `interrupted`."""
-    objective: Objective
+    objective: Measure
     trials: tuple[Trial, ...]
     """In the order of proposal."""
     granted: int | None
     """Trials that the search is allowed."""
     header: Mapping[str, object]
-    """What the search is, as plain JSON, for people to read."""
+    """What the run is, as plain JSON, for people to read."""
+    search: Mapping[str, object] = field(default_factory=dict)
+    """How it chooses; empty of a final training."""
     families: Mapping[str, tuple[AxisLevels, ...]] = field(default_factory=dict)
     """By name; empty where the journal does not describe its space."""
     architectures: int | None = None

@@ -17,8 +17,8 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B
 """M. Okabe, K. Ito, "Color Universal Design", 2008; yellow is darkened for white paper, purple added."""
 STATES = {"observed": "circle", "stopped early": "triangle-down", "failed": "cross"}
 """State of a trial to the shape of its point."""
-SEQUENTIAL = "viridis"
-UNCERTAIN = "cividis"
+SEQUENTIAL: Any = "viridis"
+UNCERTAIN: Any = "cividis"
 WIDTH, HEIGHT = 620, 300
 
 LIGHT = {"ink": "#1d2733", "muted": "#56616e", "faint": "#dfe4ea", "paper": "#ffffff", "gap": "#eceff3"}
@@ -71,14 +71,14 @@ def config(colours: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def rows(values: Sequence[Mapping[str, Any]]) -> alt.Data:
+def rows(values: Sequence[Mapping[str, Any]]) -> alt.InlineData:
     """Rows as the data of a chart, to nine significant digits; no data frame is needed.
 
     They are one JSON text, since Altair walks through, copies and checks whatever else it is given.
     """
     plain = [{key: _rounded(value) for key, value in row.items()} for row in values]
     text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-    return alt.Data(values=text, format=alt.DataFormat(type="json"))
+    return alt.InlineData(values=text, format=alt.DataFormat(type="json"))
 
 
 def unchecked() -> AbstractContextManager[None]:

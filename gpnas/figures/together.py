@@ -11,6 +11,7 @@ from gpnas.journal import Journal
 from gpnas.portfolio import correlations, ensemble_psnr, frontier
 from gpnas.results.delivery import LEAST_SHARE, Allowance, finished_candidates
 from gpnas.run.products import products_of
+from gpnas.run.setup import Setup
 
 SHOWN = 10
 """Networks of the matrix of correlations."""
@@ -27,7 +28,7 @@ def together_of(run: Path) -> Together:
     """
     with Journal.read(run) as journal, journal.moment():
         candidates = finished_candidates(run, journal)
-        delivery, scale = journal.result("delivery") or {}, journal.header["scale"]
+        delivery, scale = journal.result("delivery") or {}, Setup.of(journal).scale
         # a delivery of a search names architectures, of which one may have been trained twice
         kept_names = journal.result("ensemble") or {"portfolio": list(delivery.get("shares", {}).items())}
     shares = {str(name): float(weight) for name, weight in kept_names["portfolio"]}

@@ -186,15 +186,17 @@ def _trouble(recorded: Recorded, failures: Sequence[Trial]) -> Section:
 
 
 def _provenance(recorded: Recorded) -> Section:
-    header = recorded.header
+    setup = recorded.header.get("setup")
+    setup = setup if isinstance(setup, dict) else {}
     facts = [("run", recorded.run)]
     if recorded.architectures is not None:
         facts.append(("space", f"{recorded.architectures:,} architectures of {', '.join(recorded.families)}"))
-    for key in ("strategy", "seed", "scale", "trials", "concurrent", "early_stopping"):
-        if header.get(key) is not None:
-            facts.append((key.replace("_", " "), str(header[key])))
+    known = {**recorded.header, **recorded.search, **setup}
+    for key in ("strategy", "seed", "scale", "steps", "trials", "concurrent", "early_stopping"):
+        if known.get(key) is not None:
+            facts.append((key.replace("_", " "), str(known[key])))
     for key in ("data", "machine", "versions"):
-        value = header.get(key)
+        value = known.get(key)
         if isinstance(value, dict):
             entries = (f"{name} {entry}" for name, entry in value.items() if entry is not None)
             facts.append((key, ", ".join(entries)))
@@ -211,13 +213,11 @@ def _blocks(recorded: Recorded) -> Iterator[Block]:
     def text(document: Any) -> str:
         return json.dumps(document, indent=2, ensure_ascii=False, default=str)
 
-    if recorded.header.get("recipe"):
-        yield Block("The recipe of trainings", text(recorded.header["recipe"]))
     space = {
         name: {axis.name: list(axis.values) for axis in axes} for name, axes in recorded.families.items()
     }
     if space:
         yield Block("The axes of the space", text(space))
-    yield Block("The journal's header", text(dict(recorded.header)))
+    yield Block("The journal's header", text({**recorded.header, "search": dict(recorded.search)}))
     if recorded.delivery is not None:
         yield Block("What was delivered", text(dict(recorded.delivery)))

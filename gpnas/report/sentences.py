@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gpnas.figures.catalogue import Seen
 from gpnas.figures.charts import saved_steps
-from gpnas.figures.data import Learning, Left, Trust
+from gpnas.figures.data import Foretold, Learning, Left, Predicted, Trust
 from gpnas.figures.records import Recorded, Trial
+from gpnas.records import AxisValue
 
 Level = Literal["good", "mind", "open"]
 PLAUSIBLE = 0.05
@@ -111,7 +112,10 @@ def _against_ridge(trust: Trust) -> Check:
 
 def _intervals(trust: Trust) -> Check:
     name = "Intervals of 90 %"
-    judged = [("foretold before the training", trust.foretold), ("left out one by one", trust.left_out)]
+    judged: list[tuple[str, Sequence[Foretold | Predicted]]] = [
+        ("foretold before the training", trust.foretold),
+        ("left out one by one", trust.left_out),
+    ]
     told, levels = [], []
     for way, each in judged:
         if each:
@@ -155,7 +159,7 @@ def _normal(k: int, count: int, nominal: float) -> float:
     return math.exp(-((k - count * nominal) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
 
 
-def at_edges(recorded: Recorded, trial: Trial) -> list[tuple[str, str, object]]:
+def at_edges(recorded: Recorded, trial: Trial) -> list[tuple[str, str, AxisValue]]:
     """The ordered axes of at least three values at whose end an architecture lies: name, end and value."""
     found = []
     for axis in recorded.families.get(trial.family, ()):
