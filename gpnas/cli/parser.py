@@ -170,10 +170,10 @@ def _add_train(commands: Commands) -> None:
 def _add_report(commands: Commands) -> None:
     report = commands.add("report", "write a page about a search, for people to read")
     report.add_argument(
-        "sources", metavar="RUN", type=Path, nargs="+", help="run folder, also of a search under way"
+        "sources", metavar="RUN", type=path, nargs="+", help="run folder, also of a search under way"
     )
     report.add_argument(
-        "-o", "--output", type=Path, default=Path("report.html"), help="the file (default: report.html)"
+        "-o", "--output", type=path, default=path("report.html"), help="the file (default: report.html)"
     )
 
 
