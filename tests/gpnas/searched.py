@@ -11,6 +11,7 @@ from gpnas import Architecture, Engine, SearchSpace
 from gpnas.ask_tell import AskTell
 from gpnas.journal import Header, Journal, Search
 from gpnas.records import Candidate, Fidelity, Objective, Observation, Progress, Stop
+from gpnas.run.setup import PSNR
 from gpnas.space import CategoricalAxis, Family, IntegerAxis
 
 STEPS = 40
@@ -53,7 +54,7 @@ def searched(
     *,
     space: SearchSpace = SPACE,
     value: Callable[[Architecture], float] = truth,
-    objective: Objective = Objective("psnr", "dB"),
+    objective: Objective = PSNR,
     failing: str = "CUDA out of memory",
     setup: dict[str, object] | None = None,
 ) -> Path:
@@ -86,7 +87,7 @@ def listed(
 ) -> Path:
     """A search of many trials whose architectures were drawn by chance: no engine is asked."""
     noise = random.Random(0)
-    with Journal.create_or_open(run, header_of(space, count, Objective("psnr", "dB"), {})) as journal:
+    with Journal.create_or_open(run, header_of(space, count, PSNR, {})) as journal:
         candidates = [
             Candidate(
                 f"c{number:04d}",

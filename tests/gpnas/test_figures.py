@@ -1,5 +1,6 @@
 """Figures: every number in them is the journal's, or follows from it by a formula that stands here."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -85,7 +86,7 @@ def test_the_course_holds_values_intervals_and_the_best_so_far(seen: Seen) -> No
         assert trial.stddev is not None
         spread = math.hypot(trial.stddev, seen.learning.noise)
         low, high = stats.norm(trial.mean, spread).interval(0.9)
-        assert (each.low, each.high) == (pytest.approx(low), pytest.approx(high))
+        assert [each.low, each.high] == pytest.approx([low, high])
         nearer = stats.norm(trial.mean, spread).interval(each.level)
         assert min(abs(np.array(nearer) - each.observed)) < 1e-6 * spread
     best = [float("-inf")]
@@ -118,10 +119,7 @@ def test_maps_and_slices_are_the_engines_posterior(seen: Seen) -> None:
     low, high = standing.posterior.interval(standing.engine.features(), 0.9)
     for point in along.points:
         index = SPACE.index(Architecture("net", {**along.others, "depth": point.x}))
-        assert (point.low, point.high) == (
-            pytest.approx(float(low[index])),
-            pytest.approx(float(high[index])),
-        )
+        assert [point.low, point.high] == pytest.approx([float(low[index]), float(high[index])])
     rows = rows_of(belief_charts.mean_map(data), "x", "y", "value")
     assert [row["value"] for row in rows] == pytest.approx([cell.mean for cell in data.cells])
 
@@ -205,7 +203,7 @@ def test_lanes_are_as_few_as_ran_at_once() -> None:
         bars = lanes(trials, 20.0)
         for lane in {bar.lane for bar in bars}:
             own = sorted((bar.started, bar.ended) for bar in bars if bar.lane == lane)
-            assert all(a[1] <= b[0] for a, b in zip(own, own[1:], strict=False))
+            assert all(a[1] <= b[0] for a, b in itertools.pairwise(own))
         at_once = max(sum(a <= moment < b for a, b in spans) for moment, _ in spans)
         assert max(bar.lane for bar in bars) == at_once
 

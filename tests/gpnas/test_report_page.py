@@ -232,7 +232,7 @@ def test_the_command_writes_the_page_and_says_where(
 
 
 def test_the_drawing_library_in_the_page_is_what_the_named_package_bundles() -> None:
-    assert _asset("vega.js") == vl_convert.javascript_bundle()
+    assert _asset("vega.js") == vl_convert.javascript_bundle(None)
 
 
 # -- in a browser
