@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from gpnas.figures.data import Together
 from gpnas.journal import Journal
 from gpnas.portfolio import correlations, ensemble_psnr, frontier
-from gpnas.results.delivery import LEAST_SHARE, Allowance, finished_candidates
+from gpnas.results.choosing import LEAST_SHARE, Allowance, finished_candidates
 from gpnas.run.products import products_of
 from gpnas.run.setup import Setup
 
@@ -29,12 +29,11 @@ def together_of(run: Path) -> Together:
     with Journal.read(run) as journal, journal.moment():
         candidates = finished_candidates(run, journal)
         delivery, scale = journal.result("delivery") or {}, Setup.of(journal).scale
-        # a delivery of a search names architectures, of which one may have been trained twice
-        kept_names = journal.result("ensemble") or {"portfolio": list(delivery.get("shares", {}).items())}
-    shares = {str(name): float(weight) for name, weight in kept_names["portfolio"]}
-    gram = products_of(run.absolute(), candidates).double()
-    alone = ensemble_psnr(gram, torch.arange(len(candidates))[:, None])
-    order = alone.argsort(descending=True, stable=True).tolist()
+    candidates = [each for each in candidates if each.id not in delivery["unusable"]]
+    shares = {str(name): float(weight) for name, weight in delivery["shares"].items()}
+    gram = products_of(run.absolute(), candidates)
+    alone = ensemble_psnr(gram, np.arange(len(candidates))[:, None])
+    order = np.argsort(-alone, kind="stable").tolist()
     kept = sorted(order[:MOST])
     costs = Allowance().costs([candidates[place] for place in kept], scale)
     size = max(1, min(len(shares), len(kept)))

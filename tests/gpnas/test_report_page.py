@@ -232,7 +232,8 @@ def test_the_command_writes_the_page_and_says_where(
 
 
 def test_the_drawing_library_in_the_page_is_what_the_named_package_bundles() -> None:
-    assert _asset("vega.js") == vl_convert.javascript_bundle(None)
+    bundled: Any = vl_convert.javascript_bundle  # whose stub asks for an argument that it does not need
+    assert _asset("vega.js") == bundled()
 
 
 # -- in a browser
