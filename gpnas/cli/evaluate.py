@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
+from gpnas import files
 from gpnas.bundle import read_bundle
 from gpnas.cli.arguments import levels_of
 from gpnas.cli.reporting import Report
@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> Report:
     exit_code = 0
     # a place that cannot be written to is told now, and not after minutes of measuring
     with ExitStack() as open_files:
-        write = open_files.enter_context(replacing(options.markdown)) if options.markdown else None
+        write = open_files.enter_context(_writer(options.markdown)) if options.markdown else None
         pairs = evaluation_pairs(bundle, options.data, say)
         with bar("images", TaskProgressColumn(), TimeRemainingColumn()) as progress:
             progress(0, sum(len(each) for each in pairs))
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Callable[[str], object]]:
+def _writer(path: Path) -> Iterator[Callable[[str], object]]:
     """A file that takes its place once the block has ended well; yields what writes its text.
 
     Raises:
@@ -65,19 +65,15 @@ def replacing(path: Path) -> Iterator[Callable[[str], object]]:
         with path.open("w", encoding="utf-8") as file:
             yield file.write
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        file = temporary.open("w", encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: must be a file that can be written, but: {error.strerror}; choose another place"
-        ) from None
-    try:
+    with files.replacing(path) as new:
+        try:
+            file = new.open("w", encoding="utf-8")
+        except OSError as error:
+            raise DataError(
+                f"{path}: must be a file that can be written, but: {error.strerror}; choose another place"
+            ) from None
         with file:
             yield file.write
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _shown(evaluation: Evaluation) -> Iterator[RenderableType]:
