@@ -70,10 +70,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of prepared pairs that modules share, so that the shipped photographs are prepared once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of the module's own, with the cache of prepared pairs."""
+def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Path]:
+    """A folder of the module's own; pairs are prepared in the cache that modules share."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPNAS_CACHE", str(folder / "cache"))
+        patch.setenv("GPNAS_CACHE", str(cache))
         yield folder

@@ -200,10 +200,10 @@ def test_nothing_that_others_wrote_commands_the_terminal() -> None:
 
 
 def test_an_evaluation_loses_nothing_to_where_it_is_written(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A place that cannot be written to is told before anything is measured; an old file stays until then."""
-    monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GPNAS_CACHE", str(cache))
     small_bundle(tmp_path / "bundle")
     command = ["evaluate", str(tmp_path / "bundle"), "--no-self-ensemble", "--tile", "48", "--markdown"]
     for place in ("/proc/table.md", str(tmp_path / "none" / "table.md")):

@@ -34,8 +34,8 @@ NAMES = ("c0000", "c0001", "c0002")
 
 
 @pytest.fixture(scope="module")
-def pairs(home: Path) -> PairSet:
-    return open_pairs(prepare_photographs(home / "cache", 2), "validation").head(3)
+def pairs(cache: Path) -> PairSet:
+    return open_pairs(prepare_photographs(cache, 2), "validation").head(3)
 
 
 @pytest.fixture(scope="module")

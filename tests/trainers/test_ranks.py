@@ -57,8 +57,8 @@ if size > 1:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_photographs(tmp_path_factory.mktemp("cache"), 2)
+def folder(cache: Path) -> Path:
+    return prepare_photographs(cache, 2)
 
 
 def trained(

@@ -33,8 +33,8 @@ RECIPE = Recipe(steps=12, batch_size=2, hr_patch=48, evaluate_every=5, warmup_st
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_photographs(tmp_path_factory.mktemp("cache"), 2)
+def folder(cache: Path) -> Path:
+    return prepare_photographs(cache, 2)
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ RECIPE = Recipe(steps=12, batch_size=2, evaluate_every=4, warmup_steps=2, ms_ssi
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[PairSet, PairSet]:
-    folder = prepare_photographs(tmp_path_factory.mktemp("cache"), 2)
+def pairs(cache: Path) -> tuple[PairSet, PairSet]:
+    folder = prepare_photographs(cache, 2)
     return open_pairs(folder, "train"), open_pairs(folder, "validation").head(1)
 
 
