@@ -108,7 +108,7 @@ class Engine:
         SpaceError: a source has no architecture of this space.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the search's face for Python: each but the space may be left out
         self,
         space: SearchSpace,
         seed: int = 0,

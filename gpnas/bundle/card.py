@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def model_card(document: Mapping[str, Any]) -> str:
+def model_card(document: Mapping[str, Any]) -> str:  # long: one document, from its head to its end
     """The card, in Markdown with the front matter that model hubs read.
 
     Args:

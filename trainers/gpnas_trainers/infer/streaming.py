@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     """(3, n, scale·w) on the networks' device: in [0, 1], or levels where `bits` was given."""
 
 
-def upscale_rows(
+def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last six may be left out
     networks: Sequence[nn.Module],
     images: Sequence[RowReader],
     scale: int,
