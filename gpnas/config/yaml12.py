@@ -7,6 +7,7 @@ used here; what a scalar means follows the core schema of YAML 1.2.2, section 10
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -19,6 +20,9 @@ REPEATED = 10_000
 """Most values that aliases and merge keys may repeat, so that a few lines do not become billions."""
 LARGEST = 2**62
 """Integers lie below it, and above its negative."""
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's parser where PyYAML was built with it."""
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {
@@ -41,17 +45,6 @@ class YamlError(Exception):
         self.line = line
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Parses; a plain scalar means what the core schema says."""
-
-    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
-        if kind is yaml.ScalarNode:
-            plain = implicit[0]
-            fits = (tag for tag, form in _SCALARS.items() if plain and form.fullmatch(value))
-            return _TAG + next(fits, "str")
-        return _TAG + ("seq" if kind is yaml.SequenceNode else "map")
-
-
 def parse(text: str) -> tuple[Any, yaml.Node | None]:
     """The value of a YAML document, and its node, by which `line_of` knows lines.
 
@@ -67,16 +60,70 @@ def parse(text: str) -> tuple[Any, yaml.Node | None]:
     if len(text) > MOST_CHARACTERS:
         raise YamlError(f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}", 1)
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root = _Composer(yaml.parse(text, Loader=LOADER)).root()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlError(str(error.problem or error.context), mark.line + 1 if mark else 1) from None
-    except RecursionError:
-        raise YamlError(f"it nests deeper than {DEPTH} levels", 1) from None
     except (yaml.YAMLError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise YamlError(first, 1) from None
     return (None if root is None else _Reader().value(root, 0)), root
+
+
+class _Composer:
+    """Makes nodes of what the parser tells, no deeper than allowed: PyYAML's own would overflow the stack."""
+
+    def __init__(self, events: Iterator[Any]) -> None:
+        self._events = events
+        self._anchors: dict[str, yaml.Node] = {}
+
+    def root(self) -> yaml.Node | None:
+        """The node of the only document; None where there is none."""
+        found: list[yaml.Node] = []
+        for event in self._events:
+            if isinstance(event, yaml.NodeEvent):
+                if found:
+                    line: int = event.start_mark.line + 1  # type: ignore[union-attr]
+                    raise YamlError("there is a second document", line)
+                found.append(self._node(event, 0))
+        return found[0] if found else None
+
+    def _node(self, event: Any, depth: int) -> yaml.Node:
+        start: Any = event.start_mark
+        line = start.line + 1
+        if depth > DEPTH:
+            raise YamlError(f"it nests deeper than {DEPTH} levels", line)
+        if type(event) is yaml.AliasEvent:
+            if event.anchor not in self._anchors:
+                raise YamlError(f"the alias `{event.anchor:.60}` has no anchor", line)
+            return self._anchors[event.anchor]
+        node: yaml.Node
+        if type(event) is yaml.ScalarEvent:
+            tag = event.tag if event.tag not in (None, "!") else _TAG + _kind(event.value, event.implicit[0])
+            node = yaml.ScalarNode(tag, event.value, start, start, event.style)
+        elif type(event) is yaml.SequenceStartEvent:
+            node = yaml.SequenceNode(event.tag or f"{_TAG}seq", [], start)
+        else:
+            node = yaml.MappingNode(event.tag or f"{_TAG}map", [], start)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        if isinstance(node, yaml.SequenceNode):
+            node.value.extend(self._inside(yaml.SequenceEndEvent, depth + 1))
+        elif isinstance(node, yaml.MappingNode):
+            inside = self._inside(yaml.MappingEndEvent, depth + 1)
+            node.value.extend(zip(inside, inside, strict=True))
+        return node
+
+    def _inside(self, end: type[yaml.Event], depth: int) -> Iterator[yaml.Node]:
+        while not isinstance(event := next(self._events), end):
+            yield self._node(event, depth)
+
+
+def _kind(text: str, is_plain: bool) -> str:
+    """What a scalar without a tag is."""
+    if not is_plain:
+        return "str"
+    return next((kind for kind, form in _SCALARS.items() if form.fullmatch(text)), "str")
 
 
 class _Reader:
