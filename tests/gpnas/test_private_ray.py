@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -68,3 +69,25 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.environ["PYTHONSAFEPATH"] == "1"
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert dict(os.environ) == before
+
+
+UPLOADED = """
+from ray._private import worker
+from ray._private.runtime_env.uv_runtime_env_hook import _get_uv_run_cmdline
+from gpnas.dispatch import private_ray
+assert _get_uv_run_cmdline()
+assert worker._maybe_modify_runtime_env(None, False)["working_dir"]
+with private_ray.starting(on_loopback=True):
+    assert worker._maybe_modify_runtime_env(None, False) is None
+"""
+
+
+def test_a_driver_that_uv_runs_uploads_no_folder(tmp_path: Path) -> None:
+    """Ray knows `uv run` by the name and the first argument of the process above the driver."""
+    shutil.copy(shutil.which("bash") or "bash", tmp_path / "uv")
+    (tmp_path / "check.py").write_text(UPLOADED)
+    (tmp_path / "run").write_text(f"{sys.executable} check.py\nexit $?\n")
+    done = subprocess.run(
+        [str(tmp_path / "uv"), "run", "check.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
