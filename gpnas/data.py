@@ -17,6 +17,7 @@ from gpnas_trainers.pairs import (
     SPLITS,
     Camera,
     Exclusion,
+    Measured,
     PairsError,
     PairSet,
     Rules,
@@ -103,30 +104,14 @@ def check(selection: Selection, progress: Progress | None = None) -> dict[str, A
             workers=selection.workers,
             progress=progress,
         )
-    images: list[dict[str, Any]] = []
     agreements = [float(exclusion.value) for exclusion in checked.excluded if exclusion.rule == "ncc"]
-    shifts: list[float] = []
-    for each in checked.usable:
-        measured = each.measured
-        assert measured is not None
-        if measured.ncc is not None and measured.shift is not None:
-            agreements.append(measured.ncc)
-            shifts.append(math.hypot(*measured.shift))
-        height, width = measured.lr_shape
-        images.append(
-            {
-                "name": each.name,
-                "lr": [width, height],
-                "bits": {"lr": measured.lr_bits, "hr": measured.hr_bits},
-                "ncc": measured.ncc,
-                "shift": measured.shift,
-            }
-        )
+    agreements += [each.ncc for each in checked.measured if each.ncc is not None]
+    shifts = [math.hypot(*each.shift) for each in checked.measured if each.shift is not None]
     return {
         "folder": str(selection.folder),
         "scale": selection.scale,
         "pairs": checked.found,
-        "usable": len(images),
+        "usable": len(checked.usable),
         "split": None
         if checked.split is None
         else {"train": len(checked.split.train), "validation": len(checked.split.validation)},
@@ -144,8 +129,22 @@ def check(selection: Selection, progress: Progress | None = None) -> dict[str, A
         "shift": None
         if not shifts
         else {"unit": "LR pixels", "median": round(median(shifts), 2), "largest": round(max(shifts), 2)},
-        "images": images,
+        "images": [
+            _image(each.name, measured)
+            for each, measured in zip(checked.usable, checked.measured, strict=True)
+        ],
         "problem": checked.problem,
+    }
+
+
+def _image(name: str, measured: Measured) -> dict[str, Any]:
+    height, width = measured.lr_shape
+    return {
+        "name": name,
+        "lr": [width, height],
+        "bits": {"lr": measured.lr_bits, "hr": measured.hr_bits},
+        "ncc": measured.ncc,
+        "shift": measured.shift,
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from gpnas_trainers.images import Metadata, for_format, format_of, reading, writing
+from gpnas_trainers.images import Metadata, for_format, format_of, read_levels, reading, writing
 
 SUFFIXES = [".png", ".jpg", ".webp", ".tif", ".bmp"]
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -143,6 +143,22 @@ def test_what_is_too_large_for_a_jpeg_or_odd_is_told(tmp_path: Path) -> None:
         kept, lost = for_format(odd, format, SHAPE)
         assert (kept.profile, kept.exif) == (None, None)
         assert set(lost) == {"ICC profile", "EXIF"}
+
+
+def test_colours_that_no_format_keeps_are_told(tmp_path: Path) -> None:
+    Image.fromarray(pixels()).save(tmp_path / "lr.tif", tiffinfo={318: (0.3127, 0.329)})
+    assert upscaled(tmp_path / "lr.tif", tmp_path / "sr.png") == ("WhitePoint",)
+    image = pixels(4, 4)
+    head = struct.pack("<IiiHHIIiiII", 108, 4, 4, 1, 24, 0, 48, 0, 0, 0, 0) + bytes(16)
+    for space, lost in ((b"BGRs", ()), (bytes(4), ("colour space",))):
+        body = head + space + bytes(48)
+        start = 14 + len(body)
+        content = (
+            b"BM" + struct.pack("<IHHI", start + 48, 0, 0, start) + body + image[::-1, :, ::-1].tobytes()
+        )
+        (tmp_path / "lr.bmp").write_bytes(content)
+        np.testing.assert_array_equal(read_levels(tmp_path / "lr.bmp"), image)
+        assert set(upscaled(tmp_path / "lr.bmp", tmp_path / "sr.png")) == set(lost)
 
 
 def test_a_tiff_of_64_bit_offsets_keeps_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ _BEGINNINGS = {
 _BMP_MODES = {"1": "black and white", "L": "grey", "P": "palette", "RGBA": "RGB with alpha"}
 _ANIMATION, _KEY, _PHYSICAL, _EXIF, _PROFILE = b"acTL", b"tRNS", b"pHYs", b"eXIf", b"iCCP"
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _RESOLUTION_UNIT = 258, 259, 262, 277, 296
+_COLOUR_TAGS = {301: "TransferFunction", 318: "WhitePoint", 319: "PrimaryChromaticities"}
 _PALETTE, _YCBCR, _LABS = 3, 6, (8, 9, 10)
 _JPEGS = (6, 7)
 """TIFF's compressions whose decoder makes RGB of YCbCr."""
@@ -181,9 +182,13 @@ def _format(path: Path, file: BinaryIO) -> str:
 
 
 def _header_of_bmp(path: Path, file: BinaryIO) -> Header:
+    head = os.pread(file.fileno(), 74, 0)
+    # a header of version 4 or 5 may describe its colours, which Pillow passes over
+    described = len(head) == 74 and head[14] >= 108 and head[70:] not in (b"BGRs", b" niW")
     with bmp(path, file) as image:
         instead = None if image.mode == "RGB" else _BMP_MODES.get(image.mode, image.mode)
-        metadata = Metadata(density=image.info.get("dpi"))
+        others = ("colour space",) if described else ()
+        metadata = Metadata(density=image.info.get("dpi"), others=others)
         return Header(image.height, image.width, 8, "BMP", 1, metadata, "BMP", instead)
 
 
@@ -215,7 +220,10 @@ def _header(path: Path, file: BinaryIO, format: str) -> Header:
         xmp=_blob(image, fields, "xmp-data"),
         density=_density(image, format, tags, chunks),
         chunks=(*((kind, chunks[kind]) for kind in COLOUR if kind in chunks), *texts),
-        others=tuple(name for name in ("iptc", "photoshop") if f"{name}-data" in fields),
+        others=(
+            *(name.upper() for name in ("iptc", "photoshop") if f"{name}-data" in fields),
+            *(name for tag, name in _COLOUR_TAGS.items() if tag in tags),
+        ),
     )
     if _PROFILE in chunks and metadata.profile is None:  # it is no profile to libvips
         metadata = replace(metadata, others=("ICC profile", *metadata.others))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from gpnas_trainers.pairs.camera import Camera, bicubic_upscale
 from gpnas_trainers.pairs.checks import ncc, shift
 from gpnas_trainers.pairs.errors import PairsError
+from gpnas_trainers.pairs.examining import Measured
 from gpnas_trainers.pairs.exclusion import Exclusion
 from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder
 from gpnas_trainers.pairs.manifest import SPLITS, Manifest, read_manifest
@@ -26,6 +27,7 @@ __all__ = [
     "Checked",
     "Exclusion",
     "Manifest",
+    "Measured",
     "PairSet",
     "PairsError",
     "Photograph",

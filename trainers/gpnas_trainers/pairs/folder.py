@@ -11,7 +11,7 @@ from typing import Any
 
 from gpnas_trainers.pairs.camera import Camera
 from gpnas_trainers.pairs.errors import PairsError
-from gpnas_trainers.pairs.examining import ASKED_BY, Job, shown
+from gpnas_trainers.pairs.examining import ASKED_BY, Job, Measured, shown
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
 from gpnas_trainers.pairs.manifest import Manifest, read_manifest
 from gpnas_trainers.pairs.names import Found, find_hr, find_pairs
@@ -39,6 +39,11 @@ class Checked:
     """None where too little is left to split."""
     problem: str | None
     """Why nothing can be prepared; None where it can."""
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """The measurements of the usable pairs, in their order."""
+        return tuple(each.measured for each in self.usable if each.measured is not None)
 
 
 @dataclass(frozen=True)
