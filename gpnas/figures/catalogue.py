@@ -149,7 +149,6 @@ def _progress(seen: Seen) -> Iterator[Figure]:
 
 
 def _beliefs(seen: Seen, standing: Standing) -> Iterator[Figure]:
-    from gpnas.figures import beliefs
 
     left, learning = seen.left, seen.learning
     assert left is not None
@@ -171,6 +170,21 @@ def _beliefs(seen: Seen, standing: Standing) -> Iterator[Figure]:
             "architecture's, as a share. Costs that follow from the axes take their share from them.",
             belief_charts.relevance(learning),
         )
+    yield from _over_axes(standing, relevant)
+    if any(trial.phase == "mutual information" for trial in standing.recorded.trials):
+        yield _one(
+            "design",
+            "What were the first trials chosen for?",
+            "Before anything is known, trials are chosen for the information, in nats, that their outcome is "
+            "expected to give of all other architectures.",
+            charts.design(standing.recorded),
+        )
+
+
+def _over_axes(standing: Standing, relevant: Sequence[str]) -> Iterator[Figure]:
+    """Maps over pairs of axes and slices along each, the most relevant axes first."""
+    from gpnas.figures import beliefs
+
     families = _mapped(standing.recorded)
     most = PAIRS.get(len(families), 3)
     views = tuple(
@@ -210,14 +224,6 @@ def _beliefs(seen: Seen, standing: Standing) -> Iterator[Figure]:
             "the band holds one training with a probability of 90 %. Dots are trained architectures on the "
             "line.",
             slices,
-        )
-    if any(trial.phase == "mutual information" for trial in standing.recorded.trials):
-        yield _one(
-            "design",
-            "What were the first trials chosen for?",
-            "Before anything is known, trials are chosen for the information, in nats, that their outcome is "
-            "expected to give of all other architectures.",
-            charts.design(standing.recorded),
         )
 
 

@@ -75,19 +75,24 @@ def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerCh
         .mark_line(style="ink-line", interpolate="step-after", strokeWidth=1.5)
         .encode(x=alt.X("number:Q", title=order), y=y)
     )
-    top = recorded.best
-    title = "No training has succeeded yet"
-    if top is not None:
-        after = len(recorded.trials) - 1 - recorded.trials.index(top)
-        title = f"The best so far is {unit.shown(top.value or 0.0)}, from {top.id}; " + (
-            "the newest trial" if after == 0 else f"{after} later trial{'s' * (after > 1)} did not beat it"
-        )
+    title = _progress_so_far(recorded)
     told = (
         f"{unit.name} of {len(shown)} trials by proposal: {recorded.count('observed')} observed, "
         f"{recorded.count('stopped')} stopped early, {recorded.count('failed')} failed. The line is the best "
         "measured value so far; grey bars are the 90 % intervals predicted before each training."
     )
     return finished(alt.layer(intervals, best, points), title, told, table)
+
+
+def _progress_so_far(recorded: Recorded) -> str:
+    """The best trial and how many came after it, in a sentence."""
+    top = recorded.best
+    if top is None:
+        return "No training has succeeded yet"
+    after = len(recorded.trials) - 1 - recorded.trials.index(top)
+    return f"The best so far is {recorded.objective.shown(top.value or 0.0)}, from {top.id}; " + (
+        "the newest trial" if after == 0 else f"{after} later trial{'s' * (after > 1)} did not beat it"
+    )
 
 
 def best_so_far(recorded: Recorded) -> list[dict[str, float]]:

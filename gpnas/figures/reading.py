@@ -20,7 +20,7 @@ from gpnas.figures.records import (
 )
 
 if TYPE_CHECKING:
-    from gpnas.journal import Journal
+    from gpnas.journal import Attempt, Journal
     from gpnas.records import Candidate, Objective, Observation, Progress
     from gpnas.space import SearchSpace
 
@@ -54,12 +54,7 @@ def read_search(run: Path) -> Recorded:
     by_name = {each.candidate.id: each for each in observations}
     places = {each.candidate.id: number for number, each in enumerate(observations, start=1)}
     shown = header.to_json()
-    spans: dict[str, list[Span]] = {}
-    for each in attempts:
-        ended = None if each.ended is None else _seconds(each.ended) - begun
-        spans.setdefault(each.candidate, []).append(
-            Span(each.number, _seconds(each.started) - begun, ended, each.outcome)
-        )
+    spans = _spans(attempts, begun)
     trials = []
     for candidate, moment in zip(candidates, moments, strict=True):
         observation = by_name.get(candidate.id)
@@ -98,6 +93,17 @@ def read_search(run: Path) -> Recorded:
         events=tuple((time, kind, json.dumps(details, ensure_ascii=False)) for time, kind, details in events),
         notes=tuple(([note] if note else []) + notes),
     )
+
+
+def _spans(attempts: Sequence[Attempt], begun: float) -> dict[str, list[Span]]:
+    """Name of a candidate to its attempts."""
+    spans: dict[str, list[Span]] = {}
+    for each in attempts:
+        ended = None if each.ended is None else _seconds(each.ended) - begun
+        spans.setdefault(each.candidate, []).append(
+            Span(each.number, _seconds(each.started) - begun, ended, each.outcome)
+        )
+    return spans
 
 
 def space_of(journal: Journal) -> SearchSpace:
