@@ -170,10 +170,18 @@ def _add_train(commands: Commands) -> None:
 def _add_report(commands: Commands) -> None:
     report = commands.add("report", "write a page about a search, for people to read")
     report.add_argument(
-        "sources", metavar="RUN", type=path, nargs="+", help="run folder, also of a search under way"
+        "sources",
+        metavar="RUN",
+        type=path,
+        nargs="+",
+        help="run folder, also under way; several; or a bundle",
     )
     report.add_argument(
         "-o", "--output", type=path, default=path("report.html"), help="the file (default: report.html)"
+    )
+    report.add_argument("--data", type=path, help="folder of its pairs, for pictures of the networks at work")
+    report.add_argument(
+        "--evaluation", metavar="FILE", type=path, help="what `gpnas evaluate BUNDLE --json` printed: Table 1"
     )
 
 

@@ -10,6 +10,7 @@ from gpnas.report import Request, write_report
 
 
 def run(options: argparse.Namespace) -> Report:
-    document = write_report(Request(tuple(options.sources), options.output))
+    request = Request(tuple(options.sources), options.output, options.data, options.evaluation)
+    document = write_report(request)
     size = f"{document['bytes'] / 1e6:.1f} MB"
     return Report(document, [f"{printable(document['report'])}: {size}, opens in any browser"])

@@ -77,11 +77,10 @@ def read_search(run: Path) -> Recorded:
                 spans=tuple(spans.get(candidate.id, ())),
             )
         )
-    values = [trial.value for trial in trials if trial.value is not None]
     return Recorded(
         run=str(run),
         state=state["state"],
-        objective=_measure(header.objective, values),
+        objective=_measure(header.objective, trials),
         trials=tuple(trials),
         granted=header.trials,
         header={key: value for key, value in shown.items() if key != "search"},
@@ -189,7 +188,8 @@ def _families(space: SearchSpace) -> dict[str, tuple[AxisLevels, ...]]:
     }
 
 
-def _measure(objective: Objective, values: list[float]) -> Measure:
+def _measure(objective: Objective, trials: Sequence[Trial]) -> Measure:
+    values = [trial.value for trial in trials if trial.value is not None]
     name = objective.name.upper() if objective.name in ("psnr", "ssim") else objective.name
     return Measure(name, objective.unit, 2 if objective.unit == "dB" else decimals_for(values))
 

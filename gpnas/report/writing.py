@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gpnas.bundle import read_bundle
 from gpnas.errors import JournalError
 from gpnas.files import replacing
 from gpnas.journal import Journal
+from gpnas.report.bundle_page import bundle_page, table_of
+from gpnas.report.comparison_page import comparison_page
 from gpnas.report.page import Page, render
 from gpnas.report.search_page import search_page
 
@@ -21,6 +23,10 @@ class Request:
     sources: tuple[Path, ...]
     """Run folders, or one bundle; at least one."""
     output: Path
+    data: Path | None = None
+    """Folder of the pairs, for pictures; None shows those of shipped photographs alone."""
+    evaluation: Path | None = None
+    """What `gpnas evaluate --json` printed of the bundle."""
 
 
 def write_report(request: Request) -> dict[str, Any]:
@@ -31,9 +37,11 @@ def write_report(request: Request) -> dict[str, Any]:
 
     Raises:
         JournalError: a run folder has no journal that can be read.
+        BundleError: a bundle is not as it was written.
+        DataError: the evaluation or the pairs cannot be used.
         OSError: the file cannot be written.
     """
-    page = page_of(request.sources)
+    page = page_of(request)
     text = render(page)
     with replacing(request.output) as temporary:
         temporary.write_text(text, "utf-8")
@@ -44,11 +52,26 @@ def write_report(request: Request) -> dict[str, Any]:
     }
 
 
-def page_of(sources: Sequence[Path]) -> Page:
-    """The page of a run."""
-    source = sources[0]
-    if not Journal.exists(source):
-        raise JournalError(
-            f"{source}: a report is of a run folder with a journal, or of a bundle, but this is neither"
-        )
-    return search_page(source)
+def page_of(request: Request) -> Page:
+    """The page of a run, of several, or of a bundle; errors as of `write_report`."""
+    source = request.sources[0]
+    table1 = None if request.evaluation is None else table_of(request.evaluation)
+    if len(request.sources) > 1:
+        return comparison_page(request.sources)
+    if Journal.exists(source):
+        from gpnas.report.pictures import pictures_of_run
+
+        pictures, why = pictures_of_run(source, request.data)
+        page = search_page(source, table1=table1, pictures=pictures)
+        if not why:
+            return page
+        first, *rest = page.sections
+        return replace(page, sections=(replace(first, lines=(*first.lines, why)), *rest))
+    if (source / "manifest.json").exists() or source.suffix == ".zip":
+        from gpnas.report.pictures import pictures_of_bundle
+
+        pictures = pictures_of_bundle(read_bundle(source), request.data)
+        return bundle_page(source, table1=table1, pictures=pictures)
+    raise JournalError(
+        f"{source}: a report is of a run folder with a journal, or of a bundle, but this is neither"
+    )

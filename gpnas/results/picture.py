@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -50,15 +51,31 @@ def validation_pairs(setup: Setup, source: Path | None) -> PairSet:
     return pairs
 
 
-def make_picture(members: Sequence[Member], pairs: PairSet) -> Picture:
-    """A part of the first validation image: LR, bicubic, the average of the networks, HR.
+@dataclass(frozen=True, eq=False)
+class Views:
+    """One part of a validation image, as everything makes it; (3, H, W) in [0, 1]."""
 
-    The part is the one with most detail (the largest mean gradient of HR), so that no one chose it by
-    what the networks make of it. They see its surroundings too, and all eight flips and transposes.
+    image: str
+    """Name of the image."""
+    lr: Tensor
+    """Enlarged by repetition, as large as the others."""
+    bicubic: Tensor
+    alone: tuple[Tensor, ...]
+    """Of each network; empty where they were not asked for."""
+    average: Tensor
+    hr: Tensor
+
+
+def views_of(members: Sequence[Member], pairs: PairSet, *, alone: bool = False) -> Views:
+    """A part of the first validation image: the one with most detail.
+
+    That is the one with the largest mean gradient of HR, so that no one chose it by what the networks make of
+    it. They see its surroundings too, and all eight flips and transposes.
 
     Args:
         members: with their weights.
         pairs: that validated them.
+        alone: whether each network is shown alone, too.
     """
     scale = pairs.scale
     lr, hr = pairs.tensors(0)
@@ -67,18 +84,37 @@ def make_picture(members: Sequence[Member], pairs: PairSet) -> Picture:
     top, left = max(0, y - MARGIN), max(0, x - MARGIN)
     near = lr[:, top : y + side + MARGIN, left : x + side + MARGIN]
     networks = [loaded(member.architecture, scale, member.state) for member in members]
-    sr = upscale(networks, near, scale, Levels(tile=0), weights=[member.weight for member in members])
     inner = [slice(scale * start, scale * (start + side)) for start in (y - top, x - left)]
-    bicubic, average = (image[:, inner[0], inner[1]] for image in (bicubic_upscale(near, scale), sr))
-    truth = hr[:, scale * y : scale * (y + side), scale * x : scale * (x + side)]
+
+    def seen(image: Tensor) -> Tensor:
+        return image[:, inner[0], inner[1]]
+
+    weights = [member.weight for member in members]
     small = lr[:, y : y + side, x : x + side]
-    small = small.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
-    caption = (
-        f"LR, bicubic ({psnr(bicubic, truth):.2f} dB), the average of the networks "
-        f"({psnr(average, truth):.2f} dB) and HR: the part with most detail of {pairs.names[0]}, an image "
-        "that validated the search."
+    return Views(
+        image=pairs.names[0],
+        lr=small.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2),
+        bicubic=seen(bicubic_upscale(near, scale)),
+        alone=tuple(seen(upscale([each], near, scale, Levels(tile=0))) for each in networks if alone),
+        average=seen(upscale(networks, near, scale, Levels(tile=0), weights=weights)),
+        hr=hr[:, scale * y : scale * (y + side), scale * x : scale * (x + side)],
     )
-    return Picture(_png([small, bicubic, average, truth]), caption)
+
+
+def make_picture(members: Sequence[Member], pairs: PairSet) -> Picture:
+    """A part of the first validation image: LR, bicubic, the average of the networks, HR.
+
+    Args:
+        members: with their weights.
+        pairs: that validated them.
+    """
+    views = views_of(members, pairs)
+    caption = (
+        f"LR, bicubic ({psnr(views.bicubic, views.hr):.2f} dB), the average of the networks "
+        f"({psnr(views.average, views.hr):.2f} dB) and HR: the part with most detail of {views.image}, an "
+        "image that validated the search."
+    )
+    return Picture(png_of([views.lr, views.bicubic, views.average, views.hr]), caption)
 
 
 def _most_detail(hr: Tensor, scale: int, side: int) -> tuple[int, int]:
@@ -91,7 +127,7 @@ def _most_detail(hr: Tensor, scale: int, side: int) -> tuple[int, int]:
     return 4 * (place // means.shape[1]), 4 * (place % means.shape[1])
 
 
-def _png(views: Sequence[Tensor]) -> bytes:
+def png_of(views: Sequence[Tensor]) -> bytes:
     """Views (3, H, W) side by side, in a PNG file without any metadata."""
     gap = torch.ones(3, views[0].shape[1], GAP)
     parts = [part for view in views for part in (view, gap)][:-1]

@@ -28,7 +28,7 @@ OPTIONS = {
     "--run --scale --seed --space --storage --strategy --trials --warm-start",
     "status": "--json RUN",
     "explain": "--json CANDIDATE RUN",
-    "report": "--json --output RUN",
+    "report": "--data --evaluation --json --output RUN",
     "space": "--json FILE",
     "data check": "--downsample-lr --json --max-shift --minimum-side --ncc --scale --seed --synthetic "
     "--validation --workers DIR",

@@ -1,0 +1,94 @@
+"""Several searches beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from gpnas.figures.records import Recorded
+from gpnas.figures.style import categories, finished, rows
+
+
+def names_of(runs: Sequence[Recorded]) -> list[str]:
+    """A short name for each run: its folder's, with a number where several have the same."""
+    last = [run.run.rstrip("/").rpartition("/")[2] or run.run for run in runs]
+    return [
+        name if last.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(last, start=1)
+    ]
+
+
+def differences(runs: Sequence[Recorded]) -> list[tuple[str, list[str]]]:
+    """What the runs' headers do not say alike: the path of each entry, and what each run says."""
+    flat = [dict(_entries({**run.header, **run.search})) for run in runs]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    told = [(key, [each.get(key, "–") for each in flat]) for key in keys]
+    return [(key, values) for key, values in told if len(set(values)) > 1]
+
+
+def _entries(document: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in document.items():
+        name = f"{before}.{key}" if before else str(key)
+        if isinstance(value, Mapping):
+            yield from _entries(value, name)
+        else:
+            yield name, str(value)
+
+
+def overlap(a: Recorded, b: Recorded) -> tuple[int, int, int]:
+    """How many architectures both runs proposed, and how many each did."""
+    own, other = ({trial.label for trial in run.trials} for run in (a, b))
+    return len(own & other), len(own), len(other)
+
+
+def best_courses(runs: Sequence[Recorded], against: str) -> alt.LayerChart:
+    """The best value so far of each run.
+
+    Args:
+        runs: with an objective in one unit.
+        against: `observations` or `hours`.
+    """
+    unit, names = runs[0].objective, names_of(runs)
+    table = [
+        {"group": name, "x": x, "value": value}
+        for name, run in zip(names, runs, strict=True)
+        for x, value in course_of(run, against)
+    ]
+    titles = {"observations": "trials that have ended", "hours": "hours since the first start"}
+    chart = (
+        alt.Chart(rows(table))
+        .mark_line(interpolate="step-after", strokeWidth=2)
+        .encode(
+            x=alt.X("x:Q", title=titles[against]),
+            y=alt.Y("value:Q", title=f"best {unit.label} so far", scale=alt.Scale(zero=False)),
+            color=categories(names, "run"),
+            strokeDash=alt.StrokeDash("group:N", title="run", scale=alt.Scale(domain=names)),
+        )
+    )
+    ends = {name: run.best for name, run in zip(names, runs, strict=True)}
+    values = {name: best.value for name, best in ends.items() if best is not None and best.value is not None}
+    title = "No run has a trained network yet"
+    if values:
+        first = max(values, key=lambda name: values[name])
+        title = f"By {against}: {first} found the best network, {unit.shown(values[first])}"
+    told = f"Best {unit.label} so far against {titles[against]}, a line per run: " + "; ".join(
+        f"{name} {unit.shown(value)}" for name, value in values.items()
+    )
+    return finished(alt.layer(chart), title, told, table, width=420)
+
+
+def course_of(run: Recorded, against: str) -> Iterator[tuple[float, float]]:
+    """Where the best measured value of a run became better, and where the run stands now."""
+    ended = sorted(
+        (trial for trial in run.trials if trial.place is not None), key=lambda trial: trial.place or 0
+    )
+    best: float | None = None
+    x = 0.0
+    for trial in ended:
+        x = float(trial.place or 0) if against == "observations" else (trial.observed or 0.0) / 3600
+        if trial.finished and trial.value is not None and (best is None or trial.value > best):
+            best = trial.value
+            yield x, best
+    if best is not None:
+        yield x, best
