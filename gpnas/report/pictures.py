@@ -13,7 +13,6 @@ from gpnas.journal import Journal
 from gpnas.report.page import Picture
 from gpnas.results.picture import png_of, validation_pairs, views_of
 from gpnas.run.setup import Data, Setup
-from gpnas_trainers.metrics import psnr
 
 WHITE = 20 / 255
 """Mean absolute error of a pixel's colours from which on it is white in an error map."""
@@ -78,7 +77,7 @@ def _pictures(bundle: Bundle, setup: Setup, data: Path | None) -> Iterator[Pictu
         ("the average" if len(bundle.members) > 1 else str(bundle.members[0].architecture), views.average)
     )
     for name, image in shown:
-        value = psnr(image, views.hr)
+        value = views.psnr(image)
         yield _picture(f"{name}: {value:.2f} dB", f"{name}, {value:.2f} dB beside HR", image)
     yield _picture("HR", f"HR, the photograph itself: a part of {views.image}", views.hr)
     for name, image in shown:

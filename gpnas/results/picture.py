@@ -65,6 +65,10 @@ class Views:
     average: Tensor
     hr: Tensor
 
+    def psnr(self, image: Tensor) -> float:
+        """PSNR in dB of one of them beside HR."""
+        return psnr(image, self.hr)
+
 
 def views_of(members: Sequence[Member], pairs: PairSet, *, alone: bool = False) -> Views:
     """A part of the first validation image: the one with most detail.

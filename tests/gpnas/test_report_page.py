@@ -17,8 +17,10 @@ from scipy import stats
 from gpnas import Architecture, SearchSpace
 from gpnas.cli import main
 from gpnas.figures.catalogue import see
+from gpnas.figures.comparing import course_of
 from gpnas.figures.records import Recorded, Trial
 from gpnas.records import Objective
+from gpnas.report.comparison_page import comparison_page
 from gpnas.report.page import _asset, render
 from gpnas.report.search_page import search_page
 from gpnas.report.sentences import at_edges, checks, summary, verdict
@@ -384,3 +386,62 @@ def test_hostile_strings_run_nothing_in_a_browser(browser: Any, tmp_path: Path) 
 def test_long_searches_have_pages_of_bounded_size(tmp_path: Path) -> None:
     text = render(search_page(listed(tmp_path / "run", 500)))
     assert len(text.encode()) < 5e6
+
+
+# -- several runs, and bundles
+
+
+def test_runs_are_compared(tmp_path: Path, run: Path) -> None:
+    other = searched(tmp_path / "other", 8, failing="no memory")
+    text = render(comparison_page([run, other]))
+    first, second = (see(each).recorded for each in (run, other))
+    both = {trial.label for trial in first.trials} & {trial.label for trial in second.trials}
+    words = " ".join(" ".join(Read(text).text).split())
+    assert f"run and other {len(both)} {len({t.label for t in first.trials})} 8" in words
+    assert "trials 22 8" in words  # the one entry of the headers that is not the same
+    courses = dict(course_of(second, "observations"))
+    best = float("-inf")
+    for trial in second.trials:  # trials of this search ended in the order of proposal
+        if trial.finished and trial.value is not None and trial.value > best:
+            best = trial.value
+            assert courses[float(trial.place or 0)] == best
+    assert max(courses.values()) == best
+
+
+def test_a_bundle_has_a_page_with_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"networks": [1], "levels": [], "psnr": 28.104, "ssim": 0.81, "psnr_interval": [27.0, 29.0]},
+        {"networks": [2], "levels": [], "psnr": 28.306, "ssim": 0.82, "psnr_interval": None},
+        {
+            "networks": [1, 2],
+            "levels": ["networks"],
+            "psnr": 28.401,
+            "ssim": 0.83,
+            "over_best": {"psnr": 0.095},
+        },
+    ]
+    named = [
+        {"network": n, "architecture": {"family": "drn", "axes": {EVIL: n}}, "weight": 0.5} for n in (1, 2)
+    ]
+    document = {
+        "bicubic": {"psnr": 26.9, "ssim": 0.7},
+        "rows": rows,
+        "networks": named,
+        "images": 2,
+        "scale": 2,
+    }
+    evaluation = tmp_path / "table1.json"
+    evaluation.write_text(json.dumps(document))
+    out = tmp_path / "bundle.html"
+    bundle = Path(__file__).parents[1] / "golden" / "bundle-v1"
+    assert main(["report", str(bundle), "--evaluation", str(evaluation), "-o", str(out)]) == 0
+    read = Read(out.read_text("utf-8"))
+    words = " ".join(" ".join(read.text).split())
+    assert "28.10 [27.00, 29.00]" in words
+    assert "1 + 2 networks 28.40 0.8300 +0.095" in words
+    assert not [tag for tag, attributes in read.tags if tag == "img" and "onerror" in attributes]
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert all(member["file"] in words for member in manifest["members"])
+    evaluation.write_text('{"rows": []}')
+    assert main(["report", str(bundle), "--evaluation", str(evaluation), "-o", str(out)]) == 1
+    assert "must be what `gpnas evaluate BUNDLE --json` prints" in capsys.readouterr().err
