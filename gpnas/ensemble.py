@@ -7,6 +7,7 @@ tile's centre, eight flips and transposes of each tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -79,18 +80,15 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Incomplete(DataError):
-    """Some of several images could not be read or written."""
+@dataclass(frozen=True)
+class Upscaled:
+    """What became of an image."""
 
-    def __init__(self, written: list[tuple[Path, Path]], failed: dict[Path, str]) -> None:
-        super().__init__(
-            "every image must be read and its result written, but "
-            f"{len(failed)} of {len(written) + len(failed)} were not"
-        )
-        self.written = written
-        """What was made of the others."""
-        self.failed = failed
-        """Image to what kept it from being read or its result from being written, one line each."""
+    source: Path
+    target: Path
+    """The file that was to be written."""
+    error: str | None = None
+    """Why it was not, in one line; None where it was."""
 
 
 def upscale_files(
@@ -103,7 +101,7 @@ def upscale_files(
     convert: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
-) -> list[tuple[Path, Path]]:
+) -> list[Upscaled]:
     """Super-resolves image files with all levels of the ensemble, by rows, from disk to disk.
 
     An image of 16 bits per channel gives one of 16 where the format holds them, as PNG and TIFF do. What
@@ -121,12 +119,11 @@ def upscale_files(
             format loses something.
 
     Returns:
-        Each input file with what was written for it.
+        What became of each image; one that cannot be read or written does not keep the others.
 
     Raises:
-        DataError: no input, two inputs with one output, an output that is an input, levels that break a
-            rule, or the only image cannot be read or written.
-        Incomplete: one of several images cannot; the others are written all the same.
+        DataError: no input, an output that is an input, levels that break a rule or that nothing can be
+            upscaled with, or a single image that cannot be read or written.
     """
     levels, weights = levels or Levels(), weights_of(bundle, average)
     try:
@@ -135,15 +132,15 @@ def upscale_files(
         raise DataError(str(error)) from None
     pairs = targets(inputs, output, say)
     networks = load_networks(bundle, default_device())
-    written: list[tuple[Path, Path]] = []
-    failed: dict[Path, str] = {}
+    results: list[Upscaled] = []
     for source, target in pairs:
         watch = None if progress is None else partial(progress, source.name)
         try:
             with reading(source, convert=convert) as image:
                 if image.converted is not None:
                     say(f"{source}: {image.converted}")
-                if (bits := bits_of(target, image.bits)) < image.bits:
+                bits = bits_of(target, image.bits)
+                if bits < image.bits:
                     say(f"{target}: holds {bits} bits per channel; the {image.bits} of {source} are rounded")
                 _make_folder(target.parent)
                 size = bundle.scale * image.height, bundle.scale * image.width
@@ -166,16 +163,17 @@ def upscale_files(
             line = f"{error}, or add --convert" if isinstance(error, NotRgb) and not convert else str(error)
             if len(pairs) == 1:
                 raise DataError(line) from None
-            failed[source] = line
-            say(line)
-            continue
         except (ValueError, torch.OutOfMemoryError) as error:
             # a precision that the device lacks or the networks cannot bear, a tile too large for a GPU
-            raise DataError(str(error).splitlines()[0]) from None
-        written.append((source, target))
-    if failed:
-        raise Incomplete(written, failed)
-    return written
+            line = str(error).splitlines()[0]
+            if not any(each.error is None for each in results):  # as little for the images that follow
+                raise DataError(line) from None
+        else:
+            results.append(Upscaled(source, target))
+            continue
+        say(line)
+        results.append(Upscaled(source, target, line))
+    return results
 
 
 def _make_folder(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpnas.bundle.manifest import MAX_LICENCE
 from gpnas.errors import BundleError
+from gpnas.files import opened
 
 KNOWN = ("Apache-2.0", "CC-BY-4.0", "CC-BY-NC-4.0", "CC-BY-SA-4.0", "CC0-1.0", "MIT")
 """SPDX identifiers of the licences whose text is known."""
@@ -45,11 +46,11 @@ def read_licence(path: Path) -> str:
         BundleError: it cannot be read, is empty or too large, or is no text in UTF-8.
     """
     try:
-        with open(path, "rb") as file:
+        with opened(path, follow=True) as file:
             content = file.read(MAX_LICENCE + 1)
     except OSError as error:
         raise BundleError(
-            f"{path}: a licence's text must be readable, but {error.strerror}; name another file"
+            f"{path}: a licence's text must be readable, but {error.strerror or error}; name another file"
         ) from None
     return checked_licence(content, str(path))
 

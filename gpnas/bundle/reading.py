@@ -32,10 +32,13 @@ from gpnas.bundle.manifest import (
 from gpnas.bundle.member import Bundle, Member, Picture
 from gpnas.bundle.weights import StoredWeights
 from gpnas.errors import BundleError
+from gpnas.files import opened
 from gpnas.records import Architecture
 
 MAX_MANIFEST = 16 * 2**20
 """Largest manifest and list of checksums that are read, in bytes."""
+JOURNAL = "journal.sqlite"
+"""By which a run folder is known."""
 MAX_RATIO = 20
 """Largest ratio of an archive's content to its size; weights reach little more than 1."""
 MAX_FILES = MAX_MEMBERS + 5
@@ -55,14 +58,14 @@ def read_bundle(path: Path) -> Bundle:
     """A bundle whose every byte is as it was written.
 
     Args:
-        path: the folder or the .zip file.
+        path: the folder or the .zip file; a run folder is taken as the bundle in it.
 
     Raises:
         BundleError: it is missing; a file is missing, changed, surplus or no plain file; its manifest
             breaks the schema or is newer than this gpnas; an archive holds a name twice, is encrypted,
             or would grow beyond reason.
     """
-    path = Path(path)
+    path = _bundle_of(Path(path))
     with _opened(path) as files:
         manifest, text = _manifest(path, files)
         _check_names(path, files, manifest)
@@ -76,6 +79,18 @@ def read_bundle(path: Path) -> Bundle:
         licence = None if manifest.licence_file is None else _licence(path, files, manifest.licence_file)
         members = tuple(_member(path, files, entry) for entry in manifest.members)
     return Bundle(manifest, members, picture, licence)
+
+
+def _bundle_of(path: Path) -> Path:
+    """The bundle that a path means."""
+    if not (path / JOURNAL).exists() or (path / MANIFEST).exists():
+        return path
+    if not (path / "bundle").exists():
+        raise BundleError(
+            f"{path}: a bundle must be named, but this is a run folder that has none yet; "
+            "finish the run, by the same command that began it"
+        )
+    return path / "bundle"
 
 
 def _picture(path: Path, files: Mapping[str, Read], entry: PictureFile) -> Picture:
@@ -154,7 +169,7 @@ def _check_names(path: Path, files: Mapping[str, Read], manifest: Manifest) -> N
         why = " (a pickle, which can run code when it is loaded)" if name.lower().endswith(PICKLES) else ""
         raise BundleError(
             f"{path}: a bundle holds the files of its manifest alone, but also {name!r}{why}; "
-            "remove that file"
+            "move that file elsewhere, or name another bundle"
         )
     for name in sorted(expected - files.keys()):
         raise BundleError(f"{path}: a bundle must hold {name}, but it is missing; {_AGAIN}")
@@ -187,8 +202,8 @@ def _opened(path: Path) -> Iterator[Mapping[str, Read]]:
             return
         if not path.exists():
             raise BundleError(f"{path}: a bundle must be a folder or a .zip file, but there is nothing")
-        with zipfile.ZipFile(path) as archive:
-            yield _archive(path, archive)
+        with opened(path, follow=True) as file, zipfile.ZipFile(file) as archive:
+            yield _archive(path, archive, os.fstat(file.fileno()).st_size)
     # whatever zipfile raises for what is no archive, is damaged, or is beyond it
     except (
         zipfile.BadZipFile,
@@ -209,12 +224,15 @@ def _opened(path: Path) -> Iterator[Mapping[str, Read]]:
 
 def _folder(path: Path) -> dict[str, Read]:
     files: dict[str, Read] = {}
+    if not os.path.lexists(path / MANIFEST):
+        return files  # whatever else lies there, it is no bundle
     with os.scandir(path) as entries:
         for entry in entries:
             if not entry.is_file(follow_symlinks=False):
                 kind = "a link" if entry.is_symlink() else "a folder" if entry.is_dir() else "no file"
                 raise BundleError(
-                    f"{path}: a bundle holds plain files alone, but {entry.name!r} is {kind}; remove it"
+                    f"{path}: a bundle holds plain files alone, but {entry.name!r} is {kind}; "
+                    "move it elsewhere, or name another bundle"
                 )
             files[entry.name] = _reader(path / entry.name)
     return files
@@ -222,25 +240,20 @@ def _folder(path: Path) -> dict[str, Read]:
 
 def _reader(path: Path) -> Read:
     def read(limit: int) -> bytes:
-        # the flags again, since what lies there may have been exchanged meanwhile
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(f"{path.name} is no plain file")
+        with opened(path) as file:  # what lies there may have been exchanged meanwhile
             # room for so much is made at once: as much as there is, whatever a manifest asks for
-            return file.read(min(limit, found.st_size) + 1)
+            return file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
 
     return read
 
 
-def _archive(path: Path, archive: zipfile.ZipFile) -> dict[str, Read]:
+def _archive(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, Read]:
     entries = archive.infolist()
     if len(entries) > MAX_FILES:
         raise BundleError(
             f"{path}: a bundle holds at most {MAX_FILES} files, but this archive holds {len(entries)}"
         )
-    content, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    content = sum(entry.file_size for entry in entries)
     if content > MAX_RATIO * size + 2**20:
         raise BundleError(
             f"{path}: an archive's content must be at most {MAX_RATIO} times its size, but {size} bytes "

@@ -14,7 +14,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,6 +25,7 @@ from gpnas.bundle.member import Description, Licence, Member, Picture
 from gpnas.bundle.reading import is_bundle, is_zip
 from gpnas.bundle.weights import StoredWeights
 from gpnas.errors import BundleError
+from gpnas.files import replacing, sync
 
 
 def write_bundle(
@@ -66,29 +67,21 @@ def write_bundle(
     if content is not None:
         checked_licence(content, str(path))
     contents = _contents(path, members, document, picture, content)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if not path.parent.is_dir():
             raise BundleError(f"{path.parent}: the folder that a bundle goes into must exist, but does not")
         _check_replaceable(path)
         if is_zip(path):
-            _write_zip(temporary, contents)
-            os.replace(temporary, path)
+            with replacing(path) as new:
+                _write_zip(new, contents)
         else:
-            _write_folder(temporary, contents)
-            _replace_folder(temporary, path)
-        _sync(path.parent)
+            _put_folder(path, contents)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
         raise BundleError(
             f"{path}: a bundle must be written as a whole, but {reason}; nothing was"
         ) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def _version() -> str:
@@ -179,24 +172,29 @@ def _check_replaceable(path: Path) -> None:
         )
 
 
-def _write_folder(folder: Path, contents: Iterator[tuple[str, bytes]]) -> None:
-    folder.mkdir()
-    for name, content in contents:
-        with open(folder / name, "xb") as file:
-            file.write(content)
-            _sync_file(file)
-    _sync(folder)
+def _put_folder(path: Path, contents: Iterator[tuple[str, bytes]]) -> None:
+    temporary = path.with_name(f".gpnas-{secrets.token_hex(8)}")
+    try:
+        temporary.mkdir()
+        for name, content in contents:
+            with open(temporary / name, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        sync(temporary)
+        _replace_folder(temporary, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_zip(archive: Path, contents: Iterator[tuple[str, bytes]]) -> None:
-    with open(archive, "xb") as file:
-        # stored: weights hardly shrink. One fixed date: the same content gives the same archive.
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as written:
-            for name, content in contents:
-                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                entry.external_attr = 0o100644 << 16
-                written.writestr(entry, content)
-        _sync_file(file)
+    # stored: weights hardly shrink. One fixed date: the same content gives the same archive.
+    with zipfile.ZipFile(archive, "x", zipfile.ZIP_STORED) as written:
+        for name, content in contents:
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o100644 << 16
+            written.writestr(entry, content)
 
 
 def _replace_folder(temporary: Path, path: Path) -> None:
@@ -205,7 +203,7 @@ def _replace_folder(temporary: Path, path: Path) -> None:
         return
     # a folder that is not empty cannot be replaced in one step; the earlier one returns on failure, and
     # where a signal comes between
-    earlier = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    earlier = path.with_name(f".gpnas-{secrets.token_hex(8)}")
     try:
         os.rename(path, earlier)
         os.rename(temporary, path)
@@ -214,16 +212,3 @@ def _replace_folder(temporary: Path, path: Path) -> None:
             shutil.rmtree(earlier, ignore_errors=True)
         else:
             os.rename(earlier, path)
-
-
-def _sync_file(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

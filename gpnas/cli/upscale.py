@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from gpnas.bundle import read_bundle
 from gpnas.cli.arguments import levels_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import bar, fail, say
 from gpnas.cli.text import printable
-from gpnas.ensemble import Incomplete, upscale_files
+from gpnas.ensemble import upscale_files
 
 
 def run(options: argparse.Namespace) -> Report:
     levels = levels_of(options)
     bundle = read_bundle(options.bundle)
-    failed: dict[Path, str] = {}
     with bar("tiles") as progress:
-        try:
-            written = upscale_files(
-                bundle,
-                options.inputs,
-                options.output,
-                levels,
-                average=options.average,
-                convert=options.convert,
-                progress=lambda name, done, total: progress(done, total, name),
-                say=say,
-            )
-        except Incomplete as error:  # what was made is told all the same
-            fail(str(error))
-            written, failed = error.written, error.failed
+        results = upscale_files(
+            bundle,
+            options.inputs,
+            options.output,
+            levels,
+            average=options.average,
+            convert=options.convert,
+            progress=lambda name, done, total: progress(done, total, name),
+            say=say,
+        )
+    failed = [each for each in results if each.error is not None]
+    if failed:
+        fail(f"every image must be read and its result written, but {len(failed)} of {len(results)} were not")
     return Report(
         [
-            *({"input": str(source), "output": str(target)} for source, target in written),
-            *({"input": str(source), "error": line} for source, line in failed.items()),
+            {"input": str(each.source)}
+            | ({"output": str(each.target)} if each.error is None else {"error": each.error})
+            for each in results
         ],
-        [f"{printable(source)} -> {printable(target)}" for source, target in written],
-        exit_code=1 if failed else 0,
+        [f"{printable(each.source)} -> {printable(each.target)}" for each in results if each.error is None],
+        1 if failed else 0,
     )

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from gpnas.errors import TrialError
+from gpnas.files import replacing
 from gpnas.journal import Journal
 from gpnas.journal.examining import BACKUP, JOURNAL
 from gpnas.run.storage import Storage, open_storage, storage_in
@@ -104,9 +105,8 @@ def fetch_journal(run: Path, storage: Storage) -> str | None:
         if not storage.exists(JOURNAL):
             return None
         run.mkdir(parents=True, exist_ok=True)
-        fresh = run / f"{BACKUP}.fetched"
-        storage.fetch(JOURNAL, fresh)
-        fresh.rename(run / BACKUP)
+        with replacing(run / BACKUP) as fresh:
+            storage.fetch(JOURNAL, fresh)
     except OSError as error:
         raise _unusable(storage, error) from None
     return f"{run} has no journal: going on from its copy in {storage.uri}"

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from gpnas.errors import TrialError
+from gpnas.files import descriptor_of
 from gpnas.run.storage import Storage, open_storage
 from gpnas_trainers.pairs import PairsError, PairSet, cache_folder, open_pairs, read_manifest
 
@@ -109,6 +110,9 @@ def _fetched(folder: str, fingerprint: str, storage: Storage) -> tuple[PairSet, 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
     """One process of this node at a time."""
-    with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = descriptor_of(lock, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gpnas.errors import TrialError
+from gpnas.files import check, opened, replacing
 
 if TYPE_CHECKING:  # a worker opens storages, and never needs a journal
     from gpnas.journal import Journal
@@ -151,27 +152,24 @@ class Folder(Storage):
 
     @contextmanager
     def reading(self, name: str) -> Iterator[Path]:
-        yield self._path(name)
+        path = self._path(name)
+        check(path)
+        yield path
 
     def fetch(self, name: str, path: Path) -> None:
-        shutil.copyfile(self._path(name), path)
+        with opened(self._path(name)) as source, open(path, "wb") as target:
+            shutil.copyfileobj(source, target, CHUNK_BYTES)
 
     def put(self, path: Path, name: str) -> None:
-        with self.writing(name) as temporary:
-            shutil.copyfile(path, temporary)
+        with self.writing(name) as temporary, opened(path) as source, open(temporary, "wb") as target:
+            shutil.copyfileobj(source, target, CHUNK_BYTES)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # a name for each process of each node, since a worker that was cut off may write too
-        temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-        try:
+        with replacing(path) as temporary:
             yield temporary
-            _sync(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def claim(self, folder: str) -> bool:
         path = self._path(folder)
@@ -287,14 +285,6 @@ def checked(name: str) -> str:
             f"but got {name!r}"
         )
     return name
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

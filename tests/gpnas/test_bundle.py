@@ -787,3 +787,24 @@ def test_golden_bundles(suffix: str) -> None:
         assert [image.getpixel((x, y)) for x, y in ((0, 0), (7, 0), (0, 5))] == [
             (0, 0, 0), (224, 0, 0), (0, 200, 0)
         ]  # fmt: skip
+
+
+def test_a_run_folder_is_taken_as_the_bundle_in_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "journal.sqlite").write_bytes(b"")
+    (run / "candidates").mkdir()
+    assert "this is a run folder that has none yet; finish the run" in refusal(run)
+    assert read_bundle(write(run / "bundle")).manifest == read_bundle(run).manifest
+    (tmp_path / "photos" / "2025").mkdir(parents=True)
+    assert "must hold manifest.json, but this does not" in refusal(tmp_path / "photos")  # nothing to remove
+
+
+def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.zip")
+    assert "must be a regular file, but is a pipe" in refusal(tmp_path / "pipe.zip")
+    assert "must be a regular file, but is a device" in refusal(Path("/dev/zero"))
+    (tmp_path / "link.zip").symlink_to(write(tmp_path / "bundle.zip"))
+    assert read_bundle(tmp_path / "link.zip").scale == 2  # a user may name it so
+    with pytest.raises(BundleError, match="is a device"):
+        read_licence(Path("/dev/zero"))
