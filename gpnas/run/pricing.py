@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gpnas.config import SpaceFile
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal
 from gpnas.records import Architecture
 from gpnas.run.setup import Setup
-from gpnas.space import SearchSpace
 from gpnas_trainers import cost
 from gpnas_trainers.recipe import Recipe
+
+if TYPE_CHECKING:
+    from gpnas.config import SpaceFile
+    from gpnas.space import SearchSpace
 
 TILE = 120
 """LR pixels: the paper's tile, at which GMACs are counted."""
@@ -61,6 +64,8 @@ def searched_space(journal: Journal) -> SearchSpace:
     Raises:
         JournalError: the run is no search, or its journal does not describe its space.
     """
+    from gpnas.space import SearchSpace  # with PyTorch, which whoever only exports a bundle does without
+
     search = journal.header.search
     if search is None:
         raise JournalError(f"{journal.run}: only a search has a space, but this is a {journal.header.kind}")

@@ -99,23 +99,6 @@ def small_bundle(folder: Path) -> None:
     write_bundle(folder, [member], description())
 
 
-def test_json_names_the_images_that_were_made_beside_one_that_failed(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    small_bundle(tmp_path / "bundle")
-    (tmp_path / "in").mkdir()
-    Image.new("RGB", (12, 10)).save(tmp_path / "in" / "a.png")
-    (tmp_path / "in" / "b.png").write_bytes(b"no image")
-    command = ["upscale", str(tmp_path / "bundle"), str(tmp_path / "in"), "-o", str(tmp_path / "out")]
-    assert main([*command, "--json"]) == 1
-    told = capsys.readouterr()
-    made, failed = json.loads(told.out)
-    assert made == {"input": str(tmp_path / "in" / "a.png"), "output": str(tmp_path / "out" / "a.png")}
-    assert failed["input"] == str(tmp_path / "in" / "b.png")
-    assert "b.png" in failed["error"]
-    assert "but 1 of 2 were not" in told.err
-
-
 def test_upscale_takes_levels_and_refuses_wrong_ones(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

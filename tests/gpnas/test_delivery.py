@@ -146,7 +146,7 @@ def test_where_no_network_can_be_used_each_is_named(run: Path, pairs: PairSet) -
     for file in run.glob("candidates/*/network.safetensors"):
         file.write_bytes(b"")
         (file.parent / ERRORS_FILE).unlink()
-    with pytest.raises(TrialError, match=r"at least one network must be usable, but .*c000[0-2].*c000[0-2].*c000[0-2]"):
+    with pytest.raises(TrialError, match=r"one network must be usable, but (.*c000[0-2].*){3}"):
         delivered(run, pairs)
 
 
