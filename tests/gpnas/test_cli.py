@@ -144,7 +144,7 @@ def test_an_upscale_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
     )
-    while process.poll() is None and not list(target.parent.glob(".sr.png.*.tmp")):
+    while process.poll() is None and not list(target.parent.iterdir()):
         time.sleep(0.05)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
