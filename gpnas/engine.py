@@ -20,7 +20,7 @@ from gpnas.acquisition import (
     log_noisy_expected_improvement,
     log_success_probability,
 )
-from gpnas.errors import SpaceError
+from gpnas.errors import JournalError, SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
 from gpnas.journal import Header
 from gpnas.mutual_information import gains
@@ -527,14 +527,14 @@ def engine_for(space: SearchSpace, header: Header) -> Engine:
         header: of its journal.
 
     Raises:
-        ValueError: the header is not that of a search, or its objective is to be minimised.
+        JournalError: the header is not that of a search, or its objective is to be minimised.
         SpaceError: a source has no architecture of this space.
     """
     search = header.search
     if search is None:
-        raise ValueError(f"only a search has an engine, but got the header of a {header.kind}")
+        raise JournalError(f"only a search has an engine, but got the header of a {header.kind}")
     if header.objective.goal != "maximise":
-        raise ValueError(f"an engine maximises, but `{header.objective.name}` is to be minimised")
+        raise JournalError(f"an engine maximises, but `{header.objective.name}` is to be minimised")
     return Engine(
         space,
         seed=header.seed,

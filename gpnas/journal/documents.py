@@ -14,7 +14,16 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from gpnas.journal.header import SESSION, Header, Session
 from gpnas.records import Architecture, Candidate, Fidelity, Observation, Progress, Stop
@@ -111,6 +120,73 @@ class ProgressDocument(_Document):
     metrics: dict[str, float]
     seconds: float = Field(ge=0)
 
+
+class _Result(BaseModel):
+    """The part of a result that is read again; it may hold more."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RankedDocument(_Result):
+    """A network of a delivery's ranking."""
+
+    id: str
+    psnr: float
+    ssim: float
+
+
+class DiagnosticsDocument(_Result):
+    """What a delivery says of its surrogate."""
+
+    observations: int = Field(ge=0)
+    summary: str
+    warning: str | None
+
+
+class ValuesDocument(_Result):
+    """What a delivery says of its portfolio, in the unit of the objective."""
+
+    bicubic: float
+    best: float
+    average: float
+
+
+class DeliveryDocument(_Result):
+    """What a run delivered."""
+
+    ranking: list[RankedDocument] = Field(min_length=1)
+    unusable: dict[str, str]
+    shares: dict[str, float] = Field(min_length=1)
+    psnr: ValuesDocument
+    diagnostics: DiagnosticsDocument | None
+
+
+class EnsembleDocument(_Result):
+    """Mean products of the residuals of networks, as a portfolio was judged by them."""
+
+    candidates: list[str]
+    products: list[list[list[float]]]
+
+    @model_validator(mode="after")
+    def _is_square(self) -> EnsembleDocument:
+        n = len(self.candidates)
+        if any(len(image) != n or any(len(row) != n for row in image) for image in self.products):
+            raise ValueError(f"products must be {n} × {n} for each image")
+        return self
+
+
+class NoteDocument(_Result):
+    """An event that is one line for people."""
+
+    note: str
+
+
+FORMS: dict[str, type[BaseModel]] = {
+    "delivery": DeliveryDocument,
+    "ensemble": EnsembleDocument,
+    "recovered": NoteDocument,
+}
+"""Key of a result, or kind of an event, to what it must hold; of another, any JSON will do."""
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
@@ -259,6 +335,17 @@ def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observati
         return Observation(candidate, **dict(read))
     except ValueError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
+
+
+def decode_result(key: str, text: Any, crc32: Any, where: str) -> dict[str, Any]:
+    """The document of a row of `results` or `events`; a DamageError where it is not what was written."""
+    document = decode(text, crc32, where)
+    try:
+        if key in FORMS:
+            FORMS[key].model_validate_json(text)
+    except ValidationError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
+    return document
 
 
 def encode_progress(progress: Progress) -> tuple[str, int]:

@@ -19,11 +19,11 @@ from gpnas.journal.documents import (
     VERSION,
     DamageError,
     declaration,
-    decode,
     decode_candidate,
     decode_header,
     decode_observation,
     decode_progress,
+    decode_result,
     decode_session,
 )
 from gpnas.journal.header import Header, Session
@@ -230,9 +230,9 @@ def _examine_content(connection: sqlite3.Connection) -> tuple[int, int, int]:
                 raise DamageError(
                     f"row {row} of {table}: `session` must be one of the {sessions}, but got {session}"
                 )
-    for table in ("results", "events"):
-        for row, text, crc32 in connection.execute(f"SELECT rowid, document, crc32 FROM {table}"):
-            decode(text, crc32, f"row {row} of {table}")
+    for table, column in (("results", "key"), ("events", "kind")):
+        for key, text, crc32 in connection.execute(f"SELECT {column}, document, crc32 FROM {table}"):
+            decode_result(key, text, crc32, f"{key} of {table}")
     candidates = read_candidates(connection)
     for name in candidates:
         read_progress(connection, name)

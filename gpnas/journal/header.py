@@ -36,6 +36,10 @@ class Search:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "space", FrozenMapping(self.space))
+        if min(self.steps, self.portfolio) < 1:
+            raise ValueError(
+                f"`steps` and `portfolio` must be at least 1, but got {self.steps} and {self.portfolio}"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,13 @@ class Header:
     def __post_init__(self) -> None:
         for name in ("setup", "versions", "machine"):
             object.__setattr__(self, name, FrozenMapping(getattr(self, name)))
+        for name in ("trials", "concurrent"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name} >= 1` must hold, but got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"`0 <= seed < 2**31` must hold, but got {self.seed}")
+        if self.storage is not None and not (self.storage and self.storage.isprintable()):
+            raise ValueError(f"`storage` must be a path or an address, but got {self.storage!r:.60}")
 
     @property
     def kind(self) -> Literal["search", "final training"]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpnas.errors import TrialError
+from gpnas.errors import JournalError, TrialError
 from gpnas.journal import Journal
 from gpnas.portfolio import Floats, Limits, choose, ensemble_psnr
 from gpnas.records import Candidate, Portfolio
@@ -20,6 +20,7 @@ from gpnas.run.products import products_of
 from gpnas.run.setup import Setup
 from gpnas.run.storage import storage_of
 from gpnas.selection import Selection, contenders, select
+from gpnas_trainers import check
 from gpnas_trainers.cost import gmacs, parameters
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
     """The candidates among which a delivered run chose its portfolio.
 
     Raises:
-        TrialError: it has delivered nothing yet.
+        TrialError: it has delivered nothing yet, or no network of it can be used.
+        JournalError: a candidate is no network that can be built.
     """
     delivery = journal.result("delivery")
     if delivery is None:
@@ -122,7 +124,18 @@ def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
             f"{run}: a search must be finished before its portfolio is chosen; run `gpnas search` again"
         )
     trained = {row["id"] for row in delivery["ranking"]} - set(delivery["unusable"])
-    return [candidate for candidate in journal.candidates() if candidate.id in trained]
+    candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]
+    scale = Setup.of(journal).scale
+    for candidate in candidates:
+        try:
+            check(candidate.architecture.family, scale, **candidate.architecture.axes)
+        except (TypeError, ValueError) as error:
+            raise JournalError(
+                f"{run}: {candidate.id} must be a network that can be built, but {error}"
+            ) from None
+    if not candidates:
+        raise TrialError(f"{run}: a delivered run must have a network that can be used, but has none")
+    return candidates
 
 
 def choose_portfolio(

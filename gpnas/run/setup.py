@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from gpnas.journal import CHECKED, Journal
 from gpnas.records import FrozenMapping, Objective
+from gpnas_trainers import SCALES
+from gpnas_trainers.recipe import Recipe
 
 PSNR = Objective("psnr", "dB")
 """What searches maximise: PSNR on the validation images, RGB, without a border."""
@@ -61,6 +63,15 @@ class Setup:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", FrozenMapping(self.recipe))
+        if self.scale not in SCALES or self.validation_images < 1:
+            raise ValueError(
+                f"`scale` must be one of {', '.join(map(str, SCALES))} and `validation_images >= 1` hold, "
+                f"but got {self.scale} and {self.validation_images}"
+            )
+        try:
+            Recipe(**self.recipe)
+        except TypeError as error:
+            raise ValueError(f"`recipe` must hold settings of a recipe, but {error}") from None
 
     @classmethod
     def of(cls, journal: Journal) -> Setup:

@@ -45,6 +45,15 @@ HEADER = Header(
 )
 
 
+DELIVERED = {
+    "ranking": [{"id": "c0000", "psnr": 30.0, "ssim": 0.8}],
+    "unusable": {},
+    "shares": {"c0000": 1.0},
+    "psnr": {"bicubic": 28.0, "best": 30.0, "average": 30.0},
+    "diagnostics": None,
+}
+
+
 def candidate(number: int, **decision: Any) -> Candidate:
     architecture = Architecture("drn", {"features": 8 + number, "blocks": 1, "stages": 1})
     return Candidate(f"c{number:04d}", architecture, Fidelity(300), number, {"phase": "design", **decision})
@@ -204,11 +213,11 @@ def test_attempts_and_progress(tmp_path: Path) -> None:
 
 def test_results(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, HEADER) as journal:
-        assert journal.result("delivery") is None
-        journal.set_result("delivery", {"psnr": 30.0})
-        journal.set_result("delivery", {"psnr": 31.0, "members": ["c0000"]})
+        assert journal.result("choice") is None
+        journal.set_result("choice", {"psnr": 30.0})
+        journal.set_result("choice", {"psnr": 31.0, "members": ["c0000"]})
     with Journal.read(tmp_path) as journal:
-        assert journal.result("delivery") == {"psnr": 31.0, "members": ["c0000"]}
+        assert journal.result("choice") == {"psnr": 31.0, "members": ["c0000"]}
         with pytest.raises(JournalError, match="only a run's driver may write"):
             journal.set_result("x", {})
 
@@ -443,7 +452,7 @@ def test_status(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, HEADER) as journal:
         for pending in journal.pending():
             journal.commit_observation(Observation(pending, 30.0))
-        journal.set_result("delivery", {})
+        journal.set_result("delivery", DELIVERED)
     assert states()[0] == "finished"
     with Journal.create_or_open(tmp_path, HEADER):  # the same command again changes nothing
         assert states()[0] == "running"
@@ -481,7 +490,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("filled")
     fill(run, range(12))
     with Journal.create_or_open(run, HEADER) as journal:
-        journal.set_result("delivery", {"psnr": 31.0})
+        journal.set_result("delivery", DELIVERED)
     return run
 
 
@@ -507,7 +516,7 @@ def test_a_damaged_file_is_recovered_from_its_backup(filled: Path, tmp_path: Pat
         assert journal.note is not None
         assert "recovered" in journal.note
         assert journal.observations() == [observation(number) for number in range(12)]
-        assert journal.result("delivery") == {"psnr": 31.0}
+        assert journal.result("delivery") == DELIVERED
         assert [kind for _, kind, _ in journal.events()] == ["recovered"]
         journal.commit_candidates([candidate(12)])
     assert len(damaged_files(run)) == (0 if "missing" in (journal.note or "") else 1)
