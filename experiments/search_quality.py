@@ -5,10 +5,11 @@
     python experiments/search_quality.py --workers 4                    # four trials at any time
     python experiments/search_quality.py --report                       # only the summary
 
-A search asks for an architecture and is told one of its trainings, drawn at random but alike for all
-searches: the k-th training of a row under a seed is the same whoever asks. Its regret is the table's
-best mean over replicates less the mean of what it recommends. With `--workers 4`, four trials are
-under way at any time and end in a random order.
+Under each seed another random tenth of a table's networks is left out, so that searches differ from
+their first training on. A search asks for an architecture and is told one of its trainings, drawn at
+random but alike for all searches: the k-th training of a row under a seed is the same whoever asks. Its
+regret is the table's best mean over replicates less the mean of what it recommends. With `--workers 4`,
+four trials are under way at any time and end in a random order.
 
 Each (table, search, seed, workers) is appended to `results/search_quality.csv` as soon as it is
 finished and not run again, so a run may be interrupted and extended. The whole is summarised in
@@ -343,9 +344,10 @@ def run(arguments: argparse.Namespace) -> None:
                 begun = time.monotonic()
                 for seed in range(arguments.seeds):
                     key = (table.name, name, str(seed), str(arguments.workers), str(arguments.budget))
-                    if key not in done:
+                    part = load_table(table.name, seed) if key not in done else None
+                    if part is not None:
                         append_rows(
-                            simulate(table, name, seed, workers=arguments.workers, budget=arguments.budget)
+                            simulate(part, name, seed, workers=arguments.workers, budget=arguments.budget)
                         )
                 seconds = time.monotonic() - begun
                 print(f"{name} on {table.name}, {arguments.workers} at a time: {seconds:.0f} s", flush=True)

@@ -22,6 +22,8 @@ from gpnas import Architecture, SearchSpace
 SHARED = Path(__file__).resolve().parents[2] / "shared/data/tables"
 DRN = Path(__file__).resolve().parent / "results/drn_table.csv"
 DRN_SIZE = 84
+LEFT_OUT = 0.1
+"""Share of the networks that a table lacks under a seed, so that repeated searches meet other spaces."""
 
 Values = Mapping[str, int]
 Code = tuple[int, ...]
@@ -74,6 +76,7 @@ def _load(
     unit: str,
     factor: float = 1.0,
     representative: Callable[[Code], Code] = _itself,
+    seed: int | None = None,
 ) -> Table:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -84,6 +87,10 @@ def _load(
         entry = ([float(row[each]) for each in costs], [float(row[each]) for each in replicates])
         if found.setdefault(code, entry) != entry:
             raise ValueError(f"{path.name}: equal networks must have equal rows, but {code} has two")
+    if seed is not None:
+        codes = list(found)
+        kept = np.random.default_rng((seed, 3)).permutation(len(codes))[round(LEFT_OUT * len(codes)) :]
+        found = {codes[place]: found[codes[place]] for place in sorted(kept)}
     listed = [
         dict(zip(axes, code, strict=True)) | dict(zip(costs, known, strict=True))
         for code, (known, _) in found.items()
@@ -104,7 +111,7 @@ def _macro_representative(code: Code) -> Code:
     return tuple(merged)
 
 
-def _macro() -> Table:
+def _macro(seed: int | None) -> Table:
     path = SHARED / "nas_bench_macro/table.csv"
     layers = [f"x_l{number}" for number in range(8)]
     return _load(
@@ -115,10 +122,11 @@ def _macro() -> Table:
         runs="acc_run",
         unit="accuracy, %",
         representative=_macro_representative,
+        seed=seed,
     )
 
 
-def _mlp(data: str) -> Table:
+def _mlp(data: str, seed: int | None) -> Table:
     return _load(
         SHARED / f"hpobench_mlp/slice_wdb_{data}.csv",
         data,
@@ -127,10 +135,11 @@ def _mlp(data: str) -> Table:
         runs="acc_run",
         unit="accuracy, 10⁻³",
         factor=1000.0,
+        seed=seed,
     )
 
 
-def _drn() -> Table:
+def _drn(seed: int | None) -> Table:
     table = _load(
         DRN,
         "drn",
@@ -139,29 +148,34 @@ def _drn() -> Table:
         runs="psnr_run",
         unit="PSNR, 10⁻³ dB",
         factor=1000.0,
+        seed=seed,
     )
-    if len(table.space) < DRN_SIZE:
+    if seed is None and len(table.space) < DRN_SIZE:
         raise FileNotFoundError(f"only {len(table.space)} of {DRN_SIZE} rows yet; run drn_table.py")
     return table
 
 
-TABLES: dict[str, Callable[[], Table]] = {
+TABLES: dict[str, Callable[[int | None], Table]] = {
     "drn": _drn,
-    "phoneme": lambda: _mlp("phoneme"),
-    "car": lambda: _mlp("car"),
-    "vehicle": lambda: _mlp("vehicle"),
+    "phoneme": lambda seed: _mlp("phoneme", seed),
+    "car": lambda seed: _mlp("car", seed),
+    "vehicle": lambda seed: _mlp("vehicle", seed),
     "macro": _macro,
 }
 
 
-def load_table(name: str) -> Table | None:
+def load_table(name: str, seed: int | None = None) -> Table | None:
     """A table by name; None, and one line, where it is absent.
+
+    Args:
+        name: one of `TABLES`.
+        seed: of which networks are left out, a tenth; None leaves out none.
 
     Raises:
         KeyError: there is no table of that name.
     """
     try:
-        return TABLES[name]()
+        return TABLES[name](seed)
     except FileNotFoundError as error:
         reason = f"there is no {Path(error.filename).name}" if error.filename else error
         print(f"table {name} is skipped: {reason}", flush=True)
