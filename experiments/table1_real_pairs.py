@@ -45,7 +45,8 @@ from gpnas.evaluation import bootstrap_intervals
 from gpnas.journal import Journal
 from gpnas.portfolio import choose
 from gpnas.records import Architecture
-from gpnas.results.delivery import LEAST_SHARE, trained_weights
+from gpnas.results.choosing import LEAST_SHARE
+from gpnas.results.networks import trained_weights
 from gpnas.run.storage import storage_in
 from gpnas_trainers import build, cost
 from gpnas_trainers.infer import Levels, upscale
