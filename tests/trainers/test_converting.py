@@ -124,7 +124,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (
             ("rcan", {"features": 4, "groups": 1, "blocks": 1, "image_skip": True}),
             "a.pt",
-            "official code knows no image skip",
+            "official code computes what `image_skip: false` does, but this network has `image_skip: true`",
         ),
         (("rcan", {"features": 4, "groups": 1, "blocks": 1}), "a.bin", "must end in .safetensors, .pt, .pth"),
     ],

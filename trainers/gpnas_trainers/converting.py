@@ -1,8 +1,7 @@
 """Networks for other tools: published file formats and ONNX.
 
-RCAN and the dual regression network have the layers and names of their official code
-(yulunzhang/RCAN, guoyongcs/DRN), so that a file of their weights opens there and in tools that read
-such files. Any network can become ONNX.
+Most families have the layers and names of their official code, so that a file of their weights opens there
+and in tools that read such files. Any network can become ONNX.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from gpnas_trainers.families import FAMILIES, declared
 from gpnas_trainers.files import replacing
-from gpnas_trainers.networks.dual_regression import DualRegression
-from gpnas_trainers.networks.rcan import RCAN
 from gpnas_trainers.tensors import save_tensors
 
 OFFICIAL = (".safetensors", ".pt", ".pth")
@@ -63,22 +61,25 @@ def save_official(network: nn.Module, path: Path) -> None:
     """Writes a network's weights under the names of its official code; whole, or not at all.
 
     Args:
-        network: RCAN or the dual regression network.
+        network: of a built-in family that has official code.
         path: of the file; `.safetensors`, or `.pt` and `.pth` for what `torch.save` makes.
 
     Raises:
         ConversionError: no official code computes what this network does, or the suffix is another.
     """
-    if not isinstance(network, (RCAN, DualRegression)):
+    family = declared(network)
+    if family is None or family.official is None:
+        known = ", ".join(name for name, each in FAMILIES.items() if each.official)
         raise ConversionError(
-            f"only RCAN and the dual regression network have official code, but this is "
-            f"{type(network).__name__}; convert it to .onnx instead"
-        )
-    if getattr(network, "image_skip", False):
-        raise ConversionError(
-            "official code knows no image skip, but this RCAN adds the upsampled image to its output; "
+            f"only networks of {known} have official code, but this is {type(network).__name__}; "
             "convert it to .onnx instead"
         )
+    for option, value in family.official.plain.items():
+        if (own := getattr(network, option)) != value:
+            raise ConversionError(
+                f"official code computes what `{option}: {str(value).lower()}` does, but this network has "
+                f"`{option}: {str(own).lower()}`; convert it to .onnx instead"
+            )
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as temporary:
         match path.suffix.lower():

@@ -7,6 +7,7 @@ counts what lives from the forward to the backward pass of a training step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,8 +43,9 @@ def gmacs(family: str | NetworkFamily, scale: int, lr_height: int, lr_width: int
     Raises:
         ValueError: as `build`.
     """
+    height, width = (_padded(family, scale, axes, side) for side in (lr_height, lr_width))
     layers = (each for each in _layers(family, scale, axes) if each.runs)
-    return sum(each.times * each.weights * pixels(each.side, lr_height, lr_width) for each in layers) / 1e9
+    return sum(each.times * each.multiplications * pixels(each.side, height, width) for each in layers) / 1e9
 
 
 def training_memory(
@@ -70,16 +72,24 @@ def training_memory(
     Raises:
         ValueError: as `build`.
     """
-    side = hr_patch // scale
-    kept = 3 * hr_patch**2 * (KEPT_BY_L1 + KEPT_BY_MS_SSIM * ms_ssim)
+    side = _padded(family, scale, axes, hr_patch // scale)
+    held, kept = 0, 3 * hr_patch**2 * (KEPT_BY_L1 + KEPT_BY_MS_SSIM * ms_ssim)
     for each in _layers(family, scale, axes):
         if each.runs:
             # a convolution keeps its input; activations and pixel shuffling work in place or keep none
             seen = each.inputs * each.stride**2 + each.keeps
             kept += each.times * seen * pixels(each.side, side, side)
-    return float(BYTES * round(COPIES * parameters(family, scale, **axes) + batch_size * kept))
+            held += each.times * each.holds
+    return float(BYTES * round(COPIES * parameters(family, scale, **axes) + held + batch_size * kept))
 
 
 def _layers(family: str | NetworkFamily, scale: int, axes: dict[str, Any]) -> Iterable[Layer]:
     family = family_of(family)
     return family.layers(scale, **family.complete(scale, axes))
+
+
+def _padded(family: str | NetworkFamily, scale: int, axes: dict[str, Any], side: int) -> int:
+    """The side of an LR image once the network has padded it."""
+    family = family_of(family)
+    multiple = family.pads_to(family.complete(scale, axes))
+    return math.ceil(side / multiple) * multiple

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gpnas_trainers.families.compact import COMPACT
 from gpnas_trainers.families.declaration import SCALES as SCALES
 from gpnas_trainers.families.declaration import NetworkAxis as NetworkAxis
 from gpnas_trainers.families.declaration import NetworkFamily as NetworkFamily
 from gpnas_trainers.families.drn import DRN
 from gpnas_trainers.families.dual_regression import DUAL_REGRESSION
+from gpnas_trainers.families.edsr import EDSR
+from gpnas_trainers.families.nafnet import NAFNET
+from gpnas_trainers.families.plksr import PLKSR
 from gpnas_trainers.families.rcan import RCAN
+from gpnas_trainers.families.rrdb import RRDB
+from gpnas_trainers.families.safmn import SAFMN
 
 if TYPE_CHECKING:
     from torch import nn
 
-FAMILIES = {family.name: family for family in (DRN, RCAN, DUAL_REGRESSION)}
+BUILT_IN = (DRN, RCAN, DUAL_REGRESSION, EDSR, RRDB, PLKSR, SAFMN, NAFNET, COMPACT)
+FAMILIES = {family.name: family for family in BUILT_IN}
 """The built-in families by name."""
 
 
@@ -29,6 +36,13 @@ def family_of(family: str | NetworkFamily) -> NetworkFamily:
     if family not in FAMILIES:
         raise ValueError(f"a family must be one of {', '.join(FAMILIES)}, but got {family!r}")
     return FAMILIES[family]
+
+
+def declared(network: nn.Module) -> NetworkFamily | None:
+    """The built-in family of a network; None for any other module."""
+    kind = type(network)
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    return next((family for family in FAMILIES.values() if family.network == place), None)
 
 
 def build(family: str | NetworkFamily, scale: int, **axes: Any) -> nn.Module:

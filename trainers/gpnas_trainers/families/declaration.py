@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ class NetworkAxis:
     """All values that are allowed; empty for any integer of at least 1, or for both of a switch."""
     published: int | None = None
     """Value in the standard network of the family's authors."""
+    multiple: int = 1
+    """Factor of every value."""
+    odd: bool = False
+    """Whether every value is odd, as the side of a kernel."""
 
     @property
     def is_switch(self) -> bool:
@@ -46,10 +50,21 @@ class NetworkAxis:
                 raise ValueError(f"`{self.name}` must be true or false, but got {value!r}")
         elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"`{self.name}` must be an integer of at least 1, but got {value!r}")
+        elif value % self.multiple or (self.odd and value % 2 == 0):
+            rule = "odd" if self.odd else f"a multiple of {self.multiple}"
+            raise ValueError(f"`{self.name}` must be {rule}, but got {value}")
 
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Names and shapes of the tensors of a state dict."""
+
+
+def _unpadded(axes: Mapping[str, Any]) -> int:
+    return 1
+
+
+def _nothing(axes: Mapping[str, Any]) -> None:
+    return None
 
 
 def _unchanged(names: Sequence[str]) -> dict[str, str]:
@@ -67,7 +82,9 @@ class Official:
     names: Callable[[Sequence[str]], Mapping[str, str]] = _unchanged
     """The official name of each name in a file, for files of other tools that renamed the layers."""
     optional: str = ""
-    """A regular expression of names that a file may lack, since their values are constants."""
+    """A regular expression of names that a file may have or lack, since their values are constants."""
+    plain: Mapping[str, Any] = field(default_factory=dict)
+    """Values of options that the official code has no others of."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,10 @@ class NetworkFamily:
     layers: Callable[..., Iterable[Layer]]
     """Called in the same way, gives the layers of the network."""
     scales: tuple[int, ...] = SCALES
+    pads_to: Callable[[Mapping[str, Any]], int] = _unpadded
+    """Called with the axes, gives the number to whose multiples the network pads height and width."""
+    check: Callable[[Mapping[str, Any]], None] = _nothing
+    """Called with all axes, raises a `ValueError` for those that do not go together."""
     official: Official | None = None
 
     def complete(self, scale: int, axes: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +125,9 @@ class NetworkFamily:
                     f"an axis of {self.name} must be one of {', '.join(known)}, but got {name!r}"
                 )
             known[name].check(value)
-        return {name: axes.get(name, axis.default) for name, axis in known.items()}
+        complete = {name: axes.get(name, axis.default) for name, axis in known.items()}
+        self.check(complete)
+        return complete
 
     def build(self, scale: int, **axes: Any) -> nn.Module:
         """A network with fresh weights, drawn from torch's global generator; errors as `complete`."""

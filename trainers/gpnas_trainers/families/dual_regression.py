@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
 from gpnas_trainers.families.layers import Layer, channel_attention, repeated
+from gpnas_trainers.families.naming import counted
 
 
 def _layers(scale: int, *, features: int, blocks: int) -> Iterator[Layer]:
@@ -31,10 +33,20 @@ def _layers(scale: int, *, features: int, blocks: int) -> Iterator[Layer]:
         yield Layer(inputs, 3, 3, 2 * side, runs=phase == phases - 1)
 
 
+def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+    head = shapes.get("head.weight", ())
+    phases = counted(shapes, r"up_blocks\.(\d+)\.")
+    if len(head) != 4 or not phases or "down.0.dual_module.1.weight" not in shapes:
+        return None
+    # behind the attention blocks stand an upsampler and a 1×1 convolution
+    return 2**phases, {"features": head[0], "blocks": counted(shapes, r"up_blocks\.0\.(\d+)\.") - 2}
+
+
 DUAL_REGRESSION = NetworkFamily(
     name="dual_regression",
     network="gpnas_trainers.networks.dual_regression:DualRegression",
     axes=(NetworkAxis("features", published=16), NetworkAxis("blocks", published=30)),
     layers=_layers,
     scales=(2, 4, 8),
+    official=Official("guoyongcs/DRN", _recognised, optional=r"(sub|add)_mean\.(weight|bias)"),
 )

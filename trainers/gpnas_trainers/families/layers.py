@@ -6,7 +6,6 @@ long for a million blocks as for one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import accumulate
@@ -32,21 +31,25 @@ class Layer(NamedTuple):
     groups: int = 1
     stride: int = 1
     bias: bool = True
+    learned: bool = True
+    """Whether it has parameters; a product of two activations has none."""
     numbers: int = 0
     """Trained numbers besides weight and bias, such as those of a norm."""
     keeps: int = 0
     """Numbers per output pixel kept for the backward pass besides the input."""
+    holds: int = 0
+    """Numbers kept for the backward pass once, whatever the batch."""
     times: int = 1
     """How many of them the network has."""
 
     @property
     def parameters(self) -> int:
         """Trained numbers of one of them."""
-        return self.weights + self.outputs * self.bias + self.numbers
+        return (self.multiplications + self.outputs * self.bias) * self.learned + self.numbers
 
     @property
-    def weights(self) -> int:
-        """Weights of the kernel, which are also the multiplications per output pixel."""
+    def multiplications(self) -> int:
+        """Multiply-accumulates per output pixel."""
         return self.inputs // self.groups * self.outputs * self.kernel**2
 
 
@@ -58,11 +61,6 @@ def pixels(side: Side, height: int, width: int) -> int:
 def repeated(times: int, layers: Iterable[Layer]) -> Iterator[Layer]:
     """All of the layers, so many times."""
     return (each._replace(times=times * each.times) for each in layers)
-
-
-def counted(names: Iterable[str], pattern: str) -> int:
-    """How many different values the pattern's group has in the names of tensors."""
-    return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
 def factors(scale: int) -> list[int]:

@@ -22,7 +22,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
-from gpnas_trainers.families.layers import Layer, channel_attention, counted, repeated, shuffling_upsampler
+from gpnas_trainers.families.layers import Layer, channel_attention, repeated, shuffling_upsampler
+from gpnas_trainers.families.naming import counted, renamed
 
 
 def _layers(
@@ -71,14 +72,7 @@ def _official_names(names: Sequence[str]) -> dict[str, str]:
         (r"upsample\.", "tail.0."),
         (r"conv_last\.", "tail.1."),
     )
-    found = {}
-    for name in names:
-        found[name] = name
-        for pattern, new in rules:
-            if match := re.match(pattern, name):
-                found[name] = match.expand(new) + name[match.end() :]
-                break
-    return found
+    return renamed(names, rules)
 
 
 RCAN = NetworkFamily(
@@ -92,5 +86,11 @@ RCAN = NetworkFamily(
         NetworkAxis("image_skip", False),
     ),
     layers=_layers,
-    official=Official("yulunzhang/RCAN", _recognised, _official_names, r"(sub|add)_mean\.(weight|bias)"),
+    official=Official(
+        "yulunzhang/RCAN",
+        _recognised,
+        _official_names,
+        r"(sub|add)_mean\.(weight|bias)",
+        {"image_skip": False},
+    ),
 )

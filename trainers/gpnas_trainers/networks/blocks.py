@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, linear
+from torch.nn.functional import interpolate, layer_norm, linear
 
 from gpnas_trainers.families.layers import factors
 
@@ -94,6 +94,33 @@ class ResidualChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
         return x + self.body(x)
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each pixel (J. L. Ba et al., arXiv 1607.06450)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
+        normed = layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, 1e-6)
+        return normed.movedim(-1, 1)
+
+
+def reflected(x: Tensor, multiple: int) -> Tensor:  # (B, C, h, w) -> (B, C, H, W)
+    """The image with rows below and columns at the right, mirrored, up to multiples of a number.
+
+    An image that is smaller than what must be added gets its first row or column repeated.
+    """
+    for dim in (-2, -1):
+        side = x.shape[dim]
+        if not torch.compiler.is_exporting() and side % multiple == 0:
+            continue
+        places = torch.arange(side + (-side) % multiple, device=x.device)
+        x = x.index_select(dim, torch.minimum(places, (2 * side - 2 - places).clamp(min=0)))
+    return x
 
 
 def upsampler(scale: int, features: int) -> nn.Sequential:

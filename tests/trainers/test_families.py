@@ -1,0 +1,155 @@
+"""Every family against what counts it, its publications, its authors' code and other tools."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gpnas_trainers import FAMILIES, build, cost
+from gpnas_trainers.converting import TOLERANCE, save_official, save_onnx
+from gpnas_trainers.weights import load_published
+from tests.trainers.test_networks import count, kept_for_backward
+
+Axes = dict[str, Any]
+SMALL: list[tuple[str, Axes]] = [
+    ("edsr", {"features": 8, "blocks": 2}),
+    ("edsr", {"features": 6, "blocks": 1, "damped": True, "image_skip": True}),
+    ("rrdb", {"features": 8, "blocks": 1, "growth": 4}),
+    ("rrdb", {"features": 6, "blocks": 2, "growth": 3, "unshuffle": 2, "image_skip": True}),
+    ("plksr", {"features": 8, "blocks": 2, "kernel": 5}),
+    ("plksr", {"features": 6, "blocks": 1, "kernel": 7, "split": 2, "attention": False}),
+    ("safmn", {"features": 8, "blocks": 2}),
+    ("safmn", {"features": 12, "blocks": 1, "expansion": 3, "image_skip": True}),
+    ("nafnet", {"width": 8, "blocks": 2}),
+    ("compact", {"features": 8, "convolutions": 2}),
+]
+
+
+def fresh(family: str, scale: int, axes: Axes) -> nn.Module:
+    """A network none of whose parameters is zero, so that all of them matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build(family, scale, **axes)
+        for parameter in network.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return network
+
+
+def published() -> list[dict[str, str]]:
+    with open(Path(__file__).with_name("published_sizes.csv"), encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("row", published(), ids=lambda row: f"{row['family']} x{row['scale']} {row['axes']}")
+def test_sizes_are_those_of_the_publications(row: dict[str, str]) -> None:
+    """To the last digit that a publication gives."""
+    axes: Axes = {}
+    for each in row["axes"].split():
+        name, _, value = each.partition("=")
+        axes[name] = value == "true" if value in ("true", "false") else int(value)
+    number = cost.parameters(row["family"], int(row["scale"]), **axes)
+    digits = len(row["parameters"].partition(".")[2])
+    assert f"{number / int(row['unit']):.{digits}f}" == row["parameters"]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+def test_costs_equal_what_is_counted(family: str, axes: Axes, scale: int) -> None:
+    """PyTorch's own counters, on the device that has shapes alone, at a size that no factor divides."""
+    with torch.device("meta"):
+        network = build(family, scale, **axes).eval()
+        image = torch.empty(1, 3, 19, 26)
+    assert cost.parameters(family, scale, **axes) == count(network)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert network(image).shape == (1, 3, 19 * scale, 26 * scale)
+    assert 2e9 * cost.gmacs(family, scale, 19, 26, **axes) == pytest.approx(counter.get_total_flops())
+
+
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+@pytest.mark.parametrize(("batch_size", "hr_patch"), [(1, 64), (3, 96)])
+def test_training_memory_is_what_autograd_keeps(
+    family: str, axes: Axes, batch_size: int, hr_patch: int
+) -> None:
+    network = build(family, 2, **axes).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    activations = kept_for_backward(network, 2, batch_size, hr_patch, True)
+    told = cost.training_memory(family, 2, batch_size=batch_size, hr_patch=hr_patch, **axes)
+    assert told == pytest.approx(4 * 4 * count(network) + activations, rel=0.05)
+
+
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+def test_every_parameter_learns(family: str, axes: Axes) -> None:
+    network = fresh(family, 2, axes)
+    network(torch.rand(2, 3, 16, 24)).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        if "_mean." not in name or not axes.get("image_skip"):
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 7), (17, 30)])
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+def test_any_size_will_do(family: str, axes: Axes, size: tuple[int, int]) -> None:
+    sr = fresh(family, 3, axes).eval()(torch.rand(1, 3, *size))
+    assert sr.shape == (1, 3, 3 * size[0], 3 * size[1])
+    assert sr.isfinite().all()
+
+
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+def test_an_image_skip_is_where_training_begins(family: str, axes: Axes) -> None:
+    own = {"plksr": "nearest", "compact": "nearest", "nafnet": "bilinear"}
+    mode = own.get(family, "bicubic")
+    if family not in own and not axes.get("image_skip"):
+        pytest.skip("it has none")
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 16, 24)
+    expected = torch.nn.functional.interpolate(image, scale_factor=2, mode=mode)
+    assert (build(family, 2, **axes)(image) - expected).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+def test_compiled_whole_and_channels_last_compute_the_same(family: str, axes: Axes) -> None:
+    network, image = fresh(family, 2, axes), torch.rand(2, 3, 16, 24)
+    expected = network(image)
+    # `fullgraph` raises where the network is not one graph
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(image), expected)
+    torch.compiler.reset()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sr = network(image.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(sr, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+def test_onnx_computes_the_same_at_any_size(family: str, axes: Axes, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    network = fresh(family, 2, axes).eval()
+    assert save_onnx(network, tmp_path / "network.onnx") <= TOLERANCE
+    session = runtime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    for size in ((8, 8), (15, 9), (33, 70), (64, 41)):
+        lr = torch.rand(1, 3, *size)
+        with torch.inference_mode():
+            expected = network(lr)
+        (found,) = session.run(["sr"], {"lr": lr.numpy()})
+        assert (torch.from_numpy(found) - expected).abs().max() <= TOLERANCE * max(1, expected.abs().max())
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize(("family", "axes"), SMALL)
+def test_what_is_written_is_recognised(family: str, axes: Axes, scale: int, tmp_path: Path) -> None:
+    if axes.get("image_skip"):
+        pytest.skip("official code has none")
+    network, image = fresh(family, scale, axes).eval(), torch.rand(1, 3, 16, 24)
+    save_official(network, tmp_path / "network.safetensors")
+    name, (again, found, own) = load_published(tmp_path / "network.safetensors")
+    complete = FAMILIES[family].complete(scale, axes)
+    if family == "edsr":
+        complete["damped"] = False  # leaves no trace in a file of small networks
+    assert (name, found) == (family, scale)
+    assert FAMILIES[family].complete(scale, own) == complete
+    if not axes.get("damped"):
+        assert torch.equal(again.eval()(image), network(image))

@@ -1,0 +1,40 @@
+"""The compact network of Real-ESRGAN (SRVGGNet): a plain row of C convolutions with F features.
+
+X. Wang et al., "Real-ESRGAN: training real-world blind super-resolution with pure synthetic data", ICCV
+workshops 2021. The official code is xinntao/Real-ESRGAN (BSD 3-clause licence).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.layers import Layer
+from gpnas_trainers.families.naming import counted
+
+
+def _layers(scale: int, *, features: int, convolutions: int) -> Iterator[Layer]:
+    # PReLU has a slope for each channel and keeps its input
+    yield Layer(3, features, 3, numbers=features, keeps=features)
+    yield Layer(features, features, 3, numbers=features, keeps=features, times=convolutions)
+    yield Layer(features, 3 * scale * scale, 3)
+
+
+def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+    first, slopes = shapes.get("body.0.weight", ()), shapes.get("body.1.weight", ())
+    count = counted(shapes, r"body\.(\d+)\.")
+    last = shapes.get(f"body.{count - 1}.bias", ())
+    if len(first) != 4 or len(slopes) != 1 or len(last) != 1 or count % 2 == 0:
+        return None
+    return math.isqrt(last[0] // 3), {"features": first[0], "convolutions": (count - 3) // 2}
+
+
+COMPACT = NetworkFamily(
+    name="compact",
+    network="gpnas_trainers.networks.compact:Compact",
+    axes=(NetworkAxis("features", published=64), NetworkAxis("convolutions", published=16)),
+    layers=_layers,
+    official=Official("xinntao/Real-ESRGAN", _recognised),
+)

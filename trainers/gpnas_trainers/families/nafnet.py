@@ -1,0 +1,47 @@
+"""NAFNet for super-resolution: B blocks of width W without activation functions.
+
+L. Chen, X. Chu, X. Zhang, J. Sun, "Simple baselines for image restoration", ECCV 2022, in the form that X.
+Chu, L. Chen, W. Yu, "NAFSSR: stereo image super-resolution using NAFNet", CVPR workshops 2022, give to each
+view. The official code is megvii-research/NAFNet (MIT licence). Its published stereo networks exchange
+features between two views, which a single image does not have; they are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.layers import Layer
+from gpnas_trainers.families.naming import counted
+
+
+def _layers(scale: int, *, width: int, blocks: int) -> Iterator[Layer]:
+    yield Layer(3, width, 3)
+    # both norms keep their input, and both factors of the skip connections theirs
+    yield Layer(numbers=6 * width, keeps=4 * width, times=blocks)
+    yield Layer(width, 2 * width, times=blocks)
+    # the gate keeps both halves, and the attention's product its factors
+    yield Layer(2 * width, 2 * width, 3, groups=2 * width, keeps=3 * width, times=blocks)
+    yield Layer(width, width, side=0, keeps=width, times=blocks)
+    yield Layer(width, width, times=blocks)
+    yield Layer(width, 2 * width, keeps=2 * width, times=blocks)
+    yield Layer(width, width, times=blocks)
+    yield Layer(width, 3 * scale * scale, 3)
+
+
+def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+    first, last = shapes.get("intro.weight", ()), shapes.get("up.0.weight", ())
+    if {len(first), len(last)} != {4} or "body.0.module.blk.conv1.weight" not in shapes:
+        return None
+    return math.isqrt(last[0] // 3), {"width": first[0], "blocks": counted(shapes, r"body\.(\d+)\.")}
+
+
+NAFNET = NetworkFamily(
+    name="nafnet",
+    network="gpnas_trainers.networks.nafnet:NAFNet",
+    axes=(NetworkAxis("width", published=64), NetworkAxis("blocks", published=32)),
+    layers=_layers,
+    official=Official("megvii-research/NAFNet", _recognised),
+)

@@ -1,0 +1,40 @@
+"""The compact network of Real-ESRGAN, SRVGGNet.
+
+X. Wang, L. Xie, C. Dong, Y. Shan, "Real-ESRGAN: training real-world blind super-resolution with pure
+synthetic data", ICCV workshops 2021; the network is published in its code alone. Layers are named as there
+(xinntao/Real-ESRGAN), so that published weights load unchanged and ours open in other tools.
+
+Shapes: B images, F features, h×w LR pixels, s scale.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from gpnas_trainers.networks.blocks import begin_near_zero, conv3x3
+
+
+class Compact(nn.Module):
+    """Convolutions with a PReLU after each, a sub-pixel convolution, plus the nearest neighbours.
+
+    All of it works at LR size, so it is fast, and nothing but the last layer depends on the scale.
+
+    Args:
+        scale: 2, 3, 4 or 8.
+        features: F, at least 1; 64 in the original.
+        convolutions: those from F to F features, at least 1; 16 or 32.
+    """
+
+    def __init__(self, scale: int, features: int, convolutions: int) -> None:
+        super().__init__()
+        self.scale = scale
+        layers: list[nn.Module] = [conv3x3(3, features), nn.PReLU(features)]
+        for _ in range(convolutions):
+            layers += [conv3x3(features, features), nn.PReLU(features)]
+        self.body = nn.Sequential(*layers, begin_near_zero(conv3x3(features, 3 * scale * scale)))
+        self.upsampler = nn.PixelShuffle(scale)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
+        detail: Tensor = self.upsampler(self.body(x))
+        return detail + interpolate(x, scale_factor=self.scale, mode="nearest")

@@ -1,0 +1,70 @@
+"""EDSR, the enhanced deep residual network.
+
+B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced deep residual networks for single image
+super-resolution", CVPR workshops 2017. Layers are named as in the official code
+(sanghyun-son/EDSR-PyTorch), so that published weights load unchanged.
+
+Shapes: B images, F features, h×w LR pixels, s scale.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from gpnas_trainers.networks.blocks import (
+    RGB_RANGE,
+    MeanShift,
+    begin_near_zero,
+    bicubic,
+    conv3x3,
+    upsampler,
+)
+
+DAMPING = 0.1
+"""Factor of the residuals in the authors' large network (section 3.3)."""
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, ReLU, convolution, a constant factor, plus the input (Fig. 2c)."""
+
+    def __init__(self, features: int, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.body = nn.Sequential(
+            conv3x3(features, features), nn.ReLU(inplace=True), conv3x3(features, features)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
+        residual: Tensor = self.body(x)
+        return x + (residual if self.factor == 1 else residual * self.factor)
+
+
+class EDSR(nn.Module):
+    """The enhanced deep residual network: B blocks with F features.
+
+    Args:
+        scale: 2, 3, 4 or 8.
+        features: F, at least 1; 64 in the baseline, 256 in the large network.
+        blocks: B, at least 1; 16 and 32.
+        damped: multiplies residuals by 0.1, without which the large network did not train.
+        image_skip: adds the bicubically upsampled input to the output. Off, as in the original; short
+            trainings gain by it.
+    """
+
+    def __init__(self, scale: int, features: int, blocks: int, *, damped: bool, image_skip: bool) -> None:
+        super().__init__()
+        self.scale, self.image_skip = scale, image_skip
+        self.sub_mean, self.add_mean = MeanShift(-1), MeanShift(1)
+        self.head = nn.Sequential(conv3x3(3, features))
+        residual = [ResidualBlock(features, DAMPING if damped else 1) for _ in range(blocks)]
+        self.body = nn.Sequential(*residual, conv3x3(features, features))
+        last = conv3x3(features, 3)
+        self.tail = nn.Sequential(upsampler(scale, features), begin_near_zero(last) if image_skip else last)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
+        h = self.head(self.sub_mean(x * RGB_RANGE))
+        sr: Tensor = self.tail(h + self.body(h))
+        if self.image_skip:
+            # the network then adds detail alone, so the mean colour is not added again
+            return sr / RGB_RANGE + bicubic(x, self.scale, training=self.training)
+        return self.add_mean(sr) / RGB_RANGE

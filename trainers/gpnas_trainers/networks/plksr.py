@@ -1,0 +1,91 @@
+"""PLKSR, the network of partial large kernels.
+
+D. Lee, S. Yun, Y. Ro, "Partial large kernel CNNs for efficient super-resolution", arXiv 2404.11848, 2024.
+Layers are named as in the official code (dslisleedh/PLKSR), a slip of the pen included, so that published
+weights load unchanged and ours open in other tools.
+
+Shapes: B images, F features, h×w LR pixels, s scale.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
+
+from gpnas_trainers.networks.blocks import begin_near_zero, conv3x3
+
+STDDEV = 0.02
+"""Standard deviation of fresh weights, a normal distribution cut off at ±2."""
+
+
+class PartialLargeKernel(nn.Module):
+    """A K×K convolution of the first features; the others pass (section 3.3)."""
+
+    def __init__(self, features: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = _narrow(nn.Conv2d(features, features, kernel, padding=kernel // 2))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
+        count = self.conv.in_channels
+        return torch.cat((self.conv(x[:, :count]), x[:, count:]), dim=1)
+
+
+class ElementAttention(nn.Module):
+    """Features times the sigmoid of a convolution of them (section 3.4)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.f = nn.Sequential(_narrow(conv3x3(features, features)), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
+        gate: Tensor = self.f(x)
+        return x * gate
+
+
+class Block(nn.Module):
+    """Mixer of channels, partial large kernel, attention and a 1×1 convolution beside a skip connection."""
+
+    def __init__(self, features: int, kernel: int, split: int, attention: bool) -> None:
+        super().__init__()
+        self.channe_mixer = nn.Sequential(
+            conv3x3(features, 2 * features), nn.GELU(), _narrow(conv3x3(2 * features, features))
+        )
+        self.lk = PartialLargeKernel(max(1, features // split), kernel)
+        self.attn = ElementAttention(features) if attention else nn.Identity()
+        self.refine = _narrow(nn.Conv2d(features, features, 1))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
+        residual: Tensor = self.refine(self.attn(self.lk(self.channe_mixer(x))))
+        return x + residual
+
+
+class PLKSR(nn.Module):
+    """B blocks and one sub-pixel convolution, plus the nearest neighbours.
+
+    Args:
+        scale: 2, 3, 4 or 8.
+        features: F, at least 1; 64 in the original.
+        blocks: B, at least 1; 28, and 12 in its tiny form.
+        kernel: K, odd; 17, and 13 in its tiny form.
+        split: S, at least 1: one feature in so many, and at least one, goes through the large kernel; 4.
+        attention: whether blocks have attention; its tiny form has none.
+    """
+
+    def __init__(
+        self, scale: int, features: int, blocks: int, *, kernel: int, split: int, attention: bool
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        last = begin_near_zero(conv3x3(features, 3 * scale * scale))
+        inner = (Block(features, kernel, split, attention) for _ in range(blocks))
+        self.feats = nn.Sequential(conv3x3(3, features), *inner, last)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
+        return pixel_shuffle(self.feats(x) + x.repeat_interleave(self.scale**2, dim=1), self.scale)
+
+
+def _narrow(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution with fresh weights as the authors draw them."""
+    nn.init.trunc_normal_(conv.weight, std=STDDEV)
+    return conv
