@@ -441,7 +441,8 @@ def test_what_breaks_a_rule_is_one_line(
     assert "`--top` must be at most the 3 networks, but got 9" in capsys.readouterr().err
     assert "trained at its scale 2, but got 3" in error(capsys, run, "--scale", "3")
     assert "must hold journal.sqlite" in error(capsys, str(tmp_path))
-    assert "`learning_rate > 0` must hold, but got 0.0" in error(capsys, run, "--learning-rate", "0")
+    rule = "`learning_rate > 0` must hold, but got learning_rate=0.0"
+    assert rule in error(capsys, run, "--learning-rate", "0")
     assert "hr_patch=4000 and the smallest" in error(capsys, run, "--hr-patch", "4000")
     assert "there is nothing" in error(capsys, run, "--start-from", str(tmp_path / "none"))
     recipe = tmp_path / "recipe.yaml"
