@@ -102,7 +102,7 @@ class SpaceFile(Strict):
         """The search space that the file describes, without costs (those need the networks).
 
         Raises:
-            SpaceError: a condition or an equivalence is none, or excludes everything.
+            SpaceError: a condition or an equivalence cannot be read, or excludes everything.
         """
         return self.narrowed[-1][1]
 

@@ -71,14 +71,14 @@ def parse(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 class _Composer:
-    """Makes nodes of what the parser tells, no deeper than allowed: PyYAML's own would overflow the stack."""
+    """Makes nodes from the parser's events, no deeper than allowed: PyYAML's own composer overflows the stack."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
         self._anchors: dict[str, yaml.Node] = {}
 
     def root(self) -> yaml.Node | None:
-        """The node of the only document; None where there is none."""
+        """The node of the only document; None where the file holds no document."""
         found: list[yaml.Node] = []
         for event in self._events:
             if isinstance(event, yaml.NodeEvent):

@@ -98,7 +98,7 @@ def check_regular(path: Path) -> None:
     """Refuses a journal's file, or SQLite's log beside it, that is a link, a pipe, a device or too large.
 
     Raises:
-        JournalError: it is; a file that is missing is none of these.
+        JournalError: such a file lies there. A missing file is no error.
     """
     for suffix in ("", "-wal", "-shm", "-journal"):
         each = path.with_name(path.name + suffix)

@@ -38,7 +38,7 @@ def levels(expression: Expression, family: Family) -> dict[str, tuple[int, Value
     """For each name in an expression the place of its axis in the family, and the axis' values.
 
     Raises:
-        SpaceError: an axis is compared with a name that is none of its choices.
+        SpaceError: an axis is compared with a name that is not among its choices.
     """
     found = {}
     for name in expression.names:

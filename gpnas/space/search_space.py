@@ -218,7 +218,7 @@ class SearchSpace:
                 features >= 16`. One says nothing of families that lack an axis that it names.
 
         Raises:
-            SpaceError: a condition is none, names no axis of the space, or excludes everything.
+            SpaceError: a condition cannot be read, names no axis of the space, or excludes everything.
         """
         space = self
         for condition in conditions:
@@ -246,7 +246,7 @@ class SearchSpace:
                 features // reduction)"}` merges reductions that leave attention equally wide.
 
         Raises:
-            SpaceError: an expression is none, or names no axis of the space.
+            SpaceError: an expression cannot be read, or names no axis of the space.
         """
         number, digits = self.digits
         keys = digits.clone()
