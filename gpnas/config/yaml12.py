@@ -71,7 +71,7 @@ def parse(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 class _Composer:
-    """Makes nodes from the parser's events, no deeper than allowed: PyYAML's own composer overflows the stack."""
+    """Makes nodes from the parser's events, no deeper than allowed: PyYAML's own overflows the stack."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
