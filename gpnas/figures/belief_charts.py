@@ -301,10 +301,8 @@ def regret(data: Left) -> alt.LayerChart:
         tooltip=tooltips("observations", regret=label, bound="90 % quantile"),
     )
     now = data.course[-1]
-    title = (
-        f"Stopping now would miss about {unit.shown(now.regret, more=1)}, hardly more than "
-        f"{unit.shown(now.bound, more=1)}"
-    )
+    most = unit.shown(now.bound, more=1)
+    title = f"Stopping now would miss {unit.about(now.regret)}; 9 times of 10 at most {most}"
     told = (
         f"How far the best of {data.weighed} promising architectures is expected to lie above the one that "
         f"would be recommended, after 1 to {now.observations} observations; the band ends at the 90 % "

@@ -91,7 +91,7 @@ def _progress_so_far(recorded: Recorded) -> str:
         return "No training has succeeded yet"
     after = len(recorded.trials) - 1 - recorded.trials.index(top)
     return f"The best so far is {recorded.objective.shown(top.value or 0.0)}, from {top.id}; " + (
-        "the newest trial" if after == 0 else f"{after} later trial{'s' * (after > 1)} did not beat it"
+        "which is the newest" if after == 0 else f"{after} later trial{'s' * (after > 1)} did not beat it"
     )
 
 
@@ -183,7 +183,7 @@ def curves(recorded: Recorded) -> alt.LayerChart:
             ends.append(stop | {"group": _state(trial)})
     states = ("observed", "stopped early", "running", "failed", "pending")
     seen = [state for state in states if any(row["group"] == state for row in table)]
-    x = alt.X("step:Q", title="optimiser step")
+    x = alt.X("step:Q", title="optimiser step", axis=alt.Axis(format="d", tickMinStep=1))
     y = alt.Y("value:Q", title=unit.label, scale=alt.Scale(zero=False))
     lines = (
         alt.Chart(rows(table))
@@ -281,7 +281,7 @@ def workers(bars: Sequence[Bar]) -> alt.LayerChart:
     """When trials ran side by side, with attempts that were cut off."""
     outcomes = list(dict.fromkeys(bar.outcome for bar in bars))
     longest = max((bar.ended for bar in bars), default=0.0)
-    unit, factor = _time_unit(longest)
+    unit, factor = time_unit(longest)
     table = [
         {
             "id": bar.trial,
@@ -311,7 +311,8 @@ def workers(bars: Sequence[Bar]) -> alt.LayerChart:
     restarts = (
         f"{again} attempt{'s were' if again != 1 else ' was'} a restart" if again else "none was restarted"
     )
-    title = f"Up to {lanes} trials ran side by side, busy {share:.0%} of the time; {restarts}"
+    ran = f"Up to {lanes} trials ran side by side" if lanes > 1 else "One trial ran at a time"
+    title = f"{ran}, busy {share:.0%} of the time; {restarts}"
     told = (
         f"A bar per attempt from its start to its end, on {lanes} rows of attempts that do not overlap, over "
         f"{longest * factor:.3g} {unit}."
@@ -375,7 +376,7 @@ def tooltips(*fields: str, **titled: str) -> list[alt.Tooltip]:
     return plain + [alt.Tooltip(field, type="nominal", title=title) for field, title in titled.items()]
 
 
-def _time_unit(hours: float) -> tuple[str, float]:
+def time_unit(hours: float) -> tuple[str, float]:
     """The unit that suits a duration, and how many of it an hour has."""
     if hours < 0.1:
         return "seconds", 3600.0

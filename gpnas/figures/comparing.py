@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from gpnas.figures.charts import time_unit
 from gpnas.figures.records import Recorded
 from gpnas.figures.style import categories, finished, rows
 
@@ -50,17 +51,22 @@ def best_courses(runs: Sequence[Recorded], against: str) -> alt.LayerChart:
         against: `observations` or `hours`.
     """
     unit, names = runs[0].objective, names_of(runs)
+    courses = {name: list(course_of(run, against)) for name, run in zip(names, runs, strict=True)}
+    title_of_x, factor = "trials that have ended", 1.0
+    if against == "hours":
+        longest = max((x for course in courses.values() for x, _ in course), default=0.0)
+        unit_of_time, factor = time_unit(longest)
+        title_of_x = f"{unit_of_time} since the first start"
     table = [
-        {"group": name, "x": x, "value": value}
-        for name, run in zip(names, runs, strict=True)
-        for x, value in course_of(run, against)
+        {"group": name, "x": x * factor, "value": value}
+        for name, course in courses.items()
+        for x, value in course
     ]
-    titles = {"observations": "trials that have ended", "hours": "hours since the first start"}
     chart = (
         alt.Chart(rows(table))
         .mark_line(interpolate="step-after", strokeWidth=2)
         .encode(
-            x=alt.X("x:Q", title=titles[against]),
+            x=alt.X("x:Q", title=title_of_x),
             y=alt.Y("value:Q", title=f"best {unit.label} so far", scale=alt.Scale(zero=False)),
             color=categories(names, "run"),
             strokeDash=alt.StrokeDash("group:N", title="run", scale=alt.Scale(domain=names)),
@@ -71,8 +77,8 @@ def best_courses(runs: Sequence[Recorded], against: str) -> alt.LayerChart:
     title = "No run has a trained network yet"
     if values:
         first = max(values, key=lambda name: values[name])
-        title = f"By {against}: {first} found the best network, {unit.shown(values[first])}"
-    told = f"Best {unit.label} so far against {titles[against]}, a line per run: " + "; ".join(
+        title = f"{first} found the best network so far, {unit.shown(values[first])}"
+    told = f"Best {unit.label} so far against {title_of_x}, a line per run: " + "; ".join(
         f"{name} {unit.shown(value)}" for name, value in values.items()
     )
     return finished(alt.layer(chart), title, told, table, width=420)

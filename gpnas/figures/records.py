@@ -35,6 +35,15 @@ class Measure:
         text = f"{value:{'+' if signed else ''},.{self.decimals + more}f}"
         return f"{text} {self.unit}" if self.unit else text
 
+    def about(self, value: float) -> str:
+        """A value that is at least 0, to one digit more, and in words where that leaves nothing of it."""
+        least = 10.0 ** -(self.decimals + 1)
+        return (
+            f"about {self.shown(value, more=1)}"
+            if value >= least / 2
+            else f"less than {self.shown(least, more=1)}"
+        )
+
     @property
     def format(self) -> str:
         """The same for Vega's number format."""

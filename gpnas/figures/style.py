@@ -13,8 +13,9 @@ from typing import Any
 
 import altair as alt
 
-PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A900", "#8C6BB1")
-"""M. Okabe, K. Ito, "Color Universal Design", 2008; yellow is darkened for white paper, purple added."""
+PALETTE = ("#1F83C4", "#CC7F00", "#009E73", "#CC79A7", "#D55E00", "#8C6BB1", "#7F7F2A", "#5F6B7A")
+"""After M. Okabe, K. Ito, "Color Universal Design", 2008; made lighter or darker until each has a contrast
+of at least 3 with either paper."""
 STATES = {"observed": "circle", "stopped early": "triangle-down", "failed": "cross"}
 """State of a trial to the shape of its point."""
 SEQUENTIAL: Any = "viridis"
@@ -53,15 +54,17 @@ def config(colours: dict[str, str]) -> dict[str, Any]:
             "titleFontSize": 12,
             "titleFontWeight": "normal",
             "orient": "top",
-            "symbolStrokeColor": muted,
+            "symbolBaseFillColor": ink,
+            "symbolBaseStrokeColor": ink,
             "labelLimit": 260,
         },
         "header": {"labelColor": ink, "titleColor": ink},
+        "text": {"color": ink},
         "range": {"category": list(PALETTE)},
         "style": {
             "ink": {"color": ink, "stroke": ink, "fill": ink},
             "ink-line": {"color": ink, "stroke": ink},
-            "label": {"fill": ink, "stroke": None, "fontSize": 12},
+            "label": {"color": ink, "fill": ink, "stroke": None, "fontSize": 12},
             "muted-line": {"color": muted, "stroke": muted},
             "interval": {"color": muted, "stroke": muted, "opacity": 0.55},
             "band": {"fill": muted, "stroke": None, "opacity": 0.22},

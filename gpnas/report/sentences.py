@@ -238,7 +238,7 @@ def _stopping(recorded: Recorded) -> Check:
 
 def _remaining(recorded: Recorded, left: Left, learning: Learning) -> Check:
     name, unit, now = "What is left", recorded.objective, left.course[-1]
-    told = f"stopping now is expected to miss {unit.shown(now.regret, more=1)}"
+    told = f"stopping now is expected to miss {unit.about(now.regret)}"
     if now.regret < learning.noise:
         return Check(name, "good", f"Little: {told}, less than the noise of one training.")
     return Check(

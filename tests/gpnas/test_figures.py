@@ -21,6 +21,7 @@ from gpnas.figures import belief_charts, beliefs, charts
 from gpnas.figures.catalogue import Seen, figures, see
 from gpnas.figures.data import lanes, pareto
 from gpnas.figures.records import Evaluation, Span, Trial
+from gpnas.figures.style import DARK, LIGHT, PALETTE
 from gpnas.journal import Journal
 from gpnas.surrogate import covariance, prior_variance
 from tests.gpnas.searched import SPACE, STEPS, listed, searched
@@ -230,6 +231,25 @@ def test_every_chart_is_valid_vega_lite_with_a_title_and_words_for_those_who_do_
         *("course", "costs", "left", "relevance", "posterior", "slices", "design", "trust", "curves"),
         *("coordinates", "workers"),
     ]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [LIGHT, DARK])
+def test_colours_are_seen_on_either_paper(scheme: dict[str, str]) -> None:
+    def contrast(colour: str) -> float:
+        light, dark = sorted((luminance(colour), luminance(scheme["paper"])), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+    assert min(map(contrast, PALETTE)) >= 3
+    assert min(contrast(scheme["ink"]), contrast(scheme["muted"])) >= 4.5
 
 
 def test_curves_and_what_early_stopping_saved(seen: Seen) -> None:
