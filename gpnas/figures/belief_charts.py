@@ -268,7 +268,7 @@ def calibration(data: Trust) -> alt.LayerChart:
         .encode(
             x=x,
             y=y,
-            color=categories(list(curves), None),
+            color=categories(list(curves), None, columns=2),
             strokeDash=alt.StrokeDash("group:N", title=None, scale=alt.Scale(domain=list(curves))),
         )
     )
@@ -411,6 +411,8 @@ def frontier(data: Together) -> alt.LayerChart:
     )
     gain = data.delivered - max(data.psnr)
     title = f"The delivered average is {gain:+.3f} dB beside its best network alone, on the validation images"
+    if len(data.members) == 1:
+        title = "No average was worth more than the one network that is delivered"
     told = f"PSNR of averages against the GMACs of all their members: {len(table)} that no other beats."
     return finished(alt.layer(line, points), title, told, table, width=360, height=300)
 
@@ -425,8 +427,9 @@ def weights(data: Together) -> alt.LayerChart:
     )
     bars = base.mark_bar(color=PALETTE[2])
     texts = base.mark_text(style="label", align="left", dx=5).encode(text=alt.Text("weight:Q", format=".1%"))
-    are = "networks are" if len(table) != 1 else "network is"
-    title = f"{len(table)} {are} averaged, {data.members[0]} with the largest share"
+    title = f"{len(table)} networks are averaged, {data.members[0]} with the largest share"
+    if len(table) == 1:
+        title = f"One network is delivered: {data.members[0]}"
     told = "Bars: weight of each member of the delivered portfolio. " + "; ".join(
         f"{row['name']} {row['weight']:.1%}" for row in table
     )

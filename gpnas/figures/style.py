@@ -128,11 +128,18 @@ def wrapped(text: str, width: int = 84) -> list[str]:
     return lines
 
 
-def categories(names: Sequence[str], title: str | None) -> alt.Color:
-    """Colours of categories, in their order; one alone needs no legend."""
+def categories(names: Sequence[str], title: str | None, *, columns: int = 0) -> alt.Color:
+    """Colours of categories, in their order; one alone needs no legend.
+
+    Args:
+        names: of the categories, in their order.
+        title: of the legend.
+        columns: of the legend; 0 has it in one row.
+    """
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(names))]
     scale = alt.Scale(domain=list(names), range=colours)
-    return alt.Color("group:N", title=title, scale=scale, legend=alt.Legend() if len(names) > 1 else None)
+    legend = (alt.Legend(columns=columns) if columns else alt.Legend()) if len(names) > 1 else None
+    return alt.Color("group:N", title=title, scale=scale, legend=legend)
 
 
 def domain(values: Sequence[float], margin: float = 0.08) -> list[float]:

@@ -20,7 +20,7 @@ from gpnas.figures.catalogue import Figure
 from gpnas.figures.style import DARK, LIGHT, config, unchecked, wrapped
 from gpnas.report.sentences import Check
 
-BADGES = {"good": "fine", "mind": "mind this", "open": "for your information"}
+BADGES = {"good": "fine", "mind": "mind this", "open": "to know"}
 """Level of a check to the word beside it, so that colour alone tells nothing."""
 
 

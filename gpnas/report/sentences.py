@@ -51,13 +51,7 @@ def summary(seen: Seen) -> list[str]:
         )
     psnr = (recorded.delivery or {}).get("psnr")
     if isinstance(psnr, dict) and isinstance(psnr.get("average"), float):
-        count = len(seen.together.members) if seen.together else 0
-        of = f" of {count} networks" if count > 1 else ""
-        sentences.append(
-            f"The delivered average{of} reaches {unit.shown(psnr['average'], more=1)}, where the best "
-            f"network alone has {unit.shown(psnr['best'], more=1)} and bicubic upsampling "
-            f"{unit.shown(psnr['bicubic'], more=1)}."
-        )
+        sentences.append(_delivered(seen, psnr))
     if seen.left is not None and seen.left.course:
         now = seen.left.course[-1]
         sentences.append(
@@ -83,6 +77,22 @@ def checks(seen: Seen) -> Iterator[Check]:
     yield _stopping(seen.recorded)
     if seen.left is not None and seen.learning is not None and seen.left.course:
         yield _remaining(seen.recorded, seen.left, seen.learning)
+
+
+def _delivered(seen: Seen, psnr: dict[str, float]) -> str:
+    unit = seen.recorded.objective
+    members = seen.together.members if seen.together else ()
+    bicubic = f"bicubic upsampling has {unit.shown(psnr['bicubic'], more=1)}"
+    if len(members) == 1:
+        return (
+            f"One network is delivered, {members[0]}, since no average was better than it by more than its "
+            f"uncertainty; {bicubic}."
+        )
+    of = f" of {len(members)} networks" if members else ""
+    return (
+        f"The delivered average{of} reaches {unit.shown(psnr['average'], more=1)}, where the best network "
+        f"alone has {unit.shown(psnr['best'], more=1)}; {bicubic}."
+    )
 
 
 def _among(recorded: Recorded) -> str:

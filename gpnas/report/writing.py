@@ -14,6 +14,7 @@ from gpnas.report.bundle_page import bundle_page, table_of
 from gpnas.report.comparison_page import comparison_page
 from gpnas.report.page import Page, render
 from gpnas.report.search_page import search_page
+from gpnas.run.cores import one_core
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ def write_report(request: Request) -> dict[str, Any]:
         DataError: the evaluation or the pairs cannot be used.
         OSError: the file cannot be written.
     """
-    page = page_of(request)
-    text = render(page)
+    with one_core():
+        page = page_of(request)
+        text = render(page)
     with replacing(request.output) as temporary:
         temporary.write_text(text, "utf-8")
     return {
