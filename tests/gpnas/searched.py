@@ -39,7 +39,7 @@ def truth(architecture: Architecture) -> float:
 def header_of(space: SearchSpace, trials: int, objective: Objective, setup: dict[str, object]) -> Header:
     """The header of a search whose networks are nobody's."""
     return Header(
-        trials=trials,
+        trials=max(1, trials),
         objective=objective,
         search=Search({"fingerprint": space.fingerprint, **space.to_document()}, "mi+nei", STEPS, 3),
         setup=setup,
