@@ -20,12 +20,17 @@ SMALL: list[tuple[str, Axes]] = [
     ("edsr", {"features": 6, "blocks": 1, "damped": True, "image_skip": True}),
     ("rrdb", {"features": 8, "blocks": 1, "growth": 4}),
     ("rrdb", {"features": 6, "blocks": 2, "growth": 3, "unshuffle": 2, "image_skip": True}),
+    ("span", {"features": 8, "blocks": 2}),
+    ("span", {"features": 6, "blocks": 1, "image_skip": True}),
     ("plksr", {"features": 8, "blocks": 2, "kernel": 5}),
     ("plksr", {"features": 6, "blocks": 1, "kernel": 7, "split": 2, "attention": False}),
     ("safmn", {"features": 8, "blocks": 2}),
     ("safmn", {"features": 12, "blocks": 1, "expansion": 3, "image_skip": True}),
     ("nafnet", {"width": 8, "blocks": 2}),
     ("compact", {"features": 8, "convolutions": 2}),
+    ("swinir", {"features": 12, "groups": 2, "blocks": 2, "heads": 3}),
+    ("swinir", {"features": 8, "groups": 1, "blocks": 3, "heads": 2, "window": 4, "upsampler": "shuffle"}),
+    ("swinir", {"features": 8, "groups": 1, "blocks": 2, "heads": 1, "image_skip": True}),
 ]
 
 
@@ -54,6 +59,22 @@ def test_sizes_are_those_of_the_publications(row: dict[str, str]) -> None:
     number = cost.parameters(row["family"], int(row["scale"]), **axes)
     digits = len(row["parameters"].partition(".")[2])
     assert f"{number / int(row['unit']):.{digits}f}" == row["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("features", "scale", "expected"), [(48, 2, 411), (48, 4, 426), (52, 2, 481), (52, 4, 498)]
+)
+def test_span_for_inference_has_the_published_size(features: int, scale: int, expected: int) -> None:
+    """Wan et al., CVPR workshops 2024, Table 1: SPAN-S and SPAN, in thousands."""
+    with torch.device("meta"):
+        network = build("span", scale, features=features, blocks=6)
+    plain = sum(
+        each.numel()
+        for name, each in network.named_parameters()
+        if ".sk." not in name and ".conv." not in name
+    )
+    merged = sum(each.numel() for name, each in network.named_buffers() if name != "mean")
+    assert (plain + merged) / 1000 == pytest.approx(expected, abs=0.5)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

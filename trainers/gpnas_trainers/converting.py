@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import save
@@ -34,6 +34,14 @@ TOLERANCE = 1e-4
 
 class ConversionError(ValueError):
     """A network has no such form, or it cannot be made here; one line."""
+
+
+@runtime_checkable
+class HasConstants(Protocol):
+    """A module whose official files hold more than its weights."""
+
+    def constants(self) -> dict[str, Tensor]:
+        """These tensors, by their names within the module."""
 
 
 class Average(nn.Module):
@@ -80,7 +88,11 @@ def save_official(network: nn.Module, path: Path) -> None:
                 f"official code computes what `{option}: {str(value).lower()}` does, but this network has "
                 f"`{option}: {str(own).lower()}`; convert it to .onnx instead"
             )
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    state = dict(network.state_dict())
+    for place, module in network.named_modules():
+        if isinstance(module, HasConstants):
+            state |= {f"{place}.{name}": tensor for name, tensor in module.constants().items()}
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     with replacing(path) as temporary:
         match path.suffix.lower():
             case ".safetensors":
@@ -116,10 +128,16 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
     dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
     with _quiet():
         try:
-            program = torch.onnx.export(
+            traced = torch.export.export(
                 network,
                 # no side is 1 or equals another: the exporter would hold such a one for a constant
                 (torch.rand(2, 3, 24, 20),),
+                dynamic_shapes=(dims,),
+                # else an image of a single window would be a case of its own
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+            program = torch.onnx.export(
+                traced,
                 input_names=["lr"],
                 output_names=["sr"],
                 dynamic_shapes=(dims,),

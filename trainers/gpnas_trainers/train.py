@@ -281,8 +281,10 @@ class Training:
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
-        averages = [*self.network.parameters(), *self.network.buffers()]
-        values = [*self._objective.network.parameters(), *self._objective.network.buffers()]
+        averages, values = (
+            [*network.parameters(), *(each for each in network.buffers() if each.is_floating_point())]
+            for network in (self.network, self._objective.network)
+        )
         torch._foreach_lerp_(averages, values, 1 - decay)
 
     def _guard(self, loss: float) -> None:

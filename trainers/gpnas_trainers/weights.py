@@ -116,7 +116,8 @@ def _filled(
         raise WeightsError(f"weights must be those of a network that can be built, but {error}") from None
     found, optional = _shapes(state), re.compile(family.official.optional)
     for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name) and not (name not in found and optional.fullmatch(name)):
+        one_sided = name not in found or name not in expected
+        if expected.get(name) != found.get(name) and not (one_sided and optional.fullmatch(name)):
             raise WeightsError(
                 f"weights must be those of {family.name} ×{scale} with {axes}, but {name} must be "
                 f"{_shown(expected.get(name))} and is {_shown(found.get(name))}"

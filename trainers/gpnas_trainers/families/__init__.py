@@ -16,11 +16,13 @@ from gpnas_trainers.families.plksr import PLKSR
 from gpnas_trainers.families.rcan import RCAN
 from gpnas_trainers.families.rrdb import RRDB
 from gpnas_trainers.families.safmn import SAFMN
+from gpnas_trainers.families.span import SPAN
+from gpnas_trainers.families.swinir import SWINIR
 
 if TYPE_CHECKING:
     from torch import nn
 
-BUILT_IN = (DRN, RCAN, DUAL_REGRESSION, EDSR, RRDB, PLKSR, SAFMN, NAFNET, COMPACT)
+BUILT_IN = (DRN, RCAN, DUAL_REGRESSION, EDSR, RRDB, SPAN, PLKSR, SAFMN, NAFNET, COMPACT, SWINIR)
 FAMILIES = {family.name: family for family in BUILT_IN}
 """The built-in families by name."""
 

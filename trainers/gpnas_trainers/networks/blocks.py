@@ -118,7 +118,7 @@ def reflected(x: Tensor, multiple: int) -> Tensor:  # (B, C, h, w) -> (B, C, H, 
         side = x.shape[dim]
         if not torch.compiler.is_exporting() and side % multiple == 0:
             continue
-        places = torch.arange(side + (-side) % multiple, device=x.device)
+        places = torch.arange((side + multiple - 1) // multiple * multiple, device=x.device)
         x = x.index_select(dim, torch.minimum(places, (2 * side - 2 - places).clamp(min=0)))
     return x
 
