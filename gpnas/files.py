@@ -2,6 +2,7 @@
 
 from gpnas_trainers.files import check as check
 from gpnas_trainers.files import descriptor_of as descriptor_of
+from gpnas_trainers.files import look_at as look_at
 from gpnas_trainers.files import opened as opened
 from gpnas_trainers.files import read as read
 from gpnas_trainers.files import replacing as replacing

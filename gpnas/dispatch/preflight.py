@@ -93,7 +93,7 @@ def preflight(storage: Storage, reading: Sequence[Path] = ()) -> None:
     finally:
         storage.remove(folder)
     if lines:
-        raise TrialError("\n".join(lines))
+        raise TrialError("; ".join(lines))
 
 
 def complaints(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpnas.errors import JournalError
-from gpnas.files import check, opened
+from gpnas.files import look_at, opened
 from gpnas.journal.documents import (
     APPLICATION,
     TABLES,
@@ -102,9 +101,8 @@ def check_regular(path: Path) -> None:
     """
     for suffix in ("", "-wal", "-shm", "-journal"):
         each = path.with_name(path.name + suffix)
-        if os.path.lexists(each):
-            with refusing(each):
-                check(each, most=MOST_BYTES)
+        with refusing(each):
+            look_at(each, most=MOST_BYTES)
 
 
 @contextmanager
@@ -121,7 +119,7 @@ def refusing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def damage_of(path: Path, *, or_unreadable: bool = False) -> str | None:
+def damage_of(path: Path, *, or_unreadable: bool = False, to_write: bool = False) -> str | None:
     """What is wrong with a journal's file, None where nothing is.
 
     A file that has less in it than its backup is damaged too: its write-ahead log was lost.
@@ -129,6 +127,8 @@ def damage_of(path: Path, *, or_unreadable: bool = False) -> str | None:
     Args:
         path: of the journal or of its backup.
         or_unreadable: report also that this process may not open it.
+        to_write: report also what keeps SQLite from writing to it; no connection of this process may have
+            it open, since its locks would be given up (see `gpnas_trainers.files.look_at`).
 
     Raises:
         JournalError: a newer gpnas wrote it.
@@ -136,7 +136,7 @@ def damage_of(path: Path, *, or_unreadable: bool = False) -> str | None:
     """
     # the backup before the journal itself, which only grows: a driver may be at work
     kept = None if path.name == BACKUP else _judge(path.with_name(BACKUP), or_unreadable=True)
-    counts = _judge(path, or_unreadable)
+    counts = _judge(path, or_unreadable, to_write)
     if isinstance(counts, str):
         return counts
     if isinstance(kept, tuple) and any(more > less for more, less in zip(kept, counts, strict=True)):
@@ -147,7 +147,7 @@ def damage_of(path: Path, *, or_unreadable: bool = False) -> str | None:
     return None
 
 
-def _judge(path: Path, or_unreadable: bool) -> tuple[int, int, int] | str:
+def _judge(path: Path, or_unreadable: bool, to_write: bool = False) -> tuple[int, int, int] | str:
     """What `examine` counts, or what is wrong with the file alone; raises as `_damage`."""
     check_regular(path)
     if not path.exists():
@@ -166,11 +166,12 @@ def _judge(path: Path, or_unreadable: bool) -> tuple[int, int, int] | str:
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_IOERR")):
             raise
         return str(error)
-    # SQLite opens a file of another write version, but refuses to write to it
-    with opened(path, most=MOST_BYTES) as file:
-        versions = file.read(20)[18:]
-    if not set(versions) <= FILE_VERSIONS:
-        return f"its file format's versions must be 1 or 2, but are {versions[0]} and {versions[1]}"
+    if to_write or path.name == BACKUP:
+        # SQLite opens a file of another write version, but refuses to write to it
+        with opened(path, most=MOST_BYTES) as file:
+            versions = file.read(20)[18:]
+        if not set(versions) <= FILE_VERSIONS:
+            return f"its file format's versions must be 1 or 2, but are {versions[0]} and {versions[1]}"
     return counts
 
 

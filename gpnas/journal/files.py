@@ -164,7 +164,7 @@ def open_to_write(run: Path) -> tuple[sqlite3.Connection, str | None]:
         JournalError: a newer gpnas wrote it.
     """
     path, note = run / JOURNAL, None
-    damage = damage_of(path)
+    damage = damage_of(path, to_write=True)
     if damage is not None:
         backup = run / BACKUP
         if not backup.exists() or damage_of(backup) is not None:

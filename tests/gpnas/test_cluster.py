@@ -84,7 +84,7 @@ def strike(name):
     while True:
         for each in psutil.Process().children(recursive=True):
             try:
-                if each.name() == name:
+                if each.name() == name and each.status() != psutil.STATUS_ZOMBIE:
                     os.kill(each.pid, signal.SIGKILL)
                     return
             except psutil.Error:
@@ -176,12 +176,12 @@ def test_a_real_node_is_looked_at_before_the_first_trial(cluster: dict[str, str]
     run = cluster["run"]
     assert not cluster["good"]
     assert not cluster["left"]
-    missing, disk = cluster["bad"].splitlines()
+    missing, disk = cluster["bad"].split("; node ")
     assert missing == (
         f"node 127.0.0.1: trials read {run}/missing, but it is not there; set GPNAS_CACHE to a folder that "
         "every node has"
     )
-    said = rf"node 127\.0\.0\.1: 1e\+09 GB must be free in {run}, but [\d.]+ GB are; make room or choose .*"
+    said = rf"127\.0\.0\.1: 1e\+09 GB must be free in {run}, but [\d.]+ GB are; make room or choose .*"
     assert re.fullmatch(said, disk)
 
 

@@ -68,8 +68,8 @@ def test_rcan_goes_to_its_official_names(bundle: Bundle, tmp_path: Path) -> None
         ("network-3", "a.onnx", "must be one of network-1, network-2, average, but got 'network-3'"),
         (None, "a.onnx", "one network must be named, but there are network-1, network-2"),
         ("network-1", "a.bin", "must end in .onnx, .safetensors, .pt, .pth, but ends in .bin"),
-        ("network-1", "a.pt", "network-1: only RCAN and the dual regression network have official code"),
-        ("average", "a.pt", "average: only RCAN and the dual regression network have official code"),
+        ("network-1", "a.pt", "have official code, but this is DRN; convert it to .onnx instead"),
+        ("average", "a.pt", "average: only networks of rcan, dual_regression, "),
     ],
 )
 def test_what_cannot_be_converted_is_named(

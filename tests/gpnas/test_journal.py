@@ -410,6 +410,26 @@ def test_threads_of_the_driver_share_a_journal(tmp_path: Path) -> None:
 # -- where a search stands
 
 
+def test_looking_at_a_journal_gives_up_none_of_its_locks(tmp_path: Path) -> None:
+    """A driver that loses its lock on SQLite's shared memory dies of SIGBUS when the next reader comes."""
+    run = tmp_path / "run"
+    with Journal.create_or_open(run, HEADER) as journal:
+        journal.commit_candidates([candidate(0)])
+        files = {os.stat(run / name).st_ino for name in ("journal.sqlite", "journal.sqlite-shm")}
+
+        def locked() -> set[int]:
+            rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+            return {
+                int(row[5].split(":")[2]) for row in rows if row[1] == "POSIX" and int(row[4]) == os.getpid()
+            }
+
+        assert files <= locked()
+        assert status(run)["candidates"]
+        with Journal.read(run) as reader:
+            assert len(reader.candidates()) == 1
+        assert files <= locked()
+
+
 def test_status(tmp_path: Path) -> None:
     def states() -> tuple[str, list[str]]:
         document = status(tmp_path)

@@ -72,6 +72,17 @@ def check(path: Path, *, most: int | None = None, follow: bool = False) -> None:
     os.close(descriptor_of(path, most=most, follow=follow))
 
 
+def look_at(path: Path, *, most: int | None = None) -> None:
+    """Raises what `descriptor_of` raises, without opening the file; a missing file is no error.
+
+    Closing any descriptor of a file gives up all POSIX locks that the process holds on it, those of a
+    database that is open included (`fcntl(2)`, and section 2.2 of SQLite's "How To Corrupt"). So a file
+    that such a library locks is looked at by its name alone.
+    """
+    with suppress(FileNotFoundError):
+        _check(os.stat(path, follow_symlinks=False), most)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """The name of a new file, which takes the place of `path` once the block has ended well.
