@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,7 +27,7 @@ from gpnas.errors import SpaceError
 from gpnas.records import AxisValue
 from gpnas.space import Family, SearchSpace
 from gpnas.space.tables import Columns
-from gpnas_trainers import FAMILIES, NetworkFamily
+from gpnas_trainers import FAMILIES, NetworkAxis, NetworkFamily
 
 ARCHITECTURES = 10_000_000
 """Most architectures that the families of a file may span."""
@@ -64,8 +65,18 @@ def _axes_model(family: NetworkFamily) -> type[Strict]:
             form = SwitchAxis
         elif isinstance(axis.default, str):
             form = NameAxis
+        form = Annotated[form, AfterValidator(_values_allowed(axis))]
         fields[axis.name] = (form, ...) if axis.default is None else (form | None, None)
     return create_model(family.name, __base__=Strict, **fields)
+
+
+def _values_allowed(axis: NetworkAxis) -> Callable[[AnyAxis], AnyAxis]:
+    def check(written: AnyAxis) -> AnyAxis:
+        for value in written.axis(axis.name).values:
+            axis.check(value)
+        return written
+
+    return check
 
 
 AnyAxes = Strict | OwnAxes

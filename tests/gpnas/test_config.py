@@ -102,6 +102,26 @@ def test_every_form_of_an_axis(tmp_path: Path) -> None:
             r":7: .*true, false or a list of both, but got 2",
         ),
         (
+            "stages: 2",
+            "stages: 2\n    fuse: [1, 2]",
+            r":7: `families.drn.fuse`: `fuse` must be 1 or 3, but got 2",
+        ),
+        (
+            "stages: 2",
+            "stages: 2\n    upsampler: bilinear",
+            r":7: `families.drn.upsampler`: .*one of shuffle, nearest, direct, but got 'bilinear'",
+        ),
+        (
+            "  drn:",
+            "  safmn: {features: {low: 8, high: 10}, blocks: 2}\n  drn:",
+            r":3: `families.safmn.features`: `features` must be a multiple of 4, but got 9",
+        ),
+        (
+            "  drn:",
+            "  plksr: {features: 8, blocks: 2, kernel: [5, 8]}\n  drn:",
+            r":3: `families.plksr.kernel`: `kernel` must be odd, but got 8",
+        ),
+        (
             "  drn:",
             "  rdn:",
             r":3: unknown key `families.rdn`; allowed here: drn, rcan, .*; .*own_families=True",

@@ -1,6 +1,8 @@
 """Every family against what counts it, its publications, its authors' code and other tools."""
 
 import csv
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpnas_trainers import FAMILIES, build, cost
 from gpnas_trainers.converting import TOLERANCE, save_official, save_onnx
-from gpnas_trainers.weights import load_published
+from gpnas_trainers.weights import WeightsError, from_state, load_published
 from tests.trainers.test_networks import count, kept_for_backward
 
 Axes = dict[str, Any]
@@ -160,7 +162,14 @@ def test_onnx_computes_the_same_at_any_size(family: str, axes: Axes, tmp_path: P
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-@pytest.mark.parametrize(("family", "axes"), SMALL)
+@pytest.mark.parametrize(
+    ("family", "axes"),
+    [
+        *SMALL,
+        ("rcan", {"features": 8, "groups": 2, "blocks": 1, "reduction": 4}),
+        ("dual_regression", {"features": 4, "blocks": 2}),
+    ],
+)
 def test_what_is_written_is_recognised(family: str, axes: Axes, scale: int, tmp_path: Path) -> None:
     if axes.get("image_skip"):
         pytest.skip("official code has none")
@@ -174,3 +183,53 @@ def test_what_is_written_is_recognised(family: str, axes: Axes, scale: int, tmp_
     assert FAMILIES[family].complete(scale, own) == complete
     if not axes.get("damped"):
         assert torch.equal(again.eval()(image), network(image))
+
+
+def of_basicsr(name: str) -> str:
+    """EDSR's names in BasicSR, which fixes the mean colour in its code."""
+    name = re.sub(r"^body\.2\.", "conv_after_body.", name)
+    name = re.sub(r"^body\.(\d)\.body\.0\.", r"body.\1.conv1.", name)
+    name = re.sub(r"^body\.(\d)\.body\.2\.", r"body.\1.conv2.", name)
+    name = name.replace("head.0.", "conv_first.").replace("tail.0.", "upsample.")
+    return name.replace("tail.1.", "conv_last.")
+
+
+def of_esrgan(name: str) -> str:
+    """RRDB's names in the second code of its authors."""
+    name = re.sub(r"^body\.(\d)\.rdb(\d)\.", r"RRDB_trunk.\1.RDB\2.", name)
+    name = name.replace("conv_body.", "trunk_conv.").replace("conv_hr.", "HRconv.")
+    return re.sub(r"^conv_up(\d)\.", r"upconv\1.", name)
+
+
+def of_first_esrgan(name: str) -> str:
+    """RRDB's names in their first code, for ×4 and one block: layers are counted."""
+    name = re.sub(r"^body\.(\d)\.rdb(\d)\.conv(\d)\.", r"model.1.sub.\1.RDB\2.conv\3.0.", name)
+    places = {"conv_first": 0, "conv_up1": 3, "conv_up2": 6, "conv_hr": 8, "conv_last": 10}
+    for own, place in places.items():
+        name = name.replace(f"{own}.", f"model.{place}.")
+    return name.replace("conv_body.", "model.1.sub.1.")
+
+
+@pytest.mark.parametrize(
+    ("family", "axes", "renamed"),
+    [
+        ("edsr", {"features": 8, "blocks": 2}, of_basicsr),
+        ("rrdb", {"features": 8, "blocks": 1, "growth": 4}, of_esrgan),
+        ("rrdb", {"features": 8, "blocks": 1, "growth": 4}, of_first_esrgan),
+    ],
+)
+def test_other_names_of_the_same_layers(family: str, axes: Axes, renamed: Callable[[str], str]) -> None:
+    network, image = build(family, 4, **axes), torch.rand(1, 3, 6, 7)
+    state = {renamed(name): value for name, value in network.state_dict().items() if "_mean." not in name}
+    assert not state.keys() >= network.state_dict().keys()
+    name, (again, scale, own) = from_state(state)
+    assert (name, scale) == (family, 4)
+    assert {key: own[key] for key in axes} == axes
+    torch.testing.assert_close(again(image), network(image))
+
+
+def test_weights_of_no_family_are_refused(tmp_path: Path) -> None:
+    drn = build("drn", 2, features=4, blocks=1, stages=1)
+    torch.save(drn.state_dict(), tmp_path / "drn.pt")
+    with pytest.raises(WeightsError, match=r"must be those of rcan \(yulunzhang/RCAN\), .*got head.weight"):
+        load_published(tmp_path / "drn.pt")
