@@ -23,7 +23,7 @@ lint: install
 	$(BIN)/deptry tests --exclude none --ignore DEP002,DEP004
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadscope $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist

@@ -1,5 +1,6 @@
 """What every test needs before anything else is imported, and what tests of several modules need."""
 
+import functools
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +17,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Spreads modules over the processes of pytest-xdist, and keeps those that start Ray in one of them."""
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = nodeid.partition("::")[0]
+            return "ray" if "pytest.mark.ray" in _source(config.rootpath / name) else name
+
+    return ByModule(config, log)
+
+
+@functools.cache
+def _source(path: Path) -> str:
+    return path.read_text()
 
 
 @pytest.fixture(scope="module", autouse=True)
