@@ -1,5 +1,8 @@
 """Scores of a posterior: what training an architecture is expected to bring.
 
+They are BoTorch acquisition functions over single points, (b, 1, d) -> (b,), on the latent scale of the
+surrogate. BoTorch's own serve beside them (`Engine(space, acquisition=…)`).
+
 Glossary: q candidates, b base points (observed or pending, each once), t trained points, S draws,
 M members of the posterior's mixture.
 """
@@ -10,13 +13,19 @@ import math
 from collections.abc import Sequence
 
 import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.acquisition.analytic import _log_ei_helper
+from botorch.utils.transforms import t_batch_mode_transform
 from torch import Tensor
 
 from gpnas.space import Column
-from gpnas.surrogate import Member, Posterior, cholesky, covariance, likeliest, prior_variance
+from gpnas.surrogate import Surrogate, cholesky, likeliest
 
 DRAWS = 16
 """Quasi-random draws of the base points' values per member of the mixture."""
+RIVALS = 100
+"""Largest number of trained architectures among which the recommended one is: those of the best
+posterior means."""
 OUTCOMES = 24
 """Outcomes of a training over which the knowledge gradient is averaged."""
 NUGGET = 1e-6
@@ -25,82 +34,52 @@ SCORES = 4_000_000
 """Numbers in one block of draws by candidates (32 MB)."""
 
 
-def log_expected_improvement(mean: Tensor, stddev: Tensor, best: Tensor | float) -> Tensor:
-    """log E[max(f - best, 0)] for f ~ N(mean, stddev²), stable down to any distance.
-
-    S. Ament et al., "Unexpected improvements to expected improvement", NeurIPS 2023, Eq. 9. All
-    arguments broadcast.
-    """
-    u = (mean - best) / stddev
-    log_density = -0.5 * u.square() - 0.5 * math.log(2 * math.pi)
-    # φ(u) + uΦ(u): directly where it is safe, else φ(u)·(1 - |u|Φ(u)/φ(u)) in logarithms
-    plain = (log_density.exp() + u * torch.special.ndtr(u)).clamp_min(1e-300).log()
-    far = u.clamp_max(-1.0).abs()
-    mills = math.sqrt(math.pi / 2) * torch.special.erfcx(far / math.sqrt(2))
-    tail = log_density + torch.log1p(-(far * mills).clamp_max(1 - 1e-16))
-    beyond = log_density - 2 * far.log()  # the asymptote φ(u)/u², where 1 - |u|·Mills runs out of digits
-    return torch.where(u > -1, plain, torch.where(u > -1e4, tail, beyond)) + stddev.log()
-
-
-def log_noisy_expected_improvement(
-    posterior: Posterior,
-    x: Tensor,  # (q, d)
-    base: Tensor,  # (b, d)
-    *,
-    seed: int,
-    draws: int = DRAWS,
-) -> Tensor:  # (q,)
+class LogNoisyExpectedImprovement(AcquisitionFunction):
     """Log expected improvement over the unknown best of what is observed or pending.
 
     B. Letham et al., "Constrained Bayesian optimization with noisy experiments", Bayesian Analysis
     14(2), 2019, Eq. 7: the improvement over the best latent value among the base points, averaged
     over joint quasi-random draws of those values, each draw conditioning the posterior without noise.
     Pending points are base points without an observation, so their outcome is integrated over, as are
-    the hyperparameters.
+    the hyperparameters. BoTorch's own is for a single process of known noise.
 
     Args:
-        posterior: of the observations.
-        x: candidates.
-        base: what is observed or pending, each architecture once; at least one.
+        model: of the observations.
+        base: (b, d), what is observed or pending, each architecture once; at least one.
         seed: of the draws.
-        draws: per member of the posterior's mixture.
+        draws: per member of the model's mixture.
     """
-    count = len(posterior.members)
-    sobol = torch.quasirandom.SobolEngine(len(base), scramble=True, seed=seed)
-    uniform = sobol.draw(count * draws, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-    normal = torch.special.ndtri(uniform)  # (M·S, b); every M-th to one member
-    scores = [
-        _log_improvement(member, x, base, normal[number::count])
-        for number, member in enumerate(posterior.members)
-    ]
-    return torch.logsumexp(torch.stack(scores), dim=0) - math.log(count)
+
+    _log = True
+
+    def __init__(self, model: Surrogate, base: Tensor, *, seed: int, draws: int = DRAWS) -> None:
+        super().__init__(model)
+        self._base, kernel, count = base, model.covar_module, len(model.theta)
+        sobol = torch.quasirandom.SobolEngine(len(base), scramble=True, seed=seed)
+        uniform = sobol.draw(count * draws, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+        normal = torch.special.ndtri(uniform).view(draws, count, -1).movedim(0, 1)  # (M, S, b)
+        mean, joint = model.joint(base)
+        values = mean[:, None] + normal @ cholesky(joint).mT  # (M, S, b)
+        self._best = values.amax(dim=2, keepdim=True)
+        self._factor = cholesky(kernel.forward(base, base) + NUGGET * torch.eye(len(base)))  # (M, b, b)
+        self._weights = torch.cholesky_solve(values.mT, self._factor)  # (M, b, S)
+
+    @t_batch_mode_transform(expected_q=1)  # type: ignore[untyped-decorator]
+    def forward(self, X: Tensor) -> Tensor:
+        kernel, x = self.model.covar_module, X[:, 0]
+        scores = []
+        members, draws = self._best.shape[:2]
+        for part in x.split(max(1, SCORES // (members * (draws + len(self._base))))):
+            cross = kernel.forward(self._base, part)  # (M, b, q)
+            solved = torch.linalg.solve_triangular(self._factor, cross, upper=False)
+            variance = kernel.forward(part, part, diag=True) - solved.square().sum(dim=1)  # (M, q)
+            stddev = variance.clamp_min(1e-12).sqrt()[:, None]
+            improvement = _log_ei_helper((self._weights.mT @ cross - self._best) / stddev) + stddev.log()
+            scores.append(improvement.flatten(end_dim=1).logsumexp(dim=0) - math.log(members * draws))
+        return torch.cat(scores)
 
 
-def _log_improvement(member: Member, x: Tensor, base: Tensor, normal: Tensor) -> Tensor:  # (q,)
-    columns, hyperparameters = member.columns, member.hyperparameters
-    mean, _, joint = member.joint(base, base)
-    values = mean + normal @ cholesky(joint).T  # (S, b)
-    best = values.max(dim=1, keepdim=True).values
-    nugget = NUGGET * torch.eye(len(base), dtype=torch.float64)
-    factor = cholesky(covariance(base, base, columns, hyperparameters) + nugget)
-    weights = torch.cholesky_solve(values.T, factor)  # (b, S)
-    scores = []
-    for part in x.split(max(1, SCORES // (len(normal) + len(base)))):
-        cross = covariance(base, part, columns, hyperparameters)  # (b, q)
-        solved = torch.linalg.solve_triangular(factor, cross, upper=False)
-        variance = prior_variance(part, columns, hyperparameters) - solved.square().sum(dim=0)
-        improvement = log_expected_improvement(
-            weights.T @ cross, variance.clamp_min(1e-12).sqrt(), best
-        )  # (S, q)
-        scores.append(torch.logsumexp(improvement, dim=0) - math.log(len(normal)))
-    return torch.cat(scores)
-
-
-def log_knowledge_gradient(
-    posterior: Posterior,
-    x: Tensor,  # (q, d)
-    rows: Tensor,  # (t,)
-) -> Tensor:  # (q,)
+class LogKnowledgeGradient(AcquisitionFunction):
     """Log of what one more training is expected to add to the value of what would be recommended.
 
     P. Frazier, W. Powell, S. Dayanik, "The knowledge-gradient policy for correlated normal beliefs",
@@ -109,29 +88,39 @@ def log_knowledge_gradient(
     observation tells of the others, so that a replicate of a leader has its price, and a lucky
     observation none. The outcome is integrated over by the midpoints of equal shares.
 
-    Args:
-        posterior: of the observations; what pends is believed (`Posterior.believing`).
-        x: candidates, trained ones among them for replicates.
-        rows: of the posterior's observations, what may be recommended, pending ones included; at least
-            one.
+    It is -inf where nothing can be added.
 
-    Returns:
-        On the posterior's latent scale; -inf where nothing can be added.
+    Args:
+        model: of the observations; what pends is believed (`Surrogate.believing`).
+        rows: (t,) of the model's observations, what may be recommended, pending ones included; at
+            least one.
     """
-    own, mean, variance, between = posterior.beside(x, rows)
-    outcome = (variance + posterior.noise).sqrt()  # standard deviation of one more observation
-    slope = between / outcome  # (t, q), by which means then move
-    shares = (torch.arange(OUTCOMES, dtype=torch.float64) + 0.5) / OUTCOMES
-    outcomes = torch.special.ndtri(shares)
-    # what cannot become the best whatever comes out need not be looked at
-    reach = float(outcomes[-1]) * slope.abs().amax(dim=1)
-    rivals = own + reach >= (own - reach).max()
-    own, slope = own[rivals], slope[rivals]
-    added = torch.zeros_like(mean)
-    for normal in outcomes:
-        best = (own[:, None] + slope * normal).max(dim=0).values
-        added += torch.maximum(best, mean + variance / outcome * normal) / OUTCOMES
-    return (added - own.max()).clamp_min(0).log()
+
+    _log = True
+
+    def __init__(self, model: Surrogate, rows: Tensor) -> None:
+        super().__init__(model)
+        if len(rows) > RIVALS:
+            own, *_ = model.beside(model.x[:0], rows)
+            rows = rows[own.argsort(descending=True, stable=True)[:RIVALS].sort().values]
+        self._rows = rows
+
+    @t_batch_mode_transform(expected_q=1)  # type: ignore[untyped-decorator]
+    def forward(self, X: Tensor) -> Tensor:
+        own, mean, variance, between = self.model.beside(X[:, 0], self._rows)
+        outcome = (variance + self.model.noise).sqrt()  # standard deviation of one more observation
+        slope = between / outcome  # (t, q), by which means then move
+        shares = (torch.arange(OUTCOMES, dtype=torch.float64) + 0.5) / OUTCOMES
+        outcomes = torch.special.ndtri(shares)
+        # what cannot become the best whatever comes out need not be looked at
+        reach = float(outcomes[-1]) * slope.abs().amax(dim=1)
+        rivals = own + reach >= (own - reach).max()
+        highest, slope = own[rivals], slope[rivals]
+        added = torch.zeros_like(mean)
+        for normal in outcomes:
+            best = (highest[:, None] + slope * normal).amax(dim=0)
+            added += torch.maximum(best, mean + variance / outcome * normal) / OUTCOMES
+        return (added - own.max()).clamp_min(0).log()
 
 
 def log_success_probability(
@@ -159,6 +148,6 @@ def log_success_probability(
         return torch.zeros(len(x), dtype=torch.float64)
     ended = torch.cat([succeeded, failed])
     below = torch.cat([torch.zeros(len(succeeded)), torch.full((len(failed),), -2.0)]).double()
-    member = Member(ended, below, tuple(columns), likeliest(ended, below, columns))
-    mean, variance = member.mean_and_variance(x)
-    return torch.special.log_ndtr((1 + mean) / (variance + member.hyperparameters.noise_variance).sqrt())
+    model = likeliest(ended, below, columns)
+    mean, variance = model.latent(x)
+    return torch.special.log_ndtr((1 + mean) / (variance + model.noise).sqrt())

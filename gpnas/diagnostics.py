@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gpnas.space import Column
-from gpnas.surrogate import Posterior
+from gpnas.surrogate import Surrogate
 
 LEAST = 8
 """Observations below which nothing is said: a rank correlation of fewer is chance."""
@@ -101,17 +101,17 @@ class Diagnostics:
         return {**asdict(self), "needed": LEAST, "summary": self.summary, "warning": self.warning}
 
 
-def diagnose(posterior: Posterior) -> Diagnostics:
+def diagnose(posterior: Surrogate) -> Diagnostics:
     """The leave-one-out predictions of a posterior of observations, and the ridge's for the same."""
     y = posterior.y
     n = len(y)
     if n < LEAST or float(y.max() - y.min()) <= 1e-9 * max(1.0, float(y.abs().max())):
         return Diagnostics(n, None, None, None, None, None)
-    latent, spread = posterior.latent_leave_one_out()
-    z = posterior.warp(y)
+    latent, spread = posterior.leave_one_out()
+    z = posterior.warp.latent(y)
     # a density changes with the map's slope
-    own = log_normal(z, latent, spread) + posterior.warp.log_slopes(y)
-    mean, variance, penalty = ridge_leave_one_out(design_matrix(posterior.x, posterior.columns), y)
+    own = log_normal(z, latent, spread) + posterior.warp.log_slope(y)
+    mean, variance, penalty = ridge_leave_one_out(design_matrix(posterior.x[:n], posterior.columns), y)
     other = log_normal(y, mean, variance)
     difference = own - other
     return Diagnostics(

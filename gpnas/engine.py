@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.acquisition.analytic import LogExpectedImprovement
+from botorch.models.model import Model
+from botorch.utils.sampling import manual_seed
+from botorch.utils.transforms import is_ensemble
 from torch import Tensor
 
-from gpnas.acquisition import (
-    log_knowledge_gradient,
-    log_noisy_expected_improvement,
-    log_success_probability,
-)
+from gpnas.acquisition import LogKnowledgeGradient, LogNoisyExpectedImprovement, log_success_probability
 from gpnas.errors import JournalError, SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
 from gpnas.journal import Header
 from gpnas.mutual_information import gains
 from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Source
 from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import Context, Hyperparameters, Posterior, covariance, fit
+from gpnas.surrogate import Context, Surrogate, Warp, fit
 
 EQUAL = 0.05
 """Share by which gains may differ and count as equal, so that chance decides among them: it is within
@@ -56,8 +58,37 @@ SCORED = 20_000
 FINALISTS = 1_000
 """Largest number of new architectures whose knowledge gradient is worked out: the ones of the best
 posterior mean plus two standard deviations."""
+REPLICATES = 200
+"""Largest number of trained architectures of which another training is weighed: those of the best
+posterior means."""
 SCREENING = 2
 """Members of the posterior's mixture that are asked who is a finalist."""
+
+
+PART = 1_024
+"""Architectures that a model or an acquisition function of someone else's is asked about at once."""
+REFITTED = tuple(round(200 * 1.25**step) for step in range(40))
+"""Beyond the first of these numbers of observations, hyperparameters are learned anew at these alone."""
+LEARNED_FROM = 400
+"""Largest number of observations that hyperparameters are learned from; of more, ones spread evenly."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an acquisition function may be made from, besides the model."""
+
+    x: Tensor  # (n, d)
+    """Features of what was observed, a row for each training."""
+    y: Tensor  # (n,)
+    """In the objective's unit, larger is better."""
+    pending: Tensor  # (r, d)
+    """Features of what was suggested and is not observed."""
+
+
+ModelMaker = Callable[[Tensor, Tensor], Model]
+"""Features (n, d) and values (n, 1) to a fitted single-output BoTorch model of the values."""
+AcquisitionMaker = Callable[[Model, Known], AcquisitionFunction]
+"""To an acquisition function over single points, the larger the better."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +133,10 @@ class Engine:
             networks, where observations tell the correlation of their errors (`gpnas.heterogeneity`).
         cost_aware: whether what a training is expected to bring is divided by the seconds that it is
             expected to take.
+        model: makes the model that stands for the surrogate; chosen is then by `acquisition`.
+        acquisition: makes the acquisition function by which is chosen after the design, instead of the
+            strategy's; None is, of a model that is not the surrogate, log expected improvement over
+            the best posterior mean of what was observed.
 
     Raises:
         ValueError: an unknown strategy, or a number out of range.
@@ -120,6 +155,8 @@ class Engine:
         sources: Sequence[Source] = (),
         cost_aware: bool = False,
         portfolio: int = 1,
+        model: ModelMaker | None = None,
+        acquisition: AcquisitionMaker | None = None,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
@@ -149,7 +186,9 @@ class Engine:
         none_of_them = torch.zeros(len(space), len(sources), dtype=torch.float64)
         self._features = torch.cat([space.features, none_of_them], dim=1) if sources else space.features
         self._context = _context(space, own, sources) if sources else None
-        self._posterior: Posterior | None = None
+        self._make_model, self._make_acquisition = model, acquisition
+        self._model: Model | None = None
+        self._learned: tuple[int, Surrogate] | None = None  # from so many observations
         self._bound: Tensor | None = None
 
     def suggest(self, n: int = 1) -> list[Candidate]:
@@ -205,7 +244,7 @@ class Engine:
         if candidate.id not in self._suggested:
             self._note(candidate)
         self._observed[candidate.id] = observation
-        self._posterior = self._bound = None
+        self._model = self._bound = None
 
     def replay(self, candidates: Sequence[Candidate], observations: Sequence[Observation]) -> None:
         """Takes up a search where its journal ends: what was suggested, in order, and observed.
@@ -221,9 +260,14 @@ class Engine:
 
     def belief(self, indices: Tensor | None = None) -> Belief:
         """What is believed of these architectures, or of all."""
-        x = self.features(indices)
-        mean, variance = self.surrogate.mean_and_variance(x)
-        return Belief(mean, variance.sqrt(), *self.surrogate.interval(x, COVERAGE))
+        x, model = self.features(indices), self.model
+        if isinstance(model, Surrogate):
+            mean, variance = model.mean_and_variance(x)
+            return Belief(mean, variance.sqrt(), *model.interval(x, COVERAGE))
+        mean, variance = _moments(model, x)
+        _, noisy = _moments(model, x, observation_noise=True)
+        half = NormalDist().inv_cdf(0.5 + COVERAGE / 2) * noisy.sqrt()
+        return Belief(mean, variance.sqrt(), mean - half, mean + half)
 
     def prospects(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Of training each of these architectures: the probability of success, (q,), and the seconds that
@@ -236,14 +280,36 @@ class Engine:
         return self._features if indices is None else self._features[indices]
 
     @property
-    def surrogate(self) -> Posterior:
-        """What the observations so far have taught."""
-        if self._posterior is None:
-            succeeded = self._succeeded()
-            indices = [self._suggested[each.candidate.id] for each in succeeded]
-            y = torch.tensor([each.value for each in succeeded], dtype=torch.float64)
-            self._posterior = fit(self._features[indices], y, self._columns, context=self._context)
-        return self._posterior
+    def model(self) -> Model:
+        """What the observations so far have taught, as a BoTorch model: the surrogate, or one's own."""
+        if self._model is None:
+            known = self._known()
+            if self._make_model is not None:
+                self._model = self._make_model(known.x, known.y[:, None])
+            elif len(known.y) <= REFITTED[0]:
+                self._model = fit(known.x, known.y, self._columns, context=self._context)
+            else:
+                then = self._fitted_at(max(each for each in REFITTED if each <= len(known.y)))
+                unit = then.warp.unit if self._context else None
+                warp = Warp(known.y, then.warp.power, unit)
+                self._model = Surrogate(known.x, known.y, self._columns, then.theta, warp, self._context)
+        return self._model
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """`model` of a search that has no model of one's own."""
+        assert isinstance(self.model, Surrogate), "a model of one's own is no surrogate"
+        return self.model
+
+    def _fitted_at(self, size: int) -> Surrogate:
+        """What was learned from the first so many observations, as they came, or a part of them."""
+        if self._learned is None or self._learned[0] != size:
+            came = [each for each in self._observed.values() if not each.failed][:size]
+            part = came[:: -(-size // LEARNED_FROM)]
+            x = self._features[[self._suggested[each.candidate.id] for each in part]]
+            y = torch.tensor([each.value for each in part], dtype=torch.float64)
+            self._learned = (size, fit(x, y, self._columns, members=1, context=self._context))
+        return self._learned[1]
 
     def outlook(self, architecture: Architecture) -> tuple[float, float] | None:
         """Mean and standard deviation of one more training of an architecture, in the objective's unit.
@@ -257,9 +323,12 @@ class Engine:
         index = self.space.index(architecture)
         if self._context is None and not self._succeeded():
             return None
-        posterior = self.surrogate
-        mean, variance = posterior.latent(self._features[[index]])
-        mean, variance = posterior.warp.moments(mean, variance + posterior.noise)
+        model, x = self.model, self._features[[index]]
+        if isinstance(model, Surrogate):
+            mean, variance = model.latent(x)
+            mean, variance = model.warp.moments(mean, variance + model.noise)
+        else:
+            mean, variance = _moments(model, x, observation_noise=True)
         return float(mean), float(variance.sqrt())
 
     def uncertainty(self, top: int = 10) -> float | None:
@@ -274,10 +343,10 @@ class Engine:
             where every architecture was suggested.
         """
         free = (~self._taken).nonzero()[:, 0]
-        if self._posterior is None or not len(free):
+        if self._model is None or not len(free):
             return None
         part = free[:: -(-len(free) // FINALISTS)]
-        mean, variance = self._posterior.mean_and_variance(self._features[part])
+        mean, variance = _moments(self._model, self._features[part])
         return float(variance[mean.argsort(descending=True, stable=True)[:top]].sqrt().mean())
 
     def recommend(self) -> list[Candidate]:
@@ -289,7 +358,7 @@ class Engine:
         if not finished:
             return []
         indices = [self._suggested[each.candidate.id] for each in finished]
-        mean, _ = self.surrogate.mean_and_variance(self._features[indices])
+        mean, _ = _moments(self.model, self._features[indices])
         order = sorted(range(len(finished)), key=lambda place: (-float(mean[place]), place))
         return [finished[place].candidate for place in order]
 
@@ -303,14 +372,25 @@ class Engine:
         observations = (self._observed.get(identity) for identity in self._suggested)
         return [each for each in observations if each is not None and not each.failed]
 
+    def _known(self) -> Known:
+        succeeded = self._succeeded()
+        indices = [self._suggested[each.candidate.id] for each in succeeded]
+        y = torch.tensor([each.value for each in succeeded], dtype=torch.float64)
+        pending = [index for name, index in self._suggested.items() if name not in self._observed]
+        return Known(self._features[indices], y, self._features[pending])
+
     def _failed(self) -> list[int]:
         return [self._suggested[each.candidate.id] for each in self._observed.values() if each.failed]
 
     def _by_score(self, free: Tensor, number: int) -> Weighing:
-        posterior, features = self.surrogate, self._features
+        features = self._features
         if len(free) > SCORED:
             free = self._shortlist(free, number)
         success = self._success(free)
+        if self._make_model is not None or self._make_acquisition is not None:
+            phase, scores = self._by_acquisition(free, success, number)
+            return Weighing(phase, free, scores, self._one_of(scores >= scores.max(), number))
+        posterior = self.surrogate
         if len(self._suggested) == len(self._failed()):  # nothing to be better than, but sources
             scores = success + posterior.latent(features[free])[0]
             phase = "sources"
@@ -325,11 +405,25 @@ class Engine:
         else:
             base = features[sorted(set(self._suggested.values()) - set(self._failed()))]
             seed = self._derived_seed("improvement", number)
-            scores = success + log_noisy_expected_improvement(posterior, features[free], base, seed=seed)
-            scores = scores - self._log_seconds(free)
+            improvement = LogNoisyExpectedImprovement(posterior, base, seed=seed)
+            scores = success + improvement(features[free, None]) - self._log_seconds(free)
             phase = "noisy expected improvement"
         tolerance = EQUAL if phase in LOGARITHMIC else 1e-9
         return Weighing(phase, free, scores, self._one_of(scores >= scores.max() - tolerance, number))
+
+    def _by_acquisition(self, free: Tensor, success: Tensor, number: int) -> tuple[str, Tensor]:
+        """The name of the acquisition function, and the score of each."""
+        model, known, x = self.model, self._known(), self._features[free]
+        with torch.no_grad(), manual_seed(self._derived_seed("acquisition", number)):
+            if self._make_acquisition is not None:
+                acquisition = self._make_acquisition(model, known)
+            else:
+                acquisition = LogExpectedImprovement(model, best_f=_moments(model, known.x)[0].max())
+            scores = torch.cat([acquisition(part[:, None]) for part in x.split(PART)]).double()
+        name = type(acquisition).__name__
+        if getattr(acquisition, "_log", False):
+            return name, scores + success - self._log_seconds(free)
+        return name, torch.where(success.isinf(), float("-inf"), scores)
 
     def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[str, Tensor, Tensor]:
         """The phase, indices that may be trained, replicates last, and the score of each."""
@@ -342,16 +436,19 @@ class Engine:
         succeeded = [self._suggested[each.candidate.id] for each in observed]
         pending = sorted(set(self._suggested.values()) - set(succeeded) - set(self._failed()))
         posterior = self.surrogate.believing(features[pending])
-        count = len(posterior.members[0].z)
+        count = posterior.train_targets.shape[1]
         told = range(count - len(pending), count)  # rows of what is believed
         # one that was stopped can only be recommended when it is trained again
         rows = {index: row for row, index in enumerate(succeeded) if observed[row].finished}
         rows |= dict(zip(pending, told, strict=True))
         again = torch.tensor(sorted(set(succeeded) - set(pending)), dtype=torch.int64)
+        if len(again) > REPLICATES:
+            leaders = posterior.latent(features[again])[0].argsort(descending=True, stable=True)
+            again = again[leaders[:REPLICATES].sort().values]
         indices = torch.cat([free, again])
         success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
-        gradient = log_knowledge_gradient(posterior, features[indices], torch.tensor(list(rows.values())))
-        scores = success + gradient
+        gradient = LogKnowledgeGradient(posterior, torch.tensor(list(rows.values())))
+        scores = success + gradient(features[indices, None])
         if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
             return "optimism", free, success[: len(free)] + self._optimism(free)
         return "knowledge gradient", indices, scores - self._log_seconds(indices)
@@ -395,11 +492,12 @@ class Engine:
     def _optimism(self, indices: Tensor) -> Tensor:
         """Latent mean plus two standard deviations, roughly; of all at once, since suggestions come in
         rows."""
-        members = self.surrogate.members[:SCREENING]
+
+        screening = self.surrogate.thinned(SCREENING)
 
         def bound(x: Tensor) -> Tensor:
-            parts = [member.mean_and_variance(x) for member in members]
-            return torch.stack([mean + 2 * variance.sqrt() for mean, variance in parts]).mean(dim=0)
+            mean, variance = screening.members(x)
+            return (mean + 2 * variance.sqrt()).mean(dim=0)
 
         if len(self.space) > SCORED:
             return bound(self._features[indices])
@@ -435,13 +533,11 @@ class Engine:
     def _by_information(self, free: Tensor) -> Weighing:
         """The architecture that tells most about the others, given what is observed or pending."""
         forced = sorted(set(self._suggested.values()))
-        hyperparameters = Hyperparameters.default(self._columns)
-        if self.strategy != "published":
-            # of the stationary part alone: a linear term sends the design to the corners, where
-            # nothing good lies
-            hyperparameters = replace(hyperparameters, linear_variance=0.0)
-        elif len(self._succeeded()) >= ROUND:
-            hyperparameters = self.surrogate.members[0].hyperparameters
+        published = self.strategy == "published" and self._make_model is None
+        if published and len(self._succeeded()) >= ROUND:
+            model = self.surrogate
+        else:
+            model = Surrogate(self._features[:0], torch.empty(0, dtype=torch.float64), self._columns)
         points = free
         if len(points) > DESIGN_POINTS:
             points = points[
@@ -449,14 +545,14 @@ class Engine:
             ]
         points = torch.cat([points, torch.tensor(forced, dtype=points.dtype)]).unique()
         position = {int(index): place for place, index in enumerate(points)}
-        x = self._features[points]
-        gain = torch.from_numpy(
-            gains(
-                [covariance(x, x, self._columns, hyperparameters).numpy()],
-                hyperparameters.noise_variance,
-                [position[index] for index in forced],
-            )
-        )
+        x, kernel = self._features[points], model.covar_module
+        distances = kernel.distances(x, x)
+        if not published:
+            # of the stationary part alone: a linear term sends the design to the corners, where
+            # nothing good lies
+            distances = distances._replace(linear=torch.zeros_like(distances.linear))
+        covariance, noise = kernel.of(distances)[0], float(model.likelihood.noise[0])
+        gain = torch.from_numpy(gains([covariance.numpy()], noise, [position[index] for index in forced]))
         allowed = ~torch.isin(points, torch.tensor(forced, dtype=points.dtype))
         points, gain = points[allowed], gain[allowed]
         # where more than half of the space is taken, nothing may tell anything about the rest
@@ -477,7 +573,7 @@ class Engine:
         if weighing.scores is not None:
             decision["score"] = float(weighing.scores[weighing.place])
         if self._succeeded() and weighing.phase != "random":
-            mean, variance = self.surrogate.mean_and_variance(self._features[[index]])
+            mean, variance = _moments(self.model, self._features[[index]])
             decision |= {"mean": float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision
 
@@ -487,6 +583,21 @@ class Engine:
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._derived_seed(purpose, number))
+
+
+def _moments(model: Model, x: Tensor, *, observation_noise: bool = False) -> tuple[Tensor, Tensor]:
+    """Means and variances of the values at (q, d) points, (q,) each."""
+    if isinstance(model, Surrogate) and not observation_noise:
+        return model.mean_and_variance(x)
+    means, variances = [], []
+    with torch.no_grad():
+        for part in x.split(PART):
+            # a batch of single points: no covariance between them is needed
+            posterior = model.posterior(part[:, None], observation_noise=observation_noise)
+            mixed = is_ensemble(model)
+            means.append((posterior.mixture_mean if mixed else posterior.mean)[:, 0, 0])
+            variances.append((posterior.mixture_variance if mixed else posterior.variance)[:, 0, 0])
+    return torch.cat(means).double(), torch.cat(variances).double()
 
 
 def _context(space: SearchSpace, columns: tuple[Column, ...], sources: Sequence[Source]) -> Context:
@@ -514,7 +625,7 @@ def _context(space: SearchSpace, columns: tuple[Column, ...], sources: Sequence[
         tasks = torch.zeros(len(x), len(sources), dtype=torch.float64)
         tasks[:, number] = 1
         features.append(torch.cat([x, tasks], dim=1))
-        latent.append(warp(y))
+        latent.append(warp.latent(y))
         units.append(warp.unit)
     return Context(torch.cat(features), torch.cat(latent), sum(units) / len(units))
 

@@ -397,7 +397,7 @@ def _outcome(
         inside = prediction.low <= told.value <= prediction.high
         posterior = engine.surrogate
         mean, variance = posterior.latent(engine.features(torch.tensor([index])))
-        latent = float(posterior.warp(torch.tensor([told.value], dtype=torch.float64)))
+        latent = float(posterior.warp.latent(torch.tensor([told.value], dtype=torch.float64)))
         surprise = (latent - float(mean)) / math.sqrt(float(variance) + posterior.noise)
     stopped = None if told.stopped is None else str(told.stopped)
     return Outcome(told.value, told.failure, told.seconds, inside, surprise, stopped)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpnas.records import AxisValue
 from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import Posterior, covariance, prior_variance
+from gpnas.surrogate import Surrogate
 
 TOLD = 3
 """Axes that conclusions name, those of the largest effects."""
@@ -98,7 +98,7 @@ class Learned:
 
 
 def learned(
-    posterior: Posterior,
+    posterior: Surrogate,
     space: SearchSpace,
     features: Tensor,  # (n, d)
     indices: Tensor,  # (q,)
@@ -115,7 +115,7 @@ def learned(
     """
     return Learned(
         observations=len(posterior),
-        members=len(posterior.members),
+        members=len(posterior.theta),
         noise=_noise(posterior),
         power=posterior.warp.power,
         warp=_warp(posterior.warp.power),
@@ -125,7 +125,7 @@ def learned(
     )
 
 
-def relevance(posterior: Posterior, x: Tensor) -> Tensor:  # (q, d) -> (d,)
+def relevance(posterior: Surrogate, x: Tensor) -> Tensor:  # (q, d) -> (d,)
     """Each column's share of the variance between architectures that differ in one column alone.
 
     Half the prior variance of f(x) - f(x′), the semivariance, where x′ is x with one column of a random
@@ -139,23 +139,23 @@ def relevance(posterior: Posterior, x: Tensor) -> Tensor:  # (q, d) -> (d,)
     generator = torch.Generator().manual_seed(0)
     x = x[torch.randint(len(x), (PAIRS,), generator=generator)]
     other = x[torch.randperm(PAIRS, generator=generator)]
-    found = torch.zeros(x.shape[1], dtype=torch.float64)
-    for member in posterior.members:
+    kernel = posterior.covar_module
+    before, own = kernel.forward(x, x, diag=True), kernel.own_variance[:, None]
+    shares = []
+    for number in range(x.shape[1]):
+        moved = x.clone()
+        moved[:, number] = other[:, number]
+        after, between = kernel.forward(moved, moved, diag=True), kernel.forward(x, moved, diag=True)
         # without what is an architecture's own, which every change changes alike
-        hyperparameters = replace(member.hyperparameters, noise_variance=0.0)
-        before = prior_variance(x, member.columns, hyperparameters)
-        for number in range(x.shape[1]):
-            moved = x.clone()
-            moved[:, number] = other[:, number]
-            after = prior_variance(moved, member.columns, hyperparameters)
-            between = covariance(x, moved, member.columns, hyperparameters).diagonal()
-            found[number] += (0.5 * (before + after) - between).clamp_min(0).mean()
+        changed = (x != moved).any(dim=1).double()
+        shares.append((0.5 * (before + after) - between - own * changed).clamp_min(0).mean())
+    found = torch.stack(shares)
     total = float(found.sum())
     return found / total if total > 0 else torch.full_like(found, 1 / len(found))
 
 
-def _columns(posterior: Posterior, space: SearchSpace, x: Tensor) -> tuple[LearnedColumn, ...]:
-    logs = torch.stack([member.hyperparameters.lengthscales.log() for member in posterior.members])
+def _columns(posterior: Surrogate, space: SearchSpace, x: Tensor) -> tuple[LearnedColumn, ...]:
+    logs = posterior.lengthscales.log()
     shares = relevance(posterior, x)
     found = []
     own = [column for column in posterior.columns if column.kind != "task"]  # tasks are the last ones
@@ -175,12 +175,11 @@ def _columns(posterior: Posterior, space: SearchSpace, x: Tensor) -> tuple[Learn
     return tuple(sorted(found, key=lambda each: -each.relevance))
 
 
-def _sources(posterior: Posterior) -> dict[str, float]:
+def _sources(posterior: Surrogate) -> dict[str, float]:
     found = {}
     for number, column in enumerate(posterior.columns):
         if column.kind == "task":
-            lengths = [float(member.hyperparameters.lengthscales[number]) for member in posterior.members]
-            found[column.name] = sum(math.exp(-1 / length) for length in lengths) / len(lengths)
+            found[column.name] = float((-1 / posterior.lengthscales[:, number]).exp().mean())
     return found
 
 
@@ -213,7 +212,7 @@ def _warp(power: float) -> str:
     return f"power {power:g}: evens out a long tail of {tail} values"
 
 
-def _noise(posterior: Posterior) -> float:
+def _noise(posterior: Surrogate) -> float:
     stddev = torch.tensor([-1.0, 1.0], dtype=torch.float64) * math.sqrt(posterior.noise)
     below, above = posterior.warp.inverse(stddev)
     return float(above - below) / 2

@@ -67,8 +67,9 @@ def test_python_of_the_readme_runs(
     for block in blocks(ROOT / "README.md", "python"):
         names.append({})
         exec(compile(block, "README.md", "exec"), names[-1])
-    search, networks, weights = names
+    search, own, networks, weights = names
     assert search["best"] == search["engine"].recommend()[0]  # type: ignore[attr-defined]
+    assert own["posterior"].mixture_mean.shape == (24, 1, 1)  # type: ignore[attr-defined]
     assert len(search["observations"]) == 12  # type: ignore[arg-type]
     assert networks["sr"].shape == (1, 3, 48, 64)  # type: ignore[attr-defined]
     assert weights["scale"] == 4

@@ -5,12 +5,17 @@
 The covariance is a constant, a linear term (over ordered axes, log costs and one-hot categories), a
 product of one-dimensional Matérn-5/2 kernels over the same columns, with an exponential of mismatch
 for categorical axes and families (families are as correlated as their observations say), and what is
-an architecture's own, told by no other. Costs (parameters, GMACs) are known before training and count
+an architecture's own, shared with no other. Costs (parameters, GMACs) are known before training and count
 as columns. Values are standardised, and warped where that makes them likelier.
 
 A handful of observations leaves the hyperparameters open, and intervals drawn from the likeliest ones
 are too narrow. So the posterior is a mixture: hyperparameters are drawn from the Laplace approximation
 of their posterior around its maximum, by a fixed quasi-random sequence. A fit is a pure function.
+
+The model is a GPyTorch one and speaks BoTorch; what they lack is here: a product of one-dimensional
+kernels with an architecture's own variance (`kernel`), the warp as an outcome transform (`warp`), a
+posterior whose single points share one factor (`model`), and a fit over starts and warps at once with
+Laplace draws (`fitting`).
 
 C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006: Eq. 2.23-2.26
 (posterior), 2.30 and 5.9 (evidence, its gradient), 3.32 (Laplace), 4.17 (Matérn), 5.10-5.12
@@ -18,23 +23,14 @@ C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", 2
 optimization performs great in high dimensions", ICML 2024.
 
 Glossary: n observed points, q queried points, d feature columns, p = d + 3 hyperparameters, M members
-of the mixture, m = n(n-1)/2 pairs. All float64.
+of the mixture. All float64.
 """
 
-from gpnas.surrogate.fitting import VARIANCE_PRIOR as VARIANCE_PRIOR
-from gpnas.surrogate.fitting import LogPosterior as LogPosterior
+from gpnas.surrogate.fitting import Evidence as Evidence
 from gpnas.surrogate.fitting import fit as fit
 from gpnas.surrogate.fitting import likeliest as likeliest
-from gpnas.surrogate.kernel import CONSTANT_VARIANCE as CONSTANT_VARIANCE
-from gpnas.surrogate.kernel import LENGTHSCALE_PRIOR as LENGTHSCALE_PRIOR
-from gpnas.surrogate.kernel import NOISE_PRIOR as NOISE_PRIOR
-from gpnas.surrogate.kernel import OWN_SHARE as OWN_SHARE
-from gpnas.surrogate.kernel import TASK_PRIOR as TASK_PRIOR
-from gpnas.surrogate.kernel import Hyperparameters as Hyperparameters
-from gpnas.surrogate.kernel import cholesky as cholesky
-from gpnas.surrogate.kernel import covariance as covariance
-from gpnas.surrogate.kernel import prior_variance as prior_variance
-from gpnas.surrogate.posterior import Context as Context
-from gpnas.surrogate.posterior import Member as Member
-from gpnas.surrogate.posterior import Posterior as Posterior
+from gpnas.surrogate.kernel import ArchitectureKernel as ArchitectureKernel
+from gpnas.surrogate.model import Context as Context
+from gpnas.surrogate.model import Surrogate as Surrogate
+from gpnas.surrogate.model import cholesky as cholesky
 from gpnas.surrogate.warp import Warp as Warp

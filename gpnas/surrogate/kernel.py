@@ -1,131 +1,220 @@
-"""The covariance of latent values, and what it is made of."""
+"""The covariance of latent values as a GPyTorch kernel, and the priors of its hyperparameters."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from gpytorch.constraints import Positive
+from gpytorch.kernels import Kernel
+from gpytorch.likelihoods import GaussianLikelihood
+from gpytorch.priors import GammaPrior, NormalPrior
 from torch import Tensor
 
 from gpnas.space import Column
 
-Array = NDArray[np.float64]
-
 CONSTANT_VARIANCE = 1.0
 """Prior variance of the constant, in units of the standardised values."""
 OWN_SHARE = 1 / 3
-"""Variance of what is an architecture's own, told by no other, in units of the noise variance."""
+"""Variance of what is an architecture's own, shared with no other, in units of the noise variance."""
 LENGTHSCALE_PRIOR = (math.log(0.5) + 0.5, 1.0)
 """Mean, for one column, and standard deviation of a lengthscale's logarithm; features span [0, 1]."""
 TASK_PRIOR = (math.log(2.0), 1.5)
-"""The same of a task's; two tasks of lengthscale ℓ correlate as exp(-1/ℓ)."""
+"""The same for a task; two tasks of lengthscale ℓ correlate as exp(-1/ℓ)."""
 NOISE_PRIOR = (math.log(0.2), 1.5)
 """Mean and standard deviation of the logarithm of the noise variance."""
+VARIANCE_PRIOR = (1.5, 1.5)
+"""Shape and rate of the gamma prior on the logarithmic scale of both variances: the density of log v is
+that of v ~ Gamma(shape, rate), so that the density of v itself has a shape larger by 1."""
 
 
-@dataclass(frozen=True)
-class Hyperparameters:
-    """What a fit learns, all positive, in units of the standardised values."""
-
-    lengthscales: Tensor  # (d,)
-    local_variance: float
-    linear_variance: float
-    noise_variance: float
-
-    @classmethod
-    def default(cls, columns: Sequence[Column]) -> Hyperparameters:
-        """What is believed before anything is observed."""
-        lengthscales, _ = lengthscale_prior(columns)
-        # the densest lengthscale, not that of the densest logarithm
-        lengthscales -= [0.0 if column.kind == "task" else 0.5 for column in columns]
-        return cls.unpack(np.append(lengthscales, [math.log(0.5), math.log(0.5), NOISE_PRIOR[0]]))
-
-    @classmethod
-    def unpack(cls, theta: Array) -> Hyperparameters:  # (p,) logarithms
-        values = np.exp(theta)
-        return cls(torch.from_numpy(values[:-3].copy()), *(float(value) for value in values[-3:]))
-
-    def pack(self) -> Array:  # (p,)
-        rest = [self.local_variance, self.linear_variance, self.noise_variance]
-        packed: Array = np.log(np.concatenate([self.lengthscales.numpy(), rest]))
-        return packed
+def logarithmic() -> Positive:
+    """A constraint whose raw parameter is the logarithm, in which maxima and curvatures are taken."""
+    return Positive(transform=torch.exp, inv_transform=torch.log)
 
 
-def lengthscale_prior(columns: Sequence[Column]) -> tuple[Array, Array]:  # (d,), (d,)
-    """Means and standard deviations of the lengthscales' logarithms."""
-    task = np.array([column.kind == "task" for column in columns])
-    mean = LENGTHSCALE_PRIOR[0] + 0.5 * math.log(max(1, len(columns) - task.sum()))
-    return np.where(task, TASK_PRIOR[0], mean), np.where(task, TASK_PRIOR[1], LENGTHSCALE_PRIOR[1])
+BLOCK = 65_536
+"""Numbers of a block of columns (512 kB)."""
 
 
-def covariance(
-    x1: Tensor,  # (n, d)
-    x2: Tensor,  # (q, d)
-    columns: Sequence[Column],
-    hyperparameters: Hyperparameters,
-) -> Tensor:  # (n, q)
-    """Prior covariance of latent values, noise left out.
+class Distances(NamedTuple):
+    """What the kernel needs to know of pairs of points, whatever its hyperparameters; S is the shape of
+    the pairs, (*b, n, q) or, of points one by one, (*b, n)."""
 
-    Tasks have a constant each and correlate in all the rest: an intrinsic model of coregionalisation
-    (E. Bonilla, K. M. Chai, C. Williams, "Multi-task Gaussian process prediction", NIPS 2007, Eq. 1).
-    """
-    polynomial = torch.ones(len(x1), len(x2), dtype=torch.float64)
-    exponent = torch.zeros_like(polynomial)
-    apart: Tensor | None = None  # exponent of what tasks differ by
-    ordered = [number for number, column in enumerate(columns) if is_ordered(column)]
-    linear = 4 * (x1[:, ordered] - 0.5) @ (x2[:, ordered] - 0.5).T
-    for number, column in enumerate(columns):
-        a, b = x1[:, number, None], x2[None, :, number]
-        lengthscale = float(hyperparameters.lengthscales[number])
-        if is_ordered(column):
-            scaled = (a - b).abs_().mul_(math.sqrt(5) / lengthscale)
-            exponent += scaled
-            polynomial *= scaled.div(3).add_(1).mul_(scaled).add_(1)
-        elif column.kind == "task":
-            differ = (a != b).double().div_(lengthscale)
-            apart = differ if apart is None else apart.add_(differ)
-        else:
-            differ = (a != b).double()
-            exponent += differ / lengthscale
-            linear += 1 - differ
-    own = (exponent == 0).double().mul_(OWN_SHARE * hyperparameters.noise_variance)
-    local = polynomial.mul_(exponent.neg_().exp_()).mul_(hyperparameters.local_variance).add_(own)
-    varying = local.add_(linear.mul_(hyperparameters.linear_variance))
-    if apart is None:
-        return varying.add_(CONSTANT_VARIANCE)
-    constant = (apart == 0).double().mul_(CONSTANT_VARIANCE)
-    return varying.mul_(apart.neg_().exp_()).add_(constant)
+    columns: Tensor  # (d, *S)
+    """Absolute differences; in columns of codes 1.0 where they differ."""
+    linear: Tensor  # S
+    same: Tensor  # S
+    """1.0 where two points are the same architecture."""
 
 
-def prior_variance(x: Tensor, columns: Sequence[Column], hyperparameters: Hyperparameters) -> Tensor:
-    """The diagonal of `covariance(x, x)`, (q,)."""
-    linear = torch.zeros(len(x), dtype=torch.float64)
-    for number, column in enumerate(columns):
-        if column.kind != "task":
-            linear += 4 * (x[:, number] - 0.5).square() if is_ordered(column) else 1.0
-    own = OWN_SHARE * hyperparameters.noise_variance
-    return CONSTANT_VARIANCE + hyperparameters.linear_variance * linear + hyperparameters.local_variance + own
+class ArchitectureKernel(Kernel):
+    """Covariance of latent values over architectures: constant + linear + local + own.
 
+    The linear part is over ordered columns, centred, and one-hot categories. The local part is a product
+    of one-dimensional Matérn-5/2 kernels over ordered columns (GPyTorch's with automatic relevance is
+    radial instead) and of exponentials of mismatch over categories, as BoTorch's `CategoricalKernel`
+    over each. The own part is shared by trainings of one architecture alone; its variance is
+    `OWN_SHARE` of the likelihood's noise. Tasks have a constant each and correlate in all the rest:
+    an intrinsic model of coregionalisation (E. Bonilla, K. M. Chai, C. Williams, "Multi-task Gaussian
+    process prediction", NIPS 2007, Eq. 1).
 
-def is_ordered(column: Column) -> bool:
-    return column.kind in ("ordered", "cost")
-
-
-def cholesky(matrix: Tensor) -> Tensor:
-    """Lower Cholesky factor of a covariance, with the least jitter that lets it exist.
+    Its hyperparameters are `lengthscale` (*B, 1, d), a column each, `outputscale` (*B), the variance of
+    the local part, and `linear_variance` (*B).
 
     Args:
-        matrix: (n, n) symmetric, positive semi-definite up to rounding.
+        columns: meaning of the feature columns.
+        likelihood: whose noise variance is known to the own part.
+        batch_shape: B, of the hyperparameters.
     """
-    scale = float(matrix.diagonal().mean()) if len(matrix) else 1.0
-    for jitter in (0.0, *(10.0**power for power in range(-12, 3))):
-        factor, info = torch.linalg.cholesky_ex(
-            matrix + jitter * scale * torch.eye(len(matrix), dtype=matrix.dtype) if jitter else matrix
+
+    has_lengthscale = True
+
+    def __init__(
+        self, columns: Sequence[Column], likelihood: GaussianLikelihood, batch_shape: torch.Size
+    ) -> None:
+        super().__init__(
+            ard_num_dims=len(columns), batch_shape=batch_shape, lengthscale_constraint=logarithmic()
         )
-        if not int(info):
-            return factor
-    raise AssertionError("a covariance must be finite and nearly positive semi-definite")
+        self._ordered = torch.tensor([column.kind in ("ordered", "cost") for column in columns])
+        self._decay = torch.where(self._ordered, torch.tensor(5.0, dtype=torch.float64).sqrt(), 1.0)
+        task = torch.tensor([column.kind == "task" for column in columns])
+        self._tasks = int(task.sum())  # they are the last columns
+        self._category = ~self._ordered & ~task
+        # the likelihood is the model's submodule, not this one's
+        self._likelihood = (likelihood,)
+        mean = LENGTHSCALE_PRIOR[0] + 0.5 * math.log(max(1, len(columns) - self._tasks))
+        means = torch.where(task, TASK_PRIOR[0], torch.full(task.shape, mean, dtype=torch.float64))
+        spreads = torch.where(task, TASK_PRIOR[1], torch.full_like(means, LENGTHSCALE_PRIOR[1]))
+        self.register_prior(
+            "lengthscale_prior", NormalPrior(means, spreads), lambda kernel: kernel.lengthscale.log()
+        )
+        # logarithms of the densest lengthscales, not the densest logarithms
+        self.densest = torch.where(task, means, means - 0.5)
+        for name in ("outputscale", "linear_variance"):
+            self.register_parameter(f"raw_{name}", torch.nn.Parameter(torch.zeros(batch_shape)))
+            self.register_constraint(f"raw_{name}", logarithmic())
+            shape, rate = VARIANCE_PRIOR
+            self.register_prior(f"{name}_prior", GammaPrior(shape + 1, rate), name)
+
+    @property
+    def outputscale(self) -> Tensor:
+        return self.raw_outputscale_constraint.transform(self.raw_outputscale)
+
+    @property
+    def linear_variance(self) -> Tensor:
+        return self.raw_linear_variance_constraint.transform(self.raw_linear_variance)
+
+    @property
+    def own_variance(self) -> Tensor:
+        """Of what is an architecture's own, B."""
+        return OWN_SHARE * self._likelihood[0].noise[..., 0]
+
+    def distances(self, x1: Tensor, x2: Tensor, *, matrix: bool = True) -> Distances:
+        """Of pairs of points.
+
+        Args:
+            x1, x2: (*b, n, d) and (*b, q, d).
+            matrix: whether all pairs are meant, (*b, n, q), rather than the i-th with the i-th, (*b, n).
+        """
+        a, b = (2 * x[..., self._ordered] - 1 for x in (x1, x2))
+        linear = a @ b.mT if matrix else (a * b).sum(dim=-1)
+        if matrix:
+            x1, x2 = x1.unsqueeze(-2), x2.unsqueeze(-3)
+        rank = max(x1.dim(), x2.dim())
+        a, b = (x[(None,) * (rank - x.dim())] for x in (x1, x2))
+        columns = (a.movedim(-1, 0) - b.movedim(-1, 0)).abs()
+        for number, ordered in enumerate(self._ordered.tolist()):
+            if not ordered:
+                columns[number] = (columns[number] != 0).to(columns)
+        if bool(self._category.any()):
+            linear = linear + (1 - columns[self._category]).sum(dim=0)
+        same = columns[: len(columns) - self._tasks].sum(dim=0) == 0
+        return Distances(columns, linear, same.to(columns))
+
+    def of(self, pairs: Distances, *, matrix: bool = True) -> Tensor:
+        """Covariances of pairs of points, (*B, *S), broadcast.
+
+        Args:
+            pairs: their distances.
+            matrix: whether S ends in (n, q) rather than in (n).
+        """
+        rank = [1] * (2 if matrix else 1)
+        decay = (self._decay / self.lengthscale[..., 0, :]).movedim(-1, 0)
+        decay = decay.reshape(*decay.shape, *rank)
+        outputscale, linear_variance, own_variance = (
+            value.reshape(*value.shape, *rank)
+            for value in (self.outputscale, self.linear_variance, self.own_variance)
+        )
+        untied = len(decay) - self._tasks
+        local = _product(pairs.columns[:untied], decay[:untied], self._ordered[:untied])
+        varying = outputscale * local + linear_variance * pairs.linear + own_variance * pairs.same
+        if not self._tasks:
+            return varying + CONSTANT_VARIANCE
+        apart = sum(pairs.columns[number] * decay[number] for number in range(untied, len(decay)))
+        return varying * (-apart).exp() + CONSTANT_VARIANCE * (apart == 0)
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: Any) -> Tensor:
+        if diag:
+            return self.of(self.distances(x1, x2, matrix=False), matrix=False)
+        return self.of(self.distances(x1, x2))
+
+
+def _product(distance: Tensor, decay: Tensor, ordered: Tensor) -> Tensor:
+    """The product over columns of Matérn-5/2 kernels or, for codes, exponentials of mismatch.
+
+    Args:
+        distance: (d, *S) of pairs.
+        decay: (d, *B, 1, …) by which each column's are multiplied, √5 / ℓ or 1 / ℓ.
+        ordered: (d,), which columns are.
+    """
+    if distance.requires_grad or distance.dim() > 3:
+        exponent, polynomial = torch.zeros((), dtype=decay.dtype), torch.ones((), dtype=decay.dtype)
+        for number, each in enumerate(ordered.tolist()):
+            scaled = distance[number] * decay[number]
+            exponent = exponent + scaled
+            if each:
+                polynomial = polynomial * (1 + scaled * (1 + scaled / 3))
+        return polynomial * (-exponent).exp()
+    product: Tensor = _Product.apply(distance, decay, ordered)
+    return product
+
+
+class _Product(torch.autograd.Function):
+    """`_product` with its gradient by the decays in closed form, as GPyTorch has for its Matérn kernels:
+    a fit then keeps no matrix per column. Columns are taken in blocks that fit a processor's cache."""
+
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, decay: Tensor, ordered: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(distance.shape[1:], decay.shape[1:])
+        exponent, polynomial = distance.new_zeros(shape), distance.new_ones(shape)
+        for apart, rate, straight in _blocks(distance, decay, ordered, exponent.numel()):
+            scaled = apart * rate
+            exponent += scaled.sum(dim=0)
+            polynomial *= scaled.div(3).add_(1).mul_(scaled).mul_(straight).add_(1).prod(dim=0)
+        product = polynomial.mul_(exponent.neg_().exp_())
+        ctx.save_for_backward(distance, decay, ordered, product)
+        return product
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[None, Tensor, None]:
+        distance, decay, ordered, product = ctx.saved_tensors
+        weighted, gradients = outputs[0] * product, []
+        for apart, rate, straight in _blocks(distance, decay, ordered, product.numel()):
+            scaled = apart * rate
+            # d log[(1 + s + s²/3) exp(-s)] / ds = -s (1 + s) / (3 + 3s + s²)
+            slope = (scaled + 1).mul_(scaled).div_(scaled.add(3).mul_(scaled).add_(3))
+            slope = slope.sub_(1).mul_(straight).add_(1).mul_(apart)
+            gradients.append(-(weighted * slope).sum(dim=tuple(range(1 - distance.dim(), 0)), keepdim=True))
+        return None, torch.cat(gradients), None
+
+
+def _blocks(distance: Tensor, decay: Tensor, ordered: Tensor, size: int) -> Iterator[tuple[Tensor, ...]]:
+    """A few columns at once of distances and decays, aligned, and 1 where they are ordered, else 0."""
+    lead = [1] * (decay.dim() - 1)
+    apart = distance.view(len(distance), *[1] * (decay.dim() - distance.dim()), *distance.shape[1:])
+    width = max(1, BLOCK // max(1, size))
+    parts = (each.split(width) for each in (apart, decay, ordered.to(decay).view(-1, *lead)))
+    return zip(*parts, strict=True)

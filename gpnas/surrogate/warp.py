@@ -1,46 +1,44 @@
-"""Values on the scale that the process lives on."""
+"""Values on the scale that the process lives on, as a BoTorch outcome transform."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from botorch.models.transforms.outcome import OutcomeTransform
+from botorch.posteriors import GPyTorchPosterior, Posterior, TransformedPosterior
+from gpytorch.distributions import MultivariateNormal
 from torch import Tensor
 
 NODES = 15
 """Gauss-Hermite nodes by which moments pass the warp."""
 
 
-@dataclass(frozen=True)
-class Warp:
+class Warp(OutcomeTransform):
     """A monotone map from values to the standardised latent scale that the process lives on.
 
     I.-K. Yeo, R. A. Johnson, Biometrika 87(4), 2000, Eq. 2.1, between two standardisations. Failing
     architectures make values skewed; on a scale where they are not, one noise and one smoothness fit
-    good and bad ones alike. Powers in [0, 2] map onto all real numbers, 1 changes nothing.
+    good and bad ones alike. Powers in [0, 2] map onto all real numbers; 1 changes nothing, so that the
+    transform is linear.
+
+    Args:
+        y: (n,) values to be standardised; n may be 0.
+        power: of Yeo and Johnson.
+        unit: of the first standardisation; None is the values' standard deviation.
     """
 
-    power: float
-    shift: float
-    unit: float
-    centre: float = 0.0
-    spread: float = 1.0
+    def __init__(self, y: Tensor, power: float = 1.0, unit: float | None = None) -> None:
+        super().__init__()
+        self.power = power
+        self.shift, stddev = _standard(y)
+        self.unit = stddev if unit is None else unit
+        self.centre, self.spread = 0.0, 1.0
+        if unit is None and power != 1:
+            self.centre, self.spread = _standard(self.latent(y))
 
-    @classmethod
-    def of(cls, y: Tensor, power: float = 1.0, unit: float | None = None) -> Warp:  # (n,)
-        """That standardises observed values, or in another unit than their standard deviation."""
-        shift, stddev = _standard(y)
-        if unit is not None:
-            return cls(power, shift, unit)
-        plain = cls(power, shift, stddev)
-        if power == 1:
-            return plain
-        centre, spread = _standard(plain(y))
-        return replace(plain, centre=centre, spread=spread)
-
-    def __call__(self, y: Tensor) -> Tensor:
+    def latent(self, y: Tensor) -> Tensor:
         """Latent values of values."""
         z = (y - self.shift) / self.unit
         if self.power != 1:
@@ -54,30 +52,50 @@ class Warp:
             w = torch.where(w >= 0, _lower(w, self.power), -_lower(-w, 2 - self.power))
         return self.shift + self.unit * w
 
-    def log_slope(self, y: Tensor) -> float:
-        """Sum of the logarithms of the map's slopes at values, by which densities change."""
-        return float(self.log_slopes(y).sum())
-
-    def log_slopes(self, y: Tensor) -> Tensor:  # (n,)
-        """Logarithms of the map's slopes at values."""
+    def log_slope(self, y: Tensor) -> Tensor:  # (n,)
+        """Logarithms of the map's slopes at values, by which densities change."""
         z = (y - self.shift) / self.unit
         return (self.power - 1) * z.sign() * z.abs().log1p() - math.log(self.unit * self.spread)
 
-    def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:  # (q,), (q,)
+    def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of values whose latent values are normal."""
         if self.power == 1:
-            scale = self.unit * self.spread
-            return self.inverse(mean), scale**2 * variance
+            return self.inverse(mean), (self.unit * self.spread) ** 2 * variance
         nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(NODES))
-        weights = weights / weights.sum()
-        stddev = variance.sqrt()
-        first, second = torch.zeros_like(mean), torch.zeros_like(mean)
         middle = self.inverse(mean)
-        for node, weight in zip(nodes, weights, strict=True):
-            offset = self.inverse(mean + node * stddev) - middle
-            first += weight * offset
-            second += weight * offset.square()
+        offsets = self.inverse(mean[..., None] + variance.sqrt()[..., None] * nodes) - middle[..., None]
+        first, second = ((offsets**power * weights).sum(dim=-1) / weights.sum() for power in (1, 2))
         return middle + first, (second - first.square()).clamp_min(1e-300)
+
+    def forward(
+        self, Y: Tensor, Yvar: Tensor | None = None, X: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        if Yvar is not None:
+            raise NotImplementedError("the surrogate learns the noise: values have no variances of their own")
+        return self.latent(Y), None
+
+    def untransform(
+        self, Y: Tensor, Yvar: Tensor | None = None, X: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        if Yvar is not None:
+            raise NotImplementedError("the surrogate learns the noise: values have no variances of their own")
+        return self.inverse(Y), None
+
+    @property
+    def _is_linear(self) -> bool:
+        return self.power == 1
+
+    def untransform_posterior(self, posterior: Posterior, X: Tensor | None = None) -> Posterior:
+        if self._is_linear and isinstance(posterior, GPyTorchPosterior):
+            scale, normal = self.unit * self.spread, posterior.distribution
+            covariance = normal.covariance_matrix * scale**2
+            return type(posterior)(MultivariateNormal(self.inverse(normal.mean), covariance))
+        return TransformedPosterior(
+            posterior,
+            sample_transform=self.inverse,
+            mean_transform=lambda mean, variance: self.moments(mean, variance)[0],
+            variance_transform=lambda mean, variance: self.moments(mean, variance)[1],
+        )
 
 
 def _raise(z: Tensor, power: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gpnas.diagnostics import LEAST, PENALTIES, design_matrix, diagnose, ridge_leave_one_out
 from gpnas.space import Column
-from gpnas.surrogate import Hyperparameters, Member, Posterior, fit
+from gpnas.surrogate import Surrogate, Warp, fit
 
 COLUMNS = (Column("a", "ordered"), Column("b", "cost"), Column("c", "categorical"))
 
@@ -28,14 +28,16 @@ def data(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, 20 + 3 * x[:, 0] + torch.sin(6 * x[:, 1]) + 0.5 * (x[:, 2] == 1) + 0.2 * noise
 
 
-def hyperparameters(*lengthscales: float, linear: float = 0.5, noise: float = 0.1) -> Hyperparameters:
-    return Hyperparameters(torch.tensor(lengthscales, dtype=torch.float64), 0.7, linear, noise)
+def logarithms(*lengthscales: float, linear: float = 0.5, noise: float = 0.1, local: float = 0.7) -> Tensor:
+    """Of one draw of the hyperparameters, (p,)."""
+    return torch.tensor([*lengthscales, local, linear, noise], dtype=torch.float64).log()
 
 
-def posterior(n: int, power: float = 1.0) -> Posterior:
+def posterior(n: int, power: float = 1.0) -> Surrogate:
     """With two draws of the hyperparameters."""
-    draws = [hyperparameters(0.4, 0.6, 1.0), hyperparameters(1.0, 0.3, 2.0, noise=0.2)]
-    return Posterior(*data(n), COLUMNS, draws, power)
+    draws = torch.stack([logarithms(0.4, 0.6, 1.0), logarithms(1.0, 0.3, 2.0, noise=0.2)])
+    x, y = data(n)
+    return Surrogate(x, y, COLUMNS, draws, Warp(y, power))
 
 
 def test_one_hot_columns_are_those_of_scikit_learn() -> None:
@@ -80,20 +82,17 @@ def test_the_surrogates_density_is_the_slope_of_its_distribution_function(power:
     """In the objective's own unit: each observation is left out, the rest conditioned on anew."""
     n = 12
     whole = posterior(n, power)
-    z = whole.warp(whole.y)
+    z, identity = whole.warp.latent(whole.y), Warp(whole.y[:0])
     step = 1e-5
     logs, inside, means = [], [], []
     for i in range(n):
         rest = [j for j in range(n) if j != i]
-        members = [Member(whole.x[rest], z[rest], COLUMNS, each.hyperparameters) for each in whole.members]
-        parts = [member.mean_and_variance(whole.x[[i]]) for member in members]
-        noises = [member.hyperparameters.noise_variance for member in members]
-        mean = sum(float(each) for each, _ in parts) / 2
-        second = sum(float(m) ** 2 + float(v) + noise for (m, v), noise in zip(parts, noises, strict=True))
-        normal = norm(mean, math.sqrt(second / 2 - mean**2))
+        others = Surrogate(whole.x[rest], z[rest], COLUMNS, whole.theta, identity)
+        mean, variance = (float(each) for each in others.latent(whole.x[[i]]))
+        normal = norm(mean, math.sqrt(variance + others.noise))
 
         def below(value: float, normal: Any = normal) -> float:
-            return float(normal.cdf(float(whole.warp(torch.tensor([value], dtype=torch.float64)))))
+            return float(normal.cdf(float(whole.warp.latent(torch.tensor([value], dtype=torch.float64)))))
 
         value = float(whole.y[i])
         logs.append(math.log((below(value + step) - below(value - step)) / (2 * step)))
@@ -117,8 +116,8 @@ def test_a_surrogate_that_is_a_ridge_is_measured_alike() -> None:
     hat = hat @ np.linalg.inv(hat.T @ hat + penalty * np.diag([0.0, 1.0, 1.0])) @ hat.T
     noise = float((variance * torch.from_numpy(1 - hat.diagonal()))[0]) / float(y.var())
     # what is an architecture's own is noise to a linear model
-    linear = Hyperparameters(torch.full((2,), 50.0).double(), 1e-14, noise / penalty / 4, 0.75 * noise)
-    found = diagnose(Posterior(x, y, COLUMNS[:2], [linear]))
+    linear = logarithms(50.0, 50.0, local=1e-14, linear=noise / penalty / 4, noise=0.75 * noise)
+    found = diagnose(Surrogate(x, y, COLUMNS[:2], linear[None]))
     assert found.surrogate is not None
     assert found.ridge is not None
     assert found.surrogate.tau == found.ridge.tau
@@ -129,7 +128,7 @@ def test_a_surrogate_that_is_a_ridge_is_measured_alike() -> None:
 def test_ranks_are_compared_pair_by_pair() -> None:
     whole = posterior(15)
     y = whole.y.round(decimals=0)  # ties
-    found = diagnose(Posterior(whole.x, y, COLUMNS, [m.hyperparameters for m in whole.members])).ridge
+    found = diagnose(Surrogate(whole.x, y, COLUMNS, whole.theta)).ridge
     mean = ridge_leave_one_out(design_matrix(whole.x, COLUMNS), y)[0]
     signs = [
         (np.sign(float(mean[i] - mean[j])), np.sign(float(y[i] - y[j])))
@@ -163,7 +162,7 @@ def test_who_predicts_better_is_told() -> None:
     assert curved.advantage is not None
     assert curved.advantage > 0
     # a straight line, seen by a surrogate that takes every architecture for an island
-    straight = Posterior(x, 3 * x[:, 0] + noise, COLUMNS, [hyperparameters(0.05, 0.05, 0.05, linear=1e-4)])
+    straight = Surrogate(x, 3 * x[:, 0] + noise, COLUMNS, logarithms(0.05, 0.05, 0.05, linear=1e-4)[None])
     found = diagnose(straight)
     assert found.warning is not None
     assert "predicts worse" in found.warning
@@ -198,6 +197,6 @@ def test_too_little_to_judge_is_said() -> None:
     assert few.summary == f"leave-one-out: needs at least {LEAST} observations, there are {LEAST - 1}"
     assert diagnose(posterior(LEAST)).surrogate is not None
     x, _ = data(10)
-    same = diagnose(Posterior(x, torch.full((10,), 3.0).double(), COLUMNS, [hyperparameters(1, 1, 1)]))
+    same = diagnose(Surrogate(x, torch.full((10,), 3.0).double(), COLUMNS, logarithms(1, 1, 1)[None]))
     assert same.surrogate is None
     assert same.to_json()["summary"] == "leave-one-out: needs observations that differ"

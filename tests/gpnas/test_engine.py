@@ -2,12 +2,18 @@
 
 import math
 import random
-from dataclasses import replace
 
 import pytest
 import torch
+from botorch import fit_gpytorch_mll
+from botorch.acquisition import AcquisitionFunction, UpperConfidenceBound, qLogExpectedImprovement
+from botorch.models import SingleTaskGP
+from botorch.models.model import Model
+from gpytorch.mlls import ExactMarginalLogLikelihood
+from torch import Tensor
 
 from gpnas import Architecture, Engine, Observation, SearchSpace
+from gpnas.engine import Known
 from gpnas.errors import SpaceError
 from gpnas.records import STRATEGIES, Candidate, Source, Stop
 from gpnas.space import Family, IntegerAxis
@@ -164,15 +170,19 @@ def test_the_seed_matters_from_the_first_training_on() -> None:
 
 def test_the_design_follows_the_mutual_information_of_the_prior() -> None:
     from gpnas.mutual_information import gains
-    from gpnas.surrogate import Hyperparameters, covariance
+    from gpnas.surrogate import Surrogate
 
     engine = Engine(SPACE, trials=20, design=6)
     asked = engine.suggest(engine.design)
-    hyperparameters = replace(Hyperparameters.default(SPACE.columns), linear_variance=0.0)
-    whole = covariance(SPACE.features, SPACE.features, SPACE.columns, hyperparameters)
+    nothing = torch.empty(0, dtype=torch.float64)
+    prior = Surrogate(SPACE.features[:0], nothing, SPACE.columns)
+    theta = prior.theta
+    theta[:, -2] = -math.inf  # no linear part
+    prior.theta = theta
+    whole = prior.covar_module.forward(SPACE.features, SPACE.features)[0]
     chosen = [SPACE.index(candidate.architecture) for candidate in asked]
     for number, candidate in enumerate(asked):
-        gain = gains([whole], hyperparameters.noise_variance, chosen[:number])
+        gain = gains([whole], prior.noise, chosen[:number])
         assert candidate.decision["score"] == pytest.approx(gain[chosen[number]])
         assert gain[chosen[number]] >= 0.95 * gain.max()
     assert {candidate.decision["phase"] for candidate in asked} == {"mutual information"}
@@ -274,3 +284,72 @@ def test_the_outlook_is_the_interval_of_one_more_training() -> None:
         # fewer than 8 observations are not warped, so the interval is a normal's
         assert found[0] == pytest.approx(float(low[index] + high[index]) / 2, abs=1e-9)
         assert found[1] == pytest.approx(float(high[index] - low[index]) / 2 / 1.6448536, rel=1e-6)
+
+
+def test_any_acquisition_function_of_botorch_chooses() -> None:
+    """Exactly over the space: the choice is the argmax of what BoTorch computes of the engine's model."""
+
+    def upper_bound(model: Model, known: Known) -> AcquisitionFunction:
+        return UpperConfidenceBound(model, beta=4.0)
+
+    engine = Engine(SPACE, seed=1, trials=12, acquisition=upper_bound)
+    asked = run(engine, 8)
+    assert asked[-1].decision["phase"] == "UpperConfidenceBound"
+    values = UpperConfidenceBound(engine.model, beta=4.0)(SPACE.features[:, None])
+    values[[SPACE.index(candidate.architecture) for candidate in asked]] = -math.inf
+    (candidate,) = engine.suggest(1)
+    assert SPACE.index(candidate.architecture) == int(values.argmax())
+
+    def by_samples(model: Model, known: Known) -> AcquisitionFunction:
+        return qLogExpectedImprovement(model, best_f=float(known.y.max()), X_pending=known.pending)
+
+    first, second = (
+        run(Engine(SPACE, seed=1, trials=12, acquisition=by_samples), 10, workers=2) for _ in range(2)
+    )
+    assert [c.architecture for c in first] == [c.architecture for c in second]
+    best = max(objective(architecture) for architecture in SPACE)
+    assert best - max(objective(candidate.architecture) for candidate in first) < 0.3
+
+
+def test_any_model_of_botorch_is_believed() -> None:
+    def plain(x: Tensor, y: Tensor) -> Model:
+        model = SingleTaskGP(x, y)
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        return model
+
+    engine = Engine(SPACE, seed=1, trials=12, model=plain)
+    asked = run(engine, 12)
+    assert asked[-1].decision["phase"] == "LogExpectedImprovement"
+    best = max(objective(architecture) for architecture in SPACE)
+    assert best - max(objective(candidate.architecture) for candidate in asked) < 0.1
+    posterior = engine.model.posterior(SPACE.features[:, None])
+    belief = engine.belief()
+    torch.testing.assert_close(belief.mean, posterior.mean[:, 0, 0])
+    assert bool((belief.low < belief.mean).all())
+    outlook = engine.outlook(SPACE[3])
+    assert outlook is not None
+    assert outlook[0] == pytest.approx(float(belief.mean[3]))
+    assert engine.recommend()[0] in asked
+
+
+def test_beyond_two_hundred_observations_hyperparameters_change_at_few_sizes_only() -> None:
+    """Whatever the order in which an engine is asked, told and made anew."""
+    space = SearchSpace([Family("f", tuple(IntegerAxis(name, tuple(range(24))) for name in "ab"))])
+    whole = Engine(space, seed=0, strategy="random", trials=270)
+    candidates = whole.suggest(270)
+    generator = random.Random(0)
+    observations = [
+        Observation(c, float(c.architecture.axes["a"]) + generator.gauss(0, 1)) for c in candidates
+    ]
+    thetas = {}
+    for number, observation in enumerate(observations, 1):
+        whole.observe(observation)
+        if number in (201, 249, 250, 270):
+            thetas[number] = whole.surrogate.theta
+    assert torch.equal(thetas[201], thetas[249])
+    assert not torch.equal(thetas[249], thetas[250])
+    assert torch.equal(thetas[250], thetas[270])
+    resumed = Engine(space, seed=0, strategy="random", trials=270)
+    resumed.replay(candidates, observations)
+    assert torch.equal(resumed.surrogate.theta, thetas[270])
+    assert len(resumed.surrogate) == 270

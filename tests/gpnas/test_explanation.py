@@ -25,7 +25,7 @@ from gpnas.run.pricing import priced
 from gpnas.run.provenance import versions
 from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.space import CategoricalAxis, Column, Family, IntegerAxis
-from gpnas.surrogate import Hyperparameters, Posterior
+from gpnas.surrogate import Surrogate
 
 SPACE = SearchSpace(
     [
@@ -343,11 +343,11 @@ def test_relevance_is_the_share_of_the_semivariance() -> None:
     x = torch.rand(4000, 2, generator=generator, dtype=torch.float64)
     x[:, 1] *= 0.5  # half as wide: a quarter of the variance
     y = x.sum(dim=1)[:4]
-    flat = Hyperparameters(torch.tensor([50.0, 50.0], dtype=torch.float64), 1e-9, 1.0, 0.1)
-    shares = relevance(Posterior(x[:4], y, columns, [flat]), x)
+    flat = torch.tensor([[50.0, 50.0, 1e-9, 1.0, 0.1]], dtype=torch.float64).log()
+    shares = relevance(Surrogate(x[:4], y, columns, flat), x)
     assert shares.tolist() == pytest.approx([0.8, 0.2], abs=0.06)
-    steep = Hyperparameters(torch.tensor([0.2, 50.0], dtype=torch.float64), 1.0, 1e-9, 0.1)
-    shares = relevance(Posterior(x[:4], y, columns, [steep]), x)
+    steep = torch.tensor([[0.2, 50.0, 1.0, 1e-9, 0.1]], dtype=torch.float64).log()
+    shares = relevance(Surrogate(x[:4], y, columns, steep), x)
     assert float(shares[0]) > 0.99
 
 
@@ -356,9 +356,8 @@ def test_effects_are_averages_over_all_other_axes() -> None:
         [Family("net", (IntegerAxis("width", (1, 2, 4)), CategoricalAxis("norm", ("none", "batch"))))]
     )
     y = torch.tensor([float(a.axes["width"]) + (a.axes["norm"] == "batch") * 0.5 for a in space]).double()
-    posterior = Posterior(
-        space.features, y, space.columns, [Hyperparameters(torch.ones(2).double(), 1.0, 1.0, 1e-5)]
-    )
+    theta = torch.tensor([[1.0, 1.0, 1.0, 1.0, 1e-5]], dtype=torch.float64).log()
+    posterior = Surrogate(space.features, y, space.columns, theta)
     found = learned(posterior, space, space.features, torch.arange(6), y)
     assert [(name, each.worst, each.best) for name, each in found.effects.items()] == [
         ("width", 1, 4),

@@ -11,8 +11,11 @@ import gpytorch
 import numpy as np
 import pytest
 import torch
+from botorch import fit_gpytorch_mll
+from botorch.acquisition import qLogExpectedImprovement
 from botorch.models.kernels.categorical import CategoricalKernel
-from gpytorch.priors import GammaPrior, LogNormalPrior, NormalPrior
+from botorch.sampling.normal import SobolQMCNormalSampler
+from gpytorch.models import ExactGP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import gamma, kendalltau, norm, yeojohnson
@@ -20,22 +23,14 @@ from torch import Tensor
 
 from gpnas.records import Architecture
 from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import (
+from gpnas.surrogate import Context, Evidence, Surrogate, Warp, cholesky, fit, likeliest
+from gpnas.surrogate.kernel import (
     CONSTANT_VARIANCE,
     LENGTHSCALE_PRIOR,
     NOISE_PRIOR,
     OWN_SHARE,
     TASK_PRIOR,
     VARIANCE_PRIOR,
-    Context,
-    Hyperparameters,
-    LogPosterior,
-    Posterior,
-    Warp,
-    cholesky,
-    covariance,
-    fit,
-    prior_variance,
 )
 
 TABLES = Path(__file__).parents[3] / "shared" / "data" / "tables"
@@ -64,121 +59,175 @@ def points(n: int, seed: int) -> Tensor:
     return torch.from_numpy(x)
 
 
-def hyperparameters(seed: int) -> Hyperparameters:
-    return Hyperparameters.unpack(np.random.default_rng(seed).normal(-0.5, 0.7, 8))
+def logarithms(*seeds: int, columns: int = 5) -> Tensor:
+    """(M, p) hyperparameters' logarithms, a seed for each draw."""
+    return torch.from_numpy(
+        np.stack([np.random.default_rng(seed).normal(-0.5, 0.7, columns + 3) for seed in seeds])
+    )
 
 
-def gpytorch_covariance(x1: Tensor, x2: Tensor, chosen: Hyperparameters) -> Tensor:
+def empty(theta: Tensor, columns: tuple[Column, ...] = COLUMNS) -> Surrogate:
+    nothing = torch.empty(0, dtype=torch.float64)
+    return Surrogate(nothing.view(0, len(columns)), nothing, columns, theta)
+
+
+def covariance(x1: Tensor, x2: Tensor, theta: Tensor, columns: tuple[Column, ...] = COLUMNS) -> Tensor:
+    kernel: Tensor = empty(theta[None], columns).covar_module(x1, x2).to_dense()[0]
+    return kernel
+
+
+def gpytorch_covariance(x1: Tensor, x2: Tensor, theta: Tensor) -> Tensor:
     """The same kernel from parts of GPyTorch and BoTorch."""
+    lengthscales, (local, linear_variance, noise) = theta[:5].exp(), theta[-3:].exp()
     product = torch.ones(len(x1), len(x2), dtype=torch.float64)
     for number, column in enumerate(COLUMNS):
         if column.kind in ("ordered", "cost"):
             kernel = gpytorch.kernels.MaternKernel(nu=2.5).double()
         else:
             kernel = CategoricalKernel().double()
-        kernel.lengthscale = chosen.lengthscales[number]
+        kernel.lengthscale = lengthscales[number]
         product = product * kernel(x1[:, [number]], x2[:, [number]]).to_dense()
     linear = gpytorch.kernels.LinearKernel().double()
-    linear.variance = 4 * chosen.linear_variance
+    linear.variance = 4 * linear_variance
     main = linear(x1[:, ORDERED] - 0.5, x2[:, ORDERED] - 0.5).to_dense()
     for number in (1, 3):
         codes = torch.nn.functional.one_hot(torch.cat([x1, x2])[:, number].long()).double()
-        main = main + chosen.linear_variance * codes[: len(x1)] @ codes[len(x1) :].T
+        main = main + linear_variance * codes[: len(x1)] @ codes[len(x1) :].T
     same = (x1[:, None] == x2[None]).all(dim=2).double()  # an architecture's own part
-    own = OWN_SHARE * chosen.noise_variance * same
-    return (CONSTANT_VARIANCE + main + chosen.local_variance * product + own).detach()
+    return (CONSTANT_VARIANCE + main + local * product + OWN_SHARE * noise * same).detach()
 
 
 def test_covariance_is_the_sum_of_gpytorch_kernels() -> None:
     x1, x2 = points(7, 0), points(9, 1)
-    for seed in range(3):
-        chosen = hyperparameters(seed)
-        expected = gpytorch_covariance(x1, x2, chosen)
+    for theta in logarithms(0, 1, 2):
+        expected = gpytorch_covariance(x1, x2, theta)
         # GPyTorch's distances are exact to about 1e-8 where points coincide
-        torch.testing.assert_close(covariance(x1, x2, COLUMNS, chosen), expected, atol=1e-7, rtol=1e-7)
-        diagonal = covariance(x1, x1, COLUMNS, chosen).diagonal()
-        torch.testing.assert_close(prior_variance(x1, COLUMNS, chosen), diagonal)
+        torch.testing.assert_close(covariance(x1, x2, theta), expected, atol=1e-7, rtol=1e-7)
+        kernel = empty(theta[None]).covar_module
+        torch.testing.assert_close(kernel(x1, x1, diag=True)[0], covariance(x1, x1, theta).diagonal())
 
 
-def test_log_posterior_and_its_gradient_are_autograd_s_of_the_definition() -> None:
+def test_the_kernel_s_gradient_is_autograd_s_and_batches_are_their_parts() -> None:
+    """Where points have gradients too, as when BoTorch optimises over them, all is autograd's."""
+    x1, x2, theta = points(5, 0), points(6, 1), logarithms(3, 4)
+    gradients = []
+    for moving in (False, True):
+        kernel = empty(theta).requires_grad_().covar_module
+        matrix = kernel.forward(x1.clone().requires_grad_(moving), x2)
+        (matrix * torch.arange(60).view(2, 5, 6)).sum().backward()
+        gradients.append(kernel.raw_lengthscale.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+    for number in range(2):
+        torch.testing.assert_close(matrix[number].detach(), covariance(x1, x2, theta[number]))
+    batched = empty(theta).covar_module.forward(torch.stack([x1, x1 / 2])[:, None], x2)
+    torch.testing.assert_close(batched[0], matrix.detach())
+    assert batched.shape == (2, 2, 5, 6)
+
+
+def test_the_evidence_is_gpytorch_s_marginal_likelihood_and_so_is_its_gradient() -> None:
     x, z = points(12, 2), torch.from_numpy(np.random.default_rng(3).normal(size=12))
-    target = LogPosterior(x, z, COLUMNS)
-
-    def definition(theta: Tensor) -> Tensor:
-        lengthscales, (local, linear, noise) = theta[:5].exp(), theta[5:].exp()
-        product = torch.ones(12, 12, dtype=torch.float64)
-        total = torch.zeros(12, 12, dtype=torch.float64)
-        for number in range(5):
-            a, b = x[:, number, None], x[None, :, number]
-            if number in ORDERED:
-                r = math.sqrt(5) * (a - b).abs() / lengthscales[number]
-                product = product * (1 + r + r**2 / 3) * torch.exp(-r)
-                total = total + (2 * a - 1) * (2 * b - 1)
-            else:
-                product = product * torch.exp(-(a != b).double() / lengthscales[number])
-                total = total + (a == b).double()
-        same = (x[:, None] == x[None]).all(dim=2).double()
-        matrix = CONSTANT_VARIANCE + linear * total + local * product
-        matrix = matrix + noise * (OWN_SHARE * same + torch.eye(12).double())
-        evidence = torch.distributions.MultivariateNormal(torch.zeros(12).double(), matrix).log_prob(z)
-        # the densities of positive values, times the Jacobian of their logarithms
-        prior = LogNormalPrior(LENGTHSCALE_PRIOR[0] + 0.5 * math.log(5), LENGTHSCALE_PRIOR[1])
-        gamma, normal = GammaPrior(*VARIANCE_PRIOR), NormalPrior(*NOISE_PRIOR)
-        return (
-            evidence
-            + (prior.log_prob(lengthscales) + theta[:5]).sum()
-            + (gamma.log_prob(theta[5:7].exp()) + theta[5:7]).sum()
-            + normal.log_prob(theta[7])
-        )
-
-    here, there = (torch.from_numpy(hyperparameters(seed).pack()).requires_grad_() for seed in (4, 5))
-    (gradient,) = torch.autograd.grad(definition(here), here)
-    value, own_gradient = target(here.detach().numpy())
-    np.testing.assert_allclose(own_gradient, gradient.numpy(), rtol=1e-5, atol=1e-6)
-    # the value is known up to a constant
-    difference = float((definition(here) - definition(there)).detach())
-    assert value - target(there.detach().numpy())[0] == pytest.approx(difference, rel=1e-6)
+    identity, theta = Warp(z[:0]), logarithms(4, 5)
+    values, gradients = Evidence(Surrogate(x, z, COLUMNS, warp=identity))(theta, z.expand(2, -1))
+    for number, one in enumerate(theta):
+        model = Surrogate(x, z, COLUMNS, one[None], identity).requires_grad_()
+        model.train()
+        mll = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+        evidence = 12 * mll(model(*model.train_inputs), model.train_targets).sum()
+        assert float(values[number]) == pytest.approx(float(evidence.detach()), rel=1e-8)
+        parts = torch.autograd.grad(evidence, model.raw())
+        expected = torch.cat([part.flatten() for part in parts])
+        torch.testing.assert_close(gradients[number], expected, rtol=1e-8, atol=1e-8)
 
 
-def conditioned(x: Tensor, z: Tensor, at: Tensor, chosen: Hyperparameters) -> tuple[np.ndarray, np.ndarray]:
+def test_priors_are_those_of_the_hyperparameters_logarithms() -> None:
+    """Densities of positive values times the Jacobian of their logarithms, by SciPy."""
+
+    def density(theta: np.ndarray) -> float:
+        middle = LENGTHSCALE_PRIOR[0] + 0.5 * math.log(5)
+        priors = norm(middle, LENGTHSCALE_PRIOR[1]).logpdf(theta[:5]).sum()
+        priors += norm(*NOISE_PRIOR).logpdf(theta[7])
+        shape, rate = VARIANCE_PRIOR
+        return float(priors + (gamma(shape, scale=1 / rate).logpdf(np.exp(theta[5:7])) + theta[5:7]).sum())
+
+    nothing = torch.empty(0, dtype=torch.float64)
+    evidence = Evidence(Surrogate(nothing.view(0, 5), nothing, COLUMNS))
+    theta = logarithms(4, 5)
+    values, _ = evidence(theta, nothing.expand(2, -1))
+    expected = density(theta[0].numpy()) - density(theta[1].numpy())
+    assert float(values[0] - values[1]) == pytest.approx(expected, rel=1e-9)
+
+
+def conditioned(x: Tensor, z: Tensor, at: Tensor, theta: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Rasmussen & Williams Eq. 2.23-2.24 with a plain inverse."""
-    noise = chosen.noise_variance * np.eye(len(x))
-    inverse = np.linalg.inv(covariance(x, x, COLUMNS, chosen).numpy() + noise)
-    cross = covariance(x, at, COLUMNS, chosen).numpy()
-    prior = covariance(at, at, COLUMNS, chosen).numpy()
+    inverse = np.linalg.inv(covariance(x, x, theta).numpy() + math.exp(theta[-1]) * np.eye(len(x)))
+    cross = covariance(x, at, theta).numpy()
+    prior = covariance(at, at, theta).numpy()
     return cross.T @ inverse @ z.numpy(), prior - cross.T @ inverse @ cross
 
 
+def mixture(seeds: tuple[int, ...]) -> tuple[Surrogate, Tensor]:
+    x, y = points(10, 6), torch.from_numpy(np.random.default_rng(8).normal(30.0, 2.0, 10))
+    theta = logarithms(*seeds)
+    return Surrogate(x, y, COLUMNS, theta), theta
+
+
 def test_posterior_is_the_mixture_of_textbook_posteriors() -> None:
-    x, at = points(10, 6), points(6, 7)
-    y = torch.from_numpy(np.random.default_rng(8).normal(30.0, 2.0, 10))
-    draws = [hyperparameters(seed) for seed in (9, 10, 11)]
-    posterior = Posterior(x, y, COLUMNS, draws)
-    unit, shift = float(y.std()), float(y.mean())
-    moments = [conditioned(x, (y - shift) / unit, at, chosen) for chosen in draws]
+    (model, theta), at = mixture((9, 10, 11)), points(6, 7)
+    unit, shift = float(model.y.std()), float(model.y.mean())
+    moments = [conditioned(model.x, (model.y - shift) / unit, at, one) for one in theta]
     mean = np.mean([each for each, _ in moments], axis=0)
     second = np.mean([each + np.outer(m, m) for m, each in moments], axis=0)
     expected = unit**2 * (second - np.outer(mean, mean))
-    own_mean, variance = posterior.mean_and_variance(at)
+    own_mean, variance = model.mean_and_variance(at)
     np.testing.assert_allclose(own_mean, shift + unit * mean, rtol=1e-9)
     np.testing.assert_allclose(variance, np.diag(expected), rtol=1e-7)
-    low, high = posterior.interval(at, 0.9)
-    noise = np.mean([chosen.noise_variance for chosen in draws])
+    low, high = model.interval(at, 0.9)
+    noise = float(theta[:, -1].exp().mean())
     half = norm.ppf(0.95) * np.sqrt(np.diag(expected) + unit**2 * noise)
     np.testing.assert_allclose((high - low) / 2, half, rtol=1e-7)
     np.testing.assert_allclose((high + low) / 2, own_mean, rtol=1e-9)
+    # as BoTorch hears it: single points, and all jointly
+    single, joint = model.posterior(at[:, None]), model.posterior(at)
+    np.testing.assert_allclose(single.mixture_mean[:, 0, 0], own_mean, rtol=1e-9)
+    np.testing.assert_allclose(single.mixture_variance[:, 0, 0], variance, rtol=1e-7)
+    np.testing.assert_allclose(joint.mixture_covariance_matrix.to_dense(), expected, rtol=1e-7, atol=1e-9)
+    noisy = model.posterior(at[:, None], observation_noise=True).mixture_variance[:, 0, 0]
+    np.testing.assert_allclose(noisy, variance + unit**2 * noise, rtol=1e-7)
+
+
+def test_each_draw_s_posterior_is_gpytorch_s() -> None:
+    (model, _), at = mixture((9, 10)), points(6, 7)
+    with gpytorch.settings.fast_computations(False, False, False), torch.no_grad():
+        expected = ExactGP.__call__(model, at.expand(2, -1, -1))
+    mean, joint = model.joint(at)
+    torch.testing.assert_close(mean, expected.mean, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(joint, expected.covariance_matrix, rtol=1e-8, atol=1e-8)
+
+
+def test_a_warped_posterior_is_one_of_values_to_botorch() -> None:
+    """Moments against samples, and analytic against Monte-Carlo expected improvement."""
+    x = points(12, 6)
+    y = -torch.exp(-torch.from_numpy(np.random.default_rng(8).normal(0.0, 1.0, 12)))
+    model, at = Surrogate(x, y, COLUMNS, logarithms(1, 2), Warp(y, 1.5)), points(5, 7)
+    posterior = model.posterior(at[:, None])
+    samples = posterior.rsample(torch.Size([20_000]))
+    torch.testing.assert_close(posterior.mean, samples.mean(dim=0), atol=0.08, rtol=0)
+    torch.testing.assert_close(posterior.variance, samples.var(dim=0), atol=0.05, rtol=0.1)
+    torch.testing.assert_close(model.warp.untransform(model.warp(y)[0])[0], y)
+    sampler = SobolQMCNormalSampler(torch.Size([4096]), seed=0)
+    improvement = qLogExpectedImprovement(model, best_f=float(y.max()), sampler=sampler)(at[:, None]).exp()
+    assert improvement.shape == (5,)
+    expected = (samples[..., 0, 0] - y.max()).clamp_min(0).mean(dim=(0, 2))
+    torch.testing.assert_close(improvement, expected, atol=0.02, rtol=0.1)
 
 
 def test_beside_what_was_told_moments_are_the_textbook_s() -> None:
-    x, at = points(10, 6), points(6, 7)
-    y = torch.from_numpy(np.random.default_rng(8).normal(30.0, 2.0, 10))
-    draws = [hyperparameters(seed) for seed in (9, 10, 11)]
-    posterior = Posterior(x, y, COLUMNS, draws)
-    everything, rows = torch.cat([x, at]), torch.tensor([3, 0, 7])
-    moments = [conditioned(x, posterior.warp(y), everything, chosen) for chosen in draws]
+    (model, theta), at = mixture((9, 10, 11)), points(6, 7)
+    everything, rows = torch.cat([model.x, at]), torch.tensor([3, 0, 7])
+    moments = [conditioned(model.x, model.warp.latent(model.y), everything, one) for one in theta]
     mean = np.mean([each for each, _ in moments], axis=0)
     expected = np.mean([each + np.outer(m, m) for m, each in moments], axis=0) - np.outer(mean, mean)
-    own, there, variance, between = posterior.beside(at, rows)
+    own, there, variance, between = model.beside(at, rows)
     np.testing.assert_allclose(own, mean[rows], rtol=1e-8)
     np.testing.assert_allclose(there, mean[10:], rtol=1e-8)
     np.testing.assert_allclose(variance, np.diag(expected)[10:], rtol=1e-7)
@@ -186,39 +235,38 @@ def test_beside_what_was_told_moments_are_the_textbook_s() -> None:
 
 
 def test_believing_is_observing_the_mean() -> None:
-    x, at, pending = points(10, 6), points(6, 7), points(3, 8)
-    y = torch.from_numpy(np.random.default_rng(8).normal(30.0, 2.0, 10))
-    draws = [hyperparameters(seed) for seed in (9, 10)]
-    posterior = Posterior(x, y, COLUMNS, draws)
-    believing = posterior.believing(pending)
-    for member, before in zip(believing.members, posterior.members, strict=True):
-        mean, _ = before.mean_and_variance(pending)
-        expected, spread = conditioned(
-            torch.cat([x, pending]), torch.cat([before.z, mean]), at, before.hyperparameters
-        )
-        own_mean, own_variance = member.mean_and_variance(at)
-        np.testing.assert_allclose(own_mean, expected, rtol=1e-8, atol=1e-10)
-        np.testing.assert_allclose(own_mean, before.mean_and_variance(at)[0], rtol=1e-8, atol=1e-10)
-        np.testing.assert_allclose(own_variance, np.diag(spread), rtol=1e-7)
+    (model, theta), at, pending = mixture((9, 10)), points(6, 7), points(3, 8)
+    believing = model.believing(pending)
+    assert len(believing) == len(model)
+    beliefs, _ = model.members(pending)
+    before, _ = model.members(at)
+    means, variances = believing.members(at)
+    torch.testing.assert_close(means, before, rtol=1e-8, atol=1e-10)
+    z = model.warp.latent(model.y)
+    for number, one in enumerate(theta):
+        told = torch.cat([z, beliefs[number]])
+        expected, spread = conditioned(torch.cat([model.x, pending]), told, at, one)
+        np.testing.assert_allclose(means[number], expected, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(variances[number], np.diag(spread), rtol=1e-7)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 1.5, 2.0])
 def test_a_warp_is_scipy_s_yeo_johnson_between_standardisations(power: float) -> None:
     y = torch.from_numpy(np.random.default_rng(0).gamma(2.0, 3.0, 40) + 20)
-    warp = Warp.of(y, power)
+    warp = Warp(y, power)
     plain = (y.numpy() - y.numpy().mean()) / y.numpy().std(ddof=1)
     raised = yeojohnson(plain, power)
     expected = (raised - raised.mean()) / raised.std(ddof=1)
-    np.testing.assert_allclose(warp(y), expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(warp.inverse(warp(y)), y, rtol=1e-12)
+    np.testing.assert_allclose(warp.latent(y), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(warp.inverse(warp.latent(y)), y, rtol=1e-12)
     step = 1e-6
-    slopes = (warp(y + step) - warp(y - step)) / (2 * step)
-    assert warp.log_slope(y) == pytest.approx(float(slopes.log().sum()), rel=1e-6)
+    slopes = (warp.latent(y + step) - warp.latent(y - step)) / (2 * step)
+    np.testing.assert_allclose(warp.log_slope(y), slopes.log(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
 def test_moments_pass_a_warp_as_numerical_integration_says(power: float) -> None:
-    warp = Warp.of(torch.from_numpy(np.random.default_rng(1).normal(30, 2, 20)), power)
+    warp = Warp(torch.from_numpy(np.random.default_rng(1).normal(30, 2, 20)), power)
     for centre, variance in ((0.3, 0.2), (-1.0, 0.05)):
         mean, spread = warp.moments(*(torch.tensor([each]).double() for each in (centre, variance)))
 
@@ -240,24 +288,42 @@ def test_skewed_values_are_warped_and_normal_ones_are_not() -> None:
 
 
 def test_leave_one_out_is_leaving_one_out() -> None:
-    x, chosen = points(9, 12), hyperparameters(13)
+    x, theta = points(9, 12), logarithms(13)
     y = torch.from_numpy(np.random.default_rng(14).normal(size=9))
     y = (y - y.mean()) / y.std()
-    mean, variance = Posterior(x, y, COLUMNS, [chosen]).leave_one_out()
+    mean, variance = Surrogate(x, y, COLUMNS, theta).leave_one_out()
     for left_out in range(9):
         rest = [number for number in range(9) if number != left_out]
-        expected, spread = conditioned(x[rest], y[rest], x[[left_out]], chosen)
+        expected, spread = conditioned(x[rest], y[rest], x[[left_out]], theta[0])
         assert float(mean[left_out]) == pytest.approx(expected[0], rel=1e-8)
-        assert float(variance[left_out]) == pytest.approx(spread[0, 0] + chosen.noise_variance, rel=1e-8)
+        assert float(variance[left_out]) == pytest.approx(spread[0, 0] + math.exp(theta[0, -1]), rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_hyperparameters_are_as_likely_as_botorch_s_fit_finds(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    n, d = int(generator.choice([2, 8, 30])), int(generator.integers(1, 6))
+    kinds = [("ordered", "ordered", "categorical")[each] for each in generator.integers(0, 3, d)]
+    codes = generator.integers(0, 5, (n, d)).astype(np.float64)
+    x = torch.from_numpy(np.where([kind == "ordered" for kind in kinds], codes / 4, codes))
+    y = np.sin(3 * x.numpy() @ generator.normal(size=d)) + 0.3 * generator.normal(size=n)
+    z = torch.from_numpy((y - y.mean()) / y.std())
+    columns = tuple(Column(f"axis {number}", kind) for number, kind in enumerate(kinds))  # type: ignore[arg-type]
+    evidence = Evidence(Surrogate(x, z, columns, warp=Warp(z[:0])))
+    own, _ = evidence(likeliest(x, z, columns).theta, z[None])
+    model = Surrogate(x, z, columns, warp=Warp(z[:0])).requires_grad_()
+    mll = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
+    fit_gpytorch_mll(mll)
+    peer, _ = evidence(model.theta.clamp(*torch.from_numpy(evidence.bounds.T)), z[None])
+    assert float(own) >= float(peer) - 1e-4
 
 
 def test_without_observations_a_fit_is_the_prior_around_its_mode() -> None:
-    posterior = fit(torch.empty(0, 5).double(), torch.empty(0).double(), COLUMNS)
-    logarithms = np.array([member.hyperparameters.pack() for member in posterior.members])
+    theta = fit(torch.empty(0, 5).double(), torch.empty(0).double(), COLUMNS).theta.numpy()
     middle = LENGTHSCALE_PRIOR[0] + 0.5 * math.log(5)
-    np.testing.assert_allclose(logarithms[:, :5].mean(axis=0), middle, atol=0.2)
-    np.testing.assert_allclose(logarithms[:, :5].std(axis=0), LENGTHSCALE_PRIOR[1], atol=0.25)
-    assert logarithms[:, -1].mean() == pytest.approx(NOISE_PRIOR[0], abs=0.2)
+    np.testing.assert_allclose(theta[:, :5].mean(axis=0), middle, atol=0.2)
+    np.testing.assert_allclose(theta[:, :5].std(axis=0), LENGTHSCALE_PRIOR[1], atol=0.25)
+    assert theta[:, -1].mean() == pytest.approx(NOISE_PRIOR[0], abs=0.2)
 
 
 def values(x: Tensor, seed: int = 1) -> Tensor:
@@ -332,9 +398,9 @@ def test_intervals_hold_what_they_promise_on_functions_of_the_prior() -> None:
     hits = []
     for seed in range(12):
         generator = np.random.default_rng(seed)
-        x, chosen = points(112, seed), hyperparameters(seed)
-        latent = cholesky(covariance(x, x, COLUMNS, chosen)) @ torch.from_numpy(generator.normal(size=112))
-        y = latent + math.sqrt(chosen.noise_variance) * torch.from_numpy(generator.normal(size=112))
+        x, theta = points(112, seed), logarithms(seed)[0]
+        latent = cholesky(covariance(x, x, theta)) @ torch.from_numpy(generator.normal(size=112))
+        y = latent + math.exp(theta[-1] / 2) * torch.from_numpy(generator.normal(size=112))
         mean, variance = fit(x[:12], y[:12], COLUMNS).mean_and_variance(x[12:])
         hits.append(float(((latent[12:] - mean).abs() < 1.645 * variance.sqrt()).double().mean()))
     assert 0.84 < np.mean(hits) < 0.96  # nominal .90; standard error about .02
@@ -380,55 +446,48 @@ def in_task(x: Tensor, *task: float) -> Tensor:
     return torch.cat([x, torch.tensor(task).double().expand(len(x), 2)], dim=1)
 
 
-def with_tasks(seed: int) -> Hyperparameters:
-    return Hyperparameters.unpack(np.random.default_rng(seed).normal(-0.5, 0.7, 10))
-
-
 def test_tasks_tie_all_but_their_constants() -> None:
     """Bonilla et al. 2007, Eq. 1, from GPyTorch's covariance of one task."""
-    x1, x2, chosen = points(6, 0), points(7, 1), with_tasks(2)
-    alone = Hyperparameters.unpack(np.delete(chosen.pack(), [5, 6]))
-    single = gpytorch_covariance(x1, x2, alone)
-    first, second = np.exp(-1 / chosen.lengthscales[5:7].numpy())
+    x1, x2, theta = points(6, 0), points(7, 1), logarithms(2, columns=7)[0]
+    single = gpytorch_covariance(x1, x2, torch.cat([theta[:5], theta[7:]]))
+    first, second = np.exp(-1 / theta[5:7].exp().numpy())
     for a, b, tie in (((0, 0), (0, 0), 1.0), ((0, 0), (1, 0), first), ((1, 0), (0, 1), first * second)):
         same = 1.0 if a == b else 0.0
         expected = tie * (single - CONSTANT_VARIANCE) + same * CONSTANT_VARIANCE
-        own = covariance(in_task(x1, *a), in_task(x2, *b), TASKS, chosen)
+        own = covariance(in_task(x1, *a), in_task(x2, *b), theta, TASKS)
         torch.testing.assert_close(own, expected, atol=1e-7, rtol=1e-7)
-    x = in_task(x1, 1, 0)
-    diagonal = covariance(x, x, TASKS, chosen).diagonal()
-    torch.testing.assert_close(prior_variance(x, TASKS, chosen), diagonal)
 
 
-def test_log_posterior_of_tasks_is_that_of_their_covariance() -> None:
+def test_the_evidence_of_tasks_is_that_of_their_covariance() -> None:
     x = torch.cat([in_task(points(7, 2), 0, 0), in_task(points(8, 3), 1, 0), in_task(points(5, 2), 0, 1)])
     z = torch.from_numpy(np.random.default_rng(3).normal(size=20))
-    target = LogPosterior(x, z, TASKS)
+    evidence = Evidence(Surrogate(x, z, TASKS, warp=Warp(z[:0])))
 
-    def density(theta: np.ndarray) -> float:
-        chosen = Hyperparameters.unpack(theta)
-        matrix = covariance(x, x, TASKS, chosen) + chosen.noise_variance * torch.eye(20).double()
-        evidence = torch.distributions.MultivariateNormal(torch.zeros(20).double(), matrix).log_prob(z)
+    def density(theta: Tensor) -> float:
+        matrix = covariance(x, x, theta, TASKS) + theta[-1].exp() * torch.eye(20).double()
+        found = torch.distributions.MultivariateNormal(torch.zeros(20).double(), matrix).log_prob(z)
+        return float(found + norm(*TASK_PRIOR).logpdf(theta[5:7]).sum() + rest(theta))
+
+    def rest(theta: Tensor) -> float:
         middle = LENGTHSCALE_PRIOR[0] + 0.5 * math.log(5)
-        priors = norm(middle, LENGTHSCALE_PRIOR[1]).logpdf(theta[:5]).sum()
-        priors += norm(*TASK_PRIOR).logpdf(theta[5:7]).sum() + norm(*NOISE_PRIOR).logpdf(theta[9])
         shape, rate = VARIANCE_PRIOR
-        priors += (gamma(shape, scale=1 / rate).logpdf(np.exp(theta[7:9])) + theta[7:9]).sum()
-        return float(evidence) + float(priors)
+        variances = gamma(shape, scale=1 / rate).logpdf(theta[7:9].exp().numpy()) + theta[7:9].numpy()
+        priors = norm(middle, LENGTHSCALE_PRIOR[1]).logpdf(theta[:5]).sum() + variances.sum()
+        return float(priors + norm(*NOISE_PRIOR).logpdf(theta[9]))
 
-    here, there = with_tasks(4).pack(), with_tasks(5).pack()
-    value, gradient = target(here)
-    assert value - target(there)[0] == pytest.approx(density(here) - density(there), rel=1e-9)
-    step = 1e-5
-    numeric = [(density(here + step * e) - density(here - step * e)) / (2 * step) for e in np.eye(10)]
-    np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-5)
+    here, there = logarithms(4, 5, columns=7)
+    values, gradients = evidence(torch.stack([here, there]), z.expand(2, -1))
+    assert float(values[0] - values[1]) == pytest.approx(density(here) - density(there), rel=1e-9)
+    steps = 1e-5 * torch.eye(10).double()
+    numeric = [(density(here + step) - density(here - step)) / 2e-5 for step in steps]
+    np.testing.assert_allclose(gradients[0], numeric, rtol=1e-5, atol=1e-5)
 
 
 def related(seed: int, rho: float) -> tuple[Tensor, Tensor, Tensor]:
     """Points and two functions on them that correlate by rho."""
     x = points(150, seed)
-    chosen = Hyperparameters(torch.full((5,), 2.0).double(), 0.5, 0.5, 0.02)
-    factor = cholesky(covariance(x, x, COLUMNS, chosen) - CONSTANT_VARIANCE)
+    theta = torch.tensor([2.0] * 5 + [0.5, 0.5, 0.02], dtype=torch.float64).log()
+    factor = cholesky(covariance(x, x, theta) - CONSTANT_VARIANCE)
     generator = np.random.default_rng(seed)
     one, other = (factor @ torch.from_numpy(generator.normal(size=150)) for _ in range(2))
     return x, one, rho * one + math.sqrt(1 - rho**2) * other
