@@ -36,7 +36,7 @@ from gpnas.journal import Journal
 from gpnas.learned import learned
 from gpnas.records import Architecture, AxisValue, Observation
 from gpnas.space import SearchSpace
-from gpnas.surrogate import Member, Posterior
+from gpnas.surrogate import Surrogate, Warp
 
 MOST = 500
 """Observations on which the surrogate of a report rests; of more, the best half and a part spread over the
@@ -69,7 +69,7 @@ class Standing:
     engine: Engine
     trials: tuple[Trial, ...]
     """Whose values the posterior rests on, in the rows' order."""
-    posterior: Posterior
+    posterior: Surrogate
     diagnostics: Diagnostics
     pool: Tensor  # (q,)
     """Indices of architectures that stand for the space, increasing."""
@@ -270,12 +270,12 @@ def trust(standing: Standing, noise: float) -> Trust:
     posterior, diagnostics = standing.posterior, standing.diagnostics
     left_out: list[Predicted] = []
     if diagnostics.surrogate is not None:
-        latent, variance = posterior.latent_leave_one_out()
+        latent, variance = posterior.leave_one_out()
         half = _half(COVERAGE) * variance.sqrt()
-        mean, _ = posterior.leave_one_out()
+        mean, _ = posterior.warp.moments(latent, variance)
         low, high = (posterior.warp.inverse(latent + side * half) for side in (-1, 1))
-        level = _level((posterior.warp(posterior.y) - latent) / variance.sqrt())
-        matrix = design_matrix(posterior.x, posterior.columns)
+        level = _level((posterior.warp.latent(posterior.y) - latent) / variance.sqrt())
+        matrix = design_matrix(posterior.x[: len(posterior)], posterior.columns)
         ridge, ridge_variance, _ = ridge_leave_one_out(matrix, posterior.y)
         ridge_level = _level((posterior.y - ridge) / ridge_variance.sqrt())
         for row, trial in enumerate(standing.trials):
@@ -343,8 +343,8 @@ def left(standing: Standing) -> Left:
     for count in _moments(len(order)):
         rows = order[:count]
         told = [row for row in rows if row in set(leaders)]
-        members = [_given(member, rows, len(order)) for member in posterior.members[:MEMBERS]]
-        draws = _draws(posterior, members, features(asked))
+        then = _given(posterior, rows)
+        draws = posterior.warp.inverse(_draws(then, features(asked)))
         if told:
             believed = draws.mean(dim=0)
             best = max(told, key=lambda row: float(believed[position[own[row]]]))
@@ -352,39 +352,37 @@ def left(standing: Standing) -> Left:
         else:  # nothing could be recommended yet but an architecture by chance
             regret = draws.max(dim=1).values - draws.mean(dim=1)
         course.append(
-            Remaining(count, float(regret.mean()), float(regret.quantile(0.9)), _unknown(members, space_part))
+            Remaining(count, float(regret.mean()), float(regret.quantile(0.9)), _unknown(then, space_part))
         )
     return Left(tuple(course), len(asked), DRAWS, standing.objective)
 
 
-def _given(member: Member, rows: Sequence[int], own: int) -> Member:
-    """The same process, given a part of its observations and all that other searches observed."""
-    kept = torch.tensor([*rows, *range(own, len(member.x))], dtype=torch.long)
-    return Member(member.x[kept], member.z[kept], member.columns, member.hyperparameters)
+def _given(model: Surrogate, rows: Sequence[int]) -> Surrogate:
+    """The first few processes, given a part of the observations and all that other searches observed; its
+    values are latent ones."""
+    kept = torch.tensor([*rows, *range(len(model), len(model.x))], dtype=torch.long)
+    z = model.train_targets[0]
+    return Surrogate(model.x[kept], z[kept], model.columns, model.theta[:MEMBERS], Warp(z[:0]))
 
 
-def _draws(posterior: Posterior, members: Sequence[Member], x: Tensor) -> Tensor:  # (q, d) -> (draws, q)
-    """Joint draws of values, the same standard normals at every call."""
+def _draws(model: Surrogate, x: Tensor) -> Tensor:  # (q, d) -> (draws, q)
+    """Joint draws of latent values, the same standard normals at every call."""
     generator = torch.Generator().manual_seed(0)
     parts = []
-    for member in members:
-        mean, _, covariance = member.joint(x, x)
+    for mean, covariance in zip(*model.joint(x), strict=True):
         jitter = 1e-8 * float(covariance.diagonal().mean().clamp_min(1e-12))
         covariance = (covariance + covariance.T) / 2
         values, vectors = torch.linalg.eigh(covariance + jitter * torch.eye(len(x), dtype=torch.float64))
         root = vectors * values.clamp_min(0).sqrt()
-        normals = torch.randn(DRAWS // len(members), len(x), generator=generator, dtype=torch.float64)
-        parts.append(posterior.warp.inverse(mean + normals @ root.T))
+        normals = torch.randn(DRAWS // len(model.theta), len(x), generator=generator, dtype=torch.float64)
+        parts.append(mean + normals @ root.T)
     return torch.cat(parts)
 
 
-def _unknown(members: Sequence[Member], x: Tensor) -> float:
+def _unknown(model: Surrogate, x: Tensor) -> float:
     """Share of the prior variance over the space that observations leave."""
-    shares = []
-    for member in members:
-        nothing = Member(member.x[:0], member.z[:0], member.columns, member.hyperparameters)
-        shares.append(float(member.mean_and_variance(x)[1].mean() / nothing.mean_and_variance(x)[1].mean()))
-    return sum(shares) / len(shares)
+    prior = model.covar_module.forward(x, x, diag=True)
+    return float((model.members(x)[1].mean(dim=1) / prior.mean(dim=1)).mean())
 
 
 def _moments(count: int) -> list[int]:
