@@ -23,7 +23,6 @@ from gpnas.figures.data import lanes, pareto
 from gpnas.figures.records import Evaluation, Span, Trial
 from gpnas.figures.style import DARK, LIGHT, PALETTE
 from gpnas.journal import Journal
-from gpnas.surrogate import covariance, prior_variance
 from tests.gpnas.searched import SPACE, STEPS, listed, searched
 
 
@@ -142,13 +141,11 @@ def test_the_expected_regret_is_that_of_independent_draws(seen: Seen) -> None:
     standing, left = seen.standing, seen.left
     assert standing is not None
     assert left is not None
-    members = standing.posterior.members[: beliefs.MEMBERS]
     generator = np.random.default_rng(1)
-    x = standing.engine.features()
+    mean, between = standing.posterior.thinned(beliefs.MEMBERS).joint(standing.engine.features())
     draws = []
-    for member in members:
-        mean, _, between = member.joint(x, x)
-        normal = generator.multivariate_normal(mean.numpy(), between.numpy(), size=20_000, method="eigh")
+    for each, covariance in zip(mean.numpy(), between.numpy(), strict=True):
+        normal = generator.multivariate_normal(each, covariance, size=20_000, method="eigh")
         draws.append(standing.posterior.warp.inverse(torch.from_numpy(normal)).numpy())
     values = np.concatenate(draws)
     trained = [SPACE.index(Architecture(t.family, t.axes)) for t in standing.trials if t.finished]
@@ -166,13 +163,14 @@ def test_the_unknown_share_is_the_posterior_variance_over_the_prior(seen: Seen) 
     assert standing is not None
     assert left is not None
     shares = []
-    x = standing.engine.features()
-    for member in standing.posterior.members[: beliefs.MEMBERS]:
-        hyper = member.hyperparameters
-        known = covariance(member.x, member.x, member.columns, hyper).numpy()
-        cross = covariance(member.x, x, member.columns, hyper).numpy()
-        inverse = np.linalg.inv(known + hyper.noise_variance * np.eye(len(known)))
-        prior = prior_variance(x, member.columns, hyper).numpy()
+    x, model = standing.engine.features(), standing.posterior.thinned(beliefs.MEMBERS)
+    noises = model.likelihood.noise[:, 0].detach().numpy()
+    with torch.no_grad():
+        everything = model.covar_module(torch.cat([model.x, x])).to_dense().numpy()
+    for noise, covariance in zip(noises, everything, strict=True):
+        known, cross = covariance[: len(model.x), : len(model.x)], covariance[: len(model.x), len(model.x) :]
+        inverse = np.linalg.inv(known + noise * np.eye(len(known)))
+        prior = covariance.diagonal()[len(model.x) :]
         shares.append((prior - np.einsum("nq,nm,mq->q", cross, inverse, cross)).mean() / prior.mean())
     assert left.course[-1].unknown == pytest.approx(np.mean(shares), rel=1e-6)
 
