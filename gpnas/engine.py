@@ -63,14 +63,13 @@ REPLICATES = 200
 posterior means."""
 SCREENING = 2
 """Members of the posterior's mixture that are asked who is a finalist."""
-
-
 PART = 1_024
 """Architectures that a model or an acquisition function of someone else's is asked about at once."""
 REFITTED = tuple(round(200 * 1.25**step) for step in range(40))
-"""Beyond the first of these numbers of observations, hyperparameters are learned anew at these alone."""
+"""Numbers of observations at which hyperparameters are learned anew, once there are more than the first;
+up to it they are learned at every one."""
 LEARNED_FROM = 400
-"""Largest number of observations that hyperparameters are learned from; of more, ones spread evenly."""
+"""Largest number of observations that hyperparameters are learned from; of more, evenly spread ones serve."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,10 @@ class Engine:
             networks, where observations tell the correlation of their errors (`gpnas.heterogeneity`).
         cost_aware: whether what a training is expected to bring is divided by the seconds that it is
             expected to take.
-        model: makes the model that stands for the surrogate; chosen is then by `acquisition`.
-        acquisition: makes the acquisition function by which is chosen after the design, instead of the
-            strategy's; None is, of a model that is not the surrogate, log expected improvement over
-            the best posterior mean of what was observed.
+        model: makes the model that takes the surrogate's place; `acquisition` then chooses.
+        acquisition: makes the acquisition function that chooses after the design, in place of the
+            strategy's. None leaves the choice to the strategy or, with a model that is not the
+            surrogate, to log expected improvement over the best posterior mean of what was observed.
 
     Raises:
         ValueError: an unknown strategy, or a number out of range.
@@ -492,7 +491,6 @@ class Engine:
     def _optimism(self, indices: Tensor) -> Tensor:
         """Latent mean plus two standard deviations, roughly; of all at once, since suggestions come in
         rows."""
-
         screening = self.surrogate.thinned(SCREENING)
 
         def bound(x: Tensor) -> Tensor:

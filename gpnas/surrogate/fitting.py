@@ -19,24 +19,25 @@ from gpnas.surrogate.warp import Warp
 Array = NDArray[np.float64]
 
 MEMBERS = ((64, 16), (256, 4))
-"""Up to so many observations, so many draws of the hyperparameters are averaged over; of more, none:
-they leave little open."""
+"""Largest numbers of observations, and how many draws of the hyperparameters are averaged over up to
+each. Beyond the last the likeliest hyperparameters serve alone: the observations leave little open."""
 BOUNDS = {"lengthscale": (0.05, 50.0), "variance": (1e-4, 100.0), "noise": (1e-5, 10.0)}
-"""Beyond these a fit tells nothing more, and a Cholesky factorisation could fail."""
+"""Ranges of the hyperparameters, beyond which a fit tells nothing more and a Cholesky factorisation could
+fail."""
 POWERS = (1.0, 0.5, 1.5)
-"""Of the warp, that are tried; smaller steps changed nothing that could be measured."""
+"""Powers of the warp that are tried first; smaller steps changed nothing that could be measured."""
 FURTHER = {0.5: 0.0, 1.5: 2.0}
-"""Power to the one that is tried after it where it is the likeliest."""
+"""The power that is tried next where one of the first is the likeliest."""
 POWER_STDDEV = 0.5
 """Standard deviation of the normal prior on the power, around 1."""
 UNITS = tuple(1.5**step for step in range(-5, 6))
-"""Units that are tried, in those of the other tasks."""
+"""Units of the values that are tried, as multiples of the other tasks' unit."""
 UNIT_STDDEV = 0.7
-"""Standard deviation of the normal prior on the unit's logarithm, around the other tasks'."""
+"""Standard deviation of the normal prior on the unit's logarithm, around that of the other tasks."""
 OPTIONS = {"maxiter": 100, "factr": 1e-9 / np.finfo(np.float64).eps, "pgtol": 1e-5}
-"""Of the optimiser."""
+"""Options of BoTorch's batched L-BFGS-B."""
 NOWHERE = -1e10
-"""Log density where a covariance has no Cholesky factor: the search turns back."""
+"""Log density that stands for a covariance without a Cholesky factor, so that the optimiser turns back."""
 LEAST_WARPED = 8
 """Observations below which values are not warped."""
 
@@ -58,8 +59,8 @@ def fit(
         x: (n, d) features; rows may repeat, n may be 0.
         y: (n,) finite values, larger is better.
         columns: meaning of the feature columns.
-        members: draws of the hyperparameters; 1 takes the likeliest ones. None fits their number to
-            the observations'.
+        members: number of draws of the hyperparameters; 1 takes the likeliest ones, None is by the
+            number of observations (`MEMBERS`).
         context: what is known of other tasks. The unit of the values is then learned too, since
             architectures chosen for their promise vary less than those of the other tasks.
     """

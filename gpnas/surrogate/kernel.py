@@ -20,9 +20,10 @@ CONSTANT_VARIANCE = 1.0
 OWN_SHARE = 1 / 3
 """Variance of what is an architecture's own, shared with no other, in units of the noise variance."""
 LENGTHSCALE_PRIOR = (math.log(0.5) + 0.5, 1.0)
-"""Mean, for one column, and standard deviation of a lengthscale's logarithm; features span [0, 1]."""
+"""Mean (with a single column) and standard deviation of a lengthscale's logarithm; features span [0, 1]."""
 TASK_PRIOR = (math.log(2.0), 1.5)
-"""The same for a task; two tasks of lengthscale ℓ correlate as exp(-1/ℓ)."""
+"""Mean and standard deviation of the logarithm of a task's lengthscale ℓ, by which two tasks correlate as
+exp(-1/ℓ)."""
 NOISE_PRIOR = (math.log(0.2), 1.5)
 """Mean and standard deviation of the logarithm of the noise variance."""
 VARIANCE_PRIOR = (1.5, 1.5)
@@ -109,11 +110,11 @@ class ArchitectureKernel(Kernel):
 
     @property
     def own_variance(self) -> Tensor:
-        """Of what is an architecture's own, B."""
+        """Variance of what is an architecture's own, B."""
         return OWN_SHARE * self._likelihood[0].noise[..., 0]
 
     def distances(self, x1: Tensor, x2: Tensor, *, matrix: bool = True) -> Distances:
-        """Of pairs of points.
+        """What the kernel needs to know of pairs of points.
 
         Args:
             x1, x2: (*b, n, d) and (*b, q, d).

@@ -101,7 +101,7 @@ class Surrogate(GPyTorchModel, ExactGP):
 
     @property
     def warp(self) -> Warp:
-        """Of the values."""
+        """The map from values to latent ones, `outcome_transform` by its own type."""
         warp: Warp = self.outcome_transform
         return warp
 
