@@ -285,7 +285,8 @@ class Journal:
             ).fetchall()
         moments = []
         for name, time, session, committed in rows:
-            known = int(candidates[name].decision.get("observations", committed))
+            known = candidates[name].decision.get("observations")
+            known = committed if known is None else int(known)
             moments.append(Moment(candidates[name], time, session, known))
         return moments
 
