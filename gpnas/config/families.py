@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +13,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -22,6 +24,7 @@ from pydantic_core import InitErrorDetails
 
 from gpnas.config.axes import VALUES, AnyAxis, CountAxis, NameAxis, OwnAxis, SwitchAxis, only_value
 from gpnas.config.mistakes import Strict, in_words, moved, refuse_unknown
+from gpnas.config.recipes import FamilyRecipe
 from gpnas.config.tables import read_rows, table_path
 from gpnas.errors import SpaceError
 from gpnas.records import AxisValue
@@ -224,6 +227,30 @@ class AnyFamilies(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, arbitrary_types_allowed=True)
     __pydantic_extra__: dict[str, Annotated[OwnAxes | Listing, _form(OwnAxes)]]
+
+    _recipes: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """By family, the settings in which its recipe differs from the common one."""
+        return self._recipes
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_recipes(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        recipes = {}
+        if isinstance(value, dict):
+            value = dict(value)
+            for name, axes in value.items():
+                if name in FAMILIES and isinstance(axes, dict) and "recipe" in axes:
+                    try:
+                        recipes[name] = FamilyRecipe.model_validate(axes["recipe"]).given()
+                    except ValidationError as error:
+                        raise moved(error, (name, "recipe")) from None
+                    value[name] = {key: each for key, each in axes.items() if key != "recipe"}
+        families = handler(value)
+        families._recipes.update(recipes)
+        return families
 
     @model_validator(mode="before")
     @classmethod

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, create_model
+from pydantic import BeforeValidator, Field
 
 from gpnas.config.families import Families
 from gpnas.config.mistakes import Strict, located
+from gpnas.config.recipes import RecipeSettings as RecipeSettings
+from gpnas.config.recipes import Settings
 from gpnas.records import Strategy
 from gpnas.space import SearchSpace
-from gpnas_trainers import recipe as recipes
 
 Scale = Literal[2, 3, 4, 8]
 """Super-resolution factors for which networks exist; a test holds it against the trainers'."""
@@ -48,25 +49,6 @@ class SearchSettings(Strict):
     """At most so many validation images score a trial."""
     early_stopping: bool = True
     """Whether a training that will not matter is ended before its last step."""
-
-
-class Settings(Strict):
-    """Settings of which a file names some, and the others take the trainers' default."""
-
-    def given(self) -> dict[str, Any]:
-        """The settings that the file names."""
-        return self.model_dump(exclude_none=True)
-
-
-if TYPE_CHECKING:
-    RecipeSettings = Settings
-else:  # `Recipe` itself checks the values
-    RecipeSettings = create_model(
-        "RecipeSettings",
-        __base__=Settings,
-        __doc__="How every architecture of the search is trained.",
-        **{name: (rule.kind | None, None) for name, rule in recipes.rules().items()},
-    )
 
 
 class CameraSettings(Settings):

@@ -129,7 +129,8 @@ def plan_final(
     wanted = _wanted(request)
     searched = wanted.setup
     run, scale = wanted.run, wanted.scale
-    recipe = _recipe(request, searched.recipe if searched else {})
+    settings = _settings(request)
+    recipe = _recipe(settings, searched.recipe if searched else {})
     pairs, data = _pairs(request, scale, recipe, searched, say, preparing)
     check_patch(pairs.training, recipe)
     if recipe.batch_size < request.means.devices:
@@ -152,6 +153,10 @@ def plan_final(
         validation_images=len(pairs.validation),
         search=wanted.search.name if wanted.search else None,
         warm_start=warm_start if warm_start in (FRESH, SEARCH) else Path(warm_start).name,
+        family_recipes={
+            family: {name: value for name, value in own.items() if name not in settings}
+            for family, own in (searched.family_recipes if searched else {}).items()
+        },
     )
     header = header_of(
         run,
@@ -274,9 +279,14 @@ def _portfolio(request: FinalRequest, search: Path) -> Wanted:
     return Wanted(run, setup.scale, members, search, header, setup)
 
 
-def _recipe(request: FinalRequest, searched: Mapping[str, Any]) -> Recipe:
-    settings = dict(read_recipe_file(request.recipe_file).given()) if request.recipe_file else {}
-    settings |= request.recipe
+def _settings(request: FinalRequest) -> dict[str, Any]:
+    """What a recipe file says, and above it the command line."""
+    in_file = read_recipe_file(request.recipe_file).given() if request.recipe_file else {}
+    return {**in_file, **request.recipe}
+
+
+def _recipe(asked: Mapping[str, Any], searched: Mapping[str, Any]) -> Recipe:
+    settings = dict(asked)
     if "steps" in settings and "steps" in searched and "evaluate_every" not in settings:
         # as many validations as in the search, since these are on all images
         settings["evaluate_every"] = max(

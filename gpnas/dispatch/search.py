@@ -114,7 +114,8 @@ def plan(
         source=request.data.name if request.data else "photographs",
         camera=None if request.data else dataclasses.asdict(camera),
     )
-    setup = Setup(scale, recipe.to_json(), data, file.search.validation_images)
+    own = file.families.recipes
+    setup = Setup(scale, recipe.to_json(), data, file.search.validation_images, family_recipes=own)
     header = header_of(
         run,
         setup,

@@ -179,7 +179,8 @@ class Session(Generic[A]):
             task = asdict(work.task(candidate))
             if lender is None:
                 return task
-            memory = partial(memory_of, candidate.architecture, work.setup.scale, work.recipe)
+            recipe = work.setup.recipe_of(candidate.architecture.family)
+            memory = partial(memory_of, candidate.architecture, work.setup.scale, recipe)
             return task | lender.lend(memory)
 
         def listen(event: Event) -> None:

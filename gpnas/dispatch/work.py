@@ -70,6 +70,7 @@ class Work:
 
     def task(self, candidate: Candidate) -> Task:
         """What a worker must know to train a candidate."""
+        recipe = self.setup.recipe_of(candidate.architecture.family)
         return Task(
             id=candidate.id,
             family=candidate.architecture.family,
@@ -81,7 +82,7 @@ class Work:
             pairs=str(self.pairs.folder),
             fingerprint=self.fingerprint,
             scale=self.setup.scale,
-            recipe={**self.setup.recipe, "steps": candidate.fidelity.steps},
+            recipe=recipe.to_json() | {"steps": candidate.fidelity.steps},
             validation_images=self.setup.validation_images,
             correlations=self.header.search is not None and self.header.search.portfolio_aware,
             watch=self.watch,

@@ -117,7 +117,7 @@ def write_portfolio(
     metrics = {name: delivery["psnr"][name] for name in ("bicubic", "best")} | {"ensemble": portfolio.value}
     description = Description(
         scale=setup.scale,
-        recipe=setup.recipe,
+        recipe=setup.recipe_document(),
         data=setup.data.to_json(),
         metrics=metrics,
         seed=header.seed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal
@@ -104,12 +104,16 @@ def memory_of(architecture: Architecture, scale: int, recipe: Recipe) -> float:
 
 
 def recipe_of(path: Path, file: SpaceFile) -> Recipe:
-    """How a space file has its architectures trained.
+    """How a space file has its architectures trained, those of families with a recipe of their own aside.
 
     Raises:
-        SpaceError: its recipe breaks a rule of the trainers.
+        SpaceError: a recipe breaks a rule of the trainers, the common one or that of a family.
     """
-    try:
-        return Recipe(**file.recipe.given())
-    except ValueError as error:
-        raise SpaceError(f"{path}: `recipe`: {error}") from None
+    places: dict[str, dict[str, Any]] = {"recipe": {}}
+    places |= {f"families.{name}.recipe": own for name, own in file.families.recipes.items()}
+    for place, own in places.items():
+        try:
+            Recipe(**file.recipe.given() | own)
+        except ValueError as error:
+            raise SpaceError(f"{path}: `{place}`: {error}") from None
+    return Recipe(**file.recipe.given())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from gpnas.journal import CHECKED, Journal
@@ -60,18 +60,32 @@ class Setup:
     """Name of the run folder whose portfolio a final training trains; None where a person named it."""
     warm_start: str | None = None
     """What a final training begins with: `search`, `none`, or the name of a run folder or a bundle."""
+    family_recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By family, the settings in which its recipe differs from `recipe`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", FrozenMapping(self.recipe))
+        own = {name: FrozenMapping(settings) for name, settings in self.family_recipes.items()}
+        object.__setattr__(self, "family_recipes", FrozenMapping(own))
         if self.scale not in SCALES or self.validation_images < 1:
             raise ValueError(
                 f"`scale` must be one of {', '.join(map(str, SCALES))} and `validation_images >= 1` hold, "
                 f"but got {self.scale} and {self.validation_images}"
             )
-        try:
-            Recipe(**self.recipe)
-        except TypeError as error:
-            raise ValueError(f"`recipe` must hold settings of a recipe, but {error}") from None
+        for family in ("", *self.family_recipes):
+            try:
+                self.recipe_of(family)
+            except TypeError as error:
+                raise ValueError(f"`recipe` must hold settings of a recipe, but {error}") from None
+
+    def recipe_of(self, family: str) -> Recipe:
+        """How the networks of a family are trained."""
+        return Recipe(**{**self.recipe, **self.family_recipes.get(family, {})})
+
+    def recipe_document(self) -> dict[str, Any]:
+        """The common recipe as JSON, with those of families that have their own, if any, as `families`."""
+        own = {family: dict(settings) for family, settings in self.family_recipes.items()}
+        return {**self.recipe, **({"families": own} if own else {})}
 
     @classmethod
     def of(cls, journal: Journal) -> Setup:

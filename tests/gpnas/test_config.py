@@ -18,7 +18,8 @@ from gpnas.config import (
     read_space_file,
 )
 from gpnas.results.description import describe
-from gpnas.run.pricing import priced
+from gpnas.run.pricing import priced, recipe_of
+from gpnas.run.setup import Data, Setup
 from gpnas_trainers import cost
 from gpnas_trainers.pairs import Camera
 from gpnas_trainers.train import Recipe
@@ -184,6 +185,52 @@ def test_the_schema_agrees_with_the_trainers() -> None:
     assert set(Scale.__args__) == set(gpnas_trainers.SCALES)  # type: ignore[attr-defined]
     assert set(RecipeSettings.model_fields) == set(inspect.signature(Recipe).parameters)
     assert set(CameraSettings.model_fields) == set(inspect.signature(Camera).parameters)
+
+
+FAMILIES_WITH_RECIPES = """\
+scale: 2
+families:
+  edsr: {features: 8, blocks: 1}
+  nafnet: {width: 8, blocks: 2, recipe: {learning_rate: 1e-3, warmup_steps: 3}}
+  safmn: {architectures: [{features: 8, blocks: 1}], recipe: {schedule: step}}
+recipe: {steps: 30, learning_rate: 4e-3}
+"""
+
+
+def test_a_family_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    file = read_space_file(written(tmp_path, FAMILIES_WITH_RECIPES))
+    assert len(file.search_space()) == 3
+    assert file.families.recipes == {
+        "nafnet": {"learning_rate": 1e-3, "warmup_steps": 3}, "safmn": {"schedule": "step"}
+    }  # fmt: skip
+    data = Data("a", "b", "c", None)
+    setup = Setup(2, recipe_of(Path("x"), file).to_json(), data, 1, family_recipes=file.families.recipes)
+    assert setup.recipe_of("edsr") == Recipe(steps=30, learning_rate=4e-3)
+    assert setup.recipe_of("nafnet") == Recipe(steps=30, learning_rate=1e-3, warmup_steps=3)
+    assert setup.recipe_of("safmn") == Recipe(steps=30, learning_rate=4e-3, schedule="step")
+    assert setup.recipe_document()["families"] == file.families.recipes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "warmup_steps: 3",
+            "steps: 3",
+            r":4: unknown key `families.nafnet.recipe.steps`; allowed here: learni",
+        ),
+        ("1e-3", "fast", r":4: `families.nafnet.recipe.learning_rate`: .*valid number, but got 'fast'"),
+        (
+            "step}",
+            "linear}",
+            r"`families.safmn.recipe`: `schedule` must be one of cosine, step, but got 'linear'",
+        ),
+    ],
+)
+def test_a_mistake_in_a_familys_recipe_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = written(tmp_path, FAMILIES_WITH_RECIPES.replace(old, new))
+    with pytest.raises(SpaceError, match=message):
+        recipe_of(path, read_space_file(path))
 
 
 def product(**axes: list[int]) -> list[dict[str, int]]:

@@ -111,7 +111,7 @@ class SPAN(nn.Module):
         self.conv_2 = MergedConvolution(features, features)
         last = conv3x3(features, 3 * scale * scale)
         if image_skip:
-            begin_near_zero(last, 0.01 / RGB_RANGE)  # features are in the range of pixels inside
+            begin_near_zero(last)
         self.upsampler = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
@@ -121,4 +121,6 @@ class SPAN(nn.Module):
         for place in range(2, self.blocks + 1):
             h, inner = getattr(self, f"block_{place}")(h)
         sr: Tensor = self.upsampler(self.conv_cat(torch.cat((shallow, self.conv_2(h), first, inner), dim=1)))
-        return sr + bicubic(x, self.scale, training=self.training) if self.image_skip else sr
+        if self.image_skip:  # features are in the range of pixels, detail in that of the image
+            return sr / RGB_RANGE + bicubic(x, self.scale, training=self.training)
+        return sr
