@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# nothing is timed: an example may be slow, as on a machine that others share
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
