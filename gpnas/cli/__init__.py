@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from importlib import import_module
 
 from gpnas.cli.interruption import interruptible
@@ -25,9 +25,7 @@ from gpnas.errors import GpnasError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 1 for an error, 128 + signal when interrupted."""
-    # Python in a process of ours must not take a file random.py in the user's folder for its own
-    os.environ["PYTHONSAFEPATH"] = "1"
-    with safe_streams():
+    with safe_path(), safe_streams():
         options = command_line().parse_args(arguments)
         logging.basicConfig(
             stream=sys.stderr,
@@ -37,6 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.verbose:
             warnings.simplefilter("ignore")  # libraries warn for developers; a user can do nothing about it
         return _run(options)
+
+
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Keeps Python processes that start within from taking a file `random.py` of the user's for their own."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONSAFEPATH")
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -79,7 +79,7 @@ def test_a_search_in_s3_is_killed_resumed_and_delivered(
     assert resumed.returncode == 0, err
     document = json.loads(out)
     assert document["trials"] == {"observed": 4, "failed": 0, "stopped": 0}
-    assert len(read_bundle(Path(document["bundle"])).members) == 2
+    assert len(read_bundle(Path(document["bundle"])).members) in (1, 2)  # at most two, where they help
     assert not (run / "candidates").exists()
     with Journal.read(run) as journal:
         assert journal.header.storage == address
