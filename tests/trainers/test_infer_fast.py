@@ -19,6 +19,8 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("drn", 4, {"features": 5, "blocks": 2, "stages": 1, "upsampler": "direct"}),
     *(("rcan", scale, {"features": 8, "groups": 2, "blocks": 2}) for scale in (2, 3, 4, 8)),
     ("rcan", 2, {"features": 8, "groups": 1, "blocks": 2, "image_skip": True, "reduction": 4}),
+    *(("edsr", scale, {"features": 8, "blocks": 2}) for scale in (2, 3, 4)),
+    ("edsr", 2, {"features": 6, "blocks": 1, "damped": True, "image_skip": True}),
     ("dual_regression", 4, {"features": 4, "blocks": 1}),
 ]
 

@@ -22,6 +22,7 @@ from torch.nn.functional import conv2d, linear, pixel_shuffle, pixel_unshuffle
 
 from gpnas_trainers.networks.blocks import RGB_RANGE, ChannelAttention, ResidualChannelAttentionBlock, bicubic
 from gpnas_trainers.networks.drn import DRN, DenseResidualBlock
+from gpnas_trainers.networks.edsr import EDSR
 from gpnas_trainers.networks.rcan import RCAN, ResidualGroup
 
 Forward = Callable[[Tensor], Tensor]
@@ -55,6 +56,8 @@ def fast(network: nn.Module) -> Forward:
         return _drn(network)
     if type(network) is RCAN:
         return _rcan(network)
+    if type(network) is EDSR:
+        return _edsr(network)
     return network
 
 
@@ -108,8 +111,7 @@ def _dense_block(block: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
 
 
 def _rcan(network: RCAN) -> Forward:
-    layers = [network.tail] if network.image_skip else [network.tail, network.add_mean]
-    end = linear_end(nn.Sequential(*layers), network.scale, RGB_RANGE)
+    end = _official_end(network)
 
     def forward(x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         shallow = network.head(network.sub_mean(x * RGB_RANGE))
@@ -129,6 +131,23 @@ def _rcan(network: RCAN) -> Forward:
         return bicubic(x, network.scale, training=True).add_(sr) if network.image_skip else sr
 
     return forward
+
+
+def _edsr(network: EDSR) -> Forward:
+    end = _official_end(network)
+
+    def forward(x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
+        shallow = network.head(network.sub_mean(x * RGB_RANGE))
+        sr = end(network.body(shallow).add_(shallow))
+        return bicubic(x, network.scale, training=True).add_(sr) if network.image_skip else sr
+
+    return forward
+
+
+def _official_end(network: RCAN | EDSR) -> Forward:
+    """The upsampler and what follows, in the range of the image."""
+    layers = [network.tail] if network.image_skip else [network.tail, network.add_mean]
+    return linear_end(nn.Sequential(*layers), network.scale, RGB_RANGE)
 
 
 def gate(attention: nn.Module, x: Tensor) -> Tensor:  # (B, F, h, w) -> (B, F, 1, 1)
