@@ -132,8 +132,8 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
                 network,
                 # no side is 1 or equals another: the exporter would hold such a one for a constant
                 (torch.rand(2, 3, 24, 20),),
-                dynamic_shapes=(dims,),
-                # else an image of a single window would be a case of its own
+                dynamic_shapes=(dict.fromkeys(dims, torch.export.Dim.AUTO),),
+                # else an image of a single window, or of fewer rows than are padded, would be another case
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
             program = torch.onnx.export(
