@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -215,25 +214,22 @@ def test_a_finished_training_is_not_repeated(
 def test_sigterm_while_its_bundle_is_written(
     search: Path, final: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Held up at the first network's weights, by a pipe that nobody writes to."""
+    """The signal comes as soon as the first network's weights are opened."""
     before = read_bundle(Path(final["bundle"])).manifest
     weights = search / "final" / "candidates" / final["ranking"][0]["id"] / "network.safetensors"
-    kept = weights.rename(weights.with_name("kept"))
-    os.mkfifo(weights)
+    ended: list[str] = []
 
-    def end() -> None:
-        with open(weights, "wb"):  # as soon as the weights are asked for
+    def end(event: str, arguments: tuple[Any, ...]) -> None:
+        if not ended and event == "open" and str(arguments[0]) == str(weights):
+            ended.append(event)
             os.kill(os.getpid(), signal.SIGTERM)
-            over.wait(60)
 
-    over, thread = threading.Event(), threading.Thread(target=end)
-    thread.start()
+    sys.addaudithook(end)
     try:
         assert main(["train", str(search), *OVERRIDES, "--json"]) == 128 + signal.SIGTERM
+        assert ended
     finally:
-        over.set()
-        thread.join()
-        kept.replace(weights)
+        ended.append("the test is over")
     told = capsys.readouterr()
     assert told.out == ""
     rest = f"2 of 2 trials observed in {search / 'final'}; the same command goes on"
