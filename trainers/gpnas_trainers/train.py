@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,12 @@ from torch import Tensor, nn
 
 from gpnas_trainers.checkpoint import TrainingError as TrainingError
 from gpnas_trainers.checkpoint import copied, read_checkpoint, write_checkpoint
-from gpnas_trainers.metrics import psnr, ssim
+from gpnas_trainers.guard import CollapseError, LossGuard
 from gpnas_trainers.objective import Objective
 from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.pairs.resident import resident
+from gpnas_trainers.progress import Progress as Progress
+from gpnas_trainers.progress import evaluate as evaluate
 from gpnas_trainers.ranks import Ranks
 from gpnas_trainers.recipe import Recipe as Recipe
 from gpnas_trainers.warm_start import warm_start
@@ -41,50 +42,8 @@ WATCH_SECONDS = 1.0
 """Time between two calls of a watcher."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a training stands."""
-
-    step: int
-    """Steps done."""
-    steps: int
-    """Steps in all."""
-    loss: float
-    """Loss of the last step."""
-    psnr: float | None
-    """Validation PSNR in dB, right after a validation; else None."""
-    ssim: float | None
-    """Validation SSIM, likewise."""
-    seconds: float
-    """Training and validation time, over all attempts."""
-    done: bool
-    """All steps are done and validated."""
-    learning_rate: float = math.nan
-    """Learning rate of the last step."""
-    notes: tuple[str, ...] = ()
-    """Lines about what the training had to do to go on, since its last report."""
-
-
 Watcher = Callable[["Training", Progress], None]
 """A function that is called about every second of a training, and after each validation."""
-
-
-class _CollapseError(TrainingError):
-    """The training diverged."""
-
-
-def evaluate(network: nn.Module, pairs: PairSet, device: torch.device | str = "cpu") -> tuple[float, float]:
-    """Mean PSNR in dB and mean SSIM over pairs; outputs clamped to [0, 1], not rounded, no border."""
-    network.eval()
-    psnrs, ssims = [], []
-    with torch.inference_mode():
-        for index in range(len(pairs)):
-            lr, hr = pairs.tensors(index, device)
-            sr = network(lr[None].contiguous(memory_format=torch.channels_last)).clamp(0, 1)[0]
-            psnrs.append(psnr(sr, hr))
-            ssims.append(ssim(sr, hr))
-    network.train()
-    return sum(psnrs) / len(psnrs), sum(ssims) / len(ssims)
 
 
 class Training:
@@ -148,8 +107,7 @@ class Training:
         self._micro_batch = recipe.micro_batch or math.ceil(recipe.batch_size / self._ranks.size)
         self._rate_factor = 1.0
         self._seconds = 0.0
-        self._loss = math.nan
-        self._usual_loss = math.nan  # slow average, by which an explosion is known
+        self._guard = LossGuard(recipe.warmup_steps)
         self._told = 0  # notes
         # to which a collapse goes back, once
         self._good: dict[str, Any] | None = copied(self._state())
@@ -179,7 +137,7 @@ class Training:
                     self._validate()
                     evaluated = True
                     break
-            except _CollapseError as collapse:
+            except CollapseError as collapse:
                 self._go_back(collapse)
             if seconds < math.inf:
                 passed = time.monotonic() - start if self._ranks.rank == 0 else 0.0
@@ -188,13 +146,18 @@ class Training:
         self._seconds = before + time.monotonic() - start
         shown = evaluated or self.done
         if evaluated and self.psnr is not None and self.ssim is not None:
-            numbers = {"psnr": self.psnr, "ssim": self.ssim, "loss": self._loss, "seconds": self._seconds}
+            numbers = {
+                "psnr": self.psnr,
+                "ssim": self.ssim,
+                "loss": self._guard.loss,
+                "seconds": self._seconds,
+            }
             self.evaluations[self.step] = numbers
         notes, self._told = self.notes[self._told :], len(self.notes)
         return Progress(
             self.step,
             self.recipe.steps,
-            self._loss,
+            self._guard.loss,
             self.psnr if shown else None,
             self.ssim if shown else None,
             self._seconds,
@@ -231,7 +194,7 @@ class Training:
             if not lacking:
                 break
             self._take_smaller_micro_batch()
-        self._guard(total)
+        self._guard.check(total, self.step)
         parameters = list(self._objective.parameters())
         self._ranks.sum_(parameter.grad for parameter in parameters if parameter.grad is not None)
         if recipe.clip_norm:
@@ -287,34 +250,17 @@ class Training:
         )
         torch._foreach_lerp_(averages, values, 1 - decay)
 
-    def _guard(self, loss: float) -> None:
-        """Notices a collapse before it reaches the weights."""
-        self._loss = loss
-        if not math.isfinite(loss):
-            raise _CollapseError(
-                f"the loss must stay finite, but is {loss} at step {self.step}; "
-                "lower `learning_rate` or `clip_norm`"
-            )
-        if math.isnan(self._usual_loss):
-            self._usual_loss = loss
-        if self.step > self.recipe.warmup_steps + 50 and loss > 10 * self._usual_loss:
-            raise _CollapseError(
-                f"the loss must not explode, but at step {self.step} is {loss:.4g} after "
-                f"{self._usual_loss:.4g}; lower `learning_rate` or `clip_norm`"
-            )
-        self._usual_loss += 0.05 * (loss - self._usual_loss)
-
     def _validate(self) -> None:
         found = (0.0, 0.0)
         if self._ranks.rank == 0:
             found = evaluate(self.network, self.validation_pairs, self._device)
         self.psnr, self.ssim = self._ranks.sum_numbers(*found)
         if not math.isfinite(self.psnr):
-            raise _CollapseError(f"validation PSNR must be finite, but is {self.psnr}")
+            raise CollapseError(f"validation PSNR must be finite, but is {self.psnr}")
         if self._good is not None and self.psnr > (self._good["psnr"] or -math.inf) - GOOD_PSNR_DROP:
             self._good = copied(self._state())
 
-    def _go_back(self, collapse: _CollapseError) -> None:
+    def _go_back(self, collapse: CollapseError) -> None:
         if self._good is None:
             raise collapse
         at = self.step
@@ -336,8 +282,8 @@ class Training:
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "step": self.step,
-            "loss": self._loss,
-            "usual_loss": self._usual_loss,
+            "loss": self._guard.loss,
+            "usual_loss": self._guard.usual,
             "psnr": self.psnr,
             "ssim": self.ssim,
         }
@@ -351,7 +297,7 @@ class Training:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        self._loss, self._usual_loss = state["loss"], state["usual_loss"]
+        self._guard.loss, self._guard.usual = state["loss"], state["usual_loss"]
         self.psnr, self.ssim = state["psnr"], state["ssim"]
 
     def _identity(self) -> dict[str, Any]:
