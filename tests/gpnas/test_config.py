@@ -158,7 +158,9 @@ def test_numbers_are_read_as_people_write_them(tmp_path: Path) -> None:
     assert file.recipe.given() == {"learning_rate": 2e-4}
 
 
-@pytest.mark.parametrize("name", ["drn", "drn.yaml", "drn_paper.yaml", "rcan_paper.yaml", "heterogeneous"])
+@pytest.mark.parametrize(
+    "name", ["drn", "drn.yaml", "drn_paper.yaml", "rcan_paper.yaml", "heterogeneous", "families"]
+)
 def test_shipped_spaces_are_found_by_name_and_can_be_built(name: str) -> None:
     file = read_space_file(name)
     Recipe(**file.recipe.given())
@@ -175,7 +177,7 @@ def test_the_papers_choices_are_in_the_papers_spaces() -> None:
 
 def test_an_unknown_space_names_the_shipped_ones() -> None:
     with pytest.raises(
-        SpaceError, match=r"nope.yaml: .* shipped are drn.yaml, drn_paper.yaml, heterogeneous.yaml"
+        SpaceError, match=r"nope.yaml: .* shipped are drn.yaml, drn_paper.yaml, families.yaml, heterog"
     ):
         load_space("nope.yaml")
 

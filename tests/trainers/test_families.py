@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpnas_trainers import FAMILIES, build, cost
 from gpnas_trainers.converting import TOLERANCE, save_official, save_onnx
+from gpnas_trainers.pairs import open_pairs, prepare_photographs
+from gpnas_trainers.train import Recipe, evaluate, train
 from gpnas_trainers.weights import WeightsError, from_state, load_published
 from tests.trainers.test_networks import count, kept_for_backward
 
@@ -111,6 +113,34 @@ def test_every_parameter_learns(family: str, axes: Axes) -> None:
         if "_mean." not in name or not axes.get("image_skip"):
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
+
+
+TRAINED: list[tuple[str, Axes]] = [
+    ("edsr", {"features": 24, "blocks": 3, "image_skip": True}),
+    ("rrdb", {"features": 16, "blocks": 1, "growth": 8, "image_skip": True}),
+    ("span", {"features": 16, "blocks": 2, "image_skip": True}),
+    ("plksr", {"features": 16, "blocks": 3, "kernel": 9}),
+    ("safmn", {"features": 24, "blocks": 4, "image_skip": True}),
+    ("nafnet", {"width": 24, "blocks": 5}),
+    ("compact", {"features": 24, "convolutions": 7}),
+    ("swinir", {"features": 24, "groups": 1, "blocks": 3, "heads": 3, "image_skip": True}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "axes"), TRAINED)
+def test_a_short_training_gains_over_where_it_begins(family: str, axes: Axes, tmp_path: Path) -> None:
+    """Deep rows of plain layers too: their signal must not vanish with fresh weights."""
+    folder = prepare_photographs(tmp_path, 2)
+    pairs, validation = open_pairs(folder, "train"), open_pairs(folder, "validation").head(1)
+    torch.manual_seed(0)
+    network = build(family, 2, **axes)
+    before, _ = evaluate(network, validation)
+    rate = 1e-3 if family in ("safmn", "swinir") else 2e-3
+    recipe = Recipe(steps=100, batch_size=4, learning_rate=rate, evaluate_every=100)
+    after = train(network, pairs, validation, recipe, seed=0).psnr
+    assert after is not None
+    assert after > before + 0.2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 7), (17, 30)])

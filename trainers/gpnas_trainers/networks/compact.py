@@ -14,6 +14,9 @@ from torch.nn.functional import interpolate
 
 from gpnas_trainers.networks.blocks import begin_near_zero, conv3x3
 
+SLOPE = 0.25
+"""Slope of PReLU below 0 before training."""
+
 
 class Compact(nn.Module):
     """Convolutions with a PReLU after each, a sub-pixel convolution, plus the nearest neighbours.
@@ -29,9 +32,13 @@ class Compact(nn.Module):
     def __init__(self, scale: int, features: int, convolutions: int) -> None:
         super().__init__()
         self.scale = scale
-        layers: list[nn.Module] = [conv3x3(3, features), nn.PReLU(features)]
-        for _ in range(convolutions):
-            layers += [conv3x3(features, features), nn.PReLU(features)]
+        layers: list[nn.Module] = []
+        for inputs in [3] + [features] * convolutions:
+            conv = conv3x3(inputs, features)
+            # K. He et al., ICCV 2015: without skip connections, PyTorch's own weights leave next to nothing
+            # of the signal after ten layers
+            nn.init.kaiming_normal_(conv.weight, a=SLOPE)
+            layers += [conv, nn.PReLU(features, SLOPE)]
         self.body = nn.Sequential(*layers, begin_near_zero(conv3x3(features, 3 * scale * scale)))
         self.upsampler = nn.PixelShuffle(scale)
 
