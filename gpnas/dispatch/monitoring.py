@@ -37,17 +37,17 @@ def namespace(run: Path) -> str:
     return f"gpnas{run.absolute()}"
 
 
-def status_actor(run: Path) -> Any:
-    """Starts the actor that holds the newest status of a search; it lives as long as the search.
+def status_actor(run: Path, document: dict[str, Any]) -> Any:
+    """Starts the actor that holds the newest status of a search, `document` at first; it lives as long as the
+    search.
 
     Raises:
         ValueError: there is one; that of a killed search may live a moment longer.
     """
 
     class Status:  # in a function, since Ray then copies it, and its process need not import torch
-        def __init__(self, run: str) -> None:
-            self._run = run
-            self._document: dict[str, Any] = {}
+        def __init__(self, run: str, document: dict[str, Any]) -> None:
+            self._run, self._document = run, document
 
         def __repr__(self) -> str:  # the dashboard shows it
             return f"status of {self._run}"
@@ -69,7 +69,7 @@ def status_actor(run: Path) -> Any:
         "enable_task_events": False,  # the list of tasks is the trials'
         "scheduling_strategy": here,
     }
-    return ray.remote(Status).options(**options).remote(run.name)
+    return ray.remote(Status).options(**options).remote(run.name, document)
 
 
 class Monitor:
@@ -101,8 +101,10 @@ class Monitor:
         running = [row["id"] for row in rows if row["state"] == "running"]
         self._gauges.set("gpnas_seconds_per_step", _seconds_per_step(self._run, running))
         if document != self._told:
-            self._actor = self._actor or status_actor(self._run)
-            self._actor.update.remote(document)
+            if self._actor is None:
+                self._actor = status_actor(self._run, document)
+            else:
+                self._actor.update.remote(document)
             self._told = document
 
 

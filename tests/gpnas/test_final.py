@@ -468,7 +468,7 @@ def test_what_breaks_a_rule_is_one_line(
             "drn:features=four,blocks=1,stages=1",
             "`features` must be an integer of at least 1, but got 'four'",
         ),
-        ("vdsr:depth=20", "a family must be one of drn, rcan, .*, but got 'vdsr'"),
+        ("vdsr:depth=20", "swinir, but got 'vdsr'"),
     ],
 )
 def test_networks_are_written_as_gpnas_prints_them(text: str, expected: str) -> None:
