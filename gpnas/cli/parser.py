@@ -102,6 +102,8 @@ def command_line() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_convert(commands)
     _add_upscale(commands)
+    doctor = commands.add("doctor", "look at this installation, and at a run folder or a bundle")
+    doctor.add_argument("path", metavar="PATH", type=path, nargs="?", help="run folder or bundle to check")
     return top
 
 
