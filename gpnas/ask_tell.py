@@ -5,7 +5,8 @@ journal gets every candidate before anyone trains it, and every observation befo
 a killed search is taken up where its journal ends: candidates without an observation come first.
 
 Nothing here knows where trainings run. The caller's thread reads and writes the journal; a thread of this
-class's own does all of the engine's work, in the order in which it was handed in.
+class's own does all of the engine's work, in the order in which it was handed in, and keeps in the journal
+what the engine makes of the search.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.journal import Journal
-from gpnas.records import Architecture, Candidate, Observation, Progress, Stop
+from gpnas.journal.status import PROSPECT
+from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect, Stop
 from gpnas.run.cores import use_one_core
 
 
@@ -29,6 +31,7 @@ class Adviser(Protocol):
     def observe(self, observation: Observation) -> None: ...
     def outlook(self, architecture: Architecture) -> tuple[float, float] | None: ...
     def uncertainty(self) -> float | None: ...
+    def prospect(self) -> Prospect | None: ...
 
 
 @dataclass
@@ -123,7 +126,7 @@ class AskTell:
             return None
         self.journal.commit_candidates(suggested)
         self._proposed += 1
-        self._submit(self._measure_uncertainty)
+        self._submit(self._look_ahead)
         return suggested[0]
 
     def give_again(self, candidate: Candidate) -> None:
@@ -247,8 +250,12 @@ class AskTell:
         for each in ended:
             each.result()
 
-    def _measure_uncertainty(self) -> None:
+    def _look_ahead(self) -> None:
+        """Keeps what the engine makes of the search, for who watches; nobody waits for it."""
         self.uncertainty = self._adviser.uncertainty() or self.uncertainty
+        prospect = self._adviser.prospect()
+        if prospect is not None:
+            self.journal.set_result(PROSPECT, asdict(prospect), durable=False)
 
     def _judge(self, candidate: Candidate, course: Course, running: Curve, finished: list[Curve]) -> None:
         assert self._best is not None

@@ -12,6 +12,7 @@ from torch import nn
 from gpnas.bundle import Bundle
 from gpnas.ensemble import load_networks
 from gpnas.errors import BundleError
+from gpnas.files import did_you_mean
 from gpnas_trainers.converting import OFFICIAL, Average, ConversionError, save_official, save_onnx
 
 AVERAGE = "average"
@@ -52,7 +53,10 @@ def convert(
             f"{AVERAGE}, or a folder as the output"
         )
     if name is not None and name not in (*known, AVERAGE):
-        raise BundleError(f"a network must be one of {', '.join(known)}, {AVERAGE}, but got {name!r}")
+        raise BundleError(
+            f"a network must be one of {', '.join(known)}, {AVERAGE}, but got {name!r}"
+            + did_you_mean(name, [*known, AVERAGE])
+        )
     networks = load_networks(bundle)
     named: dict[str, nn.Module] = dict(zip(known, networks, strict=True))
     named[AVERAGE] = Average(networks, [member.weight for member in bundle.members])

@@ -26,7 +26,8 @@ from gpnas.errors import JournalError, SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
 from gpnas.journal import Header
 from gpnas.mutual_information import gains
-from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Source
+from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Prospect, Source
+from gpnas.regret import POOL, WEIGHED, given, joint_draws, most_promising, regret_of, sampled
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Context, Surrogate, Warp, fit
 
@@ -347,6 +348,36 @@ class Engine:
         part = free[:: -(-len(free) // FINALISTS)]
         mean, variance = _moments(self._model, self._features[part])
         return float(variance[mean.argsort(descending=True, stable=True)[:top]].sqrt().mean())
+
+    def prospect(self) -> Prospect | None:
+        """What the surrogate makes of the search.
+
+        Returns:
+            None where nothing was fitted since the last observation, since a look costs no fit, where
+            nothing was trained to the end, and where the model is no surrogate.
+        """
+        model = self._model
+        finished = [each for each in self._succeeded() if each.finished]
+        if not isinstance(model, Surrogate) or not finished:
+            return None
+        pool = sampled(torch.arange(len(self._features)), POOL)
+        mean, variance = model.thinned(SCREENING).mean_and_variance(self._features[pool])
+        hopeful = most_promising(pool, mean, variance.sqrt())
+        own = [self._suggested[each.candidate.id] for each in finished]
+        mean, variance = model.mean_and_variance(self._features[own])
+        leaders = mean.argsort(descending=True, stable=True)[: WEIGHED // 4]
+        asked = torch.cat([hopeful, torch.tensor(own, dtype=torch.long)[leaders]]).unique()
+        draws = model.warp.inverse(joint_draws(given(model, range(len(model))), self._features[asked]))
+        best = int(leaders[0])
+        regret, _ = regret_of(draws, [int((asked == own[best]).nonzero())])
+        return Prospect(
+            observations=len(self._observed),
+            leader=finished[best].candidate.id,
+            mean=float(mean[best]),
+            stddev=float(variance[best].sqrt()),
+            regret=float(regret.mean()),
+            bound=float(regret.quantile(0.9)),
+        )
 
     def recommend(self) -> list[Candidate]:
         """The candidates that were trained to the end, the most promising first.

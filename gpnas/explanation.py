@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gpnas.diagnostics import Diagnostics, diagnose
 from gpnas.engine import LOGARITHMIC, SCORED, Engine, Weighing
+from gpnas.files import did_you_mean
 from gpnas.learned import Learned, learned
 from gpnas.records import Architecture, Candidate, Observation
 
@@ -82,7 +83,10 @@ class History:
             name = max(finished, key=lambda each: each.value or 0.0).candidate.id
         if name not in names:
             known = f"{names[0]} … {names[-1]}" if names else "none yet"
-            raise ValueError(f"a candidate must be one of the search's ({known}) or `best`, but got {name!r}")
+            raise ValueError(
+                f"a candidate must be one of the search's ({known}) or `best`, but got {name!r}"
+                + did_you_mean(name, [*names, "best"])
+            )
         return names.index(name)
 
 

@@ -1,4 +1,5 @@
-"""How files are opened and replaced, for the parts of the search that know nothing else of the trainers."""
+"""How files are opened and replaced, and what a misspelt name may mean, for the parts of the search that
+know nothing else of the trainers."""
 
 from gpnas_trainers.files import check as check
 from gpnas_trainers.files import descriptor_of as descriptor_of
@@ -7,3 +8,5 @@ from gpnas_trainers.files import opened as opened
 from gpnas_trainers.files import read as read
 from gpnas_trainers.files import replacing as replacing
 from gpnas_trainers.files import sync as sync
+from gpnas_trainers.nearest import did_you_mean as did_you_mean
+from gpnas_trainers.nearest import nearby as nearby

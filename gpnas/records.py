@@ -223,6 +223,24 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Prospect:
+    """What a surrogate makes of a search: how good its best is, and what going on would gain."""
+
+    observations: int
+    """How many it rests on; at least 1."""
+    leader: str
+    """Name of the candidate that would be recommended, of those that were trained to the end."""
+    mean: float
+    """Of many trainings of the leader, in the objective's unit."""
+    stddev: float
+    """Of that mean; at least 0."""
+    regret: float
+    """Expected loss of stopping now: the value of the best of the space less the leader's; at least 0."""
+    bound: float
+    """Which that loss exceeds with a probability of 10 %."""
+
+
+@dataclass(frozen=True)
 class Source:
     """What another search observed on the same axes: another scale, another data set."""
 

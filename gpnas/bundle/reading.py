@@ -32,7 +32,7 @@ from gpnas.bundle.manifest import (
 from gpnas.bundle.member import Bundle, Member, Picture
 from gpnas.bundle.weights import StoredWeights
 from gpnas.errors import BundleError
-from gpnas.files import opened
+from gpnas.files import nearby, opened
 from gpnas.records import Architecture
 
 MAX_MANIFEST = 16 * 2**20
@@ -201,7 +201,10 @@ def _opened(path: Path) -> Iterator[Mapping[str, Read]]:
             yield _folder(path)
             return
         if not path.exists():
-            raise BundleError(f"{path}: a bundle must be a folder or a .zip file, but there is nothing")
+            raise BundleError(
+                f"{path}: a bundle must be a folder or a .zip file, but there is nothing"
+                + nearby(path, lambda each: each.suffix == ".zip" or (each / MANIFEST).exists())
+            )
         with opened(path, follow=True) as file, zipfile.ZipFile(file) as archive:
             yield _archive(path, archive, os.fstat(file.fileno()).st_size)
     # whatever zipfile raises for what is no archive, is damaged, or is beyond it

@@ -7,8 +7,8 @@ needs, no other waits for.
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from gpnas.cli.arguments import (
@@ -24,18 +24,33 @@ from gpnas.cli.arguments import (
     switch,
 )
 from gpnas.cli.text import printable
+from gpnas.files import did_you_mean
 from gpnas.records import STRATEGIES
 from gpnas_trainers.recipe import rules
 
+SHELLS = ("bash", "zsh", "fish")
+
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors name the nearest command and never command the terminal."""
+    """A parser whose errors name the nearest command or option and never command the terminal."""
 
     def error(self, message: str) -> NoReturn:
         if wrong := re.search(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            near = difflib.get_close_matches(wrong[1], re.findall(r"[a-z]+", wrong[2]), n=1)
-            message = f"there is no command {wrong[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            message = f"there is no command {wrong[1]!r}"
+            message += did_you_mean(wrong[1], re.findall(r"[a-z]+", wrong[2]))
         super().error(printable(message))
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        """As ever, but of an option that there is not the nearest is named, by the command's own parser."""
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            command = getattr(parsed, "parser", self)
+            known = [option for action in command._actions for option in action.option_strings]
+            wrong = rest[0].partition("=")[0]
+            command.error(f"there is no place for {' '.join(rest)!r}{did_you_mean(wrong, known)}")
+        return parsed
 
 
 class Commands:
@@ -45,21 +60,40 @@ class Commands:
         self._beneath = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
         self._prefix = prefix
 
-    def add(self, name: str, text: str) -> argparse.ArgumentParser:
-        """The parser of a command that `gpnas.cli.NAME` runs."""
+    def add(self, name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+        """The parser of a command that `gpnas.cli.NAME` runs.
+
+        Args:
+            name: of the command.
+            text: what it does.
+            examples: command lines, without what stands before the command's own arguments.
+        """
         sub = self.add_group(name, text)
-        sub.set_defaults(module=name, command=self._prefix + name)
-        sub.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-        # beside the one before the command, whose value a default here would overwrite
-        sub.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        called = f"  gpnas {self._prefix}{name}"
+        heading = "examples:" if len(examples) > 1 else "example:"
+        sub.epilog = "\n".join([heading, *(f"{called} {each}".rstrip() for each in examples)])
+        sub.set_defaults(module=name, command=self._prefix + name, parser=sub)
+        # beside those before the command, whose value a default here would overwrite
+        for option, meaning in SHARED.items():
+            sub.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=meaning)
         return sub
 
     def add_group(self, name: str, text: str) -> argparse.ArgumentParser:
         """A parser that has commands of its own."""
         parser: argparse.ArgumentParser = self._beneath.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + "."
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         return parser
+
+
+SHARED = {
+    "--json": "print one JSON document on stdout",
+    "--verbose": "log everything, with tracebacks",
+}
+"""Options that may stand before the command as well as after it."""
 
 
 class _Version(argparse.Action):
@@ -78,22 +112,30 @@ def command_line() -> argparse.ArgumentParser:
         prog="gpnas",
         description="Gaussian-process architecture search and heterogeneous ensembles "
         "for real image super-resolution.",
+        epilog="`gpnas COMMAND --help` shows a command's options and examples.",
     )
     top.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    top.add_argument("--verbose", action="store_true", help="log everything, with tracebacks")
+    for option, meaning in SHARED.items():
+        top.add_argument(option, action="store_true", help=meaning)
     commands = Commands(top)
     _add_search(commands)
-    add_run(commands.add("status", "show where a search stands"))
-    explain = commands.add("explain", "show why a candidate was chosen, or every one in short")
+    _add_status(commands)
+    explain = commands.add(
+        "explain", "show why a candidate was chosen, or every one in short", "runs/drn best", "runs/drn c0007"
+    )
     add_run(explain)
     explain.add_argument(
         "candidate", metavar="CANDIDATE", nargs="?", help="such as c0007, or best (default: all in short)"
     )
     _add_report(commands)
-    space = commands.add("space", "show what a space file means")
+    space = commands.add("space", "show what a space file means", "drn.yaml")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
     _add_data(commands)
-    portfolio = commands.add("portfolio", "show which networks of a run belong together, at which cost")
+    portfolio = commands.add(
+        "portfolio",
+        "show which networks of a run belong together, at which cost",
+        "runs/drn --top 5 --max-gmacs 100",
+    )
     add_run(portfolio)
     portfolio.add_argument("--top", type=positive, help="the most networks (default: the search's)")
     add_limits(portfolio)
@@ -102,13 +144,40 @@ def command_line() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_convert(commands)
     _add_upscale(commands)
-    doctor = commands.add("doctor", "look at this installation, and at a run folder or a bundle")
+    doctor = commands.add(
+        "doctor", "look at this installation, and at a run folder or a bundle", "", "runs/drn"
+    )
     doctor.add_argument("path", metavar="PATH", type=path, nargs="?", help="run folder or bundle to check")
+    _add_completion(commands)
     return top
 
 
+def _add_status(commands: Commands) -> None:
+    status = commands.add("status", "show where a run stands", "runs/drn", "runs/drn --watch")
+    add_run(status)
+    status.add_argument(
+        "--watch", action="store_true", help="go on showing it until its driver ends, as its terminal does"
+    )
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = commands.add(
+        "completion",
+        "print what makes a shell complete commands, options and files",
+        "bash > ~/.local/share/bash-completion/completions/gpnas",
+        "zsh > ~/.zfunc/_gpnas",
+        "fish > ~/.config/fish/completions/gpnas.fish",
+    )
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
+
+
 def _add_search(commands: Commands) -> None:
-    search = commands.add("search", "search architectures, choose a portfolio, write its bundle")
+    search = commands.add(
+        "search",
+        "search architectures, choose a portfolio, write its bundle",
+        "--space drn.yaml",
+        "--space drn.yaml --data pairs/ --scale 2 --run runs/mine --trials 32",
+    )
     search.add_argument("--space", required=True, help="a YAML file, or the name of a shipped one")
     search.add_argument("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
     search.add_argument("--scale", type=int, help="super-resolution factor (default: the space file's)")
@@ -134,7 +203,12 @@ def _add_search(commands: Commands) -> None:
 
 
 def _add_train(commands: Commands) -> None:
-    train = commands.add("train", "train a search's portfolio, or chosen networks, to the end")
+    train = commands.add(
+        "train",
+        "train a search's portfolio, or chosen networks, to the end",
+        "runs/drn --steps 100000",
+        "--architecture drn:features=128,blocks=18,stages=3 --scale 4 --data pairs/ --run runs/one",
+    )
     add_run(train, "run folder of a finished search", required=False)
     train.add_argument("--top", type=positive, help="networks of the portfolio (default: the search's)")
     add_limits(train)
@@ -170,7 +244,12 @@ def _add_train(commands: Commands) -> None:
 
 
 def _add_report(commands: Commands) -> None:
-    report = commands.add("report", "write a page about a search, for people to read")
+    report = commands.add(
+        "report",
+        "write a page about a search, for people to read",
+        "runs/drn -o report.html",
+        "runs/drn runs/mine -o compared.html",
+    )
     report.add_argument(
         "sources",
         metavar="RUN",
@@ -190,8 +269,13 @@ def _add_report(commands: Commands) -> None:
 def _add_data(commands: Commands) -> None:
     group = commands.add_group("data", "check folders of LR/HR photographs, and prepare them for training")
     beneath = Commands(group, "data ")
-    check = beneath.add("check", "say what of a folder would be left out, and why")
-    prepare = beneath.add("prepare", "write a checked, split and cached set of pairs")
+    check = beneath.add("check", "say what of a folder would be left out, and why", "pairs/ --scale 2")
+    prepare = beneath.add(
+        "prepare",
+        "write a checked, split and cached set of pairs",
+        "pairs/ --scale 2",
+        "photos/ --scale 2 --synthetic",
+    )
     for sub in (check, prepare):
         sub.set_defaults(module="data")
         sub.add_argument("folder", metavar="DIR", type=path, help="folder of LR/HR pairs")
@@ -230,7 +314,9 @@ def _add_data(commands: Commands) -> None:
 
 
 def _add_export(commands: Commands) -> None:
-    export = commands.add("export", "write a bundle of a finished search")
+    export = commands.add(
+        "export", "write a bundle of a finished search", "runs/drn --top 3 -o best.zip --licence CC-BY-4.0"
+    )
     add_run(export)
     export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
     add_limits(export)
@@ -253,7 +339,12 @@ def _add_export(commands: Commands) -> None:
 
 
 def _add_evaluate(commands: Commands) -> None:
-    evaluate = commands.add("evaluate", "measure a bundle: every network, every pair, all")
+    evaluate = commands.add(
+        "evaluate",
+        "measure a bundle: every network, every pair, all",
+        "runs/drn/bundle",
+        "runs/drn/bundle --data pairs/ --markdown table1.md",
+    )
     add_bundle(evaluate)
     evaluate.add_argument("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
     add_levels(
@@ -276,7 +367,12 @@ def _add_evaluate(commands: Commands) -> None:
 
 
 def _add_convert(commands: Commands) -> None:
-    convert = commands.add("convert", "write networks as ONNX, or RCAN under its official names")
+    convert = commands.add(
+        "convert",
+        "write networks as ONNX, or RCAN under its official names",
+        "runs/drn/bundle -o onnx/",
+        "runs/drn/bundle average -o average.onnx",
+    )
     add_bundle(convert)
     convert.add_argument(
         "network", metavar="NETWORK", nargs="?", help="such as network-2, or average (default: each)"
@@ -288,7 +384,12 @@ def _add_convert(commands: Commands) -> None:
 
 
 def _add_upscale(commands: Commands) -> None:
-    upscale = commands.add("upscale", "make super-resolved images")
+    upscale = commands.add(
+        "upscale",
+        "make super-resolved images",
+        "runs/drn/bundle photo.png -o photo_x2.png",
+        "runs/drn/bundle photos/ -o large/ --tile 120 --no-self-ensemble",
+    )
     add_bundle(upscale)
     upscale.add_argument("inputs", metavar="IN", nargs="+", type=path, help="images, or folders of them")
     add_output(upscale, "a file, or a folder for several")

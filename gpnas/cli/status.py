@@ -1,30 +1,60 @@
-"""`gpnas status`: where a search stands."""
+"""`gpnas status`: where a run stands."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 
 from gpnas.cli import display
+from gpnas.cli.live import Screen, ended_line, looking
 from gpnas.cli.reporting import Report
 from gpnas.cli.tables import Table
-from gpnas.cli.text import label, legend
-from gpnas.journal import status
+from gpnas.cli.terminal import log, say
+from gpnas.cli.text import label, legend, printable
+from gpnas.journal import Look, status
 from gpnas.records import Architecture
+
+SHOWN = 20
+"""Trials that had ended before that are shown where a run begins to be watched."""
 
 
 def run(options: argparse.Namespace) -> Report:
+    if options.watch:
+        _watch(options.search)
     document = status(options.search)
     return Report(document, _shown(document))
 
 
+def _watch(run: Path) -> None:
+    """Shows a run until its driver has ended, as the terminal of its driver does."""
+    screen = Screen()
+    told: list[int] = []
+
+    def again(seen: Look) -> bool:
+        if not told and seen.ended:
+            say(f"candidate  {legend(each.candidate.architecture for each in seen.ended)}")
+        for observation in seen.ended[told[-1] if told else max(0, len(seen.ended) - SHOWN) :]:
+            log.print(ended_line(observation, seen.objective))
+        if seen.ended:
+            told.append(len(seen.ended))
+        screen.show(seen)
+        return seen.state == "running"
+
+    with screen.drawn():
+        looking(run, again)
+
+
 def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
+    objective = document["objective"]
+    value = objective["name"].upper() if objective["unit"] == "dB" else objective["name"]
     candidates = Table(
         f"{document['run']}: {document['state']}",
-        *("candidate", "architecture", "state", "PSNR dB", "seconds", "attempts"),
+        *("candidate", "architecture", "state", printable(f"{value} {objective['unit']}".strip())),
+        *("seconds", "attempts"),
         whole=("candidate", "architecture"),
         left=("state",),
     )
@@ -34,7 +64,7 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
             row["id"],
             label(architecture),
             row["stopped"]["reason"] if "stopped" in row else row["state"],
-            "" if row["psnr"] is None else f"{row['psnr']:.2f}",
+            "" if row["value"] is None else f"{row['value']:.2f}",
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
             str(row["attempts"]),
         )

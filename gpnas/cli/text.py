@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gpnas.records import Architecture
@@ -17,6 +17,9 @@ CONTROLS = re.compile(
 )
 """Characters that a terminal would obey, that turn the direction of writing, that nobody sees, and bytes of
 file names that are no text."""
+
+
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def printable(text: object) -> str:
@@ -44,6 +47,26 @@ def legend(architectures: Iterable[Architecture]) -> str:
     """What the numbers of labels are, such as `drn features·blocks·stages`; empty without architectures."""
     families = {each.family: "·".join(each.axes) for each in architectures}
     return "; ".join(f"{family} {axes}" for family, axes in families.items())
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units, such as `4 min 10 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Numbers as blocks of eight heights, the lowest number the lowest; of more than fit, the newest."""
+    shown = values[-width:]
+    low, high = min(shown, default=0.0), max(shown, default=0.0)
+    span = high - low
+    return "".join(BLOCKS[round((value - low) / span * 7) if span else 3] for value in shown)
 
 
 def program() -> str:

@@ -1,4 +1,4 @@
-"""A search or a final training while it runs, as the terminal shows it."""
+"""A search or a final training while it runs, as the terminal of who started it shows it."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import Progress
-from rich.text import Text
-
-from gpnas.cli.terminal import bar, log, say, styled
-from gpnas.cli.text import label, legend, printable
+from gpnas.cli.live import Screen, ended_line
+from gpnas.cli.terminal import bar, log, say
+from gpnas.cli.text import legend
+from gpnas.run.setup import PSNR
 
 if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
+    from gpnas.dispatch.conductor import Event
     from gpnas.dispatch.work import Means
     from gpnas.records import Candidate, Observation
 
 
 class Watcher:
-    """Trials that run: a line for each that ends, above `bars`, which begin with the first trial.
+    """Trials that run: a line for each that ends, above a live view that begins with the first trial.
 
     A context that ends them.
 
     Args:
-        bars: of the trials.
         unit: what is counted, such as `trials observed`.
     """
 
-    def __init__(self, bars: Progress, unit: str) -> None:
-        self.bars, self._unit = bars, unit
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         self._open = ExitStack()
         self._pairs: Callable[..., None] | None = None
         self._explained: set[str] = set()
@@ -41,7 +40,6 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
-        self.bars.stop()
 
     def say(self, line: str) -> None:
         say(line)
@@ -52,7 +50,7 @@ class Watcher:
         self._pairs(done, total)
 
     def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
-        self._open.close()
+        self._open.close()  # also the view of a Ray that has died
         say(f"run: {run}")
         if cluster.dashboard:
             say(f"dashboard: {cluster.dashboard} (it asks for the token in {cluster.token})")
@@ -60,28 +58,21 @@ class Watcher:
             say(f"Ray: {cluster.address}")
         if observed:
             say(f"going on: {observed} of {trials} {self._unit}")
-        self.bars.start()
+        self._open.enter_context(Screen().following(run))
 
-    def note(self, candidate: Candidate, text: str) -> None:
-        say(f"{candidate.id}  {text}")
+    def event(self, event: Event) -> None:
+        if event.note:
+            say(f"{event.candidate.id}  {event.note}")
+        if event.observation is not None:
+            self._ended(event.candidate, event.observation)
 
-    def ended(self, candidate: Candidate, observation: Observation, phase: str = "") -> None:
+    def _ended(self, candidate: Candidate, observation: Observation) -> None:
         """Shows what became of a trial."""
         architecture = candidate.architecture
         if architecture.family not in self._explained:
             self._explained.add(architecture.family)
             say(f"candidate  {legend([architecture])}")
-        if observation.value is None:
-            result = styled("failed", "red") + f": {printable(observation.failure)}"
-        elif observation.stopped is not None:
-            result = styled(observation.stopped, "dim")
-        else:
-            result = Text(f"{observation.value:6.2f} dB  {observation.metrics['ssim']:.4f}")
-        log.print(
-            Text(f"{candidate.id}  {printable(label(architecture)):16s} ")
-            + result
-            + f"  {observation.seconds:5.1f} s  {printable(phase)}".rstrip()
-        )
+        log.print(ended_line(observation, PSNR))
 
 
 def means_of(options: argparse.Namespace, devices: int = 1) -> Means:

@@ -13,7 +13,7 @@ from gpnas.config.mistakes import LocatedError, in_words
 from gpnas.config.schema import RecipeSettings, SpaceFile
 from gpnas.config.yaml12 import MOST_CHARACTERS, YamlError, line_of, parse
 from gpnas.errors import SpaceError
-from gpnas.files import read
+from gpnas.files import did_you_mean, nearby, read
 from gpnas.space import SearchSpace
 
 
@@ -37,7 +37,7 @@ def find_space(space: str | Path) -> Path:
     names = sorted({file.name for folder in shipped for file in folder.glob("*.yaml")})
     raise SpaceError(
         f"{space}: a space must be a file or the name of a shipped one, but neither exists; "
-        f"shipped are {', '.join(names)}"
+        f"shipped are {', '.join(names)}" + (nearby(path, Path.is_file) or did_you_mean(str(space), names))
     )
 
 

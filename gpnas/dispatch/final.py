@@ -112,6 +112,8 @@ class Settled:
 
     def uncertainty(self) -> None: ...
 
+    def prospect(self) -> None: ...
+
 
 def plan_final(
     request: FinalRequest,

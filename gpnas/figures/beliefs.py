@@ -35,26 +35,17 @@ from gpnas.figures.records import Measure, Recorded, Trial
 from gpnas.journal import Journal
 from gpnas.learned import learned
 from gpnas.records import Architecture, AxisValue, Observation
+from gpnas.regret import DRAWS, POOL, WEIGHED, given, joint_draws, most_promising, regret_of, sampled
 from gpnas.space import SearchSpace
-from gpnas.surrogate import Surrogate, Warp
+from gpnas.surrogate import Surrogate
 
 MOST = 500
 """Observations on which the surrogate of a report rests; of more, the best half and a part spread over the
 rest, so that a report of a long search does not take longer than people wait."""
-POOL = 5_000
-"""Architectures over which the posterior is averaged and among which the best is sought; of more, a random
-part, always the same."""
 LEVELS = 24
 """Values of an axis that a map or a slice shows; of more, a part evenly spread."""
 COVERAGE = 0.9
 """Probability of intervals."""
-WEIGHED = 200
-"""Architectures among which the expected regret seeks the best: those of the best mean plus two standard
-deviations, and what would be recommended."""
-DRAWS = 512
-"""Joint draws of their values."""
-MEMBERS = 4
-"""Members of the posterior's mixture that are drawn from."""
 MOMENTS = 16
 """Points of a course over the observations, at most."""
 STANDING_FOR = 1_000
@@ -109,20 +100,11 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     engine.replay(chosen, [*kept, *failed])
     rows = [trial for trial in recorded.trials if trial.id in names]
     posterior = engine.surrogate
-    pool = _part(torch.arange(len(engine.space)), POOL)
+    pool = sampled(torch.arange(len(engine.space)), POOL)
     mean, variance = posterior.mean_and_variance(engine.features(pool))
     return Standing(
         recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, mean, variance.sqrt()
     )
-
-
-def _part(indices: Tensor, most: int) -> Tensor:
-    """At most so many of increasing indices, by a chance that is always the same: an even stride would fall
-    in step with the axes."""
-    if len(indices) <= most:
-        return indices
-    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
-    return indices[order[:most].sort().values]
 
 
 def _thinned(observations: Sequence[Observation]) -> list[Observation]:
@@ -146,7 +128,7 @@ def leader_of(standing: Standing, family: str) -> int:
     if not indices:
         number = [each.name for each in standing.space.families].index(family)
         rows = (standing.space.digits[0] == number).nonzero()[:, 0]
-        indices = _part(rows, POOL).tolist()
+        indices = sampled(rows, POOL).tolist()
     mean, _ = standing.posterior.mean_and_variance(standing.engine.features(torch.tensor(indices)))
     return indices[int(mean.argmax())]
 
@@ -327,8 +309,7 @@ def left(standing: Standing) -> Left:
     and its warp are those of now, its observations those of then.
     """
     posterior, features = standing.posterior, standing.engine.features
-    promise = standing.pool_mean + 2 * standing.pool_stddev
-    hopeful = standing.pool[promise.argsort(descending=True, stable=True)[:WEIGHED]]
+    hopeful = most_promising(standing.pool, standing.pool_mean, standing.pool_stddev)
     finished = [row for row, trial in enumerate(standing.trials) if trial.finished]
     own = [standing.space.index(Architecture(trial.family, trial.axes)) for trial in standing.trials]
     values = posterior.y[finished]
@@ -338,45 +319,18 @@ def left(standing: Standing) -> Left:
     asked = torch.cat([hopeful, torch.tensor([own[row] for row in leaders], dtype=torch.long)]).unique()
     position = {int(index): place for place, index in enumerate(asked)}
     order = sorted(range(len(standing.trials)), key=lambda row: standing.trials[row].place or 0)
-    space_part = features(_part(standing.pool, STANDING_FOR))
+    space_part = features(sampled(standing.pool, STANDING_FOR))
     course = []
     for count in _moments(len(order)):
         rows = order[:count]
         told = [row for row in rows if row in set(leaders)]
-        then = _given(posterior, rows)
-        draws = posterior.warp.inverse(_draws(then, features(asked)))
-        if told:
-            believed = draws.mean(dim=0)
-            best = max(told, key=lambda row: float(believed[position[own[row]]]))
-            regret = draws.max(dim=1).values - draws[:, position[own[best]]]
-        else:  # nothing could be recommended yet but an architecture by chance
-            regret = draws.max(dim=1).values - draws.mean(dim=1)
+        then = given(posterior, rows)
+        draws = posterior.warp.inverse(joint_draws(then, features(asked)))
+        regret, _ = regret_of(draws, [position[own[row]] for row in told])
         course.append(
             Remaining(count, float(regret.mean()), float(regret.quantile(0.9)), _unknown(then, space_part))
         )
     return Left(tuple(course), len(asked), DRAWS, standing.objective)
-
-
-def _given(model: Surrogate, rows: Sequence[int]) -> Surrogate:
-    """The first few processes, given a part of the observations and all that other searches observed; its
-    values are latent ones."""
-    kept = torch.tensor([*rows, *range(len(model), len(model.x))], dtype=torch.long)
-    z = model.train_targets[0]
-    return Surrogate(model.x[kept], z[kept], model.columns, model.theta[:MEMBERS], Warp(z[:0]))
-
-
-def _draws(model: Surrogate, x: Tensor) -> Tensor:  # (q, d) -> (draws, q)
-    """Joint draws of latent values, the same standard normals at every call."""
-    generator = torch.Generator().manual_seed(0)
-    parts = []
-    for mean, covariance in zip(*model.joint(x), strict=True):
-        jitter = 1e-8 * float(covariance.diagonal().mean().clamp_min(1e-12))
-        covariance = (covariance + covariance.T) / 2
-        values, vectors = torch.linalg.eigh(covariance + jitter * torch.eye(len(x), dtype=torch.float64))
-        root = vectors * values.clamp_min(0).sqrt()
-        normals = torch.randn(DRAWS // len(model.theta), len(x), generator=generator, dtype=torch.float64)
-        parts.append(mean + normals @ root.T)
-    return torch.cat(parts)
 
 
 def _unknown(model: Surrogate, x: Tensor) -> float:

@@ -16,4 +16,7 @@ from gpnas.journal.header import Session as Session
 from gpnas.journal.journal import Attempt as Attempt
 from gpnas.journal.journal import Journal as Journal
 from gpnas.journal.journal import Moment as Moment
+from gpnas.journal.looking import Look as Look
+from gpnas.journal.looking import Training as Training
+from gpnas.journal.looking import look as look
 from gpnas.journal.status import status as status

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpnas.errors import JournalError
-from gpnas.files import descriptor_of, read, replacing
+from gpnas.files import descriptor_of, nearby, read, replacing
 from gpnas.journal.documents import APPLICATION, TABLES, VERSION, DamageError, declaration, encode
 from gpnas.journal.examining import BACKUP, JOURNAL, MOST_BYTES, connect, damage_of, refusing
 from gpnas.journal.header import Header
@@ -197,6 +197,7 @@ def open_to_read(run: Path) -> tuple[sqlite3.Connection, str | None]:
         raise JournalError(
             f"{run}: a run folder must hold {JOURNAL}, but there is none; "
             "name the folder of a search, or start one with `gpnas search`"
+            + nearby(run, lambda path: (path / JOURNAL).exists())
         )
     damage = damage_of(path, or_unreadable=True)
     if damage is None:

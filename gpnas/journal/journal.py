@@ -255,10 +255,16 @@ class Journal:
             )
             return found.rowcount == 1
 
-    def set_result(self, key: str, document: Mapping[str, Any]) -> None:
-        """Keeps a result of the search under a name; an earlier one of that name is replaced."""
+    def set_result(self, key: str, document: Mapping[str, Any], *, durable: bool = True) -> None:
+        """Keeps a result of the search under a name; an earlier one of that name is replaced.
+
+        Args:
+            key: its name.
+            document: plain JSON values.
+            durable: what can be computed again need not be; the next commit of another kind syncs it.
+        """
         text, crc32 = _encoded(encode, document)
-        with self._writing(keep=True) as connection:
+        with self._writing(durable=durable, keep=durable) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
                 (key, files.now(), self._session, text, crc32),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gpnas.journal import files
 from gpnas.journal.journal import Journal
@@ -12,6 +12,9 @@ from gpnas.records import Observation
 
 DELIVERY = "delivery"
 """Name of the result that a search keeps when it has delivered its portfolio."""
+PROSPECT = "prospect"
+"""Name of the result that a search renews with what its surrogate makes of it."""
+State = Literal["running", "finished", "interrupted"]
 
 
 def status(run: Path) -> dict[str, Any]:
@@ -19,14 +22,13 @@ def status(run: Path) -> dict[str, Any]:
 
     Returns:
         A JSON document. `run`; `state`: `running` (a driver holds the lock), `finished` (the newest
-        session's trials are observed and delivered) or `interrupted`; `candidates`, in the order of
-        proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`, `failed`,
-        `stopped`), `value` of the objective (the last evaluation's where none is observed; None before
-        the first; under the objective's name too), `seconds` of training and validation, number of
-        `attempts`; of one
-        that was stopped also `stopped`: `step`, `value`, `predicted` final value and its `stddev`,
-        `chance` to end among the `best`, and the `reason` in one line. `diagnostics` of the surrogate
-        as of the last delivery, where there was one. `note` where the file was damaged.
+        session's trials are observed and delivered) or `interrupted`; `objective`; `candidates`, in the
+        order of proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`,
+        `failed`, `stopped`), `value` of the objective (the last evaluation's where none is observed; None
+        before the first; under the objective's name too), `seconds` of training and validation, number of
+        `attempts`; of one that was stopped also `stopped`: `step`, `value`, `predicted` final value and its
+        `stddev`, `chance` to end among the `best`, and the `reason` in one line. `diagnostics` of the
+        surrogate as of the last delivery, where there was one. `note` where the file was damaged.
 
     Raises:
         JournalError: the run folder has no journal that can be read.
@@ -64,14 +66,24 @@ def status(run: Path) -> dict[str, Any]:
                     **_why_stopped(observation),
                 }
             )
-        if driven:
-            state = "running"
-        else:
-            state = "finished" if len(observations) == len(rows) and _delivered(journal) else "interrupted"
         note = {"note": journal.note} if journal.note else {}
         told = (journal.result(DELIVERY) or {}).get("diagnostics")
         diagnostics = {"diagnostics": told} if told else {}
-        return {"run": str(run), "state": state, "candidates": rows, **diagnostics, **note}
+        return {
+            "run": str(run),
+            "state": state_of(journal, driven=driven),
+            "objective": asdict(objective),
+            "candidates": rows,
+            **diagnostics,
+            **note,
+        }
+
+
+def state_of(journal: Journal, *, driven: bool) -> State:
+    """Where a run stands: `running` with a driver, else `finished` where all is observed and delivered."""
+    if driven:
+        return "running"
+    return "finished" if not journal.pending() and _delivered(journal) else "interrupted"
 
 
 def _why_stopped(observation: Observation | None) -> dict[str, Any]:

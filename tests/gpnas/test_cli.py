@@ -26,7 +26,9 @@ OPTIONS = {
     "search": "--address --budget-hours --concurrent --cost-aware --cpus-per-trial --data --early-stopping "
     "--gpus-per-trial --json --no-cost-aware --no-early-stopping --no-portfolio-aware --portfolio-aware "
     "--run --scale --seed --space --storage --strategy --trials --warm-start",
-    "status": "--json RUN",
+    "status": "--json --watch RUN",
+    "doctor": "--json PATH",
+    "completion": "--json SHELL",
     "explain": "--json CANDIDATE RUN",
     "report": "--data --evaluation --json --output RUN",
     "space": "--json FILE",

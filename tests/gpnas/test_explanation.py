@@ -315,7 +315,7 @@ def test_the_command_shows_it(
     assert captured.out == ""
     lines = captured.err.strip().splitlines()
     assert len(lines) == 1
-    assert "must be one of the search's (c0000 … c0011) or `best`, but got 'c0077'" in lines[0]
+    assert "must be one of the search's (c0000 … c0011) or `best`, but got 'c0077'; did you mean" in lines[0]
 
 
 def test_moments_are_in_order_though_clocks_are_not(

@@ -16,7 +16,7 @@ import vl_convert
 from scipy import stats
 
 import gpnas
-from gpnas import Architecture, JournalError
+from gpnas import Architecture, JournalError, regret
 from gpnas.figures import belief_charts, beliefs, charts
 from gpnas.figures.catalogue import Seen, figures, see
 from gpnas.figures.data import lanes, pareto
@@ -142,7 +142,7 @@ def test_the_expected_regret_is_that_of_independent_draws(seen: Seen) -> None:
     assert standing is not None
     assert left is not None
     generator = np.random.default_rng(1)
-    mean, between = standing.posterior.thinned(beliefs.MEMBERS).joint(standing.engine.features())
+    mean, between = standing.posterior.thinned(regret.MEMBERS).joint(standing.engine.features())
     draws = []
     for each, covariance in zip(mean.numpy(), between.numpy(), strict=True):
         normal = generator.multivariate_normal(each, covariance, size=20_000, method="eigh")
@@ -150,12 +150,26 @@ def test_the_expected_regret_is_that_of_independent_draws(seen: Seen) -> None:
     values = np.concatenate(draws)
     trained = [SPACE.index(Architecture(t.family, t.axes)) for t in standing.trials if t.finished]
     chosen = max(trained, key=lambda index: values[:, index].mean())
-    regret = values.max(axis=1) - values[:, chosen]
-    error = regret.std() / math.sqrt(beliefs.DRAWS)
-    assert left.course[-1].regret == pytest.approx(regret.mean(), abs=5 * error)
+    lost = values.max(axis=1) - values[:, chosen]
+    error = lost.std() / math.sqrt(regret.DRAWS)
+    assert left.course[-1].regret == pytest.approx(lost.mean(), abs=5 * error)
     assert left.course[-1].observations == len(standing.trials)
     assert left.course[-1].regret < left.course[0].regret
     assert all(each.bound >= 0 <= each.regret for each in left.course)
+
+
+def test_what_a_search_notes_of_its_prospect_is_what_its_report_computes(seen: Seen) -> None:
+    standing, left = seen.standing, seen.left
+    assert standing is not None
+    assert left is not None
+    prospect = standing.engine.prospect()
+    assert prospect is not None
+    assert prospect.regret == pytest.approx(left.course[-1].regret, rel=1e-6)
+    assert prospect.bound == pytest.approx(left.course[-1].bound, rel=1e-6)
+    leader = standing.engine.recommend()[0]
+    assert prospect.leader == leader.id
+    belief = standing.engine.belief(torch.tensor([SPACE.index(leader.architecture)]))
+    assert (prospect.mean, prospect.stddev) == pytest.approx((float(belief.mean), float(belief.stddev)))
 
 
 def test_the_unknown_share_is_the_posterior_variance_over_the_prior(seen: Seen) -> None:
@@ -163,7 +177,7 @@ def test_the_unknown_share_is_the_posterior_variance_over_the_prior(seen: Seen) 
     assert standing is not None
     assert left is not None
     shares = []
-    x, model = standing.engine.features(), standing.posterior.thinned(beliefs.MEMBERS)
+    x, model = standing.engine.features(), standing.posterior.thinned(regret.MEMBERS)
     noises = model.likelihood.noise[:, 0].detach().numpy()
     with torch.no_grad():
         everything = model.covar_module(torch.cat([model.x, x])).to_dense().numpy()

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from gpnas_trainers.images import list_images
+from gpnas_trainers.nearest import nearby
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.exclusion import Exclusion, printable
 
@@ -226,7 +227,10 @@ def _no_layout(source: Path, scale: int, hr: int, lr: int) -> str:
 def _walk(source: Path, found: Found) -> list[Path]:
     """Image files beneath a folder, sorted; links that lead out of it are excluded."""
     if not source.is_dir():
-        raise PairsError(f"{source}: a folder of pairs must exist, but there is none; check the path")
+        raise PairsError(
+            f"{source}: a folder of pairs must exist, but there is none; check the path"
+            + nearby(source, Path.is_dir)
+        )
     files, left_out = list_images(source, deep=True)
     found.excluded += [
         Exclusion(

@@ -1,0 +1,75 @@
+"""What stopping a search is expected to lose, from joint draws of the values of its best architectures.
+
+Glossary: q architectures, m observations, d feature columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gpnas.surrogate import Surrogate, Warp
+
+POOL = 5_000
+"""Architectures among which the best is sought; of more, a random part, always the same."""
+WEIGHED = 200
+"""Architectures that are drawn: those of the best mean plus two standard deviations, and what would be
+recommended."""
+DRAWS = 512
+"""Joint draws of their values."""
+MEMBERS = 4
+"""Members of the posterior's mixture that are drawn from."""
+
+
+def sampled(indices: Tensor, most: int) -> Tensor:
+    """At most so many of increasing indices, by a chance that is always the same: an even stride would fall
+    in step with the axes."""
+    if len(indices) <= most:
+        return indices
+    order = torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))
+    return indices[order[:most].sort().values]
+
+
+def most_promising(indices: Tensor, mean: Tensor, stddev: Tensor) -> Tensor:  # (q,) each
+    """The indices of the `WEIGHED` architectures of the best mean plus two standard deviations."""
+    return indices[(mean + 2 * stddev).argsort(descending=True, stable=True)[:WEIGHED]]
+
+
+def given(model: Surrogate, rows: Sequence[int]) -> Surrogate:
+    """The first few processes, given a part of the observations and all that other searches observed; its
+    values are latent ones."""
+    kept = torch.tensor([*rows, *range(len(model), len(model.x))], dtype=torch.long)
+    z = model.train_targets[0]
+    return Surrogate(model.x[kept], z[kept], model.columns, model.theta[:MEMBERS], Warp(z[:0]))
+
+
+def joint_draws(model: Surrogate, x: Tensor) -> Tensor:  # (q, d) -> (draws, q)
+    """Joint draws of latent values, the same standard normals at every call."""
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for mean, covariance in zip(*model.joint(x), strict=True):
+        jitter = 1e-8 * float(covariance.diagonal().mean().clamp_min(1e-12))
+        covariance = (covariance + covariance.T) / 2
+        values, vectors = torch.linalg.eigh(covariance + jitter * torch.eye(len(x), dtype=torch.float64))
+        root = vectors * values.clamp_min(0).sqrt()
+        normals = torch.randn(DRAWS // len(model.theta), len(x), generator=generator, dtype=torch.float64)
+        parts.append(mean + normals @ root.T)
+    return torch.cat(parts)
+
+
+def regret_of(draws: Tensor, told: Sequence[int]) -> tuple[Tensor, int | None]:  # (draws, q)
+    """What each draw says is lost by recommending the best of what was trained, (draws,), and which that is.
+
+    Args:
+        draws: of the architectures' values, in the objective's unit.
+        told: places of the architectures that could be recommended; without any, one by chance is, and the
+            second result is None.
+    """
+    best = draws.max(dim=1).values
+    if not told:
+        return best - draws.mean(dim=1), None
+    believed = draws.mean(dim=0)
+    leader = max(told, key=lambda place: float(believed[place]))
+    return best - draws[:, leader], leader

@@ -1,0 +1,298 @@
+"""The terminal: what it shows of a run under way, examples, completion, and what a misspelt name may mean."""
+
+import argparse
+import io
+import json
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gpnas import Architecture
+from gpnas.cli import main
+from gpnas.cli.live import Region
+from gpnas.cli.parser import command_line
+from gpnas.cli.text import BLOCKS, duration, sparkline
+from gpnas.journal import Journal, Look, Training, look
+from gpnas.records import Candidate, Fidelity, Objective, Observation, Progress, Prospect
+from gpnas.run.setup import PSNR
+from tests.gpnas.searched import SPACE, STEPS, header_of, searched, trained
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return searched(tmp_path_factory.mktemp("runs") / "drn", 9)
+
+
+# -- what a journal tells of a run under way
+
+
+def proposed(number: int, steps: int = 100) -> Candidate:
+    return Candidate(f"c{number:04d}", SPACE[number], Fidelity(steps), 0, {"phase": "random"})
+
+
+def test_a_look_tells_speed_and_time_left_as_reckoned_by_hand(tmp_path: Path) -> None:
+    header = replace(header_of(SPACE, 6, PSNR, {}), concurrent=2)
+    with Journal.create_or_open(tmp_path / "run", header) as journal:
+        journal.commit_candidates([proposed(number) for number in range(4)])
+        for number, seconds in ((0, 20.0), (1, 40.0)):
+            journal.start_attempt(f"c{number:04d}")
+            journal.commit_observation(Observation(proposed(number), 28.0 + number, None, seconds))
+        journal.start_attempt("c0002")
+        for step, value, seconds in ((20, 26.0, 10.0), (40, 27.0, 20.0), (60, 27.5, 25.0), (70, None, 27.5)):
+            journal.record_progress("c0002", Progress(1, step, value, {}, seconds))
+        seen = look(tmp_path / "run")
+        assert seen.state == "running"
+        assert [each.candidate.id for each in seen.training] == ["c0002"]
+        (training,) = seen.training
+        assert training.curve == ((20, 26.0), (40, 27.0), (60, 27.5))
+        # from the last evaluation but one: (70 - 40) steps in (27.5 - 20) seconds
+        assert training.speed == pytest.approx(4.0)
+        assert training.left == pytest.approx(7.5)
+        # one runs for 7.5 s more; three are to come, of (20 + 40) / 2 s each, two side by side
+        assert seen.left == pytest.approx((7.5 + 3 * 30) / 2)
+        assert seen.best is not None
+        assert seen.best.candidate.id == "c0001"
+    assert look(tmp_path / "run").state == "interrupted"
+    assert look(tmp_path / "run").training == ()
+
+
+def test_the_best_of_what_is_minimised_is_the_lowest(tmp_path: Path) -> None:
+    objective = Objective("loss", "", "minimise")
+    with Journal.create_or_open(tmp_path / "run", header_of(SPACE, 3, objective, {})) as journal:
+        journal.commit_candidates([proposed(number) for number in range(3)])
+        for number, value in enumerate((0.3, 0.1, 0.2)):
+            journal.commit_observation(Observation(proposed(number), value))
+    best = look(tmp_path / "run").best
+    assert best is not None
+    assert best.value == 0.1
+
+
+def test_a_search_notes_what_its_surrogate_makes_of_it(run: Path) -> None:
+    """The note is renewed with each suggestion; the report computes the same from all observations."""
+    seen = look(run)
+    assert seen.prospect is not None
+    assert 1 <= seen.prospect.observations < len(seen.ended)
+    assert 0 <= seen.prospect.regret <= seen.prospect.bound
+    finished = [each for each in seen.ended if each.finished]
+    assert seen.prospect.leader in {each.candidate.id for each in finished}
+    values = [each.value or 0.0 for each in finished]
+    assert min(values) - 0.5 < seen.prospect.mean < max(values) + 0.5
+
+
+# -- the part of the screen
+
+
+def drawn(seen: Look, width: int, height: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    console.print(Region(seen))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().rstrip("\n").split("\n")
+
+
+def under_way(training: int) -> Look:
+    ended = tuple(Observation(proposed(n), 28.0 + n / 10, None, 10.0, {"ssim": 0.8}) for n in range(5))
+    running = tuple(
+        Training(proposed(5 + n % 30), 50, ((25, 26.0), (50, 27.0)), 5.0, 10.0) for n in range(training)
+    )
+    prospect = Prospect(5, "c0004", 28.38, 0.02, 0.0123, 0.0456)
+    return Look(Path("runs/drn"), "running", "search", PSNR, 50, 4, ended, running, prospect)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40), (40, 12), (80, 6), (20, 3)])
+@pytest.mark.parametrize("training", [0, 2, 60])
+def test_the_live_view_is_no_higher_than_the_screen(training: int, width: int, height: int) -> None:
+    lines = drawn(under_way(training), width, height)
+    assert len(lines) < height
+    assert all(len(line) <= width for line in lines)
+
+
+def test_the_live_view_tells_what_trains_the_best_and_what_is_left() -> None:
+    lines = drawn(under_way(2), 100, 24)
+    text = "\n".join(lines)
+    assert "drn: 5 of 50 trials ended" in lines[0]
+    assert "50/100" in text
+    assert f"{BLOCKS[0]}{BLOCKS[7]}" in text
+    assert "best: c0004 net 4·3·plain with 28.40 dB; expected of it: 28.38 ± 0.03 dB (90 %)" in text
+    assert "left to gain: about 0.012 dB, hardly more than 0.046 dB" in text
+    # two run for 5 s more; 43 are to come, of 10 s each, four side by side
+    assert "all trials end in about 1 min 50 s" in text
+
+
+def test_names_of_others_do_not_command_the_screen() -> None:
+    seen = under_way(1)
+    evil = replace(proposed(0), architecture=Architecture("a\x1b[31m[bold]", {"w": "\x9b2J"}))
+    seen = replace(
+        seen,
+        run=Path("r\x1b[2J"),
+        objective=Objective("v\x1b[5m", "u\x07"),
+        ended=(Observation(evil, 1.0),),
+        training=(replace(seen.training[0], candidate=evil),),
+    )
+    text = "\n".join(drawn(seen, 120, 24))
+    assert "\x1b[31m" not in text.replace("\\x1b", "")
+    assert not any(character in text for character in "\x07\x9b")
+    assert "[bold]" in text
+
+
+def test_sparklines_and_durations() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == BLOCKS
+    assert sparkline([9, 9, 0, 7], 2) == BLOCKS[0] + BLOCKS[7]
+    assert sparkline([], 4) == ""
+    assert [duration(seconds) for seconds in (0.4, 59.6, 61, 3_599, 3_660, 90_000)] == [
+        "0 s", "1 min 0 s", "1 min 1 s", "59 min 59 s", "1 h 1 min", "1 d 1 h"
+    ]  # fmt: skip
+
+
+# -- status --watch
+
+
+def test_a_run_is_watched_from_another_process_until_its_driver_ends(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Journal.create_or_open(run, header_of(SPACE, 3, PSNR, {})) as journal:
+        journal.commit_candidates([proposed(number, STEPS) for number in range(3)])
+        trained(journal, proposed(0, STEPS), 28.0)
+        journal.commit_observation(Observation(proposed(0, STEPS), 28.0, None, 10.0))
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "gpnas.cli", "status", str(run), "--watch"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert watching.stderr is not None
+        lines = [watching.stderr.readline(), watching.stderr.readline()]
+        assert "c0000" in lines[1]
+        assert watching.poll() is None  # it goes on while the driver does
+        journal.commit_observation(Observation(proposed(1, STEPS), None, "no memory", 3.0))
+        assert "failed: no memory" in watching.stderr.readline()
+    out, _ = watching.communicate(timeout=60)
+    assert watching.returncode == 0
+    assert "interrupted" in out.splitlines()[0]
+
+
+def test_status_tells_any_objective(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Journal.create_or_open(
+        tmp_path / "run", header_of(SPACE, 1, Objective("recall", "%"), {})
+    ) as journal:
+        journal.commit_candidates([proposed(0)])
+        journal.commit_observation(Observation(proposed(0), 61.25))
+    assert main(["status", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert "recall %" in out
+    assert "61.25" in out
+
+
+# -- help, completion, misspelt names
+
+
+def parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    nested = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not nested:
+        return [parser]
+    return [each for sub in nested[0].choices.values() for each in parsers(sub)]
+
+
+def test_every_command_has_an_example_that_parses() -> None:
+    for parser in parsers(command_line()):
+        heading, *examples = (parser.epilog or "").splitlines()
+        assert heading in ("example:", "examples:")
+        assert examples
+        for example in examples:
+            words = shlex.split(example.partition(" > ")[0])
+            assert words[0] == "gpnas"
+            assert command_line().parse_args(words[1:]).parser.prog == parser.prog
+
+
+def test_shared_options_stand_before_the_command_or_after_it() -> None:
+    for words in ("--verbose --json status r", "status r --verbose --json", "--json status r --verbose"):
+        options = command_line().parse_args(words.split())
+        assert options.verbose
+        assert options.json
+    options = command_line().parse_args(["status", "r"])
+    assert not options.verbose
+    assert not options.json
+
+
+def completed(script: Path, line: str) -> list[str]:
+    """What bash itself offers for the last word of a line."""
+    words = line.split(" ")
+    program = f"""
+    source {shlex.quote(str(script))}
+    complete -p gpnas >/dev/null || exit 3
+    COMP_WORDS=({" ".join(shlex.quote(word) for word in words)}); COMP_CWORD={len(words) - 1}
+    COMP_LINE={shlex.quote(line)}; COMP_POINT=${{#COMP_LINE}}
+    function=$(complete -p gpnas | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+    "$function" gpnas {shlex.quote(words[-1])} {shlex.quote(words[-2])}
+    printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "--norc", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_choices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = tmp_path / "gpnas.bash"
+    script.write_text(capsys.readouterr().out)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert completed(script, "gpnas se") == ["search"]
+    assert set(completed(script, "gpnas ex")) == {"explain", "export"}
+    assert completed(script, "gpnas search --strat") == ["--strategy"]
+    assert set(completed(script, "gpnas search --strategy mi")) == {"mi+kg", "mi+nei"}
+    assert set(completed(script, "gpnas data ")) >= {"check", "prepare"}
+    (tmp_path / "a space.yaml").touch()
+    assert str(tmp_path / "gpnas.bash") in completed(script, f"gpnas status {tmp_path}/gp")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_a_script_that_names_every_command(
+    shell: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["completion", shell, "--json"]) == 0
+    script = json.loads(capsys.readouterr().out)["script"]
+    for parser in parsers(command_line()):
+        assert parser.prog.split()[-1] in script
+
+
+def test_help_status_and_completion_load_neither_torch_nor_ray(run: Path) -> None:
+    program = (
+        "import sys; from gpnas.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({'torch', 'ray', 'altair', 'pandas'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for arguments in (["--help"], ["search", "--help"], ["status", str(run)], ["completion", "bash"]):
+        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+        assert done.stderr.strip() == "", arguments
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with suppress(SystemExit):
+        assert main(arguments) == 1
+    return capsys.readouterr().err
+
+
+def test_misspelt_names_suggest_the_nearest(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "bundle-v1"
+    assert "did you mean 'search'?" in said(capsys, "serch")
+    assert "did you mean 'prepare'?" in said(capsys, "data", "prepair")
+    assert "did you mean '--trials'?" in said(capsys, "search", "--space", "drn", "--trails", "3")
+    assert "did you mean 'drn.yaml'?" in said(capsys, "space", "dnr.yaml")
+    assert "did you mean 'network-1'?" in said(
+        capsys, "convert", str(golden), "netwerk-1", "-o", str(tmp_path / "n.onnx")
+    )
+    assert f"did you mean '{golden}'?" in said(capsys, "evaluate", str(golden).replace("bundle", "bundel"))
+    monkeypatch.chdir(run.parent.parent)
+    for wrong in (f"{run.parent.name}/dnr", f"{run.parent.name[:-2]}x/drn", str(run.parent / "drm")):
+        told = said(capsys, "status", wrong)
+        assert f"{run.parent.name}/drn'?" in told
+    assert "did you mean" not in said(capsys, "status", "nothing/like/it")
