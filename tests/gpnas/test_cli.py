@@ -36,10 +36,10 @@ OPTIONS = {
     "--validation --workers DIR",
     "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "
     "--output --scale --seed --synthetic --validation --workers DIR",
-    "train": "--address --architecture --batch-size --budget-hours --clip-norm --concurrent --cpus-per-trial "
-    "--data --devices --dual-weight --ema-decay --evaluate-every --gpus-per-trial --halve-every --hr-patch "
-    "--json --l1-weight --learning-rate --max-gmacs --max-parameters --micro-batch --ms-ssim-weight "
-    "--precision --recipe --run --scale --schedule --seed --start-from --steps --storage --tensorboard --top "
+    "train": "--address --architecture --batch-size --budget-hours --clip-norm --compile --concurrent "
+    "--cpus-per-trial --data --devices --dual-weight --ema-decay --evaluate-every --gpus-per-trial "
+    "--halve-every --hr-patch --images --json --l1-weight --learning-rate --max-gmacs --max-parameters "
+    "--micro-batch --ms-ssim-weight --pixel-loss --precision --recipe --run --scale --schedule --seed --start-from --steps --storage --tensorboard --top "
     "--warmup-steps --weight-decay RUN",
     "portfolio": "--json --max-gmacs --max-parameters --top RUN",
     "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "

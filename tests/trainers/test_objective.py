@@ -9,7 +9,7 @@ from torch import nn
 from gpnas_trainers import build
 from gpnas_trainers.losses import dual_regression_loss, mixed_loss
 from gpnas_trainers.networks.dual_regression import DualRegression
-from gpnas_trainers.objective import Objective, targets
+from gpnas_trainers.objective import Objective, precision_on, targets
 from gpnas_trainers.recipe import Recipe
 
 
@@ -55,6 +55,32 @@ def test_a_closed_loop_is_its_loss_and_ms_ssim_of_the_largest(ms_ssim_weight: fl
     objective(lr, hr).backward()
     # all of it learns: each image's tail, and each dual network
     assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+def test_pixel_losses_by_hand() -> None:
+    lr, hr = batch(2)
+    built = network("drn", 2)
+    sr = built(lr).detach()
+    difference = (sr - hr).double().numpy()
+    expected = {
+        "l1": np.abs(difference).mean(),
+        "l2": (difference**2).mean(),
+        "charbonnier": np.sqrt(difference**2 + 1e-6).mean(),
+    }
+    for kind, value in expected.items():
+        found = Objective(built, Recipe(ms_ssim_weight=0.0, l1_weight=0.5), seed=1)(lr, hr, kind)
+        assert found.item() == pytest.approx(0.5 * value, rel=1e-5)
+        found.backward()
+    recipe = Recipe(steps=8, pixel_loss="l2_after_l1")
+    assert [recipe.pixel_loss_at(step) for step in range(8)] == ["l1"] * 6 + ["l2"] * 2
+    assert {Recipe(steps=8, pixel_loss="charbonnier").pixel_loss_at(step) for step in range(8)} == {
+        "charbonnier"
+    }
+
+
+def test_auto_is_float32_on_a_cpu() -> None:
+    assert precision_on("cpu", "auto") == "float32"
+    assert precision_on("cpu", "bfloat16") == "bfloat16"
 
 
 def test_dual_networks_serve_where_they_are_asked_for_and_exist() -> None:

@@ -17,7 +17,7 @@ from gpnas_trainers.recipe import Recipe, rules
     [
         ("ema_decay", 1.0, "`0 <= ema_decay < 1` must hold, but got ema_decay=1.0"),
         ("schedule", "linear", "`schedule` must be one of cosine, step, but got 'linear'"),
-        ("precision", "int8", "`precision` must be one of float32, bfloat16, float16, but got 'int8'"),
+        ("precision", "int8", "`precision` must be one of auto, float32, bfloat16, float16, but got 'int8'"),
         ("micro_batch", -1, "`micro_batch >= 0` must hold, but got micro_batch=-1"),
         ("halve_every", -1, "`halve_every >= 0` must hold"),
         ("dual_weight", float("inf"), "`dual_weight >= 0` must hold"),

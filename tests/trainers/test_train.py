@@ -21,6 +21,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor, nn
 
 from gpnas_trainers import build
+from gpnas_trainers.batches import Batches
 from gpnas_trainers.checkpoint import write_checkpoint
 from gpnas_trainers.losses import mixed_loss
 from gpnas_trainers.metrics import psnr, ssim
@@ -432,6 +433,50 @@ def test_a_loss_that_explodes_is_taken_back_too(pairs: tuple[PairSet, PairSet]) 
     (note,) = training.notes
     assert note.startswith("collapse at step 60: the loss must not explode, but at step 60 is 3")
     assert "gone back to step 40" in note
+
+
+def test_losses_that_are_looked_at_every_few_steps_come_to_the_same(
+    pairs: tuple[PairSet, PairSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: a collapse in between is noticed later, and goes back as far."""
+    recipe = Recipe(steps=40, batch_size=1, evaluate_every=20, warmup_steps=2, ms_ssim_weight=0.0)
+    reference = fresh(pairs, recipe, network=FailsOnce([], 27, math.nan))
+    finish(reference)
+    later = fresh(pairs, recipe, network=FailsOnce([], 27, math.nan))
+    monkeypatch.setattr(later, "_looked_every", 6)
+    finish(later)
+    assert later.notes[0].startswith("collapse at step 31: the loss must stay finite, but is nan at step 27")
+    for name, value in weights(reference).items():
+        assert torch.equal(value, weights(later)[name]), name
+    assert later.evaluations[40]["loss"] == reference.evaluations[40]["loss"]
+
+
+def test_a_bootstrap_sample_is_the_seeds_own(pairs: tuple[PairSet, PairSet]) -> None:
+    """Its images are drawn as often as the sample has them, and no others."""
+    train_pairs, _ = pairs
+    sample = train_pairs.resampled(np.random.default_rng((5, 0, 1)))
+    places = np.sort(np.random.default_rng((5, 0, 1)).integers(len(train_pairs), size=len(train_pairs)))
+    assert sample.names == tuple(train_pairs.names[place] for place in places)
+    assert len(set(sample.names)) < len(train_pairs.names)
+    recipe = Recipe(batch_size=4, hr_patch=48, images="bootstrap")
+    lr, hr = Batches(train_pairs, recipe, 5, slice(1, 3), "cpu").at(9)
+    expected = sample.patches(4, 48, np.random.default_rng((5, 9)), rows=slice(1, 3))
+    assert torch.equal(lr, expected[0])
+    assert torch.equal(hr, expected[1])
+    with_all = Batches(train_pairs, Recipe(batch_size=4, hr_patch=48), 5, slice(1, 3), "cpu").at(9)
+    assert not torch.equal(lr, with_all[0])
+
+
+@pytest.mark.slow
+def test_a_compiled_training_is_the_same_up_to_rounding(pairs: tuple[PairSet, PairSet]) -> None:
+    plain, compiled = (
+        fresh(pairs, dataclasses.replace(RECIPE, compile=mode, ms_ssim_weight=0.0))
+        for mode in ("no", "default")
+    )
+    for each in (plain, compiled):
+        finish(each)
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_to_start_from_are_taken_and_told(pairs: tuple[PairSet, PairSet], tmp_path: Path) -> None:

@@ -7,23 +7,39 @@ from collections.abc import Sequence
 import pytorch_msssim
 import torch
 from torch import Tensor
-from torch.nn.functional import l1_loss
+from torch.nn.functional import l1_loss, mse_loss
 
 from gpnas_trainers.ms_ssim import ms_ssim
 from gpnas_trainers.recipe import ms_ssim_window
 
+CHARBONNIER = 1e-3
+"""ε of Charbonnier's loss, in the range of 0 to 1.
 
-def mixed_loss(sr: Tensor, hr: Tensor, *, l1_weight: float, ms_ssim_weight: float) -> Tensor:
+W.-S. Lai et al., "Deep Laplacian pyramid networks for fast and accurate super-resolution", CVPR 2017.
+"""
+
+
+def pixel_loss(sr: Tensor, hr: Tensor, kind: str) -> Tensor:
+    """A mean over pixels, a scalar: of |d| (`l1`), of d² (`l2`), or of √(d² + ε²) (`charbonnier`)."""
+    if kind == "charbonnier":
+        return (mse_loss(sr, hr, reduction="none") + CHARBONNIER**2).sqrt().mean()
+    return mse_loss(sr, hr) if kind == "l2" else l1_loss(sr, hr)
+
+
+def mixed_loss(
+    sr: Tensor, hr: Tensor, *, l1_weight: float, ms_ssim_weight: float, pixels: str = "l1"
+) -> Tensor:
     """l1_weight·L1 + ms_ssim_weight·(1 - MS-SSIM), a scalar.
 
     Args:
         sr, hr: (B, 3, H, W), HR in [0, 1].
         l1_weight, ms_ssim_weight: the paper does not publish its own.
+        pixels: the loss that takes the place of L1, as `pixel_loss` names it.
 
     Raises:
         ValueError: patches too small for MS-SSIM.
     """
-    loss = l1_weight * l1_loss(sr, hr)
+    loss = l1_weight * pixel_loss(sr, hr, pixels)
     if ms_ssim_weight:
         window = ms_ssim_window(min(hr.shape[-2:]))
         if sr.device.type == "cpu":

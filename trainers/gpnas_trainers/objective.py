@@ -12,6 +12,17 @@ from torch.nn.functional import interpolate
 from gpnas_trainers.losses import dual_regression_loss, mixed_loss
 from gpnas_trainers.recipe import Recipe
 
+MODES = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+"""Of torch.compile, by the recipe's names. CUDA graphs would write each micro-batch over the last."""
+
+
+def precision_on(device: torch.device | str, precision: str) -> str:
+    """`float32`, `bfloat16` or `float16`: what a recipe's precision is on a device."""
+    if precision != "auto":
+        return precision
+    on_gpu = torch.device(device).type == "cuda"
+    return "bfloat16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
 
 @runtime_checkable
 class ClosedLoop(Protocol):
@@ -36,25 +47,36 @@ class Objective(nn.Module):
     def __init__(self, network: nn.Module, recipe: Recipe, seed: int) -> None:
         super().__init__()
         self.network, self._recipe = network, recipe
+        # in a tuple, since a module that is an attribute would be a second copy among the parameters
+        mode = MODES.get(recipe.compile)
+        self._compiled = () if mode is None else (torch.compile(network, mode=mode),)
         self.duals: nn.ModuleList | None = None
         if recipe.dual_weight and isinstance(network, ClosedLoop):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.duals = network.duals()
 
-    def forward(self, lr: Tensor, hr: Tensor) -> Tensor:  # (B, 3, h, w), (B, 3, s·h, s·w) -> ()
+    def forward(self, lr: Tensor, hr: Tensor, pixels: str = "l1") -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            lr, hr: (B, 3, h, w) and (B, 3, s·h, s·w), in [0, 1].
+            pixels: the pixel loss of this step, as `losses.pixel_loss` names it; of a closed loop it is L1.
+        """
         recipe = self._recipe
-        lowered = recipe.precision != "float32"
-        dtype = getattr(torch, recipe.precision) if lowered else None
-        with torch.autocast(lr.device.type, dtype, enabled=lowered):
+        precision = precision_on(lr.device, recipe.precision)
+        lowered = precision != "float32"
+        with torch.autocast(lr.device.type, getattr(torch, precision) if lowered else None, enabled=lowered):
             if self.duals is None:
-                images, returned = [self.network(lr)], []
+                run = self._compiled[0] if self._compiled else self.network
+                images, returned = [run(lr)], []
             else:
                 images = self.network.pyramid(lr)  # type: ignore[operator]
                 returned = [dual(image).float() for dual, image in zip(self.duals, images[1:], strict=True)]
         images = [image.float() for image in images]
         if self.duals is None:
-            return mixed_loss(images[0], hr, l1_weight=recipe.l1_weight, ms_ssim_weight=recipe.ms_ssim_weight)
+            weights = {"l1_weight": recipe.l1_weight, "ms_ssim_weight": recipe.ms_ssim_weight}
+            return mixed_loss(images[0], hr, **weights, pixels=pixels)
         loss = recipe.l1_weight * dual_regression_loss(
             images, targets(lr, hr, images), returned, dual_weight=recipe.dual_weight
         )

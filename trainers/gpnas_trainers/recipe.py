@@ -59,6 +59,12 @@ class Recipe:
         1.0, "largest norm of the gradient over all parameters; 0 does not clip", least=0
     )
     l1_weight: float = _setting(1.0, "weight of the mean absolute error in the loss", least=0)
+    pixel_loss: str = _setting(
+        "l1",
+        "what `l1_weight` weighs: the mean absolute error, Charbonnier's smooth one, or the absolute error "
+        "and in the last quarter of the steps the squared one",
+        allowed=("l1", "charbonnier", "l2_after_l1"),
+    )
     ms_ssim_weight: float = _setting(0.1, "weight of 1 - MS-SSIM in the loss", least=0)
     evaluate_every: int = _setting(
         150, "steps between two validations; the last step always validates", least=1
@@ -78,12 +84,25 @@ class Recipe:
         below=1,
     )
     precision: str = _setting(
-        "float32",
-        "of the passes through the network; weights and loss stay float32, and float16 needs a GPU",
-        allowed=("float32", "bfloat16", "float16"),
+        "auto",
+        "of the passes through the network; auto is bfloat16 on a GPU that has units for it, else float32. "
+        "Weights and loss stay float32, and float16 needs a GPU",
+        allowed=("auto", "float32", "bfloat16", "float16"),
+    )
+    compile: str = _setting(
+        "no",
+        "whether torch.compile makes the network's passes into fewer kernels, which takes minutes at first; "
+        "max-autotune also measures which are fastest",
+        allowed=("no", "default", "max-autotune"),
     )
     micro_batch: int = _setting(
         0, "patches that go through the network at once; 0 is all, or what fits into memory", least=0
+    )
+    images: str = _setting(
+        "all",
+        "which training images are drawn from: all, or a bootstrap sample of them by the training's seed, so "
+        "that networks see different ones",
+        allowed=("all", "bootstrap"),
     )
     dual_weight: float = _setting(
         0.0, "weight of the dual regression loss, 0.1 in its paper; for networks with dual networks", least=0
@@ -109,6 +128,12 @@ class Recipe:
             return self.learning_rate * 0.5 ** (step // (self.halve_every or max(1, self.steps // 5)))
         progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+    def pixel_loss_at(self, step: int) -> str:
+        """`l1`, `charbonnier` or `l2`: the pixel loss of step number `step`, counted from 0."""
+        if self.pixel_loss != "l2_after_l1":
+            return self.pixel_loss
+        return "l2" if step >= self.steps - self.steps // 4 else "l1"
 
     def ema_decay_at(self, step: int) -> float:
         """How much of the average the step number `step`, counted from 0, leaves.

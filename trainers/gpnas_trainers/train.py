@@ -15,16 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gpnas_trainers.batches import Batches
 from gpnas_trainers.checkpoint import TrainingError as TrainingError
 from gpnas_trainers.checkpoint import copied, read_checkpoint, write_checkpoint
+from gpnas_trainers.families import declared
 from gpnas_trainers.guard import CollapseError, LossGuard
-from gpnas_trainers.objective import Objective
+from gpnas_trainers.objective import Objective, precision_on
 from gpnas_trainers.pairs import PairSet
-from gpnas_trainers.pairs.resident import resident
 from gpnas_trainers.progress import Progress as Progress
 from gpnas_trainers.progress import evaluate as evaluate
 from gpnas_trainers.ranks import Ranks
@@ -40,6 +40,16 @@ GOOD_PSNR_DROP = 3.0
 """Largest loss of validation PSNR, in dB, with which weights are still worth going back to."""
 WATCH_SECONDS = 1.0
 """Time between two calls of a watcher."""
+LACKING = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""Words of errors that mean that memory lacks."""
+LOOKED_EVERY = 16
+"""Steps on a GPU between two looks at their losses. Each look waits until the GPU has done all that it was
+given; a collapse is noticed so many steps later, and goes back to the last validation all the same."""
 
 
 Watcher = Callable[["Training", Progress], None]
@@ -80,7 +90,8 @@ class Training:
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
-        if recipe.precision == "float16" and torch.device(device).type == "cpu":
+        precision = precision_on(device, recipe.precision)
+        if precision == "float16" and torch.device(device).type == "cpu":
             raise ValueError("`precision` float16 needs a GPU, but the device is a CPU; use bfloat16")
         if recipe.batch_size < self._ranks.size:
             raise ValueError(
@@ -98,19 +109,25 @@ class Training:
         self.validation_pairs = validation_pairs
         self.notes: list[str] = []
         self.evaluations: dict[int, dict[str, float]] = {}
-        self._train_pairs, self._patches = train_pairs, resident(train_pairs, device).patches
+        rows = self._ranks.slice(recipe.batch_size)
+        self._train_pairs, self._batches = train_pairs, Batches(train_pairs, recipe, seed, rows, device)
         self._seed, self._device = seed, device
         self._optimizer = torch.optim.AdamW(
             objective.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self._scaler = torch.amp.GradScaler("cuda", enabled=recipe.precision == "float16")
+        self._scaler = torch.amp.GradScaler("cuda", enabled=precision == "float16")
         self._micro_batch = recipe.micro_batch or math.ceil(recipe.batch_size / self._ranks.size)
         self._rate_factor = 1.0
         self._seconds = 0.0
         self._guard = LossGuard(recipe.warmup_steps)
+        self._losses: list[tuple[int, Tensor]] = []  # by step, on the device, not looked at yet
+        self._looked_every = LOOKED_EVERY if torch.device(device).type == "cuda" else 1
         self._told = 0  # notes
         # to which a collapse goes back, once
         self._good: dict[str, Any] | None = copied(self._state())
+        family = declared(network)
+        if precision == "float16" and family is not None and family.name == "rcan":
+            self.note("float16 is known to break RCAN, whose features grow beyond its range; take bfloat16")
 
     @property
     def done(self) -> bool:
@@ -134,15 +151,17 @@ class Training:
                 if self.step < self.recipe.steps:
                     self._one_step()
                 if self.step % self.recipe.evaluate_every == 0 or self.step >= self.recipe.steps:
+                    self._look()
                     self._validate()
                     evaluated = True
                     break
+                if seconds < math.inf:
+                    passed = time.monotonic() - start if self._ranks.rank == 0 else 0.0
+                    if self._ranks.sum_numbers(passed)[0] >= seconds:
+                        self._look()
+                        break
             except CollapseError as collapse:
                 self._go_back(collapse)
-            if seconds < math.inf:
-                passed = time.monotonic() - start if self._ranks.rank == 0 else 0.0
-                if self._ranks.sum_numbers(passed)[0] >= seconds:
-                    break
         self._seconds = before + time.monotonic() - start
         shown = evaluated or self.done
         if evaluated and self.psnr is not None and self.ssim is not None:
@@ -182,19 +201,14 @@ class Training:
 
     def _one_step(self) -> None:
         recipe = self.recipe
-        generator = np.random.default_rng((self._seed, self.step))
-        rows = self._ranks.slice(recipe.batch_size)
-        lr, hr = self._patches(recipe.batch_size, recipe.hr_patch, generator, rows=rows)
-        lr, hr = (each.to(self._device, memory_format=torch.channels_last) for each in (lr, hr))
+        lr, hr = self._batches.at(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate_factor * recipe.learning_rate_at(self.step)
-        while True:
-            loss = self._gradient(lr, hr)
-            total, lacking = self._ranks.sum_numbers(loss or 0.0, loss is None)
-            if not lacking:
-                break
+        while (loss := self._agreed(self._gradient(lr, hr))) is None:
             self._take_smaller_micro_batch()
-        self._guard.check(total, self.step)
+        self._losses.append((self.step, loss))
+        if len(self._losses) >= self._looked_every:
+            self._look()
         parameters = list(self._objective.parameters())
         self._ranks.sum_(parameter.grad for parameter in parameters if parameter.grad is not None)
         if recipe.clip_norm:
@@ -207,24 +221,44 @@ class Training:
         self.step += 1
         self.psnr = self.ssim = None
 
-    def _gradient(self, lr: Tensor, hr: Tensor) -> float | None:
+    def _gradient(self, lr: Tensor, hr: Tensor) -> Tensor | None:
         """The batch's loss, a mean, as far as it is this process's; its gradient is left behind.
 
         None where it does not fit into memory. Losses are means over patches, so micro-batches, weighed
         by their sizes, amount to the whole up to rounding.
         """
         self._optimizer.zero_grad(set_to_none=True)
-        losses: list[Tensor] = []
+        pixels = self.recipe.pixel_loss_at(self.step)
+        total = torch.zeros((), device=lr.device)
         try:
             for few_lr, few_hr in zip(lr.split(self._micro_batch), hr.split(self._micro_batch), strict=True):
-                loss = self._objective(few_lr, few_hr) * (len(few_lr) / self.recipe.batch_size)
+                loss = self._objective(few_lr, few_hr, pixels) * (len(few_lr) / self.recipe.batch_size)
                 self._scaler.scale(loss).backward()
-                losses.append(loss.detach())
+                total += loss.detach()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
-        return float(sum(losses))
+        return total
+
+    def _agreed(self, loss: Tensor | None) -> Tensor | None:
+        """The loss of all processes, which wait for each other here; None where one of them lacks memory."""
+        if self._ranks.size == 1:
+            return loss
+        total, lacking = self._ranks.sum_numbers(0.0 if loss is None else float(loss), loss is None)
+        return None if lacking else torch.tensor(total)
+
+    def _look(self) -> None:
+        """Has the guard see the losses of the steps since the last look.
+
+        Raises:
+            CollapseError: one of them tells of a collapse.
+        """
+        if self._losses:
+            steps, losses = zip(*self._losses, strict=True)
+            self._losses.clear()
+            for step, loss in zip(steps, torch.stack(losses).tolist(), strict=True):
+                self._guard.check(loss, step)
 
     def _take_smaller_micro_batch(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -289,6 +323,7 @@ class Training:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
+        self._losses.clear()
         self._objective.network.load_state_dict(state["network"])
         if self._objective.duals is not None:
             self._objective.duals.load_state_dict(state["duals"])
@@ -354,8 +389,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was lacking; on a CPU, PyTorch has no class for that."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    # the allocator's words, and oneDNN's where it finds no room for code or scratch
-    return "can't allocate memory" in str(error) or str(error) == "could not create a primitive"
+    # the allocator's words, oneDNN's where it finds no room for code or scratch, and those of CUDA's
+    # libraries, which have memory of their own
+    text = str(error)
+    return text == "could not create a primitive" or any(words in text for words in LACKING)
 
 
 def train(

@@ -94,6 +94,15 @@ class PairSet:
         """The first `count` pairs; all of them where there are fewer, or where it is None."""
         return PairSet(self._folder, self.scale, self._split, self._entries[:count], self._shards)
 
+    def resampled(self, generator: np.random.Generator) -> PairSet:
+        """As many pairs, drawn with replacement: a bootstrap sample, which lacks about a third of them.
+
+        B. Efron, R. Tibshirani, "An introduction to the bootstrap", 1993, section 6.2.
+        """
+        places = sorted(generator.integers(len(self), size=len(self)).tolist())
+        entries = [self._entries[place] for place in places]
+        return PairSet(self._folder, self.scale, self._split, entries, self._shards)
+
     def image(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Pair `index` as lr (3, h, w) and hr (3, scale·h, scale·w), copies, in 8-bit levels 0 … 255.
 
