@@ -39,8 +39,8 @@ OPTIONS = {
     "train": "--address --architecture --batch-size --budget-hours --clip-norm --compile --concurrent "
     "--cpus-per-trial --data --devices --dual-weight --ema-decay --evaluate-every --gpus-per-trial "
     "--halve-every --hr-patch --images --json --l1-weight --learning-rate --max-gmacs --max-parameters "
-    "--micro-batch --ms-ssim-weight --pixel-loss --precision --recipe --run --scale --schedule --seed --start-from --steps --storage "
-    "--tensorboard --top --warmup-steps --weight-decay RUN",
+    "--micro-batch --ms-ssim-weight --pixel-loss --precision --recipe --run --scale --schedule "
+    "--seed --start-from --steps --storage --tensorboard --top --warmup-steps --weight-decay RUN",
     "portfolio": "--json --max-gmacs --max-parameters --top RUN",
     "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "
     "--output --picture --top RUN",
