@@ -23,6 +23,7 @@ from gpnas.cli.arguments import (
     positive,
     switch,
 )
+from gpnas.cli.service import add_serve, add_token
 from gpnas.cli.text import printable
 from gpnas.files import did_you_mean
 from gpnas.records import STRATEGIES
@@ -149,6 +150,8 @@ def command_line() -> argparse.ArgumentParser:
     )
     doctor.add_argument("path", metavar="PATH", type=path, nargs="?", help="run folder or bundle to check")
     _add_completion(commands)
+    add_serve(commands)
+    add_token(commands)
     return top
 
 

@@ -9,6 +9,8 @@ A run folder holds
 Documents in it are JSON, checked on the way in and on the way out; nothing is ever unpickled.
 """
 
+from gpnas.journal.following import Cursor as Cursor
+from gpnas.journal.following import Entry as Entry
 from gpnas.journal.header import CHECKED as CHECKED
 from gpnas.journal.header import Header as Header
 from gpnas.journal.header import Search as Search
@@ -20,3 +22,4 @@ from gpnas.journal.looking import Look as Look
 from gpnas.journal.looking import Training as Training
 from gpnas.journal.looking import look as look
 from gpnas.journal.status import status as status
+from gpnas.journal.status import status_of as status_of

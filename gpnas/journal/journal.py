@@ -25,6 +25,7 @@ from gpnas.journal.documents import (
     plain,
     read_record,
 )
+from gpnas.journal.following import Cursor, Entry, entries_after
 from gpnas.journal.header import SESSION, Header, Session
 from gpnas.records import Candidate, Observation, Progress
 
@@ -340,6 +341,16 @@ class Journal:
         with self._reading() as connection:
             rows = connection.execute("SELECT time, kind, document, crc32 FROM events ORDER BY number")
             return [(time, kind, decode(text, crc32, kind)) for time, kind, text, crc32 in rows]
+
+    def after(self, cursor: Cursor, most: int = 1_000) -> list[Entry]:
+        """What came after a place, in order, at most so many rows."""
+        with self._reading() as connection:
+            return entries_after(connection, cursor, most)
+
+    def version(self) -> int:
+        """A number that changes whenever another process has written, for who keeps what was read."""
+        with self._guard, files.errors(self._path):
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
     @contextmanager
     def moment(self) -> Iterator[None]:

@@ -36,7 +36,21 @@ def status(run: Path) -> dict[str, Any]:
     run = Path(run)
     # asked first: a search that ends in between is called running, never interrupted
     driven = files.held(run)
-    with Journal.read(run) as journal, journal.moment():
+    with Journal.read(run) as journal:
+        return status_of(journal, driven)
+
+
+def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
+    """Where a search stands whose journal is open.
+
+    Args:
+        journal: of its run folder.
+        driven: whether a driver holds the run's lock.
+
+    Returns:
+        As `status` does.
+    """
+    with journal.moment():
         observations = {observation.candidate.id: observation for observation in journal.observations()}
         rows: list[dict[str, Any]] = []
         objective = journal.header.objective
@@ -70,7 +84,7 @@ def status(run: Path) -> dict[str, Any]:
         told = (journal.result(DELIVERY) or {}).get("diagnostics")
         diagnostics = {"diagnostics": told} if told else {}
         return {
-            "run": str(run),
+            "run": str(journal.run),
             "state": state_of(journal, driven=driven),
             "objective": asdict(objective),
             "candidates": rows,

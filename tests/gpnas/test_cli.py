@@ -49,6 +49,10 @@ OPTIONS = {
     "convert": "--json --output BUNDLE NETWORK",
     "upscale": "--average --blend --convert --drop-outlier --json --no-self-ensemble --output --overlap "
     "--precision --self-ensemble --tile BUNDLE IN",
+    "serve": "--certificate --host --host-name --json --key --port --runs",
+    "token make": "--json --name --role --runs",
+    "token list": "--json --runs",
+    "token revoke": "--json --runs ID",
 }
 GOLDEN_BUNDLE = Path(__file__).parents[1] / "golden" / "bundle-v1"
 

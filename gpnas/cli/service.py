@@ -1,0 +1,56 @@
+"""The commands of the service, for the parser."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from gpnas.cli.arguments import natural, path
+
+if TYPE_CHECKING:
+    from gpnas.cli.parser import Commands
+
+ROLES = ("read", "work", "own")
+"""As `gpnas.service.tokens` has them, which need not be imported for a parser."""
+
+
+def add_serve(commands: Commands) -> None:
+    """Adds `gpnas serve`."""
+    serve = commands.add(
+        "serve", "serve the searches of a folder over HTTP, to people and machines", "--runs runs"
+    )
+    _add_runs(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    serve.add_argument("--port", type=natural, default=8750, help="port; 0 takes a free one (default: 8750)")
+    serve.add_argument(
+        "--host-name",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name by which the service is called besides --host and localhost; repeatable",
+    )
+    serve.add_argument("--certificate", metavar="FILE", type=path, help="of TLS, in PEM")
+    serve.add_argument("--key", metavar="FILE", type=path, help="of the certificate, in PEM")
+
+
+def add_token(commands: Commands) -> None:
+    """Adds `gpnas token` and what is beneath it."""
+    group = commands.add_group("token", "make, list and revoke tokens of the service")
+    beneath = type(commands)(group, "token ")
+    make = beneath.add("make", "make a token and print it, once", "--role work --name 'a desk'")
+    every = beneath.add("list", "list all tokens, without their secrets", "")
+    revoke = beneath.add("revoke", "end the validity of a token, at once", "5f0c2a917be4")
+    for sub, action in ((make, "make"), (every, "list"), (revoke, "revoke")):
+        sub.set_defaults(module="token", action=action)
+        _add_runs(sub)
+    make.add_argument(
+        "--role", choices=ROLES, required=True, help="look; also ask and tell; also begin, end and delete"
+    )
+    make.add_argument("--name", default="", help="what it is for, shown by `gpnas token list`")
+    revoke.add_argument("id", metavar="ID", help="as `gpnas token list` shows it")
+
+
+def _add_runs(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--runs", metavar="DIR", type=path, default=path("runs"), help="folder of run folders (default: runs)"
+    )

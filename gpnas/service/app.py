@@ -1,0 +1,122 @@
+"""The service as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from gpnas import __version__
+from gpnas.errors import GpnasError
+from gpnas.service import looking
+from gpnas.service.documents import ProblemDocument
+from gpnas.service.folder import Runs
+from gpnas.service.guard import Guard
+from gpnas.service.jobs import Jobs
+from gpnas.service.limits import Limits
+from gpnas.service.metrics import Metrics
+from gpnas.service.problems import Problem, told
+from gpnas.service.reading import Reading
+from gpnas.service.state import Service
+from gpnas.service.tokens import Tokens
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+"""Names by which a service on this machine may always be called."""
+
+
+def application(
+    folder: Path, tokens: Tokens, *, limits: Limits | None = None, hosts: frozenset[str] = LOOPBACK
+) -> Guard:
+    """The service on a folder of runs; whoever serves it holds the folder's lock (`folder.alone`).
+
+    Args:
+        folder: of the runs.
+        tokens: of those who may ask.
+        limits: of what they may ask.
+        hosts: names, without ports, under which it may be called.
+    """
+    limits, metrics = limits or Limits(), Metrics()
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        runs = Runs(folder)
+        service = Service(runs, Reading(runs), tokens, limits, metrics, Jobs(limits), asyncio.Event())
+        app.state.service = service
+        try:
+            yield
+        finally:
+            service.stopping.set()
+            await service.jobs.close()
+            runs.close()
+
+    app = FastAPI(
+        title="gpnas",
+        version=__version__,
+        lifespan=life,
+        docs_url=None,  # its scripts come from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for routes in (looking.open_routes, looking.metric_routes, looking.routes):
+        app.include_router(routes)
+    app.add_exception_handler(GpnasError, _broken)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _refused)
+    app.openapi = lambda: _described(app)
+    return Guard(app, tokens=tokens, limits=limits, hosts=hosts, metrics=metrics)
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GpnasError)
+    return told(error).response()
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    """A request whose parameters or body are of another form, in one line."""
+    assert isinstance(error, RequestValidationError)
+    lines = []
+    for each in error.errors()[:3]:
+        place = ".".join(str(part) for part in each["loc"])
+        lines.append(f"`{place}`: {each['msg']}, but got {each.get('input')!r:.60}")
+    return Problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(lines) or "the request breaks a rule"
+    ).response()
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        text = "there is nothing here; GET /openapi.json describes what there is"
+    else:
+        text = str(error.detail)
+    response = Problem(error.status_code, text).response()
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            summary="Bayesian architecture search that people and machines share.",
+            routes=app.routes,
+        )
+        parts = document.setdefault("components", {})
+        schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts.setdefault("schemas", {})["ProblemDocument"] = schema
+        parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,123 @@
+"""`gpnas serve`: the service's process."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import logging.handlers
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from gpnas.service.app import LOOPBACK, application
+from gpnas.service.folder import ServiceError, alone
+from gpnas.service.tokens import FOLDER, Tokens
+
+AUDIT = "audit.jsonl"
+AUDIT_BYTES = 2**24
+AUDIT_FILES = 4
+"""Files of audit lines that are kept besides the one that is written, 16 MiB each."""
+GRACE_SECONDS = 5
+"""So long requests that are under way may take when the service ends."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the service listens, and by which names it is called."""
+
+    host: str = "127.0.0.1"
+    port: int = 8750
+    """0 takes any that is free."""
+    names: tuple[str, ...] = ()
+    """Host names besides `host` and those of this machine itself."""
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def check(self) -> None:
+        """Raises a `ServiceError` where others could listen to tokens, or a file is missing."""
+        if (self.certificate is None) != (self.key is None):
+            raise ServiceError("TLS takes both --certificate and --key, but only one is given")
+        for path in (self.certificate, self.key):
+            if path is not None and not path.is_file():
+                raise ServiceError(f"{path}: a certificate and its key must be files, but this is none")
+
+
+def serve(runs: Path, address: Address, say: Callable[[str], None]) -> None:
+    """Serves a folder of runs until a signal ends it.
+
+    Args:
+        runs: the folder; made where it is missing.
+        address: where to listen.
+        say: called with the lines that tell where the service is and who may use it.
+
+    Raises:
+        ServiceError: the folder or the address cannot be used.
+        TokenError: the file of tokens cannot.
+    """
+    address.check()
+    runs = runs.absolute()
+    with alone(runs), Tokens(runs) as tokens:
+        token = tokens.own()
+        listening = _bound(address)
+        port = listening.getsockname()[1]
+        hosts = LOOPBACK | {address.host.lower(), *(name.lower() for name in address.names)}
+        _log(runs)
+        config = uvicorn.Config(
+            application(runs, tokens, hosts=frozenset(hosts)),
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            limit_concurrency=1_000,
+            h11_max_incomplete_event_size=2**14,
+            ssl_certfile=address.certificate,
+            ssl_keyfile=address.key,
+        )
+        scheme = "http" if address.certificate is None else "https"
+        say(f"runs: {runs}")
+        say(f"service: {scheme}://{_shown(address.host)}:{port}/ (it asks for the token in {token})")
+        if scheme == "http" and not _is_loopback(address.host):
+            say("tokens travel unencrypted: use --certificate and --key, or a proxy that does TLS before it")
+        with listening:
+            uvicorn.Server(config).run([listening])
+
+
+def _bound(address: Address) -> socket.socket:
+    try:
+        return socket.create_server(
+            (address.host, address.port),
+            family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
+            backlog=2_048,
+        )
+    except (OSError, OverflowError) as error:
+        raise ServiceError(
+            f"the service must be able to listen at {address.host}:{address.port}, but {error}; "
+            "name another --host or --port"
+        ) from None
+
+
+def _log(runs: Path) -> None:
+    """Has every write noted in a file beside the runs."""
+    audit = logging.getLogger("gpnas.service.audit")
+    handler = logging.handlers.RotatingFileHandler(
+        runs / FOLDER / AUDIT, maxBytes=AUDIT_BYTES, backupCount=AUDIT_FILES, encoding="utf-8"
+    )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    audit.handlers = [handler]
+    audit.setLevel(logging.INFO)
+    audit.propagate = False
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,74 @@
+"""What every route of the service shares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from gpnas.journal.files import held
+from gpnas.service.folder import Runs
+from gpnas.service.jobs import Jobs
+from gpnas.service.limits import Limits
+from gpnas.service.metrics import Metrics
+from gpnas.service.problems import Problem
+from gpnas.service.reading import Reading
+from gpnas.service.tokens import Role, Token, Tokens
+
+
+@dataclass
+class Service:
+    """One service on one folder of runs."""
+
+    runs: Runs
+    reading: Reading
+    tokens: Tokens
+    limits: Limits
+    metrics: Metrics
+    jobs: Jobs
+    stopping: asyncio.Event
+    """Set when the service is to end, so that event streams end too."""
+
+    def version(self, name: str) -> Any:
+        """What changes whenever the journal of a search does.
+
+        Raises:
+            Problem: there is no such search.
+            JournalError: it is damaged beyond its backup.
+        """
+        journal = self.runs.journal(name)
+        return journal, journal.version(), held(journal.run)
+
+    async def thought(self, name: str, task: str, *arguments: Any) -> Any:
+        """What a helper says of a search; errors as of `version` and `Jobs.answer`."""
+        version = await asyncio.to_thread(self.version, name)
+        path = str(self.runs.folder / name)
+        return await self.jobs.answer(version, task, path, *arguments)
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+def token_of(request: Request) -> Token:
+    """The token that a request brought; a `Problem` where it brought none."""
+    token: Token | None = request.scope["state"].get("token")
+    if token is None:
+        raise Problem(401, "a request must bring a valid token as `Authorization: Bearer TOKEN`")
+    return token
+
+
+def needs(role: Role) -> Callable[[Request], None]:
+    """A dependency that turns away whoever may not do what needs a role."""
+
+    def check(request: Request) -> None:
+        token = token_of(request)
+        if not token.may(role):
+            raise Problem(403, f"this needs a token of the role `{role}`, but this one may `{token.role}`")
+
+    return check
