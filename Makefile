@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install search test lint clean
+.PHONY: install search test lint site clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -25,5 +25,8 @@ lint: install
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadscope $(ARGS)
 
+site: install
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist site

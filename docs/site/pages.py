@@ -1,0 +1,308 @@
+"""The pages of the site that are made from the source: MkDocs calls this file while it builds.
+
+The command line's reference comes from its parser, the index of errors from what the source raises, the home
+page from the README, and measurements from `experiments/results/`. Links that lead from a page out of `docs/`
+are turned to where the site has the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from gpnas.cli.parser import command_line
+
+ROOT = Path(__file__).parents[2]
+COPIES = {
+    "index.md": "README.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "security.md": "SECURITY.md",
+}
+"""Pages that are files of the repository's top, and which."""
+MEASUREMENTS = "measurements"
+"""The site's folder of what `experiments/results/` holds."""
+BOOST = {"": 2.0, "tutorials": 1.5, "reference": 0.5, MEASUREMENTS: 0.5}
+"""How much a page of a folder counts in the search: who asks how to do something comes first."""
+LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)]*)?\))")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts every measurement into the navigation."""
+    pages = [f"{MEASUREMENTS}/{source.name}" for source in _measurements()]
+    config.nav = [*(config.nav or ()), {"Measurements": pages}]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that are made here."""
+    made = {page: (ROOT / source).read_text() for page, source in COPIES.items()}
+    for source in _measurements():
+        made[f"{MEASUREMENTS}/{source.name}"] = source.read_text()
+    made["reference/command-line.md"] = "\n".join(command_reference())
+    made["reference/errors.md"] = "\n".join(error_index())
+    for name, text in made.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turns links to files of the repository into links to pages of the site, or into plain text."""
+    here = posixpath.dirname(page.file.src_uri)
+    page.meta.setdefault("search", {"boost": 0.5 if page.file.src_uri in COPIES else BOOST[here]})
+    source = COPIES.get(page.file.src_uri)
+    if page.file.src_uri.startswith(f"{MEASUREMENTS}/"):
+        folder = "experiments/results"
+    else:
+        folder = "" if source else posixpath.join("docs", here)
+
+    def turned(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, match[2]))
+        uri = _page_of(target)
+        if files.get_file_from_path(uri) is not None:
+            return f"{match[1]}{posixpath.relpath(uri, here or '.')}{match[3]}"
+        return match[0]
+
+    return LINK.sub(turned, markdown)
+
+
+def _measurements() -> list[Path]:
+    return sorted((ROOT / "experiments" / "results").glob("*.md"))
+
+
+def _page_of(target: str) -> str:
+    """Where the site has a file of the repository."""
+    for page, source in COPIES.items():
+        if target == source:
+            return page
+    if target.startswith("experiments/results/"):
+        return f"{MEASUREMENTS}/{posixpath.basename(target)}"
+    return target.removeprefix("docs/")
+
+
+def command_reference() -> Iterator[str]:
+    """Every command with its usage and its options, as `--help` has them."""
+    os.environ["COLUMNS"] = "100"  # by which argparse breaks its lines
+    yield "# Command line\n"
+    yield "Every command takes `--json`: one document on stdout, everything else on stderr.\n"
+    yield from _command(command_line(), 2)
+
+
+def _command(parser: argparse.ArgumentParser, depth: int) -> Iterator[str]:
+    beneath: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            beneath = dict(action.choices)
+    yield f"{'#' * min(depth, 6)} {parser.prog}\n"
+    yield f"```text\n{parser.format_help().rstrip()}\n```\n"
+    for each in beneath.values():
+        yield from _command(each, depth + (0 if depth > 2 else 1))
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one line of the source may tell a user."""
+
+    kind: str
+    """The exception's class."""
+    template: str
+    """The text, with `…` where a value stands."""
+    file: str
+    """The source file, from the repository's top."""
+    line: int
+
+
+WHY = {
+    "SpaceError": (
+        "A space file, or a space built in Python, breaks a rule.",
+        "Nothing has been trained. Correct the line that the message names; `gpnas space FILE` shows what a "
+        "file means before anything is trained.",
+    ),
+    "YamlError": (
+        "A space file is not YAML as gpnas reads it (YAML 1.2, no tags, no aliases that multiply).",
+        "Correct the line that the message names.",
+    ),
+    "DataError": (
+        "Photographs or pairs cannot be used.",
+        "`gpnas data check DIR --scale N` says of every file what is wrong with it.",
+    ),
+    "PairsError": (
+        "A folder of pairs or a prepared set cannot be used.",
+        "`gpnas data check DIR --scale N` says of every file what is wrong with it; a prepared set in the "
+        "cache is made anew where it is missing.",
+    ),
+    "ImageError": (
+        "An image cannot be read or written as it is.",
+        "`--convert` of `gpnas upscale` makes RGB of what is grey, indexed or transparent; a damaged file "
+        "must be copied again.",
+    ),
+    "JournalError": (
+        "The journal of a run folder is missing, damaged, in use, or belongs to another search.",
+        "Nothing was changed. `gpnas doctor RUN` looks at the whole folder; a journal that is torn is "
+        "recovered from the backup beside it, where that is whole.",
+    ),
+    "DamageError": (
+        "A stored document or a database is not as gpnas writes it.",
+        "`gpnas doctor RUN` names what is damaged; bring the file back from a copy, or begin a new run.",
+    ),
+    "BundleError": (
+        "A bundle cannot be written, or what was read is no bundle that can be trusted.",
+        "Fetch it again, or export it again from its run; `gpnas doctor BUNDLE` verifies one.",
+    ),
+    "TrialError": (
+        "Trainings cannot be started or cannot go on.",
+        "What was observed is kept: the same command goes on once the cause is gone.",
+    ),
+    "WeightsError": (
+        "A file does not hold weights that gpnas can use.",
+        "Give published weights of one of the families, in any of the usual wrappers.",
+    ),
+    "ConversionError": (
+        "A network cannot be converted.",
+        "Convert another one, or use the bundle itself.",
+    ),
+    "ArgumentTypeError": (
+        "An option on the command line has a value that it cannot take.",
+        "The command's `--help` says what it takes.",
+    ),
+    "ResidualError": (
+        "What a training's errors have in common with others' is missing or damaged.",
+        "Train the candidate that the message names again, or choose without it.",
+    ),
+}
+"""Of each class of errors: why it is met, and what to do in general."""
+OTHERS = (
+    "A value breaks a rule of a function or of a record.",
+    "Give a value as the message asks for; from the command line it names the option or the key.",
+)
+HOMES = {
+    "gpnas/config/": "SpaceError",
+    "gpnas/space/": "SpaceError",
+    "gpnas/journal/": "JournalError",
+    "gpnas/bundle/": "BundleError",
+    "gpnas/dispatch/": "TrialError",
+    "gpnas/run/": "TrialError",
+    "gpnas/results/": "TrialError",
+    "trainers/gpnas_trainers/images/": "ImageError",
+    "trainers/gpnas_trainers/pairs/": "PairsError",
+    "trainers/gpnas_trainers/weights": "WeightsError",
+}
+"""The class of the errors whose texts a folder of the source states without raising them there."""
+ERRORS = re.compile(
+    r"^(?!Assertion|Attribute|Index|Key|Import|NotImplemented|Runtime).*(Error|Excluded|Interrupted)$"
+)
+
+
+def error_index() -> Iterator[str]:
+    """Every message that the source can raise, by the class of the error."""
+    yield "# Errors by their message\n"
+    yield (
+        "Every error is one line: the rule, the value that broke it, what to do. Search this page for a part "
+        "of yours that holds no name or number of your own; `…` stands for those.\n"
+    )
+    found = messages()
+    kinds = sorted({each.kind for each in found}, key=lambda kind: (kind not in WHY, kind))
+    for kind in kinds:
+        why, advice = WHY.get(kind, OTHERS)
+        yield f"## {kind}\n\n**Why.** {why}\n\n**What to do.** {advice}\n"
+        yield "| message | raised in |\n|---|---|"
+        for each in sorted({(m.template, m.file) for m in found if m.kind == kind}):
+            text = each[0].replace("|", "\\|").replace("`", "")
+            yield f"| `{text}` | `{each[1]}` |"
+        yield ""
+
+
+def messages() -> list[Message]:
+    """What the source can tell in an error, read from its syntax."""
+    found: list[Message] = []
+    for folder in (ROOT / "gpnas", ROOT / "trainers"):
+        for path in sorted(folder.rglob("*.py")):
+            found.extend(_messages_of(path))
+    return found
+
+
+def _messages_of(path: Path) -> Iterator[Message]:
+    tree = ast.parse(path.read_text())
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    file = path.relative_to(ROOT).as_posix()
+    for scope in [tree, *functions.values()]:
+        for node in _within(scope):
+            if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+                continue
+            for kind, template in _texts(node.exc, scope, functions):
+                yield Message(kind, template, file, node.lineno)
+    yield from _rules(tree, file)
+
+
+def _rules(tree: ast.Module, file: str) -> Iterator[Message]:
+    """Texts that state a rule and are raised elsewhere, as those of a space file's keys are."""
+    kind = next((kind for place, kind in HOMES.items() if file.startswith(place)), "ValueError")
+    documented = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)
+    }  # docstrings are for readers of the source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in documented:
+            for template in _templates(node, tree, {}):
+                if re.search(r"\b(must|but got|is missing)\b", template):
+                    yield Message(kind, template, file, node.lineno)
+
+
+def _within(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a scope, without those of functions in it."""
+    for child in ast.iter_child_nodes(scope):
+        if not isinstance(child, ast.FunctionDef):
+            yield child
+            yield from _within(child)
+
+
+def _texts(
+    call: ast.Call, scope: ast.AST, functions: dict[str, ast.FunctionDef]
+) -> Iterator[tuple[str, str]]:
+    """The class and the templates of a raised call, through local names and helpers of the same file."""
+    name = ast.unparse(call.func).rpartition(".")[2]
+    if not ERRORS.search(name):
+        helper = functions.get(name)
+        if helper is not None:
+            for node in _within(helper):
+                if isinstance(node, ast.Return) and isinstance(node.value, ast.Call):
+                    yield from _texts(node.value, helper, functions)
+        return
+    for argument in [*call.args, *(each.value for each in call.keywords)]:
+        for template in _templates(argument, scope, functions):
+            if " " in template.strip("… "):
+                yield name, template
+
+
+def _templates(
+    node: ast.AST, scope: ast.AST, functions: dict[str, ast.FunctionDef], depth: int = 3
+) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield " ".join(node.value.split())
+    elif isinstance(node, ast.JoinedStr):
+        parts = [str(each.value) if isinstance(each, ast.Constant) else "…" for each in node.values]
+        yield " ".join("".join(parts).split())
+    elif isinstance(node, ast.BinOp | ast.IfExp):
+        sides = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.body, node.orelse)
+        for side in sides:
+            yield from _templates(side, scope, functions, depth)
+    elif isinstance(node, ast.Name) and depth:
+        for other in _within(scope):
+            if isinstance(other, ast.Assign) and any(
+                isinstance(each, ast.Name) and each.id == node.id for each in other.targets
+            ):
+                yield from _templates(other.value, scope, functions, depth - 1)
+    elif isinstance(node, ast.Call) and depth:
+        helper = functions.get(ast.unparse(node.func))
+        for other in _within(helper) if helper is not None else ():
+            if isinstance(other, ast.Return) and other.value is not None:
+                yield from _templates(other.value, helper or scope, functions, depth - 1)
