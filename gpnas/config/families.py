@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,12 @@ from gpnas.records import AxisValue
 from gpnas.space import Family, SearchSpace
 from gpnas.space.tables import Columns
 from gpnas_trainers import FAMILIES, NetworkAxis, NetworkFamily
+from gpnas_trainers.own import FORM, Code, OwnError, read_code
 
 ARCHITECTURES = 10_000_000
 """Most architectures that the families of a file may span."""
+OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+"""Names of families with networks of one's own: they stand in names of files, and before a colon."""
 
 
 @dataclass(frozen=True)
@@ -229,20 +233,32 @@ class AnyFamilies(BaseModel):
     __pydantic_extra__: dict[str, Annotated[OwnAxes | Listing, _form(OwnAxes)]]
 
     _recipes: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
+    _codes: dict[str, Code] = PrivateAttr(default_factory=dict)
 
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
         """By family, the settings in which its recipe differs from the common one."""
         return self._recipes
 
+    @property
+    def codes(self) -> dict[str, Code]:
+        """By family, the source of its networks, where these are the file's own."""
+        return self._codes
+
     @model_validator(mode="wrap")
     @classmethod
-    def _with_recipes(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        recipes = {}
+    def _with_recipes(
+        cls, value: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        recipes, codes = {}, {}
         if isinstance(value, dict):
+            _refuse_unknown_families(cls.__name__, value, info.context or Reading())
             value = dict(value)
             for name, axes in value.items():
-                if name in FAMILIES and isinstance(axes, dict) and "recipe" in axes:
+                if _names_network(name, axes):
+                    codes[name] = _code(name, axes, info.context or Reading())
+                    axes = value[name] = {key: each for key, each in axes.items() if key != "network"}
+                if (name in FAMILIES or name in codes) and isinstance(axes, dict) and "recipe" in axes:
                     try:
                         recipes[name] = FamilyRecipe.model_validate(axes["recipe"]).given()
                     except ValidationError as error:
@@ -250,15 +266,8 @@ class AnyFamilies(BaseModel):
                     value[name] = {key: each for key, each in axes.items() if key != "recipe"}
         families = handler(value)
         families._recipes.update(recipes)
+        families._codes.update(codes)
         return families
-
-    @model_validator(mode="before")
-    @classmethod
-    def _knows_its_families(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, dict) and not (info.context or Reading()).own_families:
-            hint = "; a family of your own is searched from Python: load_space(..., own_families=True)"
-            refuse_unknown(cls.__name__, value, tuple(FAMILIES), hint)
-        return value
 
     @model_validator(mode="after")
     def _is_not_empty(self) -> Families:
@@ -277,6 +286,53 @@ class AnyFamilies(BaseModel):
         if count > ARCHITECTURES:
             raise SpaceError(f"axes must span at most {ARCHITECTURES} architectures, but span {count}")
         return SearchSpace.joined(spaces)
+
+
+def _refuse_unknown_families(title: str, value: dict[Any, Any], reading: Reading) -> None:
+    if reading.own_families:
+        return
+    hint = (
+        "; a family of your own names its network, such as `network: nets.py:Mine`, or is searched from "
+        "Python: load_space(..., own_families=True)"
+    )
+    unknown = {name: axes for name, axes in value.items() if not _names_network(name, axes)}
+    refuse_unknown(title, unknown, tuple(FAMILIES), hint)
+
+
+def _names_network(name: Any, axes: Any) -> bool:
+    """Whether a family has networks of the file's own."""
+    return name not in FAMILIES and isinstance(axes, dict) and "network" in axes
+
+
+def _code(name: Any, axes: dict[str, Any], reading: Reading) -> Code:
+    """The source of a family's networks.
+
+    Raises:
+        ValidationError: there is none, or the family has a name or an axis that it cannot have.
+    """
+    network, key = axes["network"], "network"
+    try:
+        if not isinstance(network, str):
+            raise ValueError(f"a network {FORM}, but got {network!r:.100}")
+        if reading.file is None:
+            raise ValueError(f"a network must be named in a file, but got {network!r:.100}")
+        if not OWN_NAME.fullmatch(str(name)):
+            raise ValueError(
+                f"a family with a network of its own must be named by at most 32 letters, digits, - and _, "
+                f"a letter first, but got {name!r:.60}"
+            )
+        for key in axes:
+            if key == "scale" or not str(key).isidentifier():
+                raise ValueError(
+                    f"an axis must be an argument of its network other than `scale`, but got {key!r:.60}"
+                )
+        key = "network"
+        return read_code(network, reading.file.parent)
+    except (OwnError, ValueError) as error:
+        detail = InitErrorDetails(
+            type="value_error", loc=(str(name), str(key)), input=None, ctx={"error": ValueError(str(error))}
+        )
+        raise ValidationError.from_exception_data("Families", [detail]) from None
 
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from gpnas.results.choosing import Allowance, choose_portfolio, finished_candida
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
-from gpnas.run.setup import Data, Setup
+from gpnas.run.setup import Data, OwnNetwork, Setup
 from gpnas.run.storage import Folder
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules, cache_folder, open_pairs
 from gpnas_trainers.train import Recipe
@@ -159,6 +159,7 @@ def plan_final(
             family: {name: value for name, value in own.items() if name not in settings}
             for family, own in (searched.family_recipes if searched else {}).items()
         },
+        networks=_own_networks(wanted),
     )
     header = header_of(
         run,
@@ -279,6 +280,13 @@ def _portfolio(request: FinalRequest, search: Path) -> Wanted:
     run = (request.run or search / FOLDER).absolute()
     members = [(each.id, each.architecture) for each in chosen.portfolio.members]
     return Wanted(run, setup.scale, members, search, header, setup)
+
+
+def _own_networks(wanted: Wanted) -> dict[str, OwnNetwork]:
+    """The search's own networks among those that are wanted."""
+    families = {architecture.family for _, architecture in wanted.architectures}
+    own = wanted.setup.networks if wanted.setup else {}
+    return {family: network for family, network in own.items() if family in families}
 
 
 def _settings(request: FinalRequest) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from gpnas.records import Strategy
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
+from gpnas.run.networks import check_networks, own_networks, taken_up
 from gpnas.run.pricing import priced, recipe_of
 from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.warm import sources_of
@@ -86,6 +87,9 @@ def plan(
     file = read_space_file(path)
     scale = request.scale or file.scale
     recipe = recipe_of(path, file)
+    run = (request.run or Path("runs") / path.stem).absolute()
+    codes = taken_up(file.families.codes, run, say)
+    check_networks(file.search_space(), scale, codes)
     space = priced(file.search_space(), scale, file.limits.given(), recipe)
     trials = request.trials or file.search.trials
     if trials < 1:
@@ -97,7 +101,6 @@ def plan(
     rules = Rules(minimum_side=recipe.hr_patch, minimum_ncc=MINIMUM_NCC)
     pairs = prepared_pairs(request.data, scale, rules, camera=camera, report=say, progress=preparing)
     check_patch(pairs.training, recipe)
-    run = (request.run or Path("runs") / path.stem).absolute()
     storage = storage_for(run, request.storage, say)
     search = Search(
         space={"fingerprint": space.fingerprint, **space.to_document()},
@@ -115,7 +118,11 @@ def plan(
         camera=None if request.data else dataclasses.asdict(camera),
     )
     own = file.families.recipes
-    setup = Setup(scale, recipe.to_json(), data, file.search.validation_images, family_recipes=own)
+    setup = Setup(
+        *(scale, recipe.to_json(), data, file.search.validation_images),
+        family_recipes=own,
+        networks=own_networks(space, codes),
+    )
     header = header_of(
         run,
         setup,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from gpnas.run.residuals import error_correlations, write_errors
 from gpnas.run.sharing import opened
 from gpnas.run.storage import Storage, open_storage
 from gpnas_trainers import build
+from gpnas_trainers.families import declare
+from gpnas_trainers.own import Code, OwnError, in_words, own_family, place_of
 from gpnas_trainers.pairs import PairsError
 from gpnas_trainers.ranks import PeerError, Ranks
 from gpnas_trainers.train import Recipe, Training, TrainingError
@@ -80,6 +83,8 @@ class Task:
     """Whether the last report tells how the network's errors correlate with other candidates'."""
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else is written of the training, where the storage is a folder."""
+    network: dict[str, str] | None = None
+    """Of a family of the run's own: arguments of a `Code`."""
     cpus: int = 1
     """CPUs that Tune reserves for the trial."""
     gpus: float = 0.0
@@ -91,7 +96,7 @@ class Task:
     def name(self) -> str:
         """A name for those who watch: `c0007-drn-features24-blocks4-stages2`."""
         axes = "-".join(f"{name}{value}" for name, value in self.axes.items())
-        return f"{self.id}-{self.family}-{axes}"
+        return re.sub(r"[^\w.-]", "_", f"{self.id}-{self.family}-{axes}")  # names of one's own may have any
 
 
 class CandidateError(Exception):
@@ -107,9 +112,10 @@ def _its_own() -> Iterator[None]:
         raise
     except (MemoryError, torch.OutOfMemoryError):
         raise CandidateError("out of memory; a smaller batch fits") from None
-    except Exception as error:  # whatever it is, one candidate must not end the others
+    except (Exception, SystemExit) as error:  # whatever it is, one candidate must not end the others
         logger.exception("the candidate cannot be trained")
-        raise CandidateError(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
+        place = "" if isinstance(error, OwnError) else place_of(error)  # such an error names it
+        raise CandidateError(f"{place}: {in_words(error)}" if place else in_words(error)) from None
 
 
 class Trial(tune.Trainable):
@@ -197,6 +203,8 @@ class Trial(tune.Trainable):
         initial = initial_weights(storage, task.folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with _its_own():
+            if task.network is not None:
+                declare(own_family(task.family, Code(**task.network)))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(task.seed)
                 network = build(task.family, task.scale, **task.axes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,13 @@ class Work:
             validation_images=self.setup.validation_images,
             correlations=self.header.search is not None and self.header.search.portfolio_aware,
             watch=self.watch,
+            network=self._network(candidate.architecture.family),
         )
+
+    def _network(self, family: str) -> dict[str, str] | None:
+        """The source of a family that is the run's own, as a worker takes it."""
+        own = self.setup.networks.get(family)
+        return None if own is None else asdict(own.code)
 
 
 def header_of(run: Path, setup: Setup, storage: Storage, means: Means, **own: Any) -> Header:

@@ -8,8 +8,11 @@ from typing import Any
 from gpnas.config import find_space, read_space_file
 from gpnas.engine import Engine
 from gpnas.errors import SpaceError
+from gpnas.run.networks import check_networks
 from gpnas.run.pricing import memory_of, priced, recipe_of, within_memory
 from gpnas.space import Axis, CategoricalAxis, SearchSpace
+from gpnas_trainers.families import declare
+from gpnas_trainers.own import own_family
 from gpnas_trainers.recipe import Recipe
 
 
@@ -29,6 +32,9 @@ def describe(space: str) -> dict[str, Any]:
     path = find_space(space)
     file = read_space_file(path)
     recipe = recipe_of(path, file)
+    for name, code in file.families.codes.items():
+        declare(own_family(name, code))
+    check_networks(file.search_space(), file.scale, file.families.codes)
     steps = list(file.narrowed)
     try:
         feasible = priced(steps[-1][1], file.scale)

@@ -11,14 +11,12 @@ from gpnas.journal import Journal
 from gpnas.records import Architecture
 from gpnas.run.setup import Setup
 from gpnas_trainers import cost
+from gpnas_trainers.cost import TILE as TILE
 from gpnas_trainers.recipe import Recipe
 
 if TYPE_CHECKING:
     from gpnas.config import SpaceFile
     from gpnas.space import SearchSpace
-
-TILE = 120
-"""LR pixels: the paper's tile, at which GMACs are counted."""
 
 
 def priced(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from gpnas.journal import CHECKED, Journal
 from gpnas.records import FrozenMapping, Objective
 from gpnas_trainers import SCALES
+from gpnas_trainers.families import declare
+from gpnas_trainers.own import Code, own_family
 from gpnas_trainers.recipe import Recipe
 
 PSNR = Objective("psnr", "dB")
@@ -45,6 +47,37 @@ class Data:
 
 
 @dataclass(frozen=True)
+class OwnNetwork:
+    """A network of a run's own: the source that it began with, and what its architectures cost."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = CHECKED
+
+    network: str
+    """How the space file named it: `nets.py:Mine`, or `package.module:name`."""
+    sha256: str
+    """Of the text."""
+    text: str
+    """The source."""
+    package: str = ""
+    """Of a module's relative imports."""
+    costs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    """Parameters and GMACs at 120×120 LR pixels, counted before the first trial, by axes: `width=16`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "costs", FrozenMapping(self.costs))
+        if self.sha256 != self.code.sha256:
+            raise ValueError(f"the text of {self.network} must have its SHA-256, but has another")
+
+    @classmethod
+    def of(cls, code: Code, costs: Mapping[str, tuple[int, float]]) -> OwnNetwork:
+        return cls(code.network, code.sha256, code.text, code.package, costs)
+
+    @property
+    def code(self) -> Code:
+        return Code(self.network, self.text, self.package)
+
+
+@dataclass(frozen=True)
 class Setup:
     """How the candidates of a run are trained, on what."""
 
@@ -63,7 +96,11 @@ class Setup:
     family_recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By family, the settings in which its recipe differs from `recipe`."""
 
+    networks: Mapping[str, OwnNetwork] = field(default_factory=dict)
+    """By family, the networks of the run's own."""
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "networks", FrozenMapping(self.networks))
         object.__setattr__(self, "recipe", FrozenMapping(self.recipe))
         own = {name: FrozenMapping(settings) for name, settings in self.family_recipes.items()}
         object.__setattr__(self, "family_recipes", FrozenMapping(own))
@@ -89,13 +126,28 @@ class Setup:
 
     @classmethod
     def of(cls, journal: Journal) -> Setup:
-        """The setup that a journal's header holds.
+        """The setup that a journal's header holds; its own networks become families that are known.
+
+        Their source is run only where one of them is built.
 
         Raises:
             JournalError: it is not one.
         """
-        return journal.setup(cls)
+        setup = journal.setup(cls)
+        setup.declare()
+        return setup
+
+    def declare(self) -> None:
+        """Makes the run's own networks known to the trainers, with the source that it began with."""
+        for name, own in self.networks.items():
+            declare(own_family(name, own.code, own.costs))
 
     def to_json(self) -> dict[str, Any]:
         """The form in which a header holds it."""
-        return asdict(self) | {"data": self.data.to_json()}
+        networks = {
+            name: {**vars(own), "costs": {axes: list(costs) for axes, costs in own.costs.items()}}
+            for name, own in self.networks.items()
+        }
+        document = asdict(replace(self, networks={})) | {"data": self.data.to_json()}
+        del document["networks"]
+        return document | ({"networks": networks} if networks else {})

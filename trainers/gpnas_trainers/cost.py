@@ -1,4 +1,4 @@
-"""What an architecture costs, computed from its numbers without building it.
+"""What an architecture costs: of a built-in family by its numbers, without building it; else counted.
 
 Parameters count every weight and bias. Multiply-accumulates (MACs) count convolutions and products of
 matrices in one forward pass, the habit of the field; biases, activations and pooling are left out. Memory
@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from gpnas_trainers.families import NetworkFamily, family_of
+from gpnas_trainers import counting
+from gpnas_trainers.families import NetworkFamily, family_of, label
 from gpnas_trainers.families.layers import Layer, pixels
 
 BYTES = 4
@@ -22,6 +23,8 @@ KEPT_BY_L1 = 1
 """Images of HR size that L1 keeps for backward: the difference."""
 KEPT_BY_MS_SSIM = 7.4
 """Images of HR size that MS-SSIM keeps besides, over its five scales: 7.3 to 7.7, by the patch size."""
+TILE = 120
+"""LR pixels: the side of the paper's tile, at which GMACs are compared."""
 
 
 def parameters(family: str | NetworkFamily, scale: int, **axes: Any) -> int:
@@ -29,6 +32,10 @@ def parameters(family: str | NetworkFamily, scale: int, **axes: Any) -> int:
 
     Args and errors are those of `gpnas_trainers.build`.
     """
+    family = family_of(family)
+    if family.layers is None:
+        known = family.known.get(label(axes))
+        return counting.parameters(family, scale, axes) if known is None else known[0]
     # layers that do not run, such as a dead mean shift, have parameters all the same
     return sum(each.times * each.parameters for each in _layers(family, scale, axes))
 
@@ -43,6 +50,10 @@ def gmacs(family: str | NetworkFamily, scale: int, lr_height: int, lr_width: int
     Raises:
         ValueError: as `build`.
     """
+    family = family_of(family)
+    if family.layers is None:
+        known = family.known.get(label(axes)) if lr_height == lr_width == TILE else None
+        return counting.macs(family, scale, lr_height, lr_width, axes) / 1e9 if known is None else known[1]
     height, width = (_padded(family, scale, axes, side) for side in (lr_height, lr_width))
     layers = (each for each in _layers(family, scale, axes) if each.runs)
     return sum(each.times * each.multiplications * pixels(each.side, height, width) for each in layers) / 1e9
@@ -72,8 +83,13 @@ def training_memory(
     Raises:
         ValueError: as `build`.
     """
-    side = _padded(family, scale, axes, hr_patch // scale)
+    family = family_of(family)
     held, kept = 0, 3 * hr_patch**2 * (KEPT_BY_L1 + KEPT_BY_MS_SSIM * ms_ssim)
+    if family.layers is None:
+        once, per_image = counting.kept(family, scale, hr_patch // scale, axes)
+        count = COPIES * counting.parameters(family, scale, axes)
+        return float(BYTES * round(count + once + batch_size * (kept + per_image)))
+    side = _padded(family, scale, axes, hr_patch // scale)
     for each in _layers(family, scale, axes):
         if each.runs:
             # a convolution keeps its input; activations and pixel shuffling work in place or keep none
@@ -85,6 +101,7 @@ def training_memory(
 
 def _layers(family: str | NetworkFamily, scale: int, axes: dict[str, Any]) -> Iterable[Layer]:
     family = family_of(family)
+    assert family.layers is not None
     return family.layers(scale, **family.complete(scale, axes))
 
 

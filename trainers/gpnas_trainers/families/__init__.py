@@ -1,4 +1,7 @@
-"""The families of networks that are built in, one file each; neither these nor their costs need torch."""
+"""The families of networks that are built in, one file each; neither these nor their costs need torch.
+
+Beside them stand those that a run or a bundle has declared: people's own networks.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from gpnas_trainers.families.compact import COMPACT
 from gpnas_trainers.families.declaration import SCALES as SCALES
 from gpnas_trainers.families.declaration import NetworkAxis as NetworkAxis
 from gpnas_trainers.families.declaration import NetworkFamily as NetworkFamily
+from gpnas_trainers.families.declaration import label as label
 from gpnas_trainers.families.drn import DRN
 from gpnas_trainers.families.dual_regression import DUAL_REGRESSION
 from gpnas_trainers.families.edsr import EDSR
@@ -25,19 +29,33 @@ if TYPE_CHECKING:
 BUILT_IN = (DRN, RCAN, DUAL_REGRESSION, EDSR, RRDB, SPAN, PLKSR, SAFMN, NAFNET, COMPACT, SWINIR)
 FAMILIES = {family.name: family for family in BUILT_IN}
 """The built-in families by name."""
+_OWN: dict[str, NetworkFamily] = {}
+"""The families that were declared, by name."""
+
+
+def declare(family: NetworkFamily) -> None:
+    """Makes a family known by its name to `build`, to costs and to all else; a later one takes its place.
+
+    Raises:
+        ValueError: a built-in family has this name.
+    """
+    if family.name in FAMILIES:
+        raise ValueError(f"a family of one's own must have a name of its own, but {family.name} is built in")
+    _OWN[family.name] = family
 
 
 def family_of(family: str | NetworkFamily) -> NetworkFamily:
-    """A built-in family by its name; a family itself is returned as it is.
+    """A built-in or declared family by its name; a family itself is returned as it is.
 
     Raises:
         ValueError: no family has this name.
     """
     if isinstance(family, NetworkFamily):
         return family
-    if family not in FAMILIES:
-        raise ValueError(f"a family must be one of {', '.join(FAMILIES)}, but got {family!r}")
-    return FAMILIES[family]
+    known = FAMILIES | _OWN
+    if family not in known:
+        raise ValueError(f"a family must be one of {', '.join(known)}, but got {family!r}")
+    return known[family]
 
 
 def declared(network: nn.Module) -> NetworkFamily | None:
@@ -53,7 +71,7 @@ def build(family: str | NetworkFamily, scale: int, **axes: Any) -> nn.Module:
     It maps (B, 3, h, w) to (B, 3, scale·h, scale·w), RGB in [0, 1].
 
     Args:
-        family: the name of a built-in family, or a family.
+        family: the name of a built-in or declared family, or a family.
         scale: one of the family's scales.
         axes: the family's axes; those with a default may be left out.
 

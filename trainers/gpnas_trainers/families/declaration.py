@@ -55,6 +55,11 @@ class NetworkAxis:
             raise ValueError(f"`{self.name}` must be {rule}, but got {value}")
 
 
+def label(axes: Mapping[str, Any]) -> str:
+    """Axes as they are written in short, such as `width=16,depth=2`; they tell a family's networks apart."""
+    return ",".join(f"{name}={value}" for name, value in axes.items())
+
+
 Shapes = Mapping[str, tuple[int, ...]]
 """Names and shapes of the tensors of a state dict."""
 
@@ -83,7 +88,7 @@ class Official:
     """The official name of each name in a file, for files of other tools that renamed the layers."""
     optional: str = ""
     """A regular expression of names that a file may have or lack, since their values are constants."""
-    plain: Mapping[str, Any] = field(default_factory=dict)
+    plain: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Values of options that the official code has no others of."""
 
 
@@ -95,14 +100,17 @@ class NetworkFamily:
     network: str | Callable[..., nn.Module]
     """Called with `scale` and every axis by name: a callable, or `module:name`, imported once needed."""
     axes: tuple[NetworkAxis, ...]
-    layers: Callable[..., Iterable[Layer]]
-    """Called in the same way, gives the layers of the network."""
+    layers: Callable[..., Iterable[Layer]] | None = None
+    """Called in the same way, gives the layers of the network; None: its costs are counted, and any axes may
+    be given."""
     scales: tuple[int, ...] = SCALES
     pads_to: Callable[[Mapping[str, Any]], int] = _unpadded
     """Called with the axes, gives the number to whose multiples the network pads height and width."""
     check: Callable[[Mapping[str, Any]], None] = _nothing
     """Called with all axes, raises a `ValueError` for those that do not go together."""
     official: Official | None = None
+    known: Mapping[str, tuple[int, float]] = field(default_factory=dict, hash=False)
+    """Parameters, and GMACs at 120×120 LR pixels, of networks whose costs were counted before; by `label`."""
 
     def complete(self, scale: int, axes: Mapping[str, Any]) -> dict[str, Any]:
         """All axes of a network: those given, and the defaults of the others.
@@ -114,6 +122,9 @@ class NetworkFamily:
             whose = "" if self.scales == SCALES or scale not in SCALES else f" of {self.name}"
             scales = SCALES if not whose else self.scales
             raise ValueError(f"a scale{whose} must be one of {', '.join(map(str, scales))}, but got {scale}")
+        if self.layers is None:
+            self.check(axes)
+            return dict(axes)
         required = [axis.name for axis in self.axes if axis.default is None]
         for name in required:
             if name not in axes:

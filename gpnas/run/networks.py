@@ -1,0 +1,84 @@
+"""Networks of a run's own before its first trial: their source, their contract, their costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from gpnas.errors import SpaceError
+from gpnas.journal import Journal
+from gpnas.records import Architecture
+from gpnas.run.setup import OwnNetwork, Setup
+from gpnas.space import SearchSpace
+from gpnas_trainers.contract import check_contract
+from gpnas_trainers.families import declare, family_of, label
+from gpnas_trainers.own import Code, OwnError, own_family
+
+TRIED = 32
+"""Architectures of a family, at most, whose contract is tried."""
+
+
+def taken_up(codes: Mapping[str, Code], run: Path, say: Callable[[str], None]) -> dict[str, Code]:
+    """The sources with which a run goes on, declared: those that it began with, where it exists.
+
+    Args:
+        codes: by family, as the space file has them now.
+        run: its folder.
+        say: gets a line for each source that has changed since.
+    """
+    began: dict[str, Code] = {}
+    known: dict[str, OwnNetwork] = {}
+    if codes and Journal.exists(run):
+        with Journal.read(run) as journal:
+            known = dict(Setup.of(journal).networks)
+    for name, code in codes.items():
+        began[name] = code
+        if (own := known.get(name)) is not None and own.network == code.network:
+            began[name] = own.code
+            if own.sha256 != code.sha256:
+                say(
+                    f"{code.file} has changed since {run} was begun (SHA-256 {own.sha256[:12]}…, now "
+                    f"{code.sha256[:12]}…): the run goes on with the source that it began with; search with "
+                    "the new one in another folder, by --run"
+                )
+        declare(own_family(name, began[name], own.costs if own is not None else None))
+    return began
+
+
+def check_networks(space: SearchSpace, scale: int, codes: Mapping[str, Code]) -> None:
+    """Tries architectures of families that are a file's own, on small images, without training them.
+
+    Raises:
+        SpaceError: one breaks the contract; a line with the file and line of its source.
+    """
+    for name, code in codes.items():
+        try:
+            for architecture in _covering(space, name):
+                check_contract(family_of(name), code, scale, architecture.axes)
+        except OwnError as error:
+            raise SpaceError(str(error)) from None
+
+
+def own_networks(space: SearchSpace, codes: Mapping[str, Code]) -> dict[str, OwnNetwork]:
+    """What a journal holds of the networks of a priced space that are a file's own."""
+    costs: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in codes}
+    if codes:
+        parameters, gmacs = (space.costs[name].tolist() for name in ("parameters", "gmacs"))
+        for place, architecture in enumerate(space):
+            if architecture.family in costs:
+                found = (int(parameters[place]), gmacs[place])
+                costs[architecture.family][label(architecture.axes)] = found
+    return {name: OwnNetwork.of(code, costs[name]) for name, code in codes.items()}
+
+
+def _covering(space: SearchSpace, family: str) -> Iterator[Architecture]:
+    """Few architectures of a family that together have every value of every axis."""
+    seen: set[tuple[str, object]] = set()
+    tried = 0
+    for architecture in space:
+        if architecture.family == family and not seen.issuperset(architecture.axes.items()):
+            seen.update(architecture.axes.items())
+            yield architecture
+            tried += 1
+            if tried == TRIED:
+                return

@@ -1,0 +1,210 @@
+"""Networks of one's own in a space file: from the page that describes them to a bundle."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpnas import Architecture, SpaceError
+from gpnas.cli import main
+from gpnas.config import read_space_file
+from gpnas.errors import JournalError
+from gpnas.journal import Journal
+from gpnas.run.networks import check_networks, own_networks, taken_up
+from gpnas.run.pricing import priced, searched_space
+from gpnas.run.setup import Data, OwnNetwork, Setup
+from gpnas_trainers import cost
+from gpnas_trainers.families import build, declare
+from gpnas_trainers.own import Code, own_family
+from gpnas_trainers.recipe import Recipe
+from tests.gpnas.searched import searched
+from tests.test_documentation import ROOT, blocks
+
+PAGE = ROOT / "docs/own-networks.md"
+NETWORK, SPACE = blocks(PAGE, "python")[0], blocks(PAGE, "yaml")[0]
+QUICK = SPACE.replace("steps: 300, batch_size: 8", "steps: 8, batch_size: 2, ms_ssim_weight: 0")
+
+
+def written(folder: Path, network: str = NETWORK, space: str = QUICK) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "nets.py").write_text(network)
+    (folder / "mine.yaml").write_text(space)
+    return folder / "mine.yaml"
+
+
+def size(width: int, depth: int) -> int:
+    """Parameters of the page's network."""
+    return 3 * width * 9 + depth * width**2 * 9 + width * 12 * 9 + (depth + 1) * width + 12
+
+
+def setup_of(networks: dict[str, OwnNetwork]) -> Setup:
+    data = Data(fingerprint="a", validation="b", source="pairs", camera=None)
+    return Setup(2, Recipe().to_json(), data, 1, networks=networks)
+
+
+def test_the_example_is_short() -> None:
+    assert len((NETWORK + SPACE).splitlines()) < 30
+
+
+def test_costs_are_those_of_the_layers(tmp_path: Path) -> None:
+    file = read_space_file(written(tmp_path))
+    taken_up(file.families.codes, tmp_path / "run", pytest.fail)
+    space = priced(file.search_space(), 2)
+    place = space.index(Architecture("mine", {"width": 16, "depth": 3}))
+    assert space.costs["parameters"][place] == size(16, 3)
+    macs = (size(16, 3) - 4 * 16 - 12) * 120**2  # biases are none
+    assert space.costs["gmacs"][place] == pytest.approx(macs / 1e9, rel=1e-12)
+    # built-in families are beside it, by their formulas
+    assert len(space) == 2 * 4 + 2 * 2
+
+
+def test_limits_and_conditions_narrow_a_family_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = QUICK + "where: mine.width * mine.depth <= 32\nlimits: {parameters: 5000, memory: 1e9}\n"
+    assert main(["space", str(written(tmp_path, space=space)), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    kept = [(width, depth) for width in (8, 16) for depth in range(1, 5) if width * depth <= 32]
+    small = [each for each in kept if size(*each) <= 5000]
+    drn = [cost.parameters("drn", 2, features=f, blocks=1, stages=s) for f in (8, 16) for s in (1, 2)]
+    assert [each["excludes"] for each in document["limits"]] == [
+        8 - len(kept),
+        len(kept) - len(small) + sum(each > 5000 for each in drn),
+        0,
+    ]
+    assert len(small) < len(kept) < 8
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"nets.py:Mine"', '"../nets.py:Mine"', r":3: `families.mine.network`: .*in the folder of the file"),
+        ('"nets.py:Mine"', "/etc/nets.py:Mine", r":3: .*must lie in the folder of the file that names it"),
+        ('"nets.py:Mine"', "nets.py", r":3: .*must be like nets.py:Mine.*but got 'nets.py'"),
+        ('"nets.py:Mine"', "7", r":3: `families.mine.network`: a network must be like nets.py:Mine"),
+        ('"nets.py:Mine"', "gone.py:Mine", r":3: .*gone.py: a network's file must be readable.*No such file"),
+        ('"nets.py:Mine"', "nonesuch.nets:Mine", r":3: .*nonesuch.nets: must be importable"),
+        ("mine:", "my mine:", r":3: .*named by at most 32 letters"),
+        ("width: [8", "scale: [8", r":3: `families.mine.scale`: an axis must be an argument"),
+        ("width: [8, 16], depth: {low: 1, high: 4}", "", r":3: .*at least one axis"),
+        ("mine: {network", "drn2: {netwrok", r"unknown key `families.drn2`.*network: nets.py:Mine"),
+        ("drn: {", "drn: {network: 'nets.py:Mine', ", r":4: unknown key `families.drn.network`"),
+        ("width: [8", "recipe: {steps: 3}, width: [8", r"unknown key `families.mine.recipe.steps`"),
+    ],
+)
+def test_each_mistake_is_one_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in QUICK
+    with pytest.raises(SpaceError, match=message) as caught:
+        read_space_file(written(tmp_path, space=QUICK.replace(old, new)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_breaks_the_contract_is_refused_before_the_first_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # only the deepest is wrong
+    text = NETWORK.replace("for _ in range(depth)", "scale += depth == 4\n        for _ in range(depth)")
+    space = str(written(tmp_path, network=text))
+    run = tmp_path / "run"
+    for command in (["space", space], ["search", "--space", space, "--run", str(run)]):
+        assert main([*command, "--json"]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("error: nets.py:")
+        assert "Mine(scale=2, width=8, depth=4) must" in printed.err
+        assert printed.err.count("\n") == 1
+    assert not run.exists()
+
+
+def test_what_a_network_prints_stays_out_of_the_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = NETWORK.replace("super()", "print('building'); super()")
+    assert main(["space", str(written(tmp_path, network=text)), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["families"]["mine"]
+    assert "building" in printed.err
+
+
+def test_a_run_goes_on_with_the_source_that_it_began_with(tmp_path: Path) -> None:
+    file = read_space_file(written(tmp_path))
+    codes = taken_up(file.families.codes, tmp_path / "run", pytest.fail)
+    space = priced(file.search_space(), 2)
+    setup = setup_of(own_networks(space, codes))
+    run = searched(tmp_path / "run", trials=2, space=space, setup=setup.to_json())
+    lines: list[str] = []
+    changed = NETWORK.replace("nn.ReLU()", "nn.GELU()")
+    file = read_space_file(written(tmp_path, network=changed))
+    again = taken_up(file.families.codes, run, lines.append)
+    assert again["mine"].text == NETWORK
+    assert len(lines) == 1
+    assert lines[0].startswith("nets.py has changed since")
+    assert "ReLU" in str(build("mine", 2, width=8, depth=1))
+    # its costs are read, and no source is run, where a run is only looked at
+    declare(own_family("mine", Code("nets.py:Mine", "raise AssertionError")))
+    with Journal.read(run) as journal:
+        found = searched_space(journal)
+    assert {name: costs.tolist() for name, costs in found.costs.items()} == {
+        name: costs.tolist() for name, costs in space.costs.items()
+    }
+
+
+def test_a_source_in_a_journal_has_its_checksum(tmp_path: Path) -> None:
+    own = OwnNetwork.of(Code("nets.py:Mine", NETWORK), {"width=8,depth=1": (10, 0.5)})
+    setup = setup_of({"mine": own})
+    document = setup.to_json()
+    assert "networks" not in replace(setup, networks={}).to_json()
+    document["networks"]["mine"]["text"] += "import os\n"
+    run = searched(tmp_path / "run", trials=1, setup=document)
+    with Journal.read(run) as journal, pytest.raises(JournalError, match="must have its SHA-256"):
+        Setup.of(journal)
+    assert asdict(own)["sha256"] == Code("nets.py:Mine", NETWORK).sha256
+
+
+def test_few_networks_have_every_value_of_every_axis(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = read_space_file(
+        written(tmp_path, network=NETWORK.replace("super()", "print(width, depth); super()", 1))
+    )
+    codes = taken_up(file.families.codes, tmp_path / "run", pytest.fail)
+    check_networks(file.search_space(), 2, codes)
+    tried = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {width for width, _ in tried} == {"8", "16"}
+    assert {depth for _, depth in tried} == {"1", "2", "3", "4"}
+    assert len(tried) < 8
+
+
+def command(*arguments: object) -> dict[str, Any]:
+    """What a command prints as JSON."""
+    line = [sys.executable, "-m", "gpnas.cli", *map(str, arguments), "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return {"document": json.loads(done.stdout), "said": done.stderr}
+
+
+@pytest.fixture(scope="module")
+def run(home: Path) -> Path:
+    """A search of networks of one's own alone, gone on with after their file has changed, and trained on."""
+    only = "\n".join(line for line in QUICK.splitlines() if "drn:" not in line)
+    space, folder = written(home / "own", space=only), home / "own" / "run"
+    search = ("search", "--space", space, "--run", folder, "--strategy", "random", "--no-early-stopping")
+    assert command(*search, "--trials", 2)["document"]["trials"]["observed"] == 2
+    written(home / "own", network="raise AssertionError('a later one')\n", space=only)
+    assert "nets.py has changed since" in command(*search, "--trials", 3)["said"]
+    return folder
+
+
+@pytest.mark.ray
+def test_the_example_is_searched_gone_on_with_and_trained_to_the_end(run: Path) -> None:
+    with Journal.read(run) as journal:
+        assert all(each.finished for each in journal.observations())
+        assert Setup.of(journal).networks["mine"].text == NETWORK
+    document = command("train", run, "--top", 1, "--steps", 4)["document"]
+    assert document["trials"] == {"observed": 1, "failed": 0, "stopped": 0}
+    for other in ("status", "explain", "portfolio"):
+        assert command(other, run)["document"]

@@ -1,0 +1,234 @@
+"""People's own networks: their source text, and the family that it makes.
+
+A run is trained with the text that it began with, wherever it goes on; so a network is one file, or one
+module of an installed package, and is always run from its text. What it imports must be installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import linecache
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from gpnas_trainers.families import NetworkFamily
+from gpnas_trainers.files import read
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MOST = 2**20
+"""Bytes that a source file may have."""
+FORM = "must be like nets.py:Mine, a file beside the space file, or package.module:name"
+PREFIX = "gpnas_own_"
+"""Of the names of modules that are made of texts."""
+
+
+class OwnError(ValueError):
+    """Someone's own network that cannot be used; one line, with file and line where these are known."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """The source text that makes a family's networks."""
+
+    network: str
+    """How it was named: `nets.py:Mine`, or `package.module:name`."""
+    text: str
+    package: str = ""
+    """Of a module's relative imports; empty for a file."""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def file(self) -> str:
+        """The file or module, as errors name it."""
+        return self.network.rpartition(":")[0]
+
+    @property
+    def entry(self) -> str:
+        """The name in it that makes networks."""
+        return self.network.rpartition(":")[2]
+
+
+def read_code(network: str, folder: Path) -> Code:
+    """The source text that a reference means.
+
+    Args:
+        network: `nets.py:Mine`, relative to the folder and within it, or `package.module:name`.
+        folder: of the file that names it.
+
+    Raises:
+        OwnError: it is not written so, leads out of the folder, or there is no such text.
+    """
+    place, _, entry = network.rpartition(":")
+    if not place or not entry.isidentifier():
+        raise OwnError(f"a network {FORM}, but got {network!r:.100}")
+    if place.endswith(".py"):
+        return Code(network, _text(_within(place, folder), place))
+    if not all(part.isidentifier() for part in place.split(".")):
+        raise OwnError(f"a network {FORM}, but got {network!r:.100}")
+    try:
+        found = find_spec(place)
+    except Exception as error:  # whatever its parents raise when they are imported
+        raise OwnError(f"{place}: must be importable, but {type(error).__name__}: {_line(error)}") from None
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        raise OwnError(f"{place}: must be a module in Python of an installed package, but is not; install it")
+    package = place if found.submodule_search_locations is not None else place.rpartition(".")[0]
+    return Code(network, _text(Path(found.origin), place), package)
+
+
+def own_family(name: str, code: Code, known: Mapping[str, tuple[int, float]] | None = None) -> NetworkFamily:
+    """The family that a text makes; the text is run once a network is built.
+
+    Args:
+        name: of the family.
+        code: its source.
+        known: parameters and GMACs of its networks that were counted before, by `label`.
+    """
+
+    def network(*, scale: int, **axes: Any) -> nn.Module:
+        return _made(code, scale, axes)
+
+    return NetworkFamily(name, network, axes=(), known=known or {})
+
+
+def place_of(error: BaseException, default: str = "") -> str:
+    """The innermost file and line of someone's own code that an error came through, such as `nets.py:12`."""
+    place, traceback = default, error.__traceback__
+    while traceback is not None:
+        if str(traceback.tb_frame.f_globals.get("__name__", "")).startswith(PREFIX):
+            place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place
+
+
+def in_words(error: BaseException) -> str:
+    """What someone's own code raised, in one line."""
+    if isinstance(error, OwnError):
+        return _line(error)
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r})"
+    return f"{type(error).__name__}: {_line(error)}".removesuffix(": ")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _within(name: str, folder: Path) -> Path:
+    path = folder / name
+    try:
+        inside = not Path(name).is_absolute() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError) as error:
+        raise OwnError(f"a network's file must be named as files are, but {error}") from None
+    if not inside:
+        raise OwnError(
+            f"a network's file must lie in the folder of the file that names it or below, but got {name!r}"
+        )
+    return path
+
+
+def _text(path: Path, name: str) -> str:
+    try:
+        return read(path, MOST, follow=True).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OwnError(f"{name}: a network's file must be readable UTF-8 text, but {reason}") from None
+
+
+def _made(code: Code, scale: int, axes: Mapping[str, Any]) -> nn.Module:
+    """A network, padded where it says so; every failure is an `OwnError`."""
+    from torch import nn
+
+    from gpnas_trainers.networks.padded import Padded
+
+    make = entry_of(code)
+    arguments = ", ".join(f"{name}={value!r}" for name, value in {"scale": scale, **axes}.items())
+    call = f"{code.entry}({arguments})"
+    try:
+        inspect.signature(make).bind(scale=scale, **axes)
+    except TypeError as error:
+        raise OwnError(f"{_defined(code, make)}: must be callable as {call}, but {_line(error)}") from None
+    except ValueError:  # it has no signature, as some of C's
+        pass
+    try:
+        network = make(scale=scale, **axes)
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise OwnError(
+            f"{place_of(error, code.file)}: {call} must make a network, but {in_words(error)}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        what = "None" if network is None else f"a {type(network).__name__}"
+        raise OwnError(f"{_defined(code, make)}: {call} must return a torch.nn.Module, but returned {what}")
+    multiple = getattr(network, "multiple_of", getattr(make, "multiple_of", 1))
+    if not isinstance(multiple, int) or isinstance(multiple, bool) or not 1 <= multiple <= 1024:
+        raise OwnError(
+            f"{_defined(code, make)}: `multiple_of` must be an integer of 1 … 1024, but got {multiple!r:.60}"
+        )
+    return network if multiple == 1 else Padded(network, scale, multiple)
+
+
+def entry_of(code: Code) -> Callable[..., Any]:
+    """What a text's entry is, once the text has been run.
+
+    Raises:
+        OwnError: the text cannot be run, or has nothing callable of that name.
+    """
+    entry = getattr(_module(code.file, code.text, code.package), code.entry, None)
+    if not callable(entry):
+        what = "has none" if entry is None else f"it is a {type(entry).__name__}"
+        raise OwnError(
+            f"{code.file}: must have a class or function `{code.entry}` that makes networks, but {what}"
+        )
+    made: Callable[..., Any] = entry
+    return made
+
+
+def _defined(code: Code, entry: Callable[..., Any]) -> str:
+    """Where an entry is defined."""
+    found = getattr(entry, "__init__", entry) if isinstance(entry, type) else entry
+    lines = getattr(found, "__code__", None)
+    if lines is None or lines.co_filename != code.file:
+        return code.file
+    return f"{code.file}:{lines.co_firstlineno}"
+
+
+@lru_cache(maxsize=64)
+def _module(file: str, text: str, package: str) -> ModuleType:
+    name = PREFIX + hashlib.sha256(f"{file}\0{package}\0{text}".encode()).hexdigest()[:16]
+    module = ModuleType(name)
+    module.__file__, module.__package__ = file, package
+    sys.modules[name] = module  # where dataclasses and pickles look for it
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    try:
+        exec(compile(text, file, "exec"), module.__dict__)
+    except MemoryError:
+        raise
+    except SyntaxError as error:
+        raise OwnError(f"{error.filename or file}:{error.lineno}: must be Python, but {error.msg}") from None
+    except ModuleNotFoundError as error:
+        raise OwnError(
+            f"{place_of(error, file)}: may import only what is installed, since it is sent to other "
+            f"machines, but there is no {error.name}; put it into this file, or install it"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise OwnError(f"{place_of(error, file)}: must be importable, but {in_words(error)}") from error
+    return module
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text has the form of a reference to a network."""
+    return re.fullmatch(r"[^:]+:[A-Za-z_]\w*", text) is not None
