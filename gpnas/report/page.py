@@ -163,6 +163,7 @@ def render(page: Page) -> str:
         ),
         schemes=Markup(_embedded(schemes)),
         vega=Markup(vega),
+        licences=_asset("vega.LICENSE.txt") if vega else "",
         script=Markup(script),
     )
 

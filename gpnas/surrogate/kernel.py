@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
@@ -189,7 +190,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, distance: Tensor, decay: Tensor, ordered: Tensor) -> Tensor:
-        shape = torch.broadcast_shapes(distance.shape[1:], decay.shape[1:])
+        # not torch.broadcast_shapes, whose first call loads SymPy, for most of a second
+        shape = np.broadcast_shapes(distance.shape[1:], decay.shape[1:])
         exponent, polynomial = distance.new_zeros(shape), distance.new_ones(shape)
         for apart, rate, straight in _blocks(distance, decay, ordered, exponent.numel()):
             scaled = apart * rate

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,16 @@ def test_the_command_writes_the_page_and_says_where(
 def test_the_drawing_library_in_the_page_is_what_the_named_package_bundles() -> None:
     bundled: Any = vl_convert.javascript_bundle  # whose stub asks for an argument that it does not need
     assert _asset("vega.js") == bundled()
+
+
+def test_a_page_passes_on_the_notices_of_what_draws_its_figures(page: str) -> None:
+    notices = _asset("vega.LICENSE.txt")
+    assert " ".join(notices.split()) in " ".join(" ".join(Read(page).text).split())
+    for holder in ("University of Washington Interactive Data Lab", "Mike Bostock", "Mapbox", "Simon Lydell"):
+        assert holder in notices
+    # the wheel's own metadata names the file
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert "gpnas/report/assets/vega.LICENSE.txt" in declared["license-files"]
 
 
 # -- in a browser
