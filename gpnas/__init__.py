@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpnas.errors import SpaceError as SpaceError
     from gpnas.errors import TrialError as TrialError
     from gpnas.figures.notebook import open_run as open_run
+    from gpnas.opening import open_search as open_search
     from gpnas.records import Architecture as Architecture
     from gpnas.records import Candidate as Candidate
     from gpnas.records import Fidelity as Fidelity
@@ -35,6 +36,7 @@ HOMES = {
         *("BundleError", "DataError", "GpnasError", "JournalError", "SpaceError", "TrialError"),
     ),
     "gpnas.figures.notebook": ("open_run",),
+    "gpnas.opening": ("open_search",),
     "gpnas.records": ("Architecture", "Candidate", "Fidelity", "Observation", "Portfolio"),
     "gpnas.space": ("SearchSpace",),
 }

@@ -23,8 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 Curve = Mapping[int, float]
@@ -152,9 +152,7 @@ def combine(
         variances = variances * prior[1] ** 2 / total
     mean = float(weights @ means)
     stddev = math.sqrt(float(weights @ (variances + (means - mean) ** 2)))
-    chance = float(
-        weights @ torch.special.ndtr(torch.from_numpy((means - threshold) / np.sqrt(variances))).numpy()
-    )
+    chance = float(weights @ ndtr((means - threshold) / np.sqrt(variances)))
     return mean, stddev, chance
 
 

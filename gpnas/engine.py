@@ -181,6 +181,8 @@ class Engine:
         self._suggested: dict[str, int] = {}  # candidate id -> index
         self._observed: dict[str, Observation] = {}
         self._taken = torch.zeros(len(space), dtype=torch.bool)
+        self._vetoed = torch.zeros(len(space), dtype=torch.bool)
+        self._words = 0  # of people, on what may be suggested
         own = space.columns or (Column("constant", "ordered"),)
         self._columns: tuple[Column, ...] = (*own, *(Column(source.name, "task") for source in sources))
         none_of_them = torch.zeros(len(space), len(sources), dtype=torch.float64)
@@ -223,7 +225,7 @@ class Engine:
 
     def weigh(self) -> Weighing | None:
         """What the next suggestion is chosen from; None when every architecture was suggested."""
-        free, number = (~self._taken).nonzero()[:, 0], len(self._suggested)
+        free, number = (~self._taken & ~self._vetoed).nonzero()[:, 0], len(self._suggested)
         if not len(free):
             return None
         if self.strategy == "random":
@@ -245,6 +247,19 @@ class Engine:
             self._note(candidate)
         self._observed[candidate.id] = observation
         self._model = self._bound = None
+
+    def allow(self, architecture: Architecture, allowed: bool) -> None:
+        """Takes a person's word on whether an architecture may be suggested; the last one counts.
+
+        Raises:
+            SpaceError: it is not of this space.
+        """
+        self._vetoed[self.space.index(architecture)] = not allowed
+        self._words += 1
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether a candidate was suggested, replayed or observed before."""
+        return candidate.id in self._suggested
 
     def replay(self, candidates: Sequence[Candidate], observations: Sequence[Observation]) -> None:
         """Takes up a search where its journal ends: what was suggested, in order, and observed.
@@ -342,7 +357,7 @@ class Engine:
             None where nothing was fitted since the last observation, since a look costs no fit, and
             where every architecture was suggested.
         """
-        free = (~self._taken).nonzero()[:, 0]
+        free = (~self._taken & ~self._vetoed).nonzero()[:, 0]
         if self._model is None or not len(free):
             return None
         part = free[:: -(-len(free) // FINALISTS)]
@@ -472,6 +487,7 @@ class Engine:
         rows = {index: row for row, index in enumerate(succeeded) if observed[row].finished}
         rows |= dict(zip(pending, told, strict=True))
         again = torch.tensor(sorted(set(succeeded) - set(pending)), dtype=torch.int64)
+        again = again[~self._vetoed[again]]
         if len(again) > REPLICATES:
             leaders = posterior.latent(features[again])[0].argsort(descending=True, stable=True)
             again = again[leaders[:REPLICATES].sort().values]
@@ -597,6 +613,8 @@ class Engine:
     def _decision(self, weighing: Weighing, index: int) -> dict[str, Any]:
         # what it knew: an observation may be committed while the engine still thinks
         decision: dict[str, Any] = {"phase": weighing.phase, "observations": len(self._observed)}
+        if self._words:
+            decision["words"] = self._words
         if bool(self._taken[index]):
             decision["replicate"] = True
         if weighing.scores is not None:

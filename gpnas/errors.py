@@ -34,6 +34,10 @@ class JournalError(GpnasError):
     """A run folder's journal is missing, damaged, in use, or belongs to another search."""
 
 
+class LeaseError(JournalError):
+    """A lease is no longer its holder's: it ran out, was given back, or its candidate is observed."""
+
+
 class DataError(GpnasError):
     """Photographs or LR/HR pairs cannot be used."""
 

@@ -18,6 +18,10 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 train an architecture again. `mi+nei`: then noisy expected improvement. `published`: rounds of mutual
 information, then the best posterior mean (Li et al., CVPR 2020). `random`: uniform."""
 
+WANTED, ENTERED = "wanted by a person", "trained elsewhere"
+"""Phases of candidates that no engine chose: a person has one trained, or tells what a training made
+elsewhere came to."""
+
 AxisValue = bool | int | float | str
 """What an axis can take: a switch, an integer count, a real, or a name."""
 
@@ -101,6 +105,14 @@ class Objective:
     unit: str
     """Such as `dB`; empty for a number without a unit."""
     goal: Literal["maximise", "minimise"] = "maximise"
+
+    def __post_init__(self) -> None:
+        if self.goal not in ("maximise", "minimise"):
+            raise ValueError(
+                f"an objective's goal must be `maximise` or `minimise`, but got {self.goal!r:.40}"
+            )
+        if not (self.name and self.name.isprintable() and self.unit.isprintable()):
+            raise ValueError(f"an objective must have a name, but got {self.name!r:.40}, {self.unit!r:.40}")
 
 
 @dataclass(frozen=True)

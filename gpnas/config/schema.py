@@ -12,7 +12,7 @@ from gpnas.config.families import Families
 from gpnas.config.mistakes import Strict, located
 from gpnas.config.recipes import RecipeSettings as RecipeSettings
 from gpnas.config.recipes import Settings
-from gpnas.records import Strategy
+from gpnas.records import Objective, Strategy
 from gpnas.space import SearchSpace
 
 Scale = Literal[2, 3, 4, 8]
@@ -61,6 +61,18 @@ class CameraSettings(Settings):
     noise_sigma: tuple[float, float] | None = Field(default=None, strict=False)
 
 
+class ObjectiveSettings(Strict):
+    """What a search whose trainings are a person's own makes as good as it can."""
+
+    name: str = Field(min_length=1, max_length=40, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")
+    unit: str = Field(default="", max_length=20, pattern=r"^[^\x00-\x1f\x7f]*$")
+    goal: Literal["maximise", "minimise"] = "maximise"
+
+    def record(self) -> Objective:
+        """The same, as a journal's header has it."""
+        return Objective(self.name, self.unit, self.goal)
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -76,6 +88,8 @@ class SpaceFile(Strict):
     """What an axis is to a training, as an expression: where these and all other axes agree, one
     architecture stands for all."""
     limits: Limits = Limits()
+    objective: ObjectiveSettings | None = None
+    """None is the PSNR of the trainers."""
     search: SearchSettings = SearchSettings()
     recipe: RecipeSettings = RecipeSettings()
     camera: CameraSettings = CameraSettings()

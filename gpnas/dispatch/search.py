@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpnas.config import find_space, read_space_file
+from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.data import prepared_pairs
 from gpnas.dispatch.session import Listener, Session, not_begun, standing
 from gpnas.dispatch.signals import interruptible
@@ -85,6 +85,7 @@ def plan(
     request.means.asked.check(1)
     path = find_space(request.space)
     file = read_space_file(path)
+    _check_objective(path, file)
     scale = request.scale or file.scale
     recipe = recipe_of(path, file)
     run = (request.run or Path("runs") / path.stem).absolute()
@@ -135,6 +136,14 @@ def plan(
         early_stopping=_either(request.early_stopping, file.search.early_stopping),
     )
     return Plan(run, setup, pairs, storage, request.means, header, space=space)
+
+
+def _check_objective(path: Path, file: SpaceFile) -> None:
+    if file.objective is not None:
+        raise SpaceError(
+            f"{path}: `objective` is for trainings of your own, but gpnas trains these and maximises PSNR; "
+            "leave it out, or ask and tell (`gpnas.open_search`)"
+        )
 
 
 def _either(asked: bool | None, filed: bool) -> bool:

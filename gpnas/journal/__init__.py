@@ -4,7 +4,8 @@ A run folder holds
 
     journal.sqlite          everything: candidates, attempts, progress, observations, results
     journal.backup.sqlite   a copy, as of the last candidate, observation or result
-    lock                    held by the one driver that may write
+    lock                    held by the one driver that may write, or by several processes that share the run
+    opening, backing, asking    held for a moment by the one of these that opens, backs up, or thinks
 
 Documents in it are JSON, checked on the way in and on the way out; nothing is ever unpickled.
 """
@@ -18,6 +19,11 @@ from gpnas.journal.header import Session as Session
 from gpnas.journal.journal import Attempt as Attempt
 from gpnas.journal.journal import Journal as Journal
 from gpnas.journal.journal import Moment as Moment
+from gpnas.journal.leases import Clock as Clock
+from gpnas.journal.leases import Holder as Holder
+from gpnas.journal.leases import Lease as Lease
+from gpnas.journal.leases import Leases as Leases
+from gpnas.journal.leases import process_identity as process_identity
 from gpnas.journal.looking import Look as Look
 from gpnas.journal.looking import Training as Training
 from gpnas.journal.looking import look as look

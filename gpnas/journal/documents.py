@@ -48,13 +48,15 @@ TABLES = {
     "observations": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, "
     "candidate TEXT NOT NULL UNIQUE REFERENCES candidates(id), document TEXT NOT NULL, "
     "crc32 INTEGER NOT NULL",
+    "leases": "id TEXT PRIMARY KEY, candidate TEXT NOT NULL REFERENCES candidates(id), "
+    "attempt INTEGER NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL, UNIQUE (candidate, attempt)",
     "results": "key TEXT PRIMARY KEY, time TEXT NOT NULL, session INTEGER NOT NULL, "
     "document TEXT NOT NULL, crc32 INTEGER NOT NULL",
     "events": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, session INTEGER NOT NULL, "
     "kind TEXT NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
 }
-"""Name of each table to its columns. Rows are only added, except that an attempt gets its end, a
-result may be replaced, and progress is thinned out."""
+"""Name of each table to its columns. Rows are only added, except that an attempt gets its end, a lease is
+renewed, a result may be replaced, and progress is thinned out."""
 
 
 R = TypeVar("R")
@@ -175,6 +177,39 @@ class EnsembleDocument(_Result):
         return self
 
 
+class LeaseDocument(_Document):
+    """A `Lease` as it is written; its name, its candidate and its attempt stand in the same row."""
+
+    holder: str = Field(min_length=1, max_length=200)
+    process: str | None = Field(max_length=200)
+    seconds: float = Field(gt=0)
+    expires: float
+    ticks: float
+    boot: str
+    checkpoint: str | None = Field(max_length=2000)
+
+
+class LateDocument(_Result):
+    """What whoever had lost a lease told nevertheless."""
+
+    candidate: str
+    attempt: int = Field(ge=1)
+    holder: str
+    outcome: str
+    """What had become of the lease."""
+    counted: bool
+    """Whether it was the first observation of the candidate, which is the one that counts."""
+    value: float | None
+    failure: str | None
+
+
+class WordDocument(_Result):
+    """An architecture that a person wants, or does not want, to be trained."""
+
+    family: str = Field(min_length=1)
+    axes: dict[str, bool | int | float | str]
+
+
 class NoteDocument(_Result):
     """An event that is one line for people."""
 
@@ -185,6 +220,9 @@ FORMS: dict[str, type[BaseModel]] = {
     "delivery": DeliveryDocument,
     "ensemble": EnsembleDocument,
     "recovered": NoteDocument,
+    "late": LateDocument,
+    "wanted": WordDocument,
+    "vetoed": WordDocument,
 }
 """Key of a result, or kind of an event, to what it must hold; of another, any JSON will do."""
 
@@ -366,6 +404,22 @@ def decode_progress(candidate: str, attempt: Any, step: Any, text: Any, crc32: A
     try:
         read = ProgressDocument.model_validate_json(_intact(text, crc32, where))
         return Progress(int(attempt), int(step), read.value, read.metrics, read.seconds)
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
+
+
+def encode_lease(document: Mapping[str, Any]) -> tuple[str, int]:
+    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    text, crc32 = encode(document)
+    LeaseDocument.model_validate_json(text)
+    return text, crc32
+
+
+def decode_lease(name: str, text: Any, crc32: Any) -> LeaseDocument:
+    """The document of a lease; a DamageError where it is not what was written."""
+    where = f"lease {name}"
+    try:
+        return LeaseDocument.model_validate_json(_intact(text, crc32, where))
     except ValueError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
 

@@ -20,6 +20,7 @@ from gpnas.journal.documents import (
     declaration,
     decode_candidate,
     decode_header,
+    decode_lease,
     decode_observation,
     decode_progress,
     decode_result,
@@ -70,6 +71,7 @@ PLAIN = {
     "candidates": ("time",),
     "attempts": ("number", "started", "ended", "outcome"),
     "progress": ("attempt", "step", "evaluated"),
+    "leases": ("attempt",),
     "observations": ("time",),
     "results": ("key", "time"),
     "events": ("time", "kind"),
@@ -237,6 +239,8 @@ def _examine_content(connection: sqlite3.Connection) -> tuple[int, int, int]:
     candidates = read_candidates(connection)
     for name in candidates:
         read_progress(connection, name)
+    for row in connection.execute("SELECT id, document, crc32 FROM leases"):
+        decode_lease(*row)
     return sessions, len(candidates), len(read_observations(connection, candidates))
 
 
@@ -267,18 +271,23 @@ def read_sessions(connection: sqlite3.Connection) -> list[Session]:
     return [decode_session(header, *row) for row in rows]
 
 
-def read_candidates(connection: sqlite3.Connection) -> dict[str, Candidate]:
-    """Every candidate by its name, in the order of proposal; a DamageError where one is damaged."""
-    rows = connection.execute("SELECT id, document, crc32 FROM candidates ORDER BY number")
+def read_candidates(connection: sqlite3.Connection, after: int = 0) -> dict[str, Candidate]:
+    """Candidates by their names, in the order of proposal, without the first so many; a DamageError where
+    one is damaged."""
+    rows = connection.execute(
+        "SELECT id, document, crc32 FROM candidates WHERE number > ? ORDER BY number", (after,)
+    )
     return {name: decode_candidate(name, text, crc32) for name, text, crc32 in rows}
 
 
 def read_observations(
-    connection: sqlite3.Connection, candidates: Mapping[str, Candidate]
+    connection: sqlite3.Connection, candidates: Mapping[str, Candidate], after: int = 0
 ) -> list[Observation]:
-    """Every observation, in the order they came; a DamageError where one is damaged."""
+    """Observations, in the order they came, without the first so many; a DamageError where one is damaged."""
     observations = []
-    rows = connection.execute("SELECT candidate, document, crc32 FROM observations ORDER BY number")
+    rows = connection.execute(
+        "SELECT candidate, document, crc32 FROM observations WHERE number > ? ORDER BY number", (after,)
+    )
     for name, text, crc32 in rows:
         if name not in candidates:
             raise DamageError(f"the observed candidate {name} is missing")

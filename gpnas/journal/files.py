@@ -19,6 +19,10 @@ from gpnas.journal.examining import BACKUP, JOURNAL, MOST_BYTES, connect, damage
 from gpnas.journal.header import Header
 
 LOCK = "lock"
+OPENING = "opening"
+"""File whose lock one of several processes has while it opens a journal that they share."""
+BACKING = "backing"
+"""File whose lock one of them has while it renews the backup."""
 
 LOCK_SECONDS = 0.5
 """So long a driver waits for the lock: `status` may touch it for an instant."""
@@ -102,12 +106,9 @@ def acquire(run: Path) -> int:
             if time.monotonic() < deadline:
                 time.sleep(0.02)
                 continue
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            error = _driven(run, descriptor)
             os.close(descriptor)
-            raise JournalError(
-                f"{run}: one driver at a time may work on a run, but process {holder or 'unknown'} holds it; "
-                "wait for it, stop it, or choose another folder with --run"
-            ) from None
+            raise error from None
         except BaseException:
             os.close(descriptor)
             raise
@@ -115,6 +116,66 @@ def acquire(run: Path) -> int:
     with suppress(OSError):  # a full disk: the lock holds without its owner's number too
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _driven(run: Path, descriptor: int | None = None) -> JournalError:
+    holder = b"" if descriptor is None else os.pread(descriptor, 32, 0)
+    name = f"process {holder.decode(errors='replace').strip()}" if holder.strip() else "another process"
+    return JournalError(
+        f"{run}: one driver at a time may work on a run, but {name} holds it; "
+        "wait for it, stop it, or choose another folder with --run"
+    )
+
+
+def acquire_shared(run: Path) -> tuple[int, bool]:
+    """Takes the run's lock together with others who do, which keeps drivers out.
+
+    Returns:
+        The descriptor that holds it, and whether this process alone has it, for `relax`.
+
+    Raises:
+        JournalError: a driver has it.
+    """
+    with refusing(run / LOCK):
+        descriptor = descriptor_of(run / LOCK, os.O_RDWR | os.O_CREAT)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                return descriptor, kind == fcntl.LOCK_EX
+        if time.monotonic() > deadline:
+            error = _driven(run, descriptor)
+            os.close(descriptor)
+            raise error
+        time.sleep(0.02)
+
+
+def relax(run: Path, descriptor: int) -> int:
+    """Lets others share a lock that this process alone has; its descriptor."""
+    os.ftruncate(descriptor, 0)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # between two locks a driver may come
+        raise _driven(run) from None
+    return descriptor
+
+
+@contextmanager
+def turn(run: Path, name: str) -> Iterator[None]:
+    """Does something that one process at a time may do with a run; others wait for their turn.
+
+    Args:
+        run: the run folder.
+        name: of a file in it, for what is done.
+    """
+    with refusing(run / name):
+        descriptor = descriptor_of(run / name, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def release(descriptor: int) -> None:
@@ -153,8 +214,12 @@ def create(run: Path, header: Header) -> None:
         connection.execute("COMMIT")
 
 
-def open_to_write(run: Path) -> tuple[sqlite3.Connection, str | None]:
+def open_to_write(run: Path, *, recover: bool = True) -> tuple[sqlite3.Connection, str | None]:
     """The checked journal of a run whose lock is held; recovered from its backup where it must be.
+
+    Args:
+        run: the run folder.
+        recover: whether it may be; not while another process has the file open.
 
     Returns:
         The connection, and one line about a recovery or None.
@@ -167,7 +232,7 @@ def open_to_write(run: Path) -> tuple[sqlite3.Connection, str | None]:
     damage = damage_of(path, to_write=True)
     if damage is not None:
         backup = run / BACKUP
-        if not backup.exists() or damage_of(backup) is not None:
+        if not recover or not backup.exists() or damage_of(backup) is not None:
             raise DamageError(damage)
         aside = _set_aside(run)
         kept = f", the damaged file is kept as {aside}" if aside else ""

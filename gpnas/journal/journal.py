@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +18,9 @@ from gpnas.journal import examining, files
 from gpnas.journal.documents import (
     VERSION,
     decode,
+    decode_candidate,
     decode_header,
+    decode_observation,
     encode,
     encode_candidate,
     encode_observation,
@@ -27,9 +31,13 @@ from gpnas.journal.documents import (
 )
 from gpnas.journal.following import Cursor, Entry, entries_after
 from gpnas.journal.header import SESSION, Header, Session
-from gpnas.records import Candidate, Observation, Progress
+from gpnas.journal.leases import Leases
+from gpnas.records import Architecture, Candidate, Observation, Progress
 
 R = TypeVar("R")
+
+BACKUP_SHARE = 0.1
+"""Largest share of the time that the backup of a journal may take that several processes write."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +76,16 @@ class Journal:
     All raise `JournalError`, in one line, where the disk is full or fails.
     """
 
-    def __init__(self, run: Path, connection: sqlite3.Connection, lock: int | None, note: str | None) -> None:
-        """Use `create_or_open` or `read`."""
+    def __init__(
+        self,
+        run: Path,
+        connection: sqlite3.Connection,
+        lock: int | None,
+        note: str | None,
+        *,
+        shared: bool = False,
+    ) -> None:
+        """Use `create_or_open`, `share` or `read`."""
         self.run = run
         """The run folder."""
         self.note = note
@@ -79,6 +95,10 @@ class Journal:
         self._lock = lock
         self._guard = threading.RLock()
         self._session = 0
+        self._shared = shared
+        self._in_writing = False
+        self._stale = False
+        self._next_backup = 0.0
 
     @classmethod
     def create_or_open(cls, run: Path, header: Header) -> Journal:
@@ -113,6 +133,44 @@ class Journal:
             raise
         return journal
 
+    @classmethod
+    def share(cls, run: Path, header: Header | None = None) -> Journal:
+        """The journal of a run folder, for one of several processes of this machine that write it in turns.
+
+        Each transaction is one process's alone. While any of them has it open, no driver gets it; while a
+        driver has it, none of them does. A backup may miss what was committed in the last moments.
+
+        Args:
+            run: the run folder; made where it is missing and there is a header.
+            header: what the run is, as `create_or_open` takes it; None takes the run as it is.
+
+        Raises:
+            JournalError: as `create_or_open`; and where the file is damaged while another process uses it.
+        """
+        run = Path(run)
+        path, lock, connection = run / examining.JOURNAL, None, None
+        if header is None and not cls.exists(run):
+            files.open_to_read(run)  # says what is missing
+        try:
+            with files.errors(path):
+                run.mkdir(parents=True, exist_ok=True)
+                with files.turn(run, files.OPENING):
+                    lock, alone = files.acquire_shared(run)
+                    if header is not None and not cls.exists(run):
+                        files.create(run, _writable(header))
+                    connection, note = files.open_to_write(run, recover=alone)
+                    if alone:
+                        lock = files.relax(run, lock)
+            journal = cls(run, connection, lock, note, shared=True)
+            journal._join(None if header is None else _writable(header))
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            if lock is not None:
+                files.release(lock)
+            raise
+        return journal
+
     @staticmethod
     def exists(run: Path) -> bool:
         """Whether a folder is a run folder with a journal, damaged or not."""
@@ -139,6 +197,10 @@ class Journal:
     def close(self) -> None:
         """Lets go of the file and of the lock."""
         with self._guard:
+            if self._stale and self._lock is not None:
+                self._next_backup = 0.0
+                with suppress(JournalError, sqlite3.Error, OSError), files.errors(self._path):
+                    self._back_up()
             self._connection.close()
             if self._lock is not None:
                 files.release(self._lock)
@@ -147,7 +209,7 @@ class Journal:
     @property
     def header(self) -> Header:
         """What the run is, as its newest session has it."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             sessions = examining.read_sessions(connection)
             return sessions[-1].header if sessions else examining.read_header(connection)
 
@@ -170,7 +232,7 @@ class Journal:
             JournalError: one has the name of an earlier one, or cannot be written as JSON.
         """
         rows = [(candidate.id, *_encoded(encode_candidate, candidate)) for candidate in candidates]
-        with self._writing(keep=True) as connection:
+        with self.writing(keep=True) as connection:
             for name, text, crc32 in rows:
                 if connection.execute("SELECT 1 FROM candidates WHERE id = ?", (name,)).fetchone():
                     raise JournalError(
@@ -188,7 +250,7 @@ class Journal:
             candidate: name of a committed candidate.
             number: of the attempt where the caller counts, else one more than the last.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             self._require(connection, candidate)
             if number is None:
                 (last,) = connection.execute(
@@ -203,7 +265,7 @@ class Journal:
 
     def end_attempt(self, candidate: str, number: int, outcome: str) -> None:
         """Enters how an attempt ended without an observation, in one word such as `killed`."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             found = connection.execute(
                 "UPDATE attempts SET ended = ?, outcome = ? WHERE candidate = ? AND number = ?",
                 (files.now(), plain(outcome), candidate, number),
@@ -221,7 +283,7 @@ class Journal:
         itself, since a training can tell it again; the next commit of another kind syncs it.
         """
         text, crc32 = _encoded(encode_progress, progress)
-        with self._writing(durable=False) as connection:
+        with self.writing(durable=False) as connection:
             self._require(connection, candidate)
             connection.execute(
                 "DELETE FROM progress WHERE candidate = ?1 AND attempt = ?2 AND NOT evaluated AND step = "
@@ -244,7 +306,7 @@ class Journal:
         """
         text, crc32 = _encoded(encode_observation, observation)
         name = observation.candidate.id
-        with self._writing(keep=True) as connection:
+        with self.writing(keep=True) as connection:
             self._require(connection, name)
             found = connection.execute(
                 "INSERT OR IGNORE INTO observations (time, candidate, document, crc32) VALUES (?, ?, ?, ?)",
@@ -265,25 +327,81 @@ class Journal:
             durable: what can be computed again need not be; the next commit of another kind syncs it.
         """
         text, crc32 = _encoded(encode, document)
-        with self._writing(durable=durable, keep=durable) as connection:
+        with self.writing(durable=durable, keep=durable) as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
                 (key, files.now(), self._session, text, crc32),
             )
 
-    def candidates(self) -> list[Candidate]:
-        """Every candidate, in the order of proposal."""
-        with self._reading() as connection:
-            return list(examining.read_candidates(connection).values())
+    @cached_property
+    def leases(self) -> Leases:
+        """Who may train which candidate, and until when."""
+        return Leases(self)
 
-    def observations(self) -> list[Observation]:
-        """Every observation, in the order they were committed."""
-        with self._reading() as connection:
-            return examining.read_observations(connection, examining.read_candidates(connection))
+    def enter_event(self, kind: str, document: Mapping[str, Any]) -> None:
+        """Enters what is worth knowing later, under a word such as `late`."""
+        text, crc32 = _encoded(encode, document)
+        with self.writing() as connection:
+            connection.execute(
+                "INSERT INTO events (time, session, kind, document, crc32) VALUES (?, ?, ?, ?, ?)",
+                (files.now(), self._session, kind, text, crc32),
+            )
+
+    def words(self) -> list[tuple[str, Architecture]]:
+        """What people want to be trained (`wanted`), or not (`vetoed`), in order; the last word counts."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT kind, document, crc32 FROM events WHERE kind IN ('wanted', 'vetoed') ORDER BY number"
+            )
+            return [(kind, Architecture.from_json(decode(text, crc32, kind))) for kind, text, crc32 in rows]
+
+    def count(self) -> int:
+        """How many candidates there are."""
+        with self.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM candidates").fetchone()[0])
+
+    def candidates(self, after: int = 0) -> list[Candidate]:
+        """Every candidate, in the order of proposal, without the first so many."""
+        with self.reading() as connection:
+            return list(examining.read_candidates(connection, after).values())
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of a name; a JournalError where there is none."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT document, crc32 FROM candidates WHERE id = ?", (name,)
+            ).fetchall()
+            if not rows:
+                (count,) = connection.execute("SELECT count(*) FROM candidates").fetchone()
+                raise JournalError(
+                    f"{self.run}: a candidate must be one of the run's {count}, but there is no {name!r:.60}"
+                )
+            return decode_candidate(name, *rows[0])
+
+    def observation(self, name: str) -> Observation | None:
+        """What was observed of a candidate; None while nothing was."""
+        candidate = self.candidate(name)
+        with self.reading() as connection:
+            rows = connection.execute("SELECT document, crc32 FROM observations WHERE candidate = ?", (name,))
+            return next((decode_observation(candidate, *row) for row in rows), None)
+
+    def observations(
+        self, after: int = 0, candidates: Mapping[str, Candidate] | None = None
+    ) -> list[Observation]:
+        """Every observation, in the order they were committed, without the first so many.
+
+        Args:
+            after: so many are left out.
+            candidates: by their names, all that are observed; None reads them.
+        """
+        with self.reading() as connection:
+            if candidates is None:
+                candidates = examining.read_candidates(connection)
+            return examining.read_observations(connection, candidates, after)
 
     def moments(self) -> list[Moment]:
         """When each candidate was proposed, in the order of proposal."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             candidates = examining.read_candidates(connection)
             rows = connection.execute(
                 "SELECT id, time, session, "
@@ -291,22 +409,22 @@ class Journal:
                 "FROM candidates ORDER BY number"
             ).fetchall()
         moments = []
-        for name, time, session, committed in rows:
+        for name, proposed, session, committed in rows:
             known = candidates[name].decision.get("observations")
             known = committed if known is None else int(known)
-            moments.append(Moment(candidates[name], time, session, known))
+            moments.append(Moment(candidates[name], proposed, session, known))
         return moments
 
     def pending(self) -> list[Candidate]:
         """The candidates without an observation, in the order of proposal."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             observed = {name for (name,) in connection.execute("SELECT candidate FROM observations")}
             candidates = examining.read_candidates(connection)
         return [candidate for name, candidate in candidates.items() if name not in observed]
 
     def attempts(self, candidate: str | None = None) -> list[Attempt]:
         """The attempts at one candidate, or at all, by candidate and number."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(
                 "SELECT candidate, number, started, ended, outcome FROM attempts "
                 "WHERE ?1 IS NULL OR candidate = ?1 ORDER BY candidate, number",
@@ -316,35 +434,35 @@ class Journal:
 
     def progress(self, candidate: str) -> list[Progress]:
         """What a candidate's attempts reported on their way, by attempt and step."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return examining.read_progress(connection, candidate)
 
     def result(self, key: str) -> dict[str, Any] | None:
         """What `set_result` kept under this name, None where nothing is."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute("SELECT document, crc32 FROM results WHERE key = ?", (key,))
             return next((decode(text, crc32, f"result {key}") for text, crc32 in rows), None)
 
     def result_session(self, key: str) -> int | None:
         """The number of the session that set a result, None where none did."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute("SELECT session FROM results WHERE key = ?", (key,)).fetchone()
             return int(row[0]) if row else None
 
     def sessions(self) -> dict[int, Session]:
         """Every opening by a driver, by its number, in order."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {session.number: session for session in examining.read_sessions(connection)}
 
     def events(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Time, kind and details of what is worth knowing later, such as a recovery, in order."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute("SELECT time, kind, document, crc32 FROM events ORDER BY number")
             return [(time, kind, decode(text, crc32, kind)) for time, kind, text, crc32 in rows]
 
     def after(self, cursor: Cursor, most: int = 1_000) -> list[Entry]:
         """What came after a place, in order, at most so many rows."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return entries_after(connection, cursor, most)
 
     def version(self) -> int:
@@ -355,12 +473,12 @@ class Journal:
     @contextmanager
     def moment(self) -> Iterator[None]:
         """What is read within this context belongs to one moment, though the driver goes on writing."""
-        with self._reading():
+        with self.reading():
             yield
 
     def export(self) -> dict[str, Any]:
         """Everything, as one JSON document."""
-        with self._reading() as connection:
+        with self.reading() as connection:
 
             def documents(table: str, columns: str, order: str) -> list[dict[str, Any]]:
                 names = columns.split(", ")
@@ -378,6 +496,7 @@ class Journal:
                 "sessions": documents("sessions", "number, time", "number"),
                 "candidates": candidates,
                 "attempts": [asdict(attempt) for attempt in self.attempts()],
+                "leases": documents("leases", "candidate, attempt", "candidate, attempt"),
                 "progress": {
                     entry["id"]: [asdict(row) for row in self.progress(entry["id"])] for entry in candidates
                 },
@@ -402,7 +521,28 @@ class Journal:
         }
 
     def _begin_session(self, header: Header) -> None:
-        with self._reading() as connection:
+        self._check_identity(header)
+        with self.writing(keep=True) as connection:
+            self._enter_session(connection, header)
+            # the lock is ours, so whoever began these is gone
+            connection.execute(
+                "UPDATE attempts SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (files.now(),)
+            )
+
+    def _join(self, header: Header | None) -> None:
+        """Takes part in the newest session, or begins one where it has another header."""
+        if header is not None:
+            self._check_identity(header)
+        with self.writing() as connection:
+            sessions = examining.read_sessions(connection)
+            wanted = header or (sessions[-1].header if sessions else examining.read_header(connection))
+            if sessions and wanted.session() == sessions[-1].header.session() and not self.note:
+                self._session = sessions[-1].number
+            else:
+                self._enter_session(connection, wanted)
+
+    def _check_identity(self, header: Header) -> None:
+        with self.reading() as connection:
             before = examining.read_header(connection)
         differences = list(_differences(_identity(before), _identity(header)))
         if differences:
@@ -413,21 +553,15 @@ class Journal:
                 f"{self.run}: a run goes on only as it was begun, but `{name}` was {_short(old)} and is now "
                 f"{_short(new)}{more}; choose another folder with --run, or go back to what it was begun with"
             )
-        with self._writing(keep=True) as connection:
-            entered = connection.execute(
-                "INSERT INTO sessions (time, document, crc32) VALUES (?, ?, ?)",
-                (files.now(), *encode({"pid": os.getpid(), "header": header.session()})),
-            )
-            self._session = int(entered.lastrowid or 0)
-            # the lock is ours, so whoever began these is gone
-            connection.execute(
-                "UPDATE attempts SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (files.now(),)
-            )
-            if self.note:
-                connection.execute(
-                    "INSERT INTO events (time, session, kind, document, crc32) VALUES (?, ?, ?, ?, ?)",
-                    (files.now(), self._session, "recovered", *encode({"note": self.note})),
-                )
+
+    def _enter_session(self, connection: sqlite3.Connection, header: Header) -> None:
+        entered = connection.execute(
+            "INSERT INTO sessions (time, document, crc32) VALUES (?, ?, ?)",
+            (files.now(), *encode({"pid": os.getpid(), "header": header.session()})),
+        )
+        self._session = int(entered.lastrowid or 0)
+        if self.note:
+            self.enter_event("recovered", {"note": self.note})
 
     def _require(self, connection: sqlite3.Connection, candidate: str) -> None:
         if not connection.execute("SELECT 1 FROM candidates WHERE id = ?", (candidate,)).fetchone():
@@ -436,7 +570,8 @@ class Journal:
             )
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One moment of the journal, or the transaction that is under way."""
         with self._guard, files.errors(self._path):
             if self._connection.in_transaction:
                 yield self._connection
@@ -445,8 +580,8 @@ class Journal:
                 yield self._connection
 
     @contextmanager
-    def _writing(self, *, durable: bool = True, keep: bool = False) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is committed, or nothing.
+    def writing(self, *, durable: bool = True, keep: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is committed, or nothing. One within another is a part of that.
 
         Args:
             durable: wait until it is on the disk.
@@ -458,8 +593,13 @@ class Journal:
                     f"{self._path}: only a run's driver may write, but this journal is not its"
                 )
             connection = self._connection
+            if self._in_writing:  # this thread's own, since it has the guard
+                self._stale |= keep
+                yield connection
+                return
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
+            self._in_writing = True
             try:
                 yield connection
                 connection.execute("COMMIT")
@@ -467,8 +607,26 @@ class Journal:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if keep:
+            finally:
+                self._in_writing = False
+            self._stale |= keep
+            if self._stale:
+                self._back_up()
+
+    def _back_up(self) -> None:
+        """Renews the backup; among several who write, one at a time, and not oftener than it pays."""
+        connection, begun = self._connection, time.monotonic()
+        if not self._shared:
+            files.back_up(connection, self.run)
+        elif begun >= self._next_backup:
+            # in turns, so that what came later is not replaced by what came before
+            with files.turn(self.run, files.BACKING):
                 files.back_up(connection, self.run)
+            ended = time.monotonic()
+            self._next_backup = ended + (ended - begun) / BACKUP_SHARE
+        else:
+            return
+        self._stale = False
 
 
 def _outcome(observation: Observation) -> str:

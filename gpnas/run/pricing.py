@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal
 from gpnas.records import Architecture
-from gpnas.run.setup import Setup
+from gpnas.run.setup import OwnSetup, Setup
 from gpnas_trainers import cost
 from gpnas_trainers.cost import TILE as TILE
 from gpnas_trainers.recipe import Recipe
@@ -68,11 +68,21 @@ def searched_space(journal: Journal) -> SearchSpace:
     if search is None:
         raise JournalError(f"{journal.run}: only a search has a space, but this is a {journal.header.kind}")
     try:
-        return priced(SearchSpace.from_document(search.space), Setup.of(journal).scale)
+        space = SearchSpace.from_document(search.space)
+        if OwnSetup.describes(journal):
+            return with_known_costs(space, journal.setup(OwnSetup).costs)
+        return priced(space, Setup.of(journal).scale)
     except (SpaceError, ValueError, KeyError) as error:
         raise JournalError(
             f"{journal.run}: a search's journal must describe its space, but {error}"
         ) from None
+
+
+def with_known_costs(space: SearchSpace, costs: Mapping[str, Sequence[float]]) -> SearchSpace:
+    """The space with costs that were counted before, by name, one for each architecture in order."""
+    names = list(costs)
+    rows = zip(*costs.values(), strict=True)
+    return space.with_costs(lambda _: dict(zip(names, next(rows), strict=True))) if costs else space
 
 
 def within_memory(space: SearchSpace, scale: int, limit: float, recipe: Recipe) -> SearchSpace:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from gpnas.errors import JournalError
 from gpnas.journal import CHECKED, Journal
 from gpnas.records import FrozenMapping, Objective
 from gpnas_trainers import SCALES
@@ -78,6 +79,26 @@ class OwnNetwork:
 
 
 @dataclass(frozen=True)
+class OwnSetup:
+    """The setup of a search whose trainings are a person's own."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = CHECKED
+
+    trained_by: Literal["a person's own loop"]
+    costs: Mapping[str, tuple[float, ...]]
+    """What is known of each architecture before training, by name, in the order of enumeration."""
+
+    @staticmethod
+    def describes(journal: Journal) -> bool:
+        """Whether a journal's header holds one."""
+        return "trained_by" in journal.header.setup
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in which a header holds it."""
+        return {"trained_by": self.trained_by, "costs": {name: list(own) for name, own in self.costs.items()}}
+
+
+@dataclass(frozen=True)
 class Setup:
     """How the candidates of a run are trained, on what."""
 
@@ -133,6 +154,11 @@ class Setup:
         Raises:
             JournalError: it is not one.
         """
+        if "trained_by" in journal.header.setup:
+            raise JournalError(
+                f"{journal.run}: gpnas must have trained the networks of this run itself, but they are "
+                f"{journal.header.setup['trained_by']}'s; status, explain, ask and tell serve such a run"
+            )
         setup = journal.setup(cls)
         setup.declare()
         return setup

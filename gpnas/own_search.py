@@ -1,0 +1,566 @@
+"""A search whose trainings are someone else's: ask for a candidate, train it anywhere, tell what it came to.
+
+`gpnas.open_search` opens a run folder, or makes one. Several processes of one machine may have it open at
+once; the journal is the only thing that they share. Whoever asks and finds nothing that waits thinks for
+all: it catches up with the journal, computes the next candidate and commits it, unless another was committed
+meanwhile, which is then learned first. Every candidate is leased (`gpnas.journal.leases`), so that one whose
+holder died is handed out again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
+
+from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
+from gpnas.errors import JournalError, LeaseError, TrialError
+from gpnas.journal import Clock, Holder, Journal, Lease, process_identity
+from gpnas.journal.files import turn
+from gpnas.journal.leases import free_candidates
+from gpnas.records import (
+    ENTERED,
+    WANTED,
+    Architecture,
+    AxisValue,
+    Candidate,
+    Fidelity,
+    Observation,
+    Progress,
+    Stop,
+    plain_value,
+)
+
+if TYPE_CHECKING:
+    from gpnas.engine import Engine
+    from gpnas.space import SearchSpace
+
+LEASE_SECONDS = 86_400.0
+"""Length of a lease where nobody asks for another."""
+ASKING = "asking"
+"""File whose lock one of several processes has while it thinks."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A candidate that was handed out, with the lease on it."""
+
+    candidate: Candidate
+    lease: Lease
+    checkpoint: str | None
+    """Address of what the attempts before have trained; None where they named none."""
+
+    @property
+    def id(self) -> str:
+        """The candidate's name, such as `c0007`."""
+        return self.candidate.id
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.candidate.architecture
+
+    @property
+    def axes(self) -> Mapping[str, AxisValue]:
+        """The architecture's axes, such as the arguments of a training."""
+        return self.candidate.architecture.axes
+
+    @property
+    def seed(self) -> int:
+        """Of the training's randomness; 0 … 2³¹-1."""
+        return self.candidate.seed
+
+    @property
+    def attempt(self) -> int:
+        """From 1."""
+        return self.lease.attempt
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `gpnas ask` prints."""
+        return {
+            "candidate": self.id,
+            "architecture": self.architecture.to_json(),
+            "name": str(self.architecture),
+            "seed": self.seed,
+            "steps": self.candidate.fidelity.steps,
+            "attempt": self.attempt,
+            "lease": self.lease.id,
+            "expires": datetime.fromtimestamp(self.lease.expires, UTC).isoformat(timespec="seconds"),
+            "checkpoint": self.checkpoint,
+            "decision": dict(self.candidate.decision),
+        }
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a training goes on."""
+
+    word: Literal["continue", "stop"]
+    chance: float | None
+    """That the training ends among the best, in [0, 1]; None while too little is known."""
+    reason: str
+    """One line."""
+
+    @property
+    def stop(self) -> bool:
+        return self.word == "stop"
+
+
+State = Literal["open", "waiting", "finished"]
+"""`open`: who asks gets a candidate. `waiting`: others train all that is left, one of which may yet be lost.
+`finished`: all that was granted is observed, or the space is exhausted."""
+
+
+class OwnSearch:
+    """A search that is asked and told by whoever trains; a context manager. Use `open_search`."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        space: Callable[[], SearchSpace],
+        *,
+        worker: str | None = None,
+        seconds: float = LEASE_SECONDS,
+        bound: bool = True,
+    ) -> None:
+        """Takes part in a search.
+
+        Args:
+            journal: shared, and open for writing; this object closes it.
+            space: makes the space of the search; called once something needs it.
+            worker: a name by which the one that asks is known again; None names this process.
+            seconds: length of the leases.
+            bound: whether leases end with this process, rather than with time.
+        """
+        self.journal = journal
+        self._make_space = space
+        process = process_identity() if bound else None
+        self.holder = Holder(worker or f"process {os.getpid()}", process)
+        self._named = worker is not None
+        self._seconds = seconds
+        self._space: SearchSpace | None = None
+        self._engine: Engine | None = None
+        self._words = 0  # of people, that the engine knows
+        self._candidates: dict[str, Candidate] = {}
+        self._observations: list[Observation] = []
+        self._held: dict[str, str] = {}  # candidate to lease
+        self._header = journal.header
+
+    def __enter__(self) -> OwnSearch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives back the candidates that this object was handed and told nothing of, and closes the run."""
+        for lease in self._held.values() if self.holder.process else ():
+            self.journal.leases.end(lease, "given back")
+        self._held.clear()
+        self.journal.close()
+
+    @property
+    def space(self) -> SearchSpace:
+        """The space of the search."""
+        if self._space is None:
+            self._space = self._make_space()
+        return self._space
+
+    @property
+    def sign(self) -> int:
+        """1 where the objective is to be maximised, else -1."""
+        return 1 if self._header.objective.goal == "maximise" else -1
+
+    def ask(self, *, count: int = 1) -> Asked | None:
+        """The next candidate to train, leased: one that was lost or is wanted first, else a new one.
+
+        Args:
+            count: of candidates that are asked for at once; the others wait for whoever asks next.
+
+        Returns:
+            None where there is none by now; `state` says why.
+
+        Raises:
+            JournalError: the run cannot be read or written.
+        """
+        while True:
+            asked = self.take()
+            if asked is not None:
+                return asked
+            with turn(self.journal.run, ASKING):
+                from gpnas.run.cores import one_core  # with PyTorch, which whoever only tells does without
+
+                asked = self.take()  # another may have thought meanwhile
+                if asked is not None:
+                    return asked
+                self._catch_up()
+                left = self._header.trials - self._granted()
+                if left < 1:
+                    return None
+                with one_core():  # what is computed must not depend on where
+                    suggested = self.engine.suggest(min(count, left))
+                if not suggested:
+                    return None
+                if not self._commit(suggested):
+                    self._engine = None  # it believes what did not come true
+
+    def take(self) -> Asked | None:
+        """A candidate that waits, leased; None where none does. Nobody thinks for it."""
+        leases = self.journal.leases
+        self._catch_up()
+        with self.journal.writing():
+            leases.lapse()
+            if self._named:  # who asks again under its own name has lost what it had
+                for lease in leases.open():
+                    if lease.holder.name == self.holder.name and not self._is_held(lease):
+                        leases.end(lease.id, "lost")
+            vetoed = self._vetoed()
+            with self.journal.reading() as connection:
+                names = free_candidates(connection)
+            for name in names:
+                candidate = self._candidates.get(name) or self.journal.candidate(name)
+                if candidate.architecture not in vetoed:
+                    before = [each.checkpoint for each in leases.of(name) if each.checkpoint]
+                    lease = leases.grant(name, self.holder, self._seconds)
+                    break
+            else:
+                return None
+        self._held[name] = lease.id
+        return Asked(candidate, lease, before[-1] if before else None)
+
+    def _is_held(self, lease: Lease) -> bool:
+        return self._held.get(lease.candidate) == lease.id
+
+    def tell(
+        self,
+        candidate: Asked | str,
+        value: SupportsFloat,
+        *,
+        seconds: float | None = None,
+        lease: str | None = None,
+        **metrics: float,
+    ) -> bool:
+        """Enters what a candidate's training came to.
+
+        Args:
+            candidate: as it was asked for, or its name.
+            value: of the objective, finite.
+            seconds: of training and validation; None takes the time since it was handed out.
+            lease: where only the name is given, the `id` of the lease; None takes the newest.
+            metrics: what was measured besides.
+
+        Returns:
+            Whether it counts: False where the candidate was observed before.
+
+        Raises:
+            TrialError: the value is no finite number.
+            JournalError: there is no such candidate.
+        """
+        measured = {name: number(each, f"`{name}`") for name, each in metrics.items()}
+        what = f"the {self._header.objective.name} of {_name(candidate)}"
+        return self._tell(candidate, lease, seconds, value=number(value, what), metrics=measured)
+
+    def failed(
+        self,
+        candidate: Asked | str,
+        reason: str,
+        *,
+        seconds: float | None = None,
+        lease: str | None = None,
+    ) -> bool:
+        """Enters that a candidate cannot be trained; the search avoids its surroundings.
+
+        Args:
+            candidate: as it was asked for, or its name.
+            reason: one line.
+            seconds, lease: as of `tell`.
+
+        Returns:
+            Whether it counts.
+        """
+        line = " ".join(str(reason).split()) or "it failed without a reason"
+        return self._tell(candidate, lease, seconds, failure=line)
+
+    def progress(
+        self,
+        candidate: Asked | str,
+        step: int,
+        value: SupportsFloat | None = None,
+        *,
+        checkpoint: str | None = None,
+        lease: str | None = None,
+        **metrics: float,
+    ) -> Verdict:
+        """Enters how far a training has come, renews its lease, and says whether it goes on.
+
+        A training that is told to stop since it will not matter is observed by that: its value is what its
+        curve predicts, and nothing needs to be told of it any more.
+
+        Args:
+            candidate: as it was asked for, or its name.
+            step: steps done, at least 0.
+            value: of the objective after them; None where it was not measured.
+            checkpoint: address of what is trained so far, for whoever may go on with it.
+            lease: as of `tell`.
+            metrics: what was measured besides.
+        """
+        if step < 0:
+            raise TrialError(f"`step >= 0` must hold, but got {step}")
+        measured = (
+            None if value is None else number(value, f"the {self._header.objective.name} at step {step}")
+        )
+        rest = {name: number(each, f"`{name}`") for name, each in metrics.items()}
+        held = self._lease(candidate, lease)
+        name = _name(candidate)
+        try:
+            self.journal.leases.renew(held.id, checkpoint=checkpoint)
+        except LeaseError as error:
+            observed = self.journal.observation(name)
+            if observed is not None and observed.stopped is not None:
+                return Verdict("stop", observed.stopped.chance, str(observed.stopped))
+            return Verdict("stop", None, str(error))
+        seconds = self._seconds_of(name)
+        self.journal.record_progress(name, Progress(held.attempt, step, measured, rest, seconds))
+        look = self._outlook(name) if measured is not None else None
+        if look is None or look.chance >= LEAST_CHANCE or not self._header.early_stopping:
+            chance = None if look is None else look.chance
+            among = "" if look is None else f": {look.chance:.2g} to end among the best {look.best}"
+            return Verdict("continue", chance, f"goes on{among}")
+        stop = Stop(look.step, self.sign * look.value, look.forecast.stddev, look.chance, look.best)
+        self._tell(candidate, held.id, seconds, value=self.sign * look.forecast.mean, stopped=stop)
+        return Verdict("stop", look.chance, str(stop))
+
+    def heartbeat(self, candidate: Asked | str, *, lease: str | None = None) -> Lease:
+        """Renews a lease; a LeaseError where it is lost."""
+        return self.journal.leases.renew(self._lease(candidate, lease).id)
+
+    def give_back(self, candidate: Asked | str, *, lease: str | None = None) -> None:
+        """Gives a candidate back, to be handed out again."""
+        self.journal.leases.end(self._lease(candidate, lease).id, "given back")
+        self._held.pop(_name(candidate), None)
+
+    def wanted(self, architecture: Architecture) -> Candidate:
+        """Has an architecture trained that a person wants, before whatever the search thinks of; a veto is
+        lifted. It counts as one of the trials.
+
+        Raises:
+            SpaceError: it is not of the space.
+        """
+        self.space.index(architecture)
+        with self.journal.writing(keep=True):
+            self.journal.enter_event("wanted", architecture.to_json())
+            return self._enter_candidate(architecture, WANTED)
+
+    def veto(self, architecture: Architecture) -> None:
+        """Has an architecture not be trained; a training under way goes on.
+
+        Raises:
+            SpaceError: it is not of the space.
+        """
+        self.space.index(architecture)
+        self.journal.enter_event("vetoed", architecture.to_json())
+
+    def enter(
+        self,
+        architecture: Architecture,
+        value: SupportsFloat,
+        *,
+        seconds: float = 0.0,
+        **metrics: float,
+    ) -> Candidate:
+        """Enters a training that was made elsewhere; it takes nothing from the trials.
+
+        Args:
+            architecture: of the space.
+            value: of the objective, finite.
+            seconds: that it took, where that is known.
+            metrics: what was measured besides.
+
+        Raises:
+            SpaceError: the architecture is not of the space.
+        """
+        self.space.index(architecture)
+        finite = number(value, f"the {self._header.objective.name} of {architecture}")
+        measured = {name: number(each, f"`{name}`") for name, each in metrics.items()}
+        with self.journal.writing(keep=True):
+            candidate = self._enter_candidate(architecture, ENTERED)
+            self.journal.leases.tell(Observation(candidate, finite, None, seconds, measured))
+        return candidate
+
+    @property
+    def state(self) -> State:
+        """Whether there is more to train."""
+        self._catch_up()
+        vetoed = self._vetoed()
+        observed = {each.candidate.id for each in self._observations}
+        left = [
+            each
+            for each in self._candidates.values()
+            if each.id not in observed and each.architecture not in vetoed
+        ]
+        clock = Clock.now()
+        held = {each.candidate for each in self.journal.leases.open() if each.remaining(clock) > 0}
+        if any(each.id not in held for each in left):
+            return "open"
+        if self._granted() < self._header.trials and not self._exhausted():
+            return "open"
+        return "waiting" if left else "finished"
+
+    def best(self) -> Observation | None:
+        """The observation of the best value that was measured; None while there is none."""
+        self._catch_up()
+        finished = [each for each in self._observations if each.finished]
+        return max(finished, key=lambda each: self.sign * (each.value or 0.0), default=None)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, which knows what the journal held when this object last looked."""
+        if self._engine is None:
+            from gpnas.engine import engine_for
+
+            self._engine = engine_for(self.space, self._header)
+            self._words = 0
+            self._teach(self._engine, list(self._candidates.values()), self._observations)
+        return self._engine
+
+    def _catch_up(self) -> None:
+        """Reads what the journal got since the last time, and has the engine learn it."""
+        with self.journal.reading():
+            candidates = self.journal.candidates(len(self._candidates))
+            self._candidates |= {each.id: each for each in candidates}
+            observations = self.journal.observations(len(self._observations), self._candidates)
+            self._observations += observations
+        if self._engine is not None:
+            self._teach(self._engine, candidates, observations)
+
+    def _teach(self, engine: Engine, candidates: list[Candidate], observations: list[Observation]) -> None:
+        engine.replay([each for each in candidates if not engine.knows(each)], observations)
+        words = self.journal.words()
+        for word, architecture in words[self._words :]:
+            engine.allow(architecture, word == "wanted")
+        self._words = len(words)
+
+    def _commit(self, suggested: list[Candidate]) -> bool:
+        """Enters candidates, unless others were entered since the engine looked."""
+        with self.journal.writing(keep=True):
+            if self.journal.count() != len(self._candidates):
+                return False
+            self.journal.commit_candidates(suggested)
+        self._candidates |= {each.id: each for each in suggested}
+        return True
+
+    def _enter_candidate(self, architecture: Architecture, phase: str) -> Candidate:
+        count = self.journal.count()
+        digest = hashlib.sha256(f"{self._header.seed} training {count}".encode()).digest()
+        assert self._header.search is not None
+        candidate = Candidate(
+            f"c{count:04d}",
+            architecture,
+            Fidelity(self._header.search.steps),
+            int.from_bytes(digest[:4], "big") >> 1,
+            {"phase": phase, "observations": len(self.journal.observations())},
+        )
+        self.journal.commit_candidates([candidate])
+        return candidate
+
+    def _granted(self) -> int:
+        return sum(each.decision.get("phase") != ENTERED for each in self._candidates.values())
+
+    def _exhausted(self) -> bool:
+        # an engine that may train architectures again never is, while one succeeded
+        taken = {each.architecture for each in self._candidates.values()} | self._vetoed()
+        if len(taken) < len(self.space):
+            return False
+        assert self._header.search is not None
+        return self._header.search.strategy != "mi+kg"
+
+    def _vetoed(self) -> set[Architecture]:
+        vetoed: set[Architecture] = set()
+        for word, architecture in self.journal.words():
+            (vetoed.add if word == "vetoed" else vetoed.discard)(architecture)
+        return vetoed
+
+    def _lease(self, candidate: Asked | str, lease: str | None) -> Lease:
+        leases = self.journal.leases
+        if isinstance(candidate, Asked):
+            return leases.find(candidate.lease.id)
+        if lease is not None:
+            return leases.find(lease)
+        own = leases.of(self.journal.candidate(candidate).id)
+        if not own:
+            raise JournalError(
+                f"{self.journal.run}: {candidate} must be asked for before anything is told of it, "
+                "but nobody has"
+            )
+        return own[-1]
+
+    def _tell(
+        self,
+        candidate: Asked | str,
+        lease: str | None,
+        seconds: float | None,
+        *,
+        value: float | None = None,
+        failure: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        stopped: Stop | None = None,
+    ) -> bool:
+        held = self._lease(candidate, lease)
+        name = _name(candidate)
+        took = self._seconds_of(name) if seconds is None else float(seconds)
+        committed = candidate.candidate if isinstance(candidate, Asked) else self.journal.candidate(name)
+        observation = Observation(committed, value, failure, took, metrics or {}, stopped)
+        counts = self.journal.leases.tell(observation, held.id)
+        self._held.pop(name, None)
+        return counts
+
+    def _seconds_of(self, name: str) -> float:
+        """Time that the attempts at a candidate have taken."""
+        now, total = time.time(), 0.0
+        for attempt in self.journal.attempts(name):
+            ended = now if attempt.ended is None else _wall(attempt.ended)
+            total += max(0.0, ended - _wall(attempt.started))  # a clock may be set back
+        return total
+
+    def _outlook(self, name: str) -> Outlook | None:
+        """What the curves say of a training; they alone, since whoever reports may not wait for a fit."""
+        search = self._header.search
+        assert search is not None
+        self._catch_up()
+        finished = []
+        for each in self._observations:
+            if each.finished and each.value is not None:
+                curve = self._curve(each.candidate.id)
+                if curve:
+                    finished.append({**curve, search.steps: self.sign * each.value})
+        return outlook(finished, self._curve(name), last=search.steps, best=search.portfolio)
+
+    def _curve(self, name: str) -> Curve:
+        rows = self.journal.progress(name)
+        return {row.step: self.sign * row.value for row in rows if row.value is not None}
+
+
+def number(value: Any, what: str) -> float:
+    """A finite number, as Python has it.
+
+    Raises:
+        TrialError: it is none.
+    """
+    plain = plain_value(value)
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or not math.isfinite(plain):
+        raise TrialError(
+            f"{what} must be a finite number, but got {plain!r:.60}; tell a failed training as failed"
+        )
+    return float(plain)
+
+
+def _name(candidate: Asked | str) -> str:
+    return candidate if isinstance(candidate, str) else candidate.id
+
+
+def _wall(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
