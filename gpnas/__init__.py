@@ -6,6 +6,18 @@ or a worker pays for what it uses alone.
 
 from __future__ import annotations
 
+import sys
+
+if (
+    sys.argv[:1] == ["-m"]
+    and {"gpnas.cli", "-mgpnas.cli"} & set(sys.orig_argv)
+    and not sys.flags.safe_path
+    and not __file__.startswith(f"{sys.path[0]}/gpnas/")
+):
+    # `python -m gpnas.cli` looks for modules where the user is, before anywhere else; `gpnas` does not, and
+    # takes no file json.py there for Python's own
+    del sys.path[0]
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -20,8 +20,10 @@ from torch import Tensor
 from gpnas.diagnostics import Diagnostics, diagnose
 from gpnas.engine import LOGARITHMIC, SCORED, Engine, Weighing
 from gpnas.files import did_you_mean
+from gpnas.journal import Moment
 from gpnas.learned import Learned, learned
 from gpnas.records import Architecture, Candidate, Observation
+from gpnas.regret import sampled
 
 ALTERNATIVES = 5
 """Runners-up that are told."""
@@ -46,20 +48,10 @@ SCORES = {
 
 
 @dataclass(frozen=True)
-class Choice:
-    """When a candidate was chosen."""
-
-    candidate: Candidate
-    time: str
-    observations: int
-    """How many observations, the first in the order they came, the engine knew."""
-
-
-@dataclass(frozen=True)
 class History:
     """A whole search, in order."""
 
-    choices: Sequence[Choice]
+    choices: Sequence[Moment]
     """In the order of proposal."""
     observations: Sequence[Observation]
     """In the order they came."""
@@ -337,10 +329,9 @@ def _runners_up(weighing: Weighing, index: int) -> list[int]:
 def _pool(engine: Engine, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
     """Architectures that stand for the space, the wanted ones among them, and their posterior means.
 
-    All of it where it is small enough for the engine to score, else every k-th.
+    All of it where it is small enough for the engine to score, else a random part.
     """
-    step = 1 + (len(engine.space) - 1) // SCORED
-    pool = torch.cat([torch.arange(0, len(engine.space), step), wanted]).unique()
+    pool = torch.cat([sampled(torch.arange(len(engine.space)), SCORED), wanted]).unique()
     if not _knows(engine):
         return pool, None
     return pool, engine.surrogate.mean_and_variance(engine.features(pool))[0]

@@ -22,6 +22,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONG = ("test_killing", "test_images_large", "test_delivery", "test_engine", "test_families")
+"""Modules that take long though they have few tests, the longest first."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Spreads modules over the processes of pytest-xdist, and keeps those that start Ray in one of them."""
@@ -30,14 +34,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             name = nodeid.partition("::")[0]
-            return "ray" if "pytest.mark.ray" in _source(config.rootpath / name) else name
+            return "ray" if _starts_ray(config.rootpath / name) else name
 
+    config.option.loadscopereorder = False  # modules come in the order in which they are collected
     return ByModule(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules come first where processes share them, so that none is left with one at the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _place(item.path))
+
+
+def _place(module: Path) -> int:
+    if _starts_ray(module):
+        return -1
+    return LONG.index(module.stem) if module.stem in LONG else len(LONG)
+
+
 @functools.cache
-def _source(path: Path) -> str:
-    return path.read_text()
+def _starts_ray(module: Path) -> bool:
+    return "pytest.mark.ray" in module.read_text()
 
 
 @pytest.fixture(scope="module", autouse=True)

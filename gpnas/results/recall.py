@@ -9,7 +9,7 @@ from typing import Any
 
 from gpnas.engine import Engine, engine_for
 from gpnas.errors import JournalError
-from gpnas.explanation import Choice, Explanation, History, explain, explain_all, standing
+from gpnas.explanation import Explanation, History, explain, explain_all, standing
 from gpnas.journal import Journal
 from gpnas.run.cores import one_core
 from gpnas.run.pricing import searched_space
@@ -92,9 +92,8 @@ def _recall(run: Path) -> tuple[History, dict[str, Any], list[Mapping[str, str]]
     def engine(number: int) -> Engine:
         return engine_for(space, headers[number] if headers else header)
 
-    choices = [Choice(each.candidate, each.time, each.observations) for each in moments]
     document: dict[str, Any] = {"run": str(run), "strategy": header.search.strategy, "notes": notes}
-    return History(choices, observations, engine), document, [each.versions for each in headers]
+    return History(moments, observations, engine), document, [each.versions for each in headers]
 
 
 def _changed(then: Mapping[str, str]) -> dict[str, list[str]]:

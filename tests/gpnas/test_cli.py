@@ -244,3 +244,28 @@ def test_the_module_runs_as_a_program() -> None:
         [sys.executable, "-m", "gpnas.cli", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("gpnas ")
+
+
+def test_the_module_takes_nothing_of_the_folder_where_it_is_run(tmp_path: Path) -> None:
+    """As the console script does; Python's own start has imported `types` and `pkgutil` by then."""
+    for module in (
+        "argparse",
+        "json",
+        "random",
+        "typing",
+        "logging",
+        "enum",
+        "torch",
+        "yaml",
+        "rich",
+        "sqlite3",
+    ):
+        (tmp_path / f"{module}.py").write_text(f"print('{module} of the folder')\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    for arguments in (["status", "none"], ["--version"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "gpnas.cli", *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert "of the folder" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr

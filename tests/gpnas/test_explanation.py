@@ -16,10 +16,11 @@ from gpnas import Architecture, Engine, Observation, SearchSpace
 from gpnas.cli import main
 from gpnas.engine import Weighing
 from gpnas.errors import JournalError
-from gpnas.explanation import Choice, Explanation, History, explain, explain_all, standing
-from gpnas.journal import Header, Journal, Search
+from gpnas.explanation import Explanation, History, explain, explain_all, standing
+from gpnas.journal import Header, Journal, Moment, Search
 from gpnas.learned import learned, relevance
 from gpnas.records import STRATEGIES, Candidate, Source
+from gpnas.regret import sampled
 from gpnas.results.recall import explain_candidate, explain_search
 from gpnas.run.pricing import priced
 from gpnas.run.provenance import versions
@@ -107,8 +108,8 @@ def live(
     return lived, told
 
 
-def choices(lived: Sequence[Lived]) -> list[Choice]:
-    return [Choice(each.candidate, "2026-01-01T00:00:00.000+00:00", len(each.known)) for each in lived]
+def choices(lived: Sequence[Lived]) -> list[Moment]:
+    return [Moment(each.candidate, "2026-01-01T00:00:00.000+00:00", 1, len(each.known)) for each in lived]
 
 
 def check(explanation: Explanation, then: Lived, space: SearchSpace) -> None:
@@ -367,3 +368,13 @@ def test_effects_are_averages_over_all_other_axes() -> None:
     assert sum(column.relevance for column in found.columns) == pytest.approx(1)
     unit = float(y.std())
     assert found.noise == pytest.approx(math.sqrt(1e-5) * unit)
+
+
+def test_a_part_of_a_large_space_is_out_of_step_with_its_axes() -> None:
+    """Every k-th of 100 values by 400 would hold one value of the last axis; each has its share here."""
+    part = sampled(torch.arange(40_000), 4_000)
+    assert len(part.unique()) == 4_000
+    assert bool((part.diff() > 0).all())
+    counts = (part % 100).bincount(minlength=100)
+    assert 10 < int(counts.min()) <= int(counts.max()) < 80  # 40 on average, with a deviation of 6
+    assert torch.equal(sampled(torch.arange(10), 10), torch.arange(10))
