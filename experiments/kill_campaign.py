@@ -102,7 +102,8 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def campaign(folder: Path, kills: int, trials: int, longest: float, seed: int) -> dict[str, Any]:
     """Kills at random until so many kills are done, spread over the candidates; then lets the search end."""
-    draw = random.Random(seed)  # of targets, and of seconds between kills
+    draw = random.Random(seed)  # of the targets' order, and of seconds between kills
+    targets = [each for _ in range(-(-kills // len(TARGETS))) for each in draw.sample(TARGETS, len(TARGETS))]
     run = folder / "killed"
     done: Counter[str] = Counter()
     starts, repeated_steps, repeated_seconds, hung = 0, [], [], 0
@@ -126,7 +127,7 @@ def campaign(folder: Path, kills: int, trials: int, longest: float, seed: int) -
             if due is None and now[1] is not None and done.total() < allowed:
                 due = time.monotonic() + draw.uniform(0.2, longest)
             if due is not None and time.monotonic() >= due and now[1] is not None:
-                target = draw.choice(TARGETS)
+                target = targets[done.total()]
                 pids = {
                     "driver": [process.pid],
                     "worker": processes(process.pid, "ray::(ResourceTrainable|c[0-9])"),

@@ -108,7 +108,7 @@ def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dic
 
 def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any]) -> None:
     source = home / "killed"
-    command_line = command(home, "warm", "--trials", "2", "--cost-aware")
+    command_line = command(home, "warm", "--trials", "2", "--concurrent", "1", "--cost-aware")
     finished([*command_line, "--warm-start", str(source)])
     with Journal.read(home / "warm") as journal, Journal.read(source) as before:
         header, (first, _) = journal.header, journal.candidates()
@@ -239,7 +239,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(home: Path) -> None:
 def test_trainings_that_diverge_are_failed_observations(home: Path) -> None:
     (home / "wild.yaml").write_text(
         SPACE.replace("steps: 40", "learning_rate: 1e9, clip_norm: 0, steps: 40").replace(
-            "trials: 5", "trials: 2"
+            "trials: 5, concurrent: 2", "trials: 2, concurrent: 1"
         )
     )
     arguments = command(home, "wild")

@@ -246,7 +246,7 @@ def test_given_networks_begin_with_those_of_a_bundle_at_another_scale(
     like = "drn:" + ",".join(f"{name}={value}" for name, value in best.items())
     arguments = ["--architecture", like, "--architecture", "rcan:features=16,groups=1,blocks=1"]
     arguments += ["--scale", "3", "--run", str(home / "given"), "--start-from", final["bundle"]]
-    arguments += ["--steps", "2", "--batch-size", "1", "--tensorboard"]
+    arguments += ["--steps", "2", "--batch-size", "1", "--tensorboard", "--concurrent", "1"]
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "c0001 begins with fresh weights" in done.stderr

@@ -13,7 +13,7 @@ from gpnas_trainers.pairs import open_pairs, prepare_photographs
 from gpnas_trainers.ranks import Ranks
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 from gpnas_trainers import build
@@ -22,8 +22,13 @@ from gpnas_trainers.ranks import Ranks
 from gpnas_trainers.train import Recipe, Training
 
 torch.set_num_threads(1)
-folder, out, family = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[5]
-rank, size = int(sys.argv[3]), int(sys.argv[4])
+folder, family = Path(sys.argv[1]), sys.argv[3]
+for name, rank, size in (("one", 0, 1), ("two", 0, 2), ("two", 1, 2)):
+    out = Path(sys.argv[2], name)
+    if not os.fork():  # each its own process
+        break
+else:
+    sys.exit(any([os.wait()[1] for _ in range(3)]))
 if size > 1:
     meeting = f"file://{out}/meeting"
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
@@ -61,26 +66,20 @@ def folder(cache: Path) -> Path:
     return prepare_photographs(cache, 2)
 
 
-def trained(
-    folder: Path, out: Path, size: int, family: str
-) -> tuple[list[str], list[dict[str, torch.Tensor]]]:
-    out.mkdir()
-    commands = [
-        [sys.executable, "-c", SCRIPT, str(folder), str(out), str(rank), str(size), family]
-        for rank in range(size)
-    ]
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+def written(out: Path, size: int) -> tuple[list[str], list[dict[str, torch.Tensor]]]:
+    """What each of so many processes has told, and its weights."""
     texts = [(out / f"rows{rank}.json").read_text() for rank in range(size)]
     return texts, [torch.load(out / f"weights{rank}.pt", weights_only=True) for rank in range(size)]
 
 
 @pytest.mark.parametrize("family", ["drn", "dual_regression"])
 def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, family: str) -> None:
-    (alone,), (expected,) = trained(folder, tmp_path / "one", 1, family)
-    texts, weights = trained(folder, tmp_path / "two", 2, family)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(tmp_path), family]
+    subprocess.run(command, check=True, timeout=200)
+    (alone,), (expected,) = written(tmp_path / "one", 1)
+    texts, weights = written(tmp_path / "two", 2)
     assert texts[0] == texts[1]
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name

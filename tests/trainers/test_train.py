@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import errno
+import json
 import math
 import os
 import random
@@ -318,53 +319,73 @@ def test_micro_batches_amount_to_the_batch(
 
 
 LACKING = """
-import resource, sys
+import json, os, resource, sys
 from pathlib import Path
 import torch
 from gpnas_trainers import build
 from gpnas_trainers.pairs import open_pairs
-from gpnas_trainers.train import Recipe, Training
+from gpnas_trainers.train import Recipe, Training, TrainingError
 
 torch.set_num_threads(1)
-folder, checkpoint, patch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-torch.manual_seed(0)
-recipe = Recipe(batch_size=16, hr_patch=patch, ms_ssim_weight=0.0)
+folder, to = Path(sys.argv[1]), Path(sys.argv[2])
 pairs = open_pairs(folder, "train"), open_pairs(folder, "validation").head(1)
-network = build("drn", 2, features=32, blocks=2, stages=2)
-network(torch.rand(1, 3, 8, 8)).sum().backward()  # whatever is set up once
-training = Training(network, *pairs, recipe, seed=0)
-size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[4]) * 2**20,) * 2)
-print(training.advance(0.0).notes)
-training.save(checkpoint)
+
+def trained(patch, mebibytes):
+    torch.manual_seed(0)
+    recipe = Recipe(batch_size=16, hr_patch=patch, ms_ssim_weight=0.0)
+    network = build("drn", 2, features=32, blocks=2, stages=2)
+    network(torch.rand(1, 3, 8, 8)).sum().backward()  # whatever is set up once
+    training = Training(network, *pairs, recipe, seed=0)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + mebibytes * 2**20,) * 2)
+    notes = training.advance(0.0).notes
+    training.save(to / f"{mebibytes}.pt")
+    return notes
+
+for line in sys.stdin:
+    reading, writing = os.pipe()
+    if not os.fork():  # a process of its own, since its limit stays
+        try:
+            said = True, trained(*map(int, line.split()))
+        except TrainingError as error:
+            said = False, str(error)
+        os.write(writing, json.dumps(said).encode())
+        os._exit(0)
+    os.close(writing)
+    print(open(reading).read(), flush=True)
+    os.wait()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
 def test_memory_that_lacks_is_said_and_made_do_with(folder: Path, tmp_path: Path) -> None:
     """Really lacking: the process may not grow by more than a part of what the whole batch needs."""
+    command = [sys.executable, "-c", LACKING, str(folder), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
 
-    def run(patch: int, mebibytes: int) -> subprocess.CompletedProcess[str]:
-        path = tmp_path / f"{mebibytes}.pt"
-        arguments = [str(folder), str(path), str(patch), str(mebibytes)]
-        command = [sys.executable, "-c", LACKING, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        def trained(patch: int, mebibytes: int) -> list[Any]:
+            """Whether it could be, and the notes or the error."""
+            print(patch, mebibytes, file=process.stdin, flush=True)
+            return list(json.loads(process.stdout.readline())) if process.stdout else []
 
-    free = run(144, 100_000)
-    assert (free.returncode, free.stdout) == (0, "()\n"), free.stderr
-    for mebibytes in (60, 80, 110, 150, 200, 270, 360, 480):  # processors differ in what one patch needs
-        lacking = run(144, mebibytes)
-        if lacking.returncode == 0:
-            break
-        assert "TrainingError: out of memory: a step must fit with one patch" in lacking.stderr
-    assert "out of memory at step 0: 8 patches at a time instead of 16" in lacking.stdout
-    whole, parts = (torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (100_000, mebibytes))
-    assert parts["micro_batch"] < whole["micro_batch"] == 16
-    assert [note in lacking.stdout for note in parts["notes"]] == [True] * len(parts["notes"])
-    assert parts["state"]["loss"] == pytest.approx(whole["state"]["loss"], rel=1e-4)
-    none = run(96, 20)
-    assert none.returncode != 0
-    assert "TrainingError: out of memory: a step must fit with one patch at a time" in none.stderr
+        assert trained(144, 100_000) == [True, []]
+        for mebibytes in (60, 80, 110, 150, 200, 270, 360, 480):  # processors differ in what one patch needs
+            fits, notes = trained(144, mebibytes)
+            if fits:
+                break
+            assert "out of memory: a step must fit with one patch" in notes
+        assert "out of memory at step 0: 8 patches at a time instead of 16" in "\n".join(notes)
+        whole, parts = (
+            torch.load(tmp_path / f"{size}.pt", weights_only=True) for size in (100_000, mebibytes)
+        )
+        assert parts["micro_batch"] < whole["micro_batch"] == 16
+        assert list(parts["notes"]) == notes
+        assert parts["state"]["loss"] == pytest.approx(whole["state"]["loss"], rel=1e-4)
+        fits, error = trained(96, 20)
+        assert not fits
+        assert "out of memory: a step must fit with one patch at a time" in error
 
 
 class FailsOnce(nn.Module):
