@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -38,10 +39,25 @@ LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)]*)?\))")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Puts every measurement into the navigation."""
-    pages = [f"{MEASUREMENTS}/{source.name}" for source in _measurements()]
-    config.nav = [*(config.nav or ()), {"Measurements": pages}]
+    """Puts every measurement into the navigation, and every page of `docs/` that it does not name."""
+    sections: list[dict[str, Any]] = list(config.nav or ())
+    named = {page for section in sections for page in _targets(section)}
+    pages = [page.name for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in named]
+    for section in sections:
+        if "How to" in section:
+            section["How to"] = [*section["How to"], *pages]
+    measurements = [f"{MEASUREMENTS}/{source.name}" for source in _measurements()]
+    config.nav = [*sections, {"Measurements": measurements}]
     return config
+
+
+def _targets(item: Any) -> Iterator[str]:
+    """The pages that an item of the navigation leads to."""
+    if isinstance(item, str):
+        yield item
+    else:
+        for each in item.values() if isinstance(item, dict) else item:
+            yield from _targets(each)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
