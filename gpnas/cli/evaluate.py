@@ -11,14 +11,14 @@ from rich.console import RenderableType
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from gpnas import files
-from gpnas.bundle import read_bundle
+from gpnas.bundle import Bundle, read_bundle
 from gpnas.cli.arguments import levels_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.tables import Table
 from gpnas.cli.terminal import bar, fail, say, styled
 from gpnas.cli.text import label, legend
 from gpnas.errors import DataError
-from gpnas.evaluation import Evaluation, evaluate, evaluation_pairs, to_markdown
+from gpnas.evaluation import Evaluation, evaluate, evaluation_pairs, keep, to_markdown
 from gpnas.evaluation.results import difference, measured, row_name, scored
 
 
@@ -51,7 +51,16 @@ def run(options: argparse.Namespace) -> Report:
             except OSError as error:  # what was measured is told all the same
                 fail(f"{options.markdown}: the tables could not be written ({error.strerror or error})")
                 exit_code = 1
+    _keep(evaluation, bundle, options.bundle)
     return Report(evaluation.to_json(), _shown(evaluation), exit_code)
+
+
+def _keep(evaluation: Evaluation, bundle: Bundle, path: Path) -> None:
+    """Keeps an evaluation beside its bundle, where a report finds it; where that cannot be, says so."""
+    try:
+        say(f"kept for `gpnas report`: {keep(evaluation, bundle, path)}")
+    except OSError as error:
+        say(f"beside the bundle nothing can be kept for `gpnas report` ({error.strerror or error})")
 
 
 @contextmanager

@@ -265,7 +265,10 @@ def _add_report(commands: Commands) -> None:
     )
     report.add_argument("--data", type=path, help="folder of its pairs, for pictures of the networks at work")
     report.add_argument(
-        "--evaluation", metavar="FILE", type=path, help="what `gpnas evaluate BUNDLE --json` printed: Table 1"
+        "--evaluation",
+        metavar="FILE",
+        type=path,
+        help="what `gpnas evaluate BUNDLE --json` printed: Table 1 (default: what it kept beside the bundle)",
     )
 
 

@@ -1,5 +1,7 @@
 """How good a bundle is: the paper's Table 1 for its networks, with intervals and ranks."""
 
+from gpnas.evaluation.keeping import keep as keep
+from gpnas.evaluation.keeping import kept as kept
 from gpnas.evaluation.measuring import evaluate as evaluate
 from gpnas.evaluation.measuring import evaluation_pairs as evaluation_pairs
 from gpnas.evaluation.results import Evaluation as Evaluation

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from gpnas.figures.data import Bar, Foretold, pareto
-from gpnas.figures.records import Recorded, Trial
+from gpnas.figures.records import Measure, Recorded, Trial
 from gpnas.figures.style import PALETTE, STATES, categories, domain, finished, rows
 
 CURVES = 300
@@ -98,8 +98,11 @@ def _progress_so_far(recorded: Recorded) -> str:
 def best_so_far(recorded: Recorded) -> list[dict[str, float]]:
     """Number of each trial from which on a better value was known, and that value; the last trial too."""
     steps: list[dict[str, float]] = []
+    merit = recorded.objective.merit
     for number, trial in enumerate(recorded.trials):
-        if trial.finished and trial.value is not None and (not steps or trial.value > steps[-1]["value"]):
+        if not trial.finished or trial.value is None:
+            continue
+        if not steps or merit(trial.value) > merit(steps[-1]["value"]):
             steps.append({"number": number, "value": trial.value})
     if steps:
         steps.append({"number": len(recorded.trials) - 1, "value": steps[-1]["value"]})
@@ -125,7 +128,7 @@ def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
         }
         for trial in trials
     ]
-    front = pareto([(row["cost"], row["value"]) for row in table])  # type: ignore[misc]
+    front = pareto([(cost_of(trial, cost), unit.merit(trial.value or 0.0)) for trial in trials])
     name = COSTS.get(cost, cost)
     scale = alt.Scale(type="log", nice=False, padding=16)
     base = alt.Chart(rows(table)).encode(
@@ -165,7 +168,7 @@ def cost_of(trial: Trial, cost: str) -> float:
 def curves(recorded: Recorded) -> alt.LayerChart:
     """Value by step of each training, with where some were stopped."""
     unit = recorded.objective
-    drawn = spread_out([trial for trial in recorded.trials if trial.curve], CURVES)
+    drawn = spread_out([trial for trial in recorded.trials if trial.curve], CURVES, unit)
     table, ends = [], []
     for trial in drawn:
         last = max(row.attempt for row in trial.curve)
@@ -226,7 +229,7 @@ def coordinates(recorded: Recorded, family: str) -> alt.LayerChart:
     """Each architecture as a line over the axes of its family, coloured by its value."""
     unit, axes = recorded.objective, recorded.families[family]
     trials = [trial for trial in recorded.succeeded if trial.family == family]
-    drawn = sorted(spread_out(trials, LINES), key=lambda trial: trial.value or 0.0)
+    drawn = sorted(spread_out(trials, LINES, unit), key=lambda trial: unit.merit(trial.value or 0.0))
     table = []
     for order, trial in enumerate(drawn):
         for axis in axes:
@@ -255,7 +258,9 @@ def coordinates(recorded: Recorded, family: str) -> alt.LayerChart:
             x=x,
             y=y,
             detail="order:O",
-            color=alt.Color("value:Q", title=unit.label, scale=alt.Scale(scheme="viridis")),
+            color=alt.Color(
+                "value:Q", title=unit.label, scale=alt.Scale(scheme="viridis", reverse=unit.lower)
+            ),
             tooltip=tooltips("id", "architecture", value=unit.label),
         )
     )
@@ -342,11 +347,11 @@ def design(recorded: Recorded) -> alt.LayerChart:
     return finished(alt.layer(bars), title, told, table, height=200)
 
 
-def spread_out(trials: Sequence[Trial], most: int) -> list[Trial]:
+def spread_out(trials: Sequence[Trial], most: int, unit: Measure) -> list[Trial]:
     """At most so many trials in their order: half of them the best, the others spread evenly."""
     if len(trials) <= most:
         return list(trials)
-    order = sorted(trials, key=lambda trial: -(trial.value if trial.value is not None else -math.inf))
+    order = sorted(trials, key=lambda trial: math.inf if trial.value is None else -unit.merit(trial.value))
     half = most // 2
     stride = -(-(len(order) - half) // half)
     kept = {trial.id for trial in order[:half] + order[half::stride]}

@@ -76,7 +76,7 @@ def best_courses(runs: Sequence[Recorded], against: str) -> alt.LayerChart:
     values = {name: best.value for name, best in ends.items() if best is not None and best.value is not None}
     title = "No run has a trained network yet"
     if values:
-        first = max(values, key=lambda name: values[name])
+        first = max(values, key=lambda name: unit.merit(values[name]))
         title = f"{first} found the best network so far, {unit.shown(values[first])}"
     told = f"Best {unit.label} so far against {title_of_x}, a line per run: " + "; ".join(
         f"{name} {unit.shown(value)}" for name, value in values.items()
@@ -90,10 +90,12 @@ def course_of(run: Recorded, against: str) -> Iterator[tuple[float, float]]:
         (trial for trial in run.trials if trial.place is not None), key=lambda trial: trial.place or 0
     )
     best: float | None = None
-    x = 0.0
+    x, merit = 0.0, run.objective.merit
     for trial in ended:
         x = float(trial.place or 0) if against == "observations" else (trial.observed or 0.0) / 3600
-        if trial.finished and trial.value is not None and (best is None or trial.value > best):
+        if not trial.finished or trial.value is None:
+            continue
+        if best is None or merit(trial.value) > merit(best):
             best = trial.value
             yield x, best
     if best is not None:

@@ -191,7 +191,8 @@ def _families(space: SearchSpace) -> dict[str, tuple[AxisLevels, ...]]:
 def _measure(objective: Objective, trials: Sequence[Trial]) -> Measure:
     values = [trial.value for trial in trials if trial.value is not None]
     name = objective.name.upper() if objective.name in ("psnr", "ssim") else objective.name
-    return Measure(name, objective.unit, 2 if objective.unit == "dB" else decimals_for(values))
+    decimals = 2 if objective.unit == "dB" else decimals_for(values)
+    return Measure(name, objective.unit, decimals, objective.goal == "minimise")
 
 
 def _number(value: object) -> int | None:

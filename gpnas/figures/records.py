@@ -18,6 +18,12 @@ class Measure:
     """Empty where it has none."""
     decimals: int = 2
     """Digits after the point with which values are told."""
+    lower: bool = False
+    """Whether a lower value is better."""
+
+    def merit(self, value: float) -> float:
+        """A number that is the larger, the better the value is."""
+        return -value if self.lower else value
 
     @property
     def label(self) -> str:
@@ -182,8 +188,9 @@ class Recorded:
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the highest measured value, the first of several."""
-        return max(self.finished, key=lambda trial: trial.value or 0.0, default=None)
+        """The trial with the best measured value, the first of several."""
+        merit = self.objective.merit
+        return max(self.finished, key=lambda trial: merit(trial.value or 0.0), default=None)
 
     def count(self, state: str) -> int:
         """How many trials are in a state."""

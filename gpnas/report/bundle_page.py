@@ -9,12 +9,9 @@ from typing import Any
 
 from gpnas.bundle import Bundle, read_bundle
 from gpnas.errors import DataError
-from gpnas.files import read
+from gpnas.evaluation.keeping import kept, read_evaluation
 from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table
 from gpnas.report.search_page import pictures_section
-
-MOST_BYTES = 64 * 2**20
-"""Of a file of `gpnas evaluate --json`."""
 
 
 def bundle_page(path: Path, *, table1: Table | None = None, pictures: Sequence[Picture] = ()) -> Page:
@@ -60,8 +57,24 @@ def table_of(evaluation: Path) -> Table:
     Raises:
         DataError: the file is none.
     """
+    return _table_of(read_evaluation(evaluation), evaluation)
+
+
+def table_beside(bundle: Bundle, path: Path) -> tuple[Table | None, str]:
+    """Table 1 as it is kept beside a bundle since `gpnas evaluate` measured it.
+
+    Returns:
+        None where there is none, and why one that is there is not shown.
+    """
     try:
-        document = json.loads(read(evaluation, MOST_BYTES))
+        document = kept(bundle, path)
+        return (None if document is None else _table_of(document, path)), ""
+    except DataError as error:
+        return None, f"Table 1 is not shown: {error}."
+
+
+def _table_of(document: Mapping[str, Any], evaluation: Path) -> Table:
+    try:
         return _table1(document)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(

@@ -217,7 +217,7 @@ def _noise(seen: Seen, learning: Learning) -> Check:
     name, unit = "Noise and seeds", seen.recorded.objective
     best: dict[str, float] = {}
     for trial in seen.recorded.finished:
-        best[trial.label] = max(best.get(trial.label, -math.inf), trial.value or 0.0)
+        best[trial.label] = max(best.get(trial.label, -math.inf), unit.merit(trial.value or 0.0))
     leaders = sorted(best.values(), reverse=True)[:LEADERS]
     if len(leaders) < 2:
         return Check(

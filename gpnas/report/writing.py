@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gpnas.bundle import read_bundle
-from gpnas.errors import JournalError
+from gpnas.errors import BundleError, JournalError
 from gpnas.files import replacing
 from gpnas.journal import Journal
-from gpnas.report.bundle_page import bundle_page, table_of
 from gpnas.report.comparison_page import comparison_page
-from gpnas.report.page import Page, render
+from gpnas.report.page import Page, Table, render
 from gpnas.report.search_page import search_page
 from gpnas.run.cores import one_core
 
@@ -27,7 +26,7 @@ class Request:
     data: Path | None = None
     """Folder of the pairs, for pictures; None shows those of shipped photographs alone."""
     evaluation: Path | None = None
-    """What `gpnas evaluate --json` printed of the bundle."""
+    """What `gpnas evaluate --json` printed of the bundle; None takes what is kept beside it."""
 
 
 def write_report(request: Request) -> dict[str, Any]:
@@ -57,23 +56,43 @@ def write_report(request: Request) -> dict[str, Any]:
 def page_of(request: Request) -> Page:
     """The page of a run, of several, or of a bundle; errors as of `write_report`."""
     source = request.sources[0]
-    table1 = None if request.evaluation is None else table_of(request.evaluation)
     if len(request.sources) > 1:
         return comparison_page(request.sources)
     if Journal.exists(source):
         from gpnas.report.pictures import pictures_of_run
 
         pictures, why = pictures_of_run(source, request.data)
+        table1, why_not = _table1(request, source / "bundle")
         page = search_page(source, table1=table1, pictures=pictures)
-        if not why:
-            return page
-        first, *rest = page.sections
-        return replace(page, sections=(replace(first, lines=(*first.lines, why)), *rest))
+        return _with_lines(page, why, why_not)
     if (source / "manifest.json").exists() or source.suffix == ".zip":
+        from gpnas.report.bundle_page import bundle_page
         from gpnas.report.pictures import pictures_of_bundle
 
         pictures = pictures_of_bundle(read_bundle(source), request.data)
-        return bundle_page(source, table1=table1, pictures=pictures)
+        table1, why_not = _table1(request, source)
+        return _with_lines(bundle_page(source, table1=table1, pictures=pictures), why_not)
     raise JournalError(
         f"{source}: a report is of a run folder with a journal, or of a bundle, but this is neither"
     )
+
+
+def _table1(request: Request, bundle: Path) -> tuple[Table | None, str]:
+    """Table 1 out of the file that is named, else as it is kept beside the bundle; and why not."""
+    if request.evaluation is None and not bundle.exists():
+        return None, ""
+    from gpnas.report.bundle_page import table_beside, table_of  # with the networks' library
+
+    if request.evaluation is not None:
+        return table_of(request.evaluation), ""
+    try:
+        return table_beside(read_bundle(bundle), bundle)
+    except BundleError:
+        return None, ""  # what is wrong with it is said where its pictures would be
+
+
+def _with_lines(page: Page, *lines: str) -> Page:
+    """A page with further lines in its first section."""
+    first, *rest = page.sections
+    more = (*first.lines, *filter(None, lines))
+    return replace(page, sections=(replace(first, lines=more), *rest))
