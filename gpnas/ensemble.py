@@ -17,10 +17,11 @@ from torch import nn
 
 from gpnas.bundle import Bundle
 from gpnas.errors import BundleError, DataError
+from gpnas.networks import check_named
 from gpnas.records import Architecture
 from gpnas.targets import targets
 from gpnas_trainers import build
-from gpnas_trainers.cost import parameters
+from gpnas_trainers.cost import stored
 from gpnas_trainers.images import ImageError, NotRgb, bits_of, for_format, format_of, reading, writing
 from gpnas_trainers.infer import Levels as Levels
 from gpnas_trainers.infer import upscale_rows
@@ -44,7 +45,7 @@ def loaded(
     try:
         # before anything is built: a crafted manifest may name sizes that exhaust the memory
         count = sum(tensor.numel() for tensor in state.values())
-        if parameters(family, scale, **axes) != count:
+        if stored(family, scale, **axes) != count:
             raise ValueError(f"it has not the {count} numbers that are given")
         network = build(family, scale, **axes)
         network.load_state_dict(dict(state), strict=True)
@@ -56,9 +57,14 @@ def loaded(
 def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn.Module]:
     """The bundle's networks with their weights, ready for inference.
 
+    Args:
+        bundle: with its weights; sources that it names have been declared by `gpnas.networks`.
+        device: where.
+
     Raises:
         BundleError: an architecture is unknown here, or the weights do not fit it.
     """
+    check_named(bundle)
     networks = []
     for member in bundle.members:
         try:

@@ -15,6 +15,7 @@ Nothing in it is ever unpickled, extracted or run.
 from gpnas.bundle.licensing import known_licence as known_licence
 from gpnas.bundle.licensing import read_licence as read_licence
 from gpnas.bundle.manifest import Manifest as Manifest
+from gpnas.bundle.manifest import NetworkSource as NetworkSource
 from gpnas.bundle.manifest import manifest_schema as manifest_schema
 from gpnas.bundle.member import Bundle as Bundle
 from gpnas.bundle.member import Description as Description

@@ -32,6 +32,14 @@ def model_card(document: Mapping[str, Any]) -> str:  # long: one document, from 
     average = "One network" if len(members) == 1 else f"{len(members)} networks whose outputs are averaged"
     source = document["data"].get("source")
     picture = document.get("picture")
+    sources = document.get("networks", {})
+    named = "".join(f" --networks {source['network'].rpartition(':')[0]}" for source in sources.values())
+    needed = [
+        f"`{_cell(family)}` is a network of its authors' own: `{_cell(source['network'])}`, SHA-256 "
+        f"`{source['sha256']}`. Its source is not a part of this bundle, which runs no code; whoever has it "
+        "names it by `--networks`."
+        for family, source in sources.items()
+    ]
     seen = []
     if picture is not None:
         seen = [f"![LR, bicubic, the average, HR]({picture['file']})", "", _cell(picture["caption"]), ""]
@@ -56,10 +64,11 @@ def model_card(document: Mapping[str, Any]) -> str:  # long: one document, from 
             "## Use",
             "",
             "```sh",
-            "gpnas upscale THIS_FOLDER photo.jpg -o photo_sr.png",
-            "gpnas evaluate THIS_FOLDER --data FOLDER_OF_PAIRS",
+            f"gpnas upscale THIS_FOLDER photo.jpg -o photo_sr.png{_cell(named)}",
+            f"gpnas evaluate THIS_FOLDER --data FOLDER_OF_PAIRS{_cell(named)}",
             "```",
             "",
+            *(line for each in needed for line in (each, "")),
             "The networks expect images degraded as their training data were; on others they may sharpen "
             "noise or miss blur. What they add is plausible detail, not evidence.",
             "",

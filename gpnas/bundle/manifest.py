@@ -95,6 +95,15 @@ class MemberFile(_Strict):
     """Name of the candidate of the search whose trial trained it."""
 
 
+class NetworkSource(_Strict):
+    """The source of networks that no gpnas has: a bundle names it, and never carries it."""
+
+    network: str = Field(min_length=1, max_length=1000)
+    """How the search named it: `nets.py:Mine`, or `package.module:name`."""
+    sha256: Digest
+    """Of its text."""
+
+
 class Metrics(_Strict):
     """PSNR in dB (RGB) on the validation images of the search."""
 
@@ -134,6 +143,8 @@ class Manifest(_Strict):
     journal: dict[str, JsonValue] | None
     """What the search's journal says of the members; None where there was no search."""
     model_card: ModelCard
+    networks: dict[str, NetworkSource] = Field(default={}, max_length=MAX_MEMBERS)
+    """By family, the source of members that are networks of someone's own."""
     picture: PictureFile | None = None
     """None: there is none."""
     licence_file: LicenceFile | None = None

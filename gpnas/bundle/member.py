@@ -66,6 +66,8 @@ class Description:
     """Of packages."""
     machine: Mapping[str, Any]
     """What it ran on."""
+    networks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By family, `network` and `sha256` of the source of members that are networks of someone's own."""
     journal: Mapping[str, Any] | None = None
     """What the search's journal says of the members; None where there was no search."""
 

@@ -67,6 +67,17 @@ def add_bundle(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("bundle", metavar="BUNDLE", type=path, help="folder or .zip")
 
 
+def add_networks(sub: argparse.ArgumentParser) -> None:
+    """Adds `--networks`, by which a user names sources that a bundle lacks."""
+    sub.add_argument(
+        "--networks",
+        metavar="SOURCE",
+        action="append",
+        default=[],
+        help="repeatable: source of the bundle's own networks, nets.py or package.module, which is run",
+    )
+
+
 def add_output(sub: argparse.ArgumentParser, text: str) -> None:
     """Adds `-o`, which must be given."""
     sub.add_argument("-o", "--output", type=path, required=True, help=text)

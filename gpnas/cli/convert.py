@@ -8,13 +8,15 @@ from typing import Any
 
 from gpnas.bundle import read_bundle
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import bar
+from gpnas.cli.terminal import bar, say
 from gpnas.cli.text import printable
 from gpnas.conversion import convert
+from gpnas.networks import declare_networks
 
 
 def run(options: argparse.Namespace) -> Report:
     bundle = read_bundle(options.bundle)
+    declare_networks(bundle, options.networks, say)
     with bar("networks") as progress:
         document = convert(bundle, options.network, options.output, progress)
     return Report(document, _shown(document))

@@ -20,11 +20,13 @@ from gpnas.cli.text import label, legend
 from gpnas.errors import DataError
 from gpnas.evaluation import Evaluation, evaluate, evaluation_pairs, keep, to_markdown
 from gpnas.evaluation.results import difference, measured, row_name, scored
+from gpnas.networks import declare_networks
 
 
 def run(options: argparse.Namespace) -> Report:
     levels = levels_of(options)
     bundle = read_bundle(options.bundle)
+    declare_networks(bundle, options.networks, say)
     exit_code = 0
     # a place that cannot be written to is told now, and not after minutes of measuring
     with ExitStack() as open_files:

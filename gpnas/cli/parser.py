@@ -15,6 +15,7 @@ from gpnas.cli.arguments import (
     add_bundle,
     add_levels,
     add_limits,
+    add_networks,
     add_output,
     add_run,
     add_trials,
@@ -352,6 +353,7 @@ def _add_evaluate(commands: Commands) -> None:
         "runs/drn/bundle --data pairs/ --markdown table1.md",
     )
     add_bundle(evaluate)
+    add_networks(evaluate)
     evaluate.add_argument("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
     add_levels(
         evaluate,
@@ -380,6 +382,7 @@ def _add_convert(commands: Commands) -> None:
         "runs/drn/bundle average -o average.onnx",
     )
     add_bundle(convert)
+    add_networks(convert)
     convert.add_argument(
         "network", metavar="NETWORK", nargs="?", help="such as network-2, or average (default: each)"
     )
@@ -397,6 +400,7 @@ def _add_upscale(commands: Commands) -> None:
         "runs/drn/bundle photos/ -o large/ --tile 120 --no-self-ensemble",
     )
     add_bundle(upscale)
+    add_networks(upscale)
     upscale.add_argument("inputs", metavar="IN", nargs="+", type=path, help="images, or folders of them")
     add_output(upscale, "a file, or a folder for several")
     add_levels(

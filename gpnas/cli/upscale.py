@@ -10,11 +10,13 @@ from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import bar, fail, say
 from gpnas.cli.text import printable
 from gpnas.ensemble import upscale_files
+from gpnas.networks import declare_networks
 
 
 def run(options: argparse.Namespace) -> Report:
     levels = levels_of(options)
     bundle = read_bundle(options.bundle)
+    declare_networks(bundle, options.networks, say)
     with bar("tiles") as progress:
         results = upscale_files(
             bundle,

@@ -10,6 +10,7 @@ from torch import Tensor
 from gpnas.bundle import Bundle, read_bundle
 from gpnas.errors import BundleError, DataError
 from gpnas.journal import Journal
+from gpnas.networks import check_named
 from gpnas.report.page import Picture
 from gpnas.results.picture import png_of, validation_pairs, views_of
 from gpnas.run.setup import Data, Setup
@@ -54,6 +55,7 @@ def pictures_of_bundle(bundle: Bundle, data: Path | None) -> list[Picture]:
     manifest = bundle.manifest
     known = {name: value for name, value in manifest.data.items() if name in Data.__dataclass_fields__}
     try:
+        check_named(bundle)
         setup = Setup(manifest.scale, manifest.recipe, Data(**known), validation_images=1)  # type: ignore[arg-type]
         if data is None and not setup.data.is_shipped:
             return []

@@ -123,6 +123,11 @@ def write_portfolio(
         seed=header.seed,
         versions=header.versions,
         machine=header.machine,
+        networks={
+            family: {"network": own.network, "sha256": own.sha256}
+            for family, own in setup.networks.items()
+            if any(member.architecture.family == family for member in members)
+        },
         journal=journal.excerpt(member.id for member in portfolio.members),
     )
     write_bundle(output, members, description, licence=licence, picture=seen)

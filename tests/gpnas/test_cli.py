@@ -45,10 +45,10 @@ OPTIONS = {
     "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "
     "--output --picture --top RUN",
     "evaluate": "--average --blend --border --channel --data --drop-outlier --json --markdown "
-    "--no-self-ensemble --no-tiles --overlap --precision --self-ensemble --tile --tiles BUNDLE",
-    "convert": "--json --output BUNDLE NETWORK",
-    "upscale": "--average --blend --convert --drop-outlier --json --no-self-ensemble --output --overlap "
-    "--precision --self-ensemble --tile BUNDLE IN",
+    "--networks --no-self-ensemble --no-tiles --overlap --precision --self-ensemble --tile --tiles BUNDLE",
+    "convert": "--json --networks --output BUNDLE NETWORK",
+    "upscale": "--average --blend --convert --drop-outlier --json --networks --no-self-ensemble --output "
+    "--overlap --precision --self-ensemble --tile BUNDLE IN",
     "serve": "--certificate --host --host-name --json --key --port --runs",
     "token make": "--json --name --role --runs",
     "token list": "--json --runs",

@@ -7,20 +7,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
+from PIL import Image
 
 from gpnas import Architecture, SpaceError
+from gpnas.bundle import Member, read_bundle, write_bundle
 from gpnas.cli import main
 from gpnas.config import read_space_file
-from gpnas.errors import JournalError
+from gpnas.ensemble import load_networks
+from gpnas.errors import BundleError, JournalError
 from gpnas.journal import Journal
+from gpnas.networks import declare_networks
 from gpnas.run.networks import check_networks, own_networks, taken_up
 from gpnas.run.pricing import priced, searched_space
 from gpnas.run.setup import Data, OwnNetwork, Setup
-from gpnas_trainers import cost
+from gpnas_trainers import cost, families
 from gpnas_trainers.families import build, declare
 from gpnas_trainers.own import Code, own_family
 from gpnas_trainers.recipe import Recipe
+from tests.builders import description, folder_of_pairs
 from tests.gpnas.searched import searched
 from tests.test_documentation import ROOT, blocks
 
@@ -179,6 +187,99 @@ def test_few_networks_have_every_value_of_every_axis(
     assert len(tried) < 8
 
 
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle of one network of the page's, and of one with a buffer that is padded."""
+    torch.manual_seed(0)
+    declare(own_family("mine", Code("nets.py:Mine", NETWORK)))
+    members = []
+    for place, axes in enumerate(({"width": 8, "depth": 1}, {"width": 4, "depth": 2})):
+        state = build("mine", 2, **axes).state_dict()
+        state = {name: value + 0.01 * torch.randn_like(value) for name, value in state.items()}
+        members.append(Member(Architecture("mine", axes), state, 0.5, {"psnr": 20.0}, f"c{place:04d}"))
+    source = {"network": "nets.py:Mine", "sha256": Code("nets.py:Mine", NETWORK).sha256}
+    write_bundle(tmp_path / "bundle", members, description(networks={"mine": source}))
+    families._OWN.clear()
+    written(tmp_path / "theirs")
+    return tmp_path / "bundle"
+
+
+def test_a_bundle_is_used_with_the_source_that_its_user_names(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, folder = bundle.parent / "theirs" / "nets.py", bundle.parent
+    data, picture = folder_of_pairs(folder / "pairs"), folder / "pairs" / "LRx2" / "0.png"
+    uses = [
+        ["evaluate", bundle, "--data", data, "--no-tiles", "--no-self-ensemble"],
+        ["upscale", bundle, picture, "-o", folder / "sr.png", "--no-self-ensemble"],
+        ["convert", bundle, "average", "-o", folder / "average.onnx"],
+    ]
+    for use in uses:
+        assert main([str(each) for each in use]) == 1
+        printed = capsys.readouterr()
+        assert "name nets.py by --networks nets.py (SHA-256" in printed.err, printed
+        assert main([str(each) for each in (*use, "--networks", source)]) == 0, capsys.readouterr()
+        families._OWN.clear()
+        capsys.readouterr()
+    # the average is that of the networks, built from the source by hand
+    namespace: dict[str, Any] = {}
+    exec(NETWORK, namespace)
+    lr = torch.from_numpy(np.asarray(Image.open(picture))).permute(2, 0, 1)[None] / 255
+    total = torch.zeros(1, 3, 60, 68)
+    for member in read_bundle(bundle).members:
+        network = namespace["Mine"](scale=2, **member.architecture.axes).eval()
+        network.load_state_dict(dict(member.state))
+        with torch.no_grad():
+            total += network(lr).clamp(0, 1) / 2
+    found = torch.from_numpy(np.asarray(Image.open(folder / "sr.png"))).permute(2, 0, 1)[None]
+    assert ((total * 255).round() - found).abs().max() <= 1
+    session = onnxruntime.InferenceSession(folder / "average.onnx", providers=["CPUExecutionProvider"])
+    assert np.abs(session.run(["sr"], {"lr": lr.numpy()})[0] - total.numpy()).max() < 1e-4
+
+
+def test_another_source_is_told_and_one_that_does_not_fit_is_refused(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = read_bundle(bundle)
+    source = bundle.parent / "theirs" / "nets.py"
+    source.write_text("# a note\n" + NETWORK)
+    lines: list[str] = []
+    declare_networks(found, [str(source)], lines.append)
+    assert len(lines) == 1
+    assert "is not the source that mine was trained with" in lines[0]
+    assert len(load_networks(found)) == 2
+    for text, message in (
+        (NETWORK.replace("range(depth)", "range(depth + 1)"), "weights must fit their architecture"),
+        (NETWORK.replace("class Mine", "class Other"), "must have a class or function `Mine`"),
+        (NETWORK.replace("import nn", "import nonesuch"), r"nets.py:1: must be importable, but ImportError"),
+    ):
+        source.write_text(text)
+        with pytest.raises(BundleError, match=message):  # noqa: PT012 - some tell it here, some there
+            declare_networks(found, [str(source)])
+            load_networks(found)
+    with pytest.raises(BundleError, match=r"--networks nonesuch.py: .*must be readable"):
+        declare_networks(found, ["nonesuch.py"])
+    families._OWN.clear()
+    assert main(["report", str(bundle), "-o", str(bundle.parent / "report.html")]) == 0, capsys.readouterr()
+
+
+def test_a_bundle_that_names_code_of_the_machine_runs_none(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a manifest names is never imported, whatever it is."""
+    state = {"weight": torch.zeros(1)}
+    member = Member(Architecture("mine", {"cmd": "touch ran"}), state, 1.0, {}, None)
+    source = {"network": "os:system", "sha256": "0" * 64}
+    monkeypatch.chdir(bundle.parent)
+    write_bundle(bundle.parent / "evil.zip", [member], description(networks={"mine": source}))
+    found = read_bundle(bundle.parent / "evil.zip")
+    with pytest.raises(BundleError, match="need their source"):
+        load_networks(found)
+    with pytest.raises(BundleError, match="must have a class or function `system`"):
+        declare_networks(found, ["theirs/nets.py"])
+    assert not (bundle.parent / "ran").exists()
+
+
 def command(*arguments: object) -> dict[str, Any]:
     """What a command prints as JSON."""
     line = [sys.executable, "-m", "gpnas.cli", *map(str, arguments), "--json"]
@@ -206,5 +307,9 @@ def test_the_example_is_searched_gone_on_with_and_trained_to_the_end(run: Path) 
         assert Setup.of(journal).networks["mine"].text == NETWORK
     document = command("train", run, "--top", 1, "--steps", 4)["document"]
     assert document["trials"] == {"observed": 1, "failed": 0, "stopped": 0}
+    bundle, source = run / "final" / "bundle", run.parent / "original.py"
+    source.write_text(NETWORK)
+    evaluated = command("evaluate", bundle, "--no-tiles", "--networks", source)["document"]
+    assert [each["family"] for each in evaluated["rows"][0]["members"]] == ["mine"]
     for other in ("status", "explain", "portfolio"):
         assert command(other, run)["document"]

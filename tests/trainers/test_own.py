@@ -109,6 +109,10 @@ EVERY_EIGHT = """\
             ),
             r"must have finite gradients",
         ),
+        (
+            GOOD.replace("self.end =", "self.register_buffer('on', torch.ones(3) > 0); self.end ="),
+            r"`on` is bool; register it with `persistent=False`",
+        ),
         (START + EVERY_EIGHT, r"nets.py:13: .*multiples of 8: say so by `multiple_of = 8`"),
         (
             START.replace("def __init__", "multiple_of = 4\n    def __init__", 1) + EVERY_EIGHT,

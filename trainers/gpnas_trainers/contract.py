@@ -14,6 +14,8 @@ from gpnas_trainers.own import Code, OwnError, in_words, place_of
 
 ODD = (13, 9)
 """Height and width of the images that are tried, in LR pixels."""
+STORED = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
+"""Types that a file of weights may have."""
 MULTIPLES = (2, 4, 8, 16, 32, 64)
 """Numbers that the sides may have to be multiples of."""
 
@@ -48,6 +50,13 @@ class _Rule:
 def _tried(network: nn.Module, rule: _Rule) -> None:
     if not any(each.requires_grad for each in network.parameters()):
         raise rule.broken("have parameters to train, but has none")
+    for name, value in network.state_dict().items():
+        if value.dtype not in STORED:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise rule.broken(
+                f"keep numbers that weights are written as, but `{name}` is {kind}; register it with "
+                "`persistent=False`"
+            )
     try:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     except (RuntimeError, TypeError) as error:

@@ -40,6 +40,14 @@ def parameters(family: str | NetworkFamily, scale: int, **axes: Any) -> int:
     return sum(each.times * each.parameters for each in _layers(family, scale, axes))
 
 
+def stored(family: str | NetworkFamily, scale: int, **axes: Any) -> int:
+    """Numbers in the state dictionary of an architecture; arguments and errors as `parameters`."""
+    family = family_of(family)
+    if family.layers is None:
+        return counting.stored(family, scale, axes)
+    return parameters(family, scale, **axes)
+
+
 def gmacs(family: str | NetworkFamily, scale: int, lr_height: int, lr_width: int, **axes: Any) -> float:
     """10⁹ multiply-accumulates of one forward pass of one image.
 

@@ -29,6 +29,15 @@ def parameters(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> in
     return _parameters(family, scale, tuple(axes.items()))
 
 
+def stored(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> int:
+    """Numbers in a network's state dictionary: its parameters, and buffers that are kept.
+
+    Raises:
+        ValueError: no such network can be built.
+    """
+    return _stored(family, scale, tuple(axes.items()))
+
+
 def macs(family: NetworkFamily, scale: int, height: int, width: int, axes: Mapping[str, Any]) -> int:
     """Multiply-accumulates of convolutions and products of matrices in one forward pass of one image.
 
@@ -58,6 +67,16 @@ def _parameters(family: NetworkFamily, scale: int, axes: tuple[tuple[str, Any], 
         scale,
         axes,
         lambda network, device: sum(parameter.numel() for parameter in network.parameters()),
+    )
+
+
+@lru_cache(maxsize=10_000)
+def _stored(family: NetworkFamily, scale: int, axes: tuple[tuple[str, Any], ...]) -> int:
+    return _counted(
+        family,
+        scale,
+        axes,
+        lambda network, device: sum(value.numel() for value in network.state_dict().values()),
     )
 
 

@@ -44,6 +44,11 @@ def declare(family: NetworkFamily) -> None:
     _OWN[family.name] = family
 
 
+def is_known(family: str) -> bool:
+    """Whether a family is built in or has been declared."""
+    return family in FAMILIES or family in _OWN
+
+
 def family_of(family: str | NetworkFamily) -> NetworkFamily:
     """A built-in or declared family by its name; a family itself is returned as it is.
 
