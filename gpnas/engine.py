@@ -223,6 +223,20 @@ class Engine:
             candidates.append(candidate)
         return candidates
 
+    def foresee(self, n: int, after: Sequence[Candidate] = ()) -> list[Candidate]:
+        """What `suggest` would return now; nothing counts as pending, so it may be asked again and again.
+
+        Args:
+            n: how many.
+            after: candidates that are suggested first.
+        """
+        kept = dict(self._suggested), self._taken.clone()
+        try:
+            self.replay(after, ())
+            return self.suggest(n)
+        finally:
+            self._suggested, self._taken = kept
+
     def weigh(self) -> Weighing | None:
         """What the next suggestion is chosen from; None when every architecture was suggested."""
         free, number = (~self._taken & ~self._vetoed).nonzero()[:, 0], len(self._suggested)

@@ -205,11 +205,22 @@ class OwnSearch:
                     suggested = self.engine.suggest(min(count, left))
                 if not suggested:
                     return None
-                if not self._commit(suggested):
+                if not self.commit(suggested):
                     self._engine = None  # it believes what did not come true
 
-    def take(self) -> Asked | None:
-        """A candidate that waits, leased; None where none does. Nobody thinks for it."""
+    def take(
+        self,
+        holder: Holder | None = None,
+        seconds: float | None = None,
+        fits: Callable[[Candidate], bool] = lambda _: True,
+    ) -> Asked | None:
+        """A candidate that waits, leased; None where none does. Nobody thinks for it.
+
+        Args:
+            holder: whoever trains it; None is this object's.
+            seconds: length of the lease; None is this object's.
+            fits: whether the holder can train a candidate.
+        """
         leases = self.journal.leases
         self._catch_up()
         with self.journal.writing():
@@ -223,9 +234,9 @@ class OwnSearch:
                 names = free_candidates(connection)
             for name in names:
                 candidate = self._candidates.get(name) or self.journal.candidate(name)
-                if candidate.architecture not in vetoed:
+                if candidate.architecture not in vetoed and fits(candidate):
                     before = [each.checkpoint for each in leases.of(name) if each.checkpoint]
-                    lease = leases.grant(name, self.holder, self._seconds)
+                    lease = leases.grant(name, holder or self.holder, seconds or self._seconds)
                     break
             else:
                 return None
@@ -444,8 +455,13 @@ class OwnSearch:
             engine.allow(architecture, word == "wanted")
         self._words = len(words)
 
-    def _commit(self, suggested: list[Candidate]) -> bool:
-        """Enters candidates, unless others were entered since the engine looked."""
+    def commit(self, suggested: list[Candidate]) -> bool:
+        """Enters candidates that an engine suggests after all that this object has seen, unless others were
+        entered meanwhile.
+
+        Returns:
+            Whether they were entered.
+        """
         with self.journal.writing(keep=True):
             if self.journal.count() != len(self._candidates):
                 return False

@@ -10,6 +10,8 @@ A run folder holds
 Documents in it are JSON, checked on the way in and on the way out; nothing is ever unpickled.
 """
 
+from gpnas.journal.answers import Answer as Answer
+from gpnas.journal.answers import Answers as Answers
 from gpnas.journal.following import Cursor as Cursor
 from gpnas.journal.following import Entry as Entry
 from gpnas.journal.header import CHECKED as CHECKED
@@ -27,5 +29,6 @@ from gpnas.journal.leases import process_identity as process_identity
 from gpnas.journal.looking import Look as Look
 from gpnas.journal.looking import Training as Training
 from gpnas.journal.looking import look as look
+from gpnas.journal.status import is_driven as is_driven
 from gpnas.journal.status import status as status
 from gpnas.journal.status import status_of as status_of

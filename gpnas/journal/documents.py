@@ -50,13 +50,14 @@ TABLES = {
     "crc32 INTEGER NOT NULL",
     "leases": "id TEXT PRIMARY KEY, candidate TEXT NOT NULL REFERENCES candidates(id), "
     "attempt INTEGER NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL, UNIQUE (candidate, attempt)",
+    "answers": "key TEXT PRIMARY KEY, time TEXT NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
     "results": "key TEXT PRIMARY KEY, time TEXT NOT NULL, session INTEGER NOT NULL, "
     "document TEXT NOT NULL, crc32 INTEGER NOT NULL",
     "events": "number INTEGER PRIMARY KEY, time TEXT NOT NULL, session INTEGER NOT NULL, "
     "kind TEXT NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
 }
 """Name of each table to its columns. Rows are only added, except that an attempt gets its end, a lease is
-renewed, a result may be replaced, and progress is thinned out."""
+renewed, a result may be replaced, answers are thrown away after a day, and progress is thinned out."""
 
 
 R = TypeVar("R")

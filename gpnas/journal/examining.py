@@ -18,6 +18,7 @@ from gpnas.journal.documents import (
     VERSION,
     DamageError,
     declaration,
+    decode,
     decode_candidate,
     decode_header,
     decode_lease,
@@ -72,6 +73,7 @@ PLAIN = {
     "attempts": ("number", "started", "ended", "outcome"),
     "progress": ("attempt", "step", "evaluated"),
     "leases": ("attempt",),
+    "answers": ("time",),
     "observations": ("time",),
     "results": ("key", "time"),
     "events": ("time", "kind"),
@@ -241,6 +243,8 @@ def _examine_content(connection: sqlite3.Connection) -> tuple[int, int, int]:
         read_progress(connection, name)
     for row in connection.execute("SELECT id, document, crc32 FROM leases"):
         decode_lease(*row)
+    for row in connection.execute("SELECT document, crc32, 'an answer' FROM answers"):
+        decode(*row)
     return sessions, len(candidates), len(read_observations(connection, candidates))
 
 

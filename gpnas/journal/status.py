@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from gpnas.journal import files
 from gpnas.journal.journal import Journal
+from gpnas.journal.leases import Clock
 from gpnas.records import Observation
 
 DELIVERY = "delivery"
@@ -35,9 +36,16 @@ def status(run: Path) -> dict[str, Any]:
     """
     run = Path(run)
     # asked first: a search that ends in between is called running, never interrupted
-    driven = files.held(run)
     with Journal.read(run) as journal:
-        return status_of(journal, driven)
+        return status_of(journal, is_driven(journal))
+
+
+def is_driven(journal: Journal) -> bool:
+    """Whether a driver holds the run's lock, or somebody a lease on a candidate that has not run out."""
+    if files.held(journal.run):
+        return True
+    clock = Clock.now()
+    return any(lease.remaining(clock) > 0 for lease in journal.leases.open())
 
 
 def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
@@ -45,7 +53,7 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
 
     Args:
         journal: of its run folder.
-        driven: whether a driver holds the run's lock.
+        driven: whether somebody trains its candidates, as `is_driven` says.
 
     Returns:
         As `status` does.

@@ -17,8 +17,9 @@ from starlette.exceptions import HTTPException
 
 from gpnas import __version__
 from gpnas.errors import GpnasError
-from gpnas.service import looking
+from gpnas.service import looking, working
 from gpnas.service.documents import ProblemDocument
+from gpnas.service.externals import Externals
 from gpnas.service.folder import Runs
 from gpnas.service.guard import Guard
 from gpnas.service.jobs import Jobs
@@ -49,13 +50,16 @@ def application(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         runs = Runs(folder)
-        service = Service(runs, Reading(runs), tokens, limits, metrics, Jobs(limits), asyncio.Event())
+        jobs = Jobs(limits)
+        externals = Externals(runs, jobs, limits)
+        service = Service(runs, Reading(runs), tokens, limits, metrics, jobs, externals, asyncio.Event())
         app.state.service = service
         try:
             yield
         finally:
             service.stopping.set()
-            await service.jobs.close()
+            await externals.close()
+            await jobs.close()
             runs.close()
 
     app = FastAPI(
@@ -66,7 +70,13 @@ def application(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for routes in (looking.open_routes, looking.metric_routes, looking.routes):
+    for routes in (
+        looking.open_routes,
+        looking.metric_routes,
+        looking.routes,
+        working.routes,
+        working.lease_routes,
+    ):
         app.include_router(routes)
     app.add_exception_handler(GpnasError, _broken)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -77,7 +87,11 @@ def application(
 
 def _broken(request: Request, error: Exception) -> Response:
     assert isinstance(error, GpnasError)
-    return told(error).response()
+    problem = told(error)
+    folder = request.app.state.service.runs.folder
+    # where the runs lie is nobody's business; a search is known by its name
+    problem.args = (str(problem).replace(f"{folder}/", ""), *problem.args[1:])
+    return problem.response()
 
 
 def _invalid(request: Request, error: Exception) -> Response:

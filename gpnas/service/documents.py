@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from gpnas.service.problems import MEDIA_TYPE
+
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 
 class Given(BaseModel):
@@ -117,6 +119,174 @@ class Figure(FigureName):
     views: list[dict[str, Any]] = Field(description="Each with a `label` and its `charts` in Vega-Lite.")
 
 
+RESERVED = ("candidate", "checkpoint", "lease", "reason", "seconds", "self", "step", "value")
+"""What is said of a training besides its metrics, and therefore names none."""
+
+
+def _named(name: str) -> str:
+    if name in RESERVED or not name.isprintable():
+        raise ValueError(f"a metric's name must be printable and none of {', '.join(RESERVED)}")
+    return name
+
+
+Metrics = dict[Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_named)], float]
+Seconds = Annotated[float, Field(ge=0, le=1e9, strict=False)]
+Number = Annotated[float, Field(strict=False)]
+
+
+class AskBody(Given):
+    """Who asks for how many candidates."""
+
+    worker: str = Field(
+        min_length=1, max_length=200, pattern=PRINTABLE, examples=["desk-7"], description="A name for people."
+    )
+    count: int = Field(default=1, ge=1, le=64)
+    lease_seconds: float = Field(
+        default=300.0,
+        ge=1,
+        le=604_800,
+        strict=False,
+        description="So long a lease lasts without a heartbeat.",
+    )
+    capacity: dict[Literal["parameters", "gmacs"], float] = Field(
+        default={}, examples=[{"gmacs": 100.0}], description="The most that this worker can train."
+    )
+
+
+class Point(Given):
+    """One evaluation on the way."""
+
+    step: int = Field(ge=0, lt=2**53)
+    value: Number | None = None
+    metrics: Metrics = Field(default={}, max_length=50)
+
+
+class HeartbeatBody(Given):
+    """How far a training has come."""
+
+    points: list[Point] = Field(default=[], max_length=1_000, examples=[[{"step": 100, "value": 27.9}]])
+    checkpoint: str | None = Field(default=None, min_length=1, max_length=1_000, pattern=PRINTABLE)
+
+
+class GiveBackBody(Given):
+    """Where a training that is given back may go on."""
+
+    checkpoint: str | None = Field(default=None, min_length=1, max_length=1_000, pattern=PRINTABLE)
+
+
+class FailureBody(Given):
+    """Why a training has no value."""
+
+    kind: Literal["diverged", "out of memory", "infeasible", "preempted", "failed"]
+    reason: str = Field(default="", max_length=500, pattern=PRINTABLE)
+
+
+class TellBody(Given):
+    """What a training came to: a value, or a failure."""
+
+    value: Number | None = Field(default=None, examples=[28.61])
+    standard_error: Annotated[float, Field(ge=0, strict=False)] | None = None
+    seconds: Seconds | None = None
+    metrics: Metrics = Field(default={}, max_length=50)
+    failure: FailureBody | None = None
+
+
+class ObservationBody(Given):
+    """A training that was made elsewhere."""
+
+    architecture: ArchitectureDocument
+    value: Number = Field(examples=[28.4])
+    seconds: Seconds | None = None
+    metrics: Metrics = Field(default={}, max_length=50)
+
+
+class ArchitectureBody(Given):
+    """An architecture that someone wants, or does not want."""
+
+    architecture: ArchitectureDocument
+
+
+class ExtendBody(Given):
+    """Trials that a search is granted in all."""
+
+    trials: int = Field(ge=1, le=10_000)
+
+
+class WhatIfTold(Given):
+    """A value that a candidate might have."""
+
+    candidate: str = Field(max_length=64)
+    value: Number
+
+
+class WhatIfBody(Given):
+    """What might be told."""
+
+    told: list[WhatIfTold] = Field(max_length=100, examples=[[{"candidate": "c0007", "value": 28.6}]])
+    count: int = Field(default=1, ge=1, le=10)
+
+
+class ObjectiveBody(Given):
+    """What a search makes as good as it can."""
+
+    name: str = Field(min_length=1, max_length=40, pattern=PRINTABLE, examples=["accuracy"])
+    unit: str = Field(default="", max_length=20, pattern=PRINTABLE, examples=["%"])
+    goal: Literal["maximise", "minimise"] = "maximise"
+
+
+class SearchBody(Given):
+    """A search that is to begin."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", examples=["digits"])
+    space: str | dict[str, JsonValue] = Field(
+        description="A space file, as YAML text or the same in JSON; it may name no other file and no code.",
+        examples=[{"scale": 2, "families": {"mlp": {"width": [16, 32], "depth": {"low": 1, "high": 4}}}}],
+    )
+    kind: Literal["external", "managed"] = "external"
+    trials: int | None = Field(default=None, ge=1, le=10_000, examples=[20])
+    strategy: Literal["mi+kg", "mi+nei", "published", "random"] | None = None
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    steps: int | None = Field(default=None, ge=1, lt=2**53)
+    early_stopping: bool | None = None
+    objective: ObjectiveBody | None = None
+
+
+class SpaceBody(Given):
+    """A space file to be looked at."""
+
+    space: str = Field(max_length=1_000_000)
+
+
+class Lent(Told):
+    """A candidate with a lease."""
+
+    candidate: str = Field(examples=["c0007"])
+    architecture: ArchitectureDocument
+    seed: int
+    steps: int
+    attempt: int
+    lease: str = Field(examples=["digits:9f86d081884c7d65"])
+    fencing: int
+    expires: str
+    heartbeat_seconds: float
+    checkpoint: str | None
+
+
+class Candidates(Told):
+    """Candidates with leases."""
+
+    candidates: list[Lent]
+
+
+class VerdictDocument(Told):
+    """Whether a training goes on."""
+
+    verdict: str = Field(examples=["continue"])
+    chance: float | None
+    reason: str
+    next: float | None = Field(description="Seconds until the next heartbeat is due.")
+
+
 def _problem(text: str) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/ProblemDocument"}
     return {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}}
@@ -127,7 +297,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: _problem("No valid token."),
     403: _problem("The token's role does not suffice, or a page of another site asks."),
     404: _problem("There is no such thing."),
+    405: _problem("This method is none of this path's."),
     408: _problem("The body did not arrive in time."),
+    409: _problem("It is another's by now, or in another state; the detail says what happened."),
+    410: _problem("There is nothing more to train."),
     413: _problem("The body is too large."),
     415: _problem("The body is not application/json."),
     421: _problem("The request's Host is none of this service's names."),

@@ -8,16 +8,20 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gpnas.errors import GpnasError, JournalError
 from gpnas.files import descriptor_of
 from gpnas.journal import Journal
+from gpnas.journal.files import held
 from gpnas.service.problems import Problem
 from gpnas.service.tokens import FOLDER
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LOCK = "lock"
+TRASH = "trash"
+"""Folder of searches that were deleted, in the service's own."""
 OPEN = 64
 """Journals that are kept open at once, those used last."""
 
@@ -117,6 +121,21 @@ class Runs:
             kept = self._open.pop(name, None)
             if kept is not None:
                 kept[1].close()
+
+    def throw_away(self, name: str) -> None:
+        """Moves the folder of a search that nobody drives to the trash folder.
+
+        Raises:
+            Problem: there is no such search, or a process drives it.
+        """
+        path = self.path(name)
+        if held(path):
+            raise Problem(409, f"{name} must be stopped before it is deleted, but a process drives it")
+        self.forget(name)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        target = self.folder / FOLDER / TRASH / f"{name}-{stamp}"
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.rename(target)
 
     def close(self) -> None:
         """Closes every journal."""

@@ -27,6 +27,8 @@ class Limits:
     """So long a fit, a figure or a report may take."""
     jobs: int = 32
     """Fits, figures and reports that wait at once."""
+    ahead: int = 64
+    """Candidates of a search that are worked out before anyone asks, at most."""
     architectures: int = 1_000_000
     """Size of a space that someone asks to search."""
     trials: int = 10_000

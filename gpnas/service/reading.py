@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from gpnas.errors import JournalError
-from gpnas.journal import Header, Journal, status_of
-from gpnas.journal.files import held
+from gpnas.journal import Header, Journal, is_driven, status_of
 from gpnas.service.folder import Runs
 
 T = TypeVar("T")
@@ -55,7 +54,7 @@ class Kept(Generic[T]):
 
     def of(self, name: str, journal: Journal) -> T:
         """What is worked out of a journal as it is now; errors as those of the work."""
-        driven = held(journal.run)
+        driven = is_driven(journal)
         version = (journal, journal.version(), driven)
         with self._guard:
             known = self._known.pop(name, None)

@@ -9,7 +9,8 @@ from typing import Any
 
 from fastapi import Request
 
-from gpnas.journal.files import held
+from gpnas.journal import is_driven
+from gpnas.service.externals import Externals
 from gpnas.service.folder import Runs
 from gpnas.service.jobs import Jobs
 from gpnas.service.limits import Limits
@@ -29,6 +30,7 @@ class Service:
     limits: Limits
     metrics: Metrics
     jobs: Jobs
+    externals: Externals
     stopping: asyncio.Event
     """Set when the service is to end, so that event streams end too."""
 
@@ -40,7 +42,7 @@ class Service:
             JournalError: it is damaged beyond its backup.
         """
         journal = self.runs.journal(name)
-        return journal, journal.version(), held(journal.run)
+        return journal, journal.version(), is_driven(journal)
 
     async def thought(self, name: str, task: str, *arguments: Any) -> Any:
         """What a helper says of a search; errors as of `version` and `Jobs.answer`."""

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from gpnas.errors import GpnasError, JournalError, SpaceError
+
+if TYPE_CHECKING:
+    from gpnas.engine import Engine
+    from gpnas.journal import Journal
+    from gpnas.records import Candidate, Observation
+    from gpnas.space import SearchSpace
 
 CHEAP = ("course", "curves", "costs", "workers", "coordinates")
 """Figures that need no surrogate."""
+FILES = {"table", "network", "trainer"}
+"""Keys of a space file behind which another file, or code, is named."""
 TOP = 200
 """Architectures of which a posterior is told where nobody names any."""
 
@@ -101,6 +115,196 @@ def posterior(run: str) -> dict[str, Any]:
     return {"observations": len(observations), "unit": unit, "coverage": 0.9, "architectures": rows}
 
 
+def header(text: str, wishes: dict[str, Any], most: int) -> dict[str, Any]:
+    """What a search is that someone asks for: its header, and how many architectures its space has.
+
+    Args:
+        text: of a space file, which may name no other file and no code.
+        wishes: `trials`, `strategy`, `seed`, `steps`, `early_stopping`, `objective`, where they are given.
+        most: architectures that the space may have.
+    """
+    from gpnas.journal.documents import encode
+    from gpnas.opening import Wishes, header_of
+    from gpnas.records import Objective
+
+    with TemporaryDirectory(prefix="gpnas-space-") as folder:
+        path = Path(folder) / "space"
+        path.write_text(text, "utf-8")
+        check_alone(text)
+        objective = wishes.pop("objective", None)
+        asked = Wishes(**wishes, objective=None if objective is None else Objective(**objective))
+        try:
+            made, space = header_of(path, asked)
+        except GpnasError as error:
+            raise SpaceError(str(error).replace(str(path), "space")) from None
+    if len(space) > most:
+        raise SpaceError(f"a space may have {most:,} architectures, but this one has {len(space):,}")
+    text, _ = encode(made.to_json())
+    return {"header": json.loads(text), "architectures": len(space)}
+
+
+def check_alone(text: str) -> None:
+    """Raises a `SpaceError` where a space file names another file, or code.
+
+    From outside, neither may be named: whoever may begin a search may not read or run what lies here.
+    """
+    from gpnas.config.yaml12 import YamlError, parse
+
+    try:
+        document, _ = parse(text)
+    except YamlError:
+        return  # told with its line by whoever reads it next
+    waiting: list[Any] = [document]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if wrong := FILES & set(each):
+                raise SpaceError(
+                    f"space: a space that is sent may name no file and no code, but has `{wrong.pop()}`"
+                )
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+
+
+def contains(run: str, architecture: dict[str, Any]) -> bool:
+    """Raises a `SpaceError` where an architecture is not of a run's space."""
+    from gpnas.records import Architecture
+
+    _mind(run).engine.space.index(Architecture.from_json(architecture))
+    return True
+
+
+def foreseen(run: str, kept: list[dict[str, Any]], number: int) -> dict[str, Any]:
+    """What would be suggested next.
+
+    Args:
+        run: path of the run folder.
+        kept: candidates that are suggested before, as this function returned them.
+        number: how many more.
+
+    Returns:
+        `candidates`, each with its `costs`; `count`, how many the journal had; `costs` of those that are
+        pending, by name; `architectures`, the size of the space.
+    """
+    from gpnas.run.cores import one_core
+
+    with one_core():
+        mind = _mind(run)
+        engine = mind.engine
+        after = [each for each in map(candidate_of, kept) if not engine.knows(each)]
+        found = engine.foresee(number, after)
+        pending = [each for name, each in mind.candidates.items() if name not in mind.observed]
+        return {
+            "candidates": [
+                {"candidate": document_of(each), "costs": _costs(engine.space, each)} for each in found
+            ],
+            "count": len(mind.candidates),
+            "costs": {each.id: _costs(engine.space, each) for each in pending},
+            "architectures": len(engine.space),
+        }
+
+
+def what_if(run: str, told: list[dict[str, Any]], number: int) -> dict[str, Any]:
+    """What would be suggested if more were told; nothing is written.
+
+    Args:
+        run: path of the run folder.
+        told: values of candidates that are pending, each with its `candidate` and `value`.
+        number: how many suggestions.
+    """
+    from gpnas.engine import engine_for
+    from gpnas.records import Observation
+    from gpnas.run.cores import one_core
+
+    with one_core():
+        mind = _mind(run)
+        engine = engine_for(mind.engine.space, mind.journal.header)
+        engine.replay(list(mind.candidates.values()), mind.journal.observations())
+        for each in told:
+            if each["candidate"] not in mind.candidates or each["candidate"] in mind.observed:
+                raise JournalError(f"a candidate must be pending, but got {each['candidate']!r:.60}")
+            engine.observe(Observation(mind.candidates[each["candidate"]], float(each["value"])))
+        return {
+            "observations": len(mind.observed) + len(told),
+            "candidates": [document_of(each) for each in engine.foresee(number)],
+        }
+
+
+@dataclass
+class _Mind:
+    """An engine that knows a run's journal, and goes on learning it."""
+
+    journal: Journal
+    engine: Engine
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    observed: dict[str, Observation] = field(default_factory=dict)
+    words: int = 0
+
+    def catch_up(self) -> None:
+        """Learns what the journal got since."""
+        with self.journal.moment():
+            new = {each.id: each for each in self.journal.candidates(len(self.candidates))}
+            self.candidates |= new
+            observations = self.journal.observations(len(self.observed), self.candidates)
+            words = self.journal.words()
+        self.engine.replay([each for each in new.values() if not self.engine.knows(each)], observations)
+        self.observed |= {each.candidate.id: each for each in observations}
+        for word, architecture in words[self.words :]:
+            self.engine.allow(architecture, word == "wanted")
+        self.words = len(words)
+
+
+MINDS: dict[str, tuple[tuple[int, int], _Mind]] = {}
+"""What this process knows of runs, by their paths and the identity of their journals' files."""
+
+
+def _mind(run: str) -> _Mind:
+    from gpnas.engine import engine_for
+    from gpnas.journal import Journal
+    from gpnas.run.pricing import searched_space
+
+    status = os.stat(Path(run) / "journal.sqlite", follow_symlinks=False)
+    identity = status.st_dev, status.st_ino
+    known = MINDS.get(run)
+    if known is None or known[0] != identity:
+        MINDS.clear()
+        journal = Journal.read(Path(run))
+        known = identity, _Mind(journal, engine_for(searched_space(journal), journal.header))
+        MINDS[run] = known
+    known[1].catch_up()
+    return known[1]
+
+
+def candidate_of(document: Mapping[str, Any]) -> Candidate:
+    """A candidate from its JSON document."""
+    from gpnas.records import Architecture, Candidate, Fidelity
+
+    return Candidate(
+        document["id"],
+        Architecture.from_json(document["architecture"]),
+        Fidelity(document["steps"]),
+        document["seed"],
+        document["decision"],
+    )
+
+
+def document_of(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as a JSON document."""
+    return {
+        "id": candidate.id,
+        "architecture": candidate.architecture.to_json(),
+        "steps": candidate.fidelity.steps,
+        "seed": candidate.seed,
+        "decision": dict(candidate.decision),
+    }
+
+
+def _costs(space: SearchSpace, candidate: Candidate) -> dict[str, float]:
+    index = space.index(candidate.architecture) if space.costs else 0
+    return {name: float(values[index]) for name, values in space.costs.items()}
+
+
 def bundle(run: str, target: str) -> int:
     """Writes a run's bundle, once it is checked, as one file, and says how large that is."""
     from gpnas.bundle import read_bundle
@@ -120,6 +324,10 @@ def bundle(run: str, target: str) -> int:
 
 
 TASKS: Mapping[str, Callable[..., Any]] = {
-    each.__name__: each for each in (explained, figure, figure_names, report, portfolio, posterior, bundle)
+    each.__name__: each
+    for each in (
+        *(explained, figure, figure_names, report, portfolio, posterior, bundle),
+        *(header, contains, foreseen, what_if),
+    )
 }
 """Everything that a helper may be asked, by name."""

@@ -1,0 +1,363 @@
+"""A search whose trainings ask and tell over HTTP: what a request does to its journal, in one transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from gpnas.errors import LeaseError, TrialError
+from gpnas.journal import Answer, Answers, Holder, Journal, Lease
+from gpnas.own_search import Asked, OwnSearch
+from gpnas.records import ENTERED, Architecture, Candidate
+from gpnas.run.setup import OwnSetup
+from gpnas.service.problems import Problem
+
+FRESH_SECONDS, LOST_SECONDS = 1.0, 30.0
+"""Pauses after which it is worth to ask again: while the engine thinks; while others train all the rest."""
+HEARTBEATS = 3
+"""Heartbeats within the length of a lease."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A candidate that the engine would have trained next, and what is known of it before."""
+
+    candidate: Candidate
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a worker asks for."""
+
+    worker: str
+    """Its name, for people."""
+    count: int
+    lease_seconds: float
+    capacity: Mapping[str, float]
+    """The most that it can train, by the name of a cost."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation on the way."""
+
+    step: int
+    value: float | None
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What a holder tells of its training."""
+
+    value: float | None = None
+    failure: str | None = None
+    seconds: float | None = None
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+class External:
+    """One search, open for whoever asks and tells; a context manager. Its methods take turns."""
+
+    def __init__(self, run: Path) -> None:
+        """Takes part in a run.
+
+        Raises:
+            JournalError: it is no search of this kind, a driver has it, or it cannot be used.
+        """
+        self.run = run
+        self._guard = threading.RLock()
+        self._size = sys.maxsize
+        self.ahead: deque[Foreseen] = deque()
+        """What would be trained next, in order; the first has the name of the journal's next candidate."""
+        self.costs: dict[str, Mapping[str, float]] = {}
+        """Name of a candidate to what is known of it before it is trained."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called whenever what would be trained next may have become another."""
+        self._join(Journal.share(run))
+
+    def _join(self, journal: Journal) -> None:
+        try:
+            if not OwnSetup.describes(journal):
+                raise Problem(
+                    409, f"{self.run.name} is trained by a driver of its own, so nobody asks and tells"
+                )
+            self._search = OwnSearch(journal, lambda: cast(Any, _Size(self)), worker="service", bound=False)
+        except BaseException:
+            journal.close()
+            raise
+        self.journal = journal
+        self._answers = Answers(journal)
+        self._header = journal.header
+
+    def __enter__(self) -> External:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the run; leases last."""
+        with self._guard:
+            self.journal.close()
+
+    def learned_size(self, size: int) -> None:
+        """Takes note of how many architectures the space has."""
+        self._size = size
+
+    @contextmanager
+    def moment(self) -> Iterator[Journal]:
+        """The journal, while no request writes to it."""
+        with self._guard:
+            yield self.journal
+
+    def once(self, key: str | None, request: Any, do: Callable[[], Answer]) -> Answer:
+        """Does something once for each key, in one transaction with keeping what was answered.
+
+        Args:
+            key: of the request; None does it anyway.
+            request: what is asked, plain JSON.
+            do: does it.
+
+        Raises:
+            Problem: another request came with the key before. Whatever `do` raises undoes what it did.
+        """
+        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        with self._guard, self.journal.writing(keep=True):
+            kept = None if key is None else self._answers.find(key)
+            if kept is not None:
+                if kept.request != digest:
+                    raise Problem(
+                        422, f"an Idempotency-Key serves one request, but {key!r:.80} came with another"
+                    )
+                return kept
+            answer = dataclasses.replace(do(), request=digest)
+            # an answer that says "later" is no answer, so the same request is tried again
+            if key is not None and answer.status != 204:
+                self._answers.keep(key, answer)
+        return answer
+
+    def ask(self, asking: Asking) -> Answer:
+        """Candidates with leases, or why there are none."""
+        if self.stopped:
+            return _gone(self.run, "it was stopped; POST …/go-on goes on with it")
+        asked: list[Asked] = []
+        holder = Holder(asking.worker)
+
+        def fits(candidate: Candidate) -> bool:
+            costs = self.costs.get(candidate.id, {})
+            return all(costs.get(name, 0.0) <= most for name, most in asking.capacity.items())
+
+        while len(asked) < asking.count:
+            one = self._search.take(holder, asking.lease_seconds, fits)
+            if one is not None:
+                asked.append(one)
+            elif not self._advance():
+                break
+        if asked:
+            return Answer("", 200, {"candidates": [self._told(each) for each in asked]})
+        state = self._search.state
+        if state == "finished":
+            return _gone(self.run, "all of its trials are observed, or every architecture was trained")
+        return Answer("", 204, None, FRESH_SECONDS if state == "open" else LOST_SECONDS)
+
+    def _advance(self) -> bool:
+        """Commits the next candidate that was foreseen; whether there was one."""
+        left = self._header.trials - sum(
+            each.decision.get("phase") != ENTERED for each in self.journal.candidates()
+        )
+        if not self.ahead or left < 1:
+            return False
+        foreseen = self.ahead.popleft()
+        if foreseen.candidate.id != f"c{self.journal.count():04d}" or not self._search.commit(
+            [foreseen.candidate]
+        ):
+            self.ahead.clear()  # others were entered meanwhile
+            return False
+        self.costs[foreseen.candidate.id] = foreseen.costs
+        return True
+
+    def _told(self, asked: Asked) -> dict[str, Any]:
+        document = asked.to_json()
+        decision = document["decision"]
+        return {
+            **document,
+            "lease": f"{self.run.name}:{asked.lease.id}",
+            "fencing": asked.attempt,
+            "lease_seconds": asked.lease.seconds,
+            "heartbeat_seconds": asked.lease.seconds / HEARTBEATS,
+            "objective": dataclasses.asdict(self._header.objective),
+            "prediction": {name: decision[name] for name in ("mean", "stddev") if name in decision} or None,
+            "reason": decision.get("phase", ""),
+            "costs": dict(self.costs.get(asked.id, {})),
+        }
+
+    def heartbeat(self, lease: str, points: Sequence[Evaluated], checkpoint: str | None) -> Answer:
+        """Renews a lease, enters how far its training has come, and says whether it goes on.
+
+        Args:
+            lease: its name in this journal.
+            points: evaluations since the last heartbeat, in order.
+            checkpoint: address of what is trained so far.
+        """
+        held = self._lease(lease)
+        if held.outcome == "stopped":  # said before, and the answer was lost
+            observed = self.journal.observation(held.candidate)
+            stop = None if observed is None else observed.stopped
+            chance = None if stop is None else stop.chance
+            return Answer("", 200, {"verdict": "stop", "chance": chance, "reason": str(stop), "next": None})
+        if held.outcome is not None:
+            return self._fenced(held)
+        self.journal.leases.renew(lease, checkpoint=checkpoint)
+        word, chance, reason = ("continue", None, "goes on")
+        for each in points:
+            metrics: dict[str, Any] = dict(each.metrics)
+            verdict = self._search.progress(held.candidate, each.step, each.value, lease=lease, **metrics)
+            word, chance, reason = verdict.word, verdict.chance, verdict.reason
+            if verdict.stop:
+                break
+        if self.stopped and word == "continue":
+            word, reason = "stop", "the search was stopped; give the lease back"
+        told = {"verdict": word, "chance": chance, "reason": reason, "next": held.seconds / HEARTBEATS}
+        return Answer("", 200, told)
+
+    def tell(self, lease: str, telling: Telling) -> Answer:
+        """Enters what a training came to, late or not."""
+        held = self._lease(lease)
+        name, late = held.candidate, held.outcome
+        if telling.value is not None:
+            counts = self._search.tell(
+                name, telling.value, seconds=telling.seconds, lease=lease, **telling.metrics
+            )
+        else:
+            counts = self._search.failed(
+                name, telling.failure or "it failed", seconds=telling.seconds, lease=lease
+            )
+        if late is not None:
+            return self._fenced(held, counted=counts)
+        return Answer("", 200, {"candidate": name, "counted": counts})
+
+    def give_back(self, lease: str, checkpoint: str | None) -> Answer:
+        """Ends a lease before its time; its candidate is offered again, from its checkpoint."""
+        held = self._lease(lease)
+        if held.outcome is not None:
+            return self._fenced(held)
+        if checkpoint is not None:
+            self.journal.leases.renew(lease, checkpoint=checkpoint)
+        self.journal.leases.end(lease, "given back")
+        return Answer("", 200, {"candidate": held.candidate, "outcome": "given back"})
+
+    def entered(self, architecture: Architecture, telling: Telling) -> Answer:
+        """Enters a training that was made elsewhere; its architecture was found to be of the space."""
+        assert telling.value is not None
+        self.ahead.clear()
+        candidate = self._search.enter(
+            architecture, telling.value, seconds=telling.seconds or 0.0, **telling.metrics
+        )
+        return Answer("", 201, {"candidate": candidate.id, "counted": True})
+
+    def wanted(self, architecture: Architecture) -> Answer:
+        """Has an architecture of the space trained that a person wants."""
+        self.ahead.clear()
+        return Answer("", 201, {"candidate": self._search.wanted(architecture).id})
+
+    def vetoed(self, architecture: Architecture) -> Answer:
+        """Has an architecture of the space not be trained."""
+        self.ahead.clear()
+        self._search.veto(architecture)
+        return Answer("", 201, {"vetoed": architecture.to_json()})
+
+    def stop(self, stopped: bool) -> Answer:
+        """Has the search hand out nothing any more, or go on."""
+        if stopped != self.stopped:
+            self.journal.enter_event("stopped" if stopped else "gone on", {})
+        return Answer("", 200, {"stopped": stopped})
+
+    def extend(self, trials: int) -> Answer:
+        """Grants more trials in all."""
+        if trials < self._header.trials:
+            raise Problem(
+                422, f"a search is granted more, not less: `trials` is {self._header.trials}, got {trials}"
+            )
+        with self._guard:
+            header = dataclasses.replace(self.journal.header, trials=trials)
+            self.journal.close()
+            self._join(Journal.share(self.run, header))
+            self.ahead.clear()
+        return Answer("", 200, {"trials": trials})
+
+    @property
+    def stopped(self) -> bool:
+        """Whether someone stopped it and nobody went on."""
+        words = [kind for _, kind, _ in self.journal.events() if kind in ("stopped", "gone on")]
+        return bool(words) and words[-1] == "stopped"
+
+    @property
+    def left(self) -> int:
+        """Trials that may still be proposed."""
+        spent = sum(each.decision.get("phase") != ENTERED for each in self.journal.candidates())
+        return max(0, self._header.trials - spent)
+
+    def _lease(self, name: str) -> Lease:
+        try:
+            return self.journal.leases.find(name)
+        except LeaseError as error:
+            raise Problem(404, str(error).replace(f"{self.run}: ", "")) from None
+
+    def _fenced(self, held: Lease, counted: bool | None = None) -> Answer:
+        """What a holder hears whose lease has ended."""
+        more = {} if counted is None else {"counted": counted}
+        newest = self.journal.leases.of(held.candidate)[-1]
+        body = {
+            "detail": self.journal.leases.told(held),
+            "candidate": held.candidate,
+            "outcome": held.outcome,
+            "fencing": newest.attempt,
+            **more,
+        }
+        return Answer("", 409, body)
+
+
+class _Size:
+    """A space of which only its size is known: a helper has looked whether an architecture is in it."""
+
+    def __init__(self, search: External) -> None:
+        self._search = search
+
+    def __len__(self) -> int:
+        return self._search._size
+
+    def index(self, architecture: Architecture) -> int:
+        return 0
+
+
+def telling(
+    value: float | None,
+    kind: str | None,
+    reason: str | None,
+    seconds: float | None,
+    metrics: Mapping[str, float],
+) -> Telling:
+    """What a request tells: either a value or a failure.
+
+    Raises:
+        TrialError: it tells both, or neither.
+    """
+    if (value is None) == (kind is None):
+        raise TrialError("a training tells either its `value` or a `failure`, but this tells both or neither")
+    failure = None if kind is None else f"{kind}: {reason}" if reason else kind
+    return Telling(value, failure, seconds, metrics)
+
+
+def _gone(run: Path, why: str) -> Answer:
+    return Answer("", 410, {"detail": f"{run.name} has nothing more to train: {why}"})

@@ -1,0 +1,128 @@
+"""The searches that are asked and told, opened when someone first does, each thought ahead of."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from gpnas.errors import JournalError
+from gpnas.journal import Answer, Journal
+from gpnas.journal.documents import decode_header, encode
+from gpnas.service.ahead import Ahead, Thinkers
+from gpnas.service.external import External
+from gpnas.service.folder import Runs
+from gpnas.service.jobs import Jobs
+from gpnas.service.limits import Limits
+from gpnas.service.problems import Problem
+
+
+class Externals:
+    """Every external search of the service; to be made where its event loop runs."""
+
+    def __init__(self, runs: Runs, jobs: Jobs, limits: Limits) -> None:
+        self._runs, self._jobs, self._limits = runs, jobs, limits
+        self._thinkers = Thinkers(limits)
+        self._loop = asyncio.get_running_loop()
+        self._guard = threading.Lock()
+        self._open: dict[str, External] = {}
+        self._ahead: dict[str, Ahead] = {}
+
+    def open(self, name: str) -> External:
+        """A search, open for asking and telling; to be called from a thread of its own.
+
+        Raises:
+            Problem: there is none, or it is not to be asked and told.
+            JournalError: its journal cannot be used.
+        """
+        with self._guard:
+            known = self._open.get(name)
+            if known is None:
+                known = _joined(self._runs.path(name))
+                self._open[name] = known
+                started: Future[None] = Future()
+                self._loop.call_soon_threadsafe(self._think, name, known, started)
+                started.result(10.0)
+            return known
+
+    def _think(self, name: str, search: External, started: Future[None]) -> None:
+        self._ahead[name] = Ahead(search, self._thinkers, self._limits)
+        started.set_result(None)
+
+    def was_asked(self, name: str, count: int) -> None:
+        """Takes note of candidates that were handed out."""
+        if name in self._ahead:
+            self._ahead[name].was_asked(count)
+
+    async def begin(self, asked: dict[str, Any], key: str | None) -> Answer:
+        """Begins an external search.
+
+        Args:
+            asked: the request's body.
+            key: of the request; the same again is answered as before.
+        """
+        name = asked["id"]
+        space = asked["space"] if isinstance(asked["space"], str) else encode(asked["space"])[0]
+        if asked["kind"] == "managed":
+            raise Problem(
+                422, "this service begins external searches only; `gpnas search` begins a managed one"
+            )
+        names = ("trials", "strategy", "seed", "steps", "early_stopping", "objective")
+        wishes = {each: asked[each] for each in names if asked[each] is not None}
+        told = await self._jobs.do("header", space, wishes, self._limits.architectures)
+        header = decode_header(*encode(told["header"]))
+
+        def work() -> Answer:
+            path = self._runs.folder / name
+            with self._guard:
+                taken = path.exists() or path.is_symlink()
+                if not taken:
+                    Journal.share(path, header).close()
+            search = self.open(name)
+            done = Answer("", 201, {"id": name, "architectures": told["architectures"]})
+            if taken and key is None:
+                raise _taken(name)
+
+            def do() -> Answer:
+                if taken:
+                    raise _taken(name)
+                return done
+
+            return search.once(key, asked, do)
+
+        return await asyncio.to_thread(work)
+
+    async def forget(self, name: str) -> None:
+        """Lets go of a search, as before it is moved."""
+        ahead = self._ahead.pop(name, None)
+        if ahead is not None:
+            await ahead.close()
+        self._thinkers.forget(name)
+        with self._guard:
+            search = self._open.pop(name, None)
+        if search is not None:
+            await asyncio.to_thread(search.close)
+
+    async def close(self) -> None:
+        """Lets go of every search."""
+        for name in list(self._open):
+            await self.forget(name)
+        await self._thinkers.close()
+
+
+def _joined(path: Path) -> External:
+    try:
+        return External(path)
+    except JournalError as error:
+        if "holds it" in str(error):
+            text = f"{path.name} is driven by another process, so it is only looked at"
+            raise Problem(409, text) from None
+        raise
+
+
+def _taken(name: str) -> Problem:
+    return Problem(
+        409, f"a search's id must be new in its folder, but there is something named {name!r} already"
+    )

@@ -1,0 +1,215 @@
+"""What workers and owners do: asking, telling, wishing, beginning and ending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import JSONResponse, Response
+
+from gpnas.journal import Answer
+from gpnas.records import Architecture
+from gpnas.service.documents import (
+    PROBLEMS,
+    ArchitectureBody,
+    AskBody,
+    Candidates,
+    ExtendBody,
+    GiveBackBody,
+    HeartbeatBody,
+    ObservationBody,
+    SearchBody,
+    TellBody,
+    VerdictDocument,
+    WhatIfBody,
+)
+from gpnas.service.external import Asking, Evaluated, External, telling
+from gpnas.service.problems import Problem
+from gpnas.service.state import Service, needs, service_of, token_of
+
+routes = APIRouter(prefix="/v1/searches", tags=["working"], responses=PROBLEMS)
+lease_routes = APIRouter(prefix="/v1/leases", tags=["working"], responses=PROBLEMS)
+NOTHING: dict[int | str, dict[str, Any]] = {
+    204: {"description": "Nothing yet; `Retry-After` says when it is worth to ask again."}
+}
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=200,
+        description="A request that is sent again under its key is answered as before, and done once.",
+    ),
+]
+WORK, OWN, READ = [Depends(needs("work"))], [Depends(needs("own"))], [Depends(needs("read"))]
+
+
+@routes.post("/{search}/ask", dependencies=WORK, response_model=Candidates, responses=NOTHING)
+async def ask(request: Request, search: str, body: AskBody, key: Key = None) -> Response:
+    """Candidates to train, each with a lease; nothing while the engine thinks or others train the rest."""
+    asking = Asking(
+        body.worker, body.count, body.lease_seconds, {str(name): most for name, most in body.capacity.items()}
+    )
+    service = service_of(request)
+    response = await _done(request, search, key, body, lambda external: external.ask(asking))
+    if response.status_code == 200:
+        service.externals.was_asked(search, body.count)
+    return response
+
+
+@lease_routes.post("/{lease}/heartbeat", dependencies=WORK, response_model=VerdictDocument)
+async def heartbeat(request: Request, lease: str, body: HeartbeatBody, key: Key = None) -> Response:
+    """Renews a lease with how far its training has come; the answer says whether it goes on."""
+    search, own = _split(lease)
+    points = [Evaluated(each.step, each.value, each.metrics) for each in body.points]
+    return await _done(
+        request, search, key, body, lambda external: external.heartbeat(own, points, body.checkpoint)
+    )
+
+
+@lease_routes.post("/{lease}/tell", dependencies=WORK)
+async def tell(request: Request, lease: str, body: TellBody, key: Key = None) -> Response:
+    """What a training came to. The first observation of a candidate counts; one that is late is labelled."""
+    search, own = _split(lease)
+    failure = body.failure
+    if failure is not None and failure.kind == "preempted":
+        return await _done(request, search, key, body, lambda external: external.give_back(own, None))
+    metrics = (
+        body.metrics
+        if body.standard_error is None
+        else {**body.metrics, "standard error": body.standard_error}
+    )
+    kind, reason = (None, None) if failure is None else (failure.kind, failure.reason)
+    told = telling(body.value, kind, reason, body.seconds, metrics)
+    return await _done(request, search, key, body, lambda external: external.tell(own, told))
+
+
+@lease_routes.post("/{lease}/give-back", dependencies=WORK)
+async def give_back(request: Request, lease: str, body: GiveBackBody, key: Key = None) -> Response:
+    """Ends a lease before its time, so that the candidate is offered again, from its checkpoint."""
+    search, own = _split(lease)
+    return await _done(request, search, key, body, lambda external: external.give_back(own, body.checkpoint))
+
+
+@routes.post("/{search}/observations", dependencies=WORK, status_code=201)
+async def observations(request: Request, search: str, body: ObservationBody, key: Key = None) -> Response:
+    """Enters a training that was made elsewhere; it takes nothing from the trials."""
+    architecture = await _of_the_space(request, search, body)
+    told = telling(body.value, None, None, body.seconds, body.metrics)
+    return await _done(request, search, key, body, lambda external: external.entered(architecture, told))
+
+
+@routes.post("/{search}/wanted", dependencies=WORK, status_code=201)
+async def wanted(request: Request, search: str, body: ArchitectureBody, key: Key = None) -> Response:
+    """Has an architecture trained before whatever the engine thinks of; it counts as one of the trials."""
+    architecture = await _of_the_space(request, search, body)
+    return await _done(request, search, key, body, lambda external: external.wanted(architecture))
+
+
+@routes.post("/{search}/vetoed", dependencies=WORK, status_code=201)
+async def vetoed(request: Request, search: str, body: ArchitectureBody, key: Key = None) -> Response:
+    """Has an architecture not be trained; a training under way goes on."""
+    architecture = await _of_the_space(request, search, body)
+    return await _done(request, search, key, body, lambda external: external.vetoed(architecture))
+
+
+@routes.post("/{search}/what-if", dependencies=READ)
+async def what_if(request: Request, search: str, body: WhatIfBody) -> dict[str, Any]:
+    """What would be suggested next if this were told; writes nothing."""
+    service = service_of(request)
+    path = await asyncio.to_thread(service.runs.path, search)
+    told = [each.model_dump() for each in body.told]
+    return dict(await service.jobs.do("what_if", str(path), told, body.count))
+
+
+@routes.post("", dependencies=OWN, status_code=201)
+async def begin(request: Request, body: SearchBody, key: Key = None) -> Response:
+    """Begins a search."""
+    service = service_of(request)
+    document = body.model_dump(mode="json")
+    digest = None if key is None else _key(request, key)
+    return _sent(await service.externals.begin(document, digest))
+
+
+@routes.post("/{search}/stop", dependencies=OWN)
+async def stop(request: Request, search: str, key: Key = None) -> Response:
+    """Has a search hand out nothing more, and its trainings told to stop."""
+    return await _done(request, search, key, None, lambda external: external.stop(True))
+
+
+@routes.post("/{search}/go-on", dependencies=OWN)
+async def go_on(request: Request, search: str, key: Key = None) -> Response:
+    """Has a search that was stopped go on."""
+    return await _done(request, search, key, None, lambda external: external.stop(False))
+
+
+@routes.post("/{search}/extend", dependencies=OWN)
+async def extend(request: Request, search: str, body: ExtendBody) -> Response:
+    """Grants a search more trials in all; the same again changes nothing."""
+    service = service_of(request)
+    external = await asyncio.to_thread(service.externals.open, search)
+    return _sent(await asyncio.to_thread(external.extend, body.trials))
+
+
+@routes.delete("/{search}", dependencies=OWN, status_code=204, response_class=Response)
+async def delete(request: Request, search: str) -> Response:
+    """Moves a search that nobody drives to the trash folder of the service."""
+    service = service_of(request)
+    await asyncio.to_thread(service.runs.path, search)
+    await service.externals.forget(search)
+    await asyncio.to_thread(service.runs.throw_away, search)
+    return Response(status_code=204)
+
+
+async def _done(
+    request: Request, search: str, key: str | None, body: Any, do: Callable[[External], Answer]
+) -> Response:
+    """Does something to a search once for its key, in a thread, since a commit waits for the disk."""
+    service = service_of(request)
+    asked = {
+        "path": request.url.path,
+        "body": None if body is None else body.model_dump(mode="json"),
+    }
+    digest = None if key is None else _key(request, key)
+
+    def work() -> Answer:
+        external = service.externals.open(search)
+        answer = external.once(digest, asked, lambda: do(external))
+        external.changed()
+        return answer
+
+    return _sent(await asyncio.to_thread(work))
+
+
+def _key(request: Request, key: str) -> str:
+    """A key is its token's own, so that no one meets another's by chance."""
+    return f"{token_of(request).id} {key}"
+
+
+async def _of_the_space(request: Request, search: str, body: Any) -> Architecture:
+    """The architecture of a request; a `Problem` where it is none of the search's space."""
+    service: Service = service_of(request)
+    document = body.architecture.model_dump(mode="json")
+    path = await asyncio.to_thread(service.runs.path, search)
+    await service.jobs.do("contains", str(path), document)
+    return Architecture.from_json(document)
+
+
+def _split(lease: str) -> tuple[str, str]:
+    """The search of a lease, and its name there."""
+    search, colon, own = lease.rpartition(":")
+    if not colon:
+        raise Problem(404, f"a lease must be one that an ask was answered with, but got {lease!r:.80}")
+    return search, own
+
+
+def _sent(answer: Answer) -> Response:
+    """An answer as it is sent."""
+    if answer.status >= 400:
+        more = dict(answer.body)
+        return Problem(answer.status, more.pop("detail"), **more).response()
+    headers = {} if answer.retry is None else {"Retry-After": str(max(1, round(answer.retry)))}
+    if answer.status == 204:
+        return Response(status_code=204, headers=headers)
+    return JSONResponse(answer.body, answer.status, headers)
