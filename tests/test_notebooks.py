@@ -1,0 +1,44 @@
+"""The notebooks: each runs from its first cell to its last, and git has none of its output."""
+
+import os
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from ipykernel.kernelspec import install
+from nbclient import NotebookClient
+
+import gpnas
+
+FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
+ORDER = ("own-loop", "look-at-a-run")
+"""The second looks at what the first has made."""
+
+
+def test_every_notebook_is_run_here() -> None:
+    assert sorted(each.stem for each in FOLDER.glob("*.ipynb")) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_outputs_are_cleared(name: str) -> None:
+    for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+
+
+def test_they_run_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(prefix=str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter" / "share" / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for name in ORDER:
+        notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+        client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+        client.execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    drawn = [each for each in outputs if "vegaEmbed" in each.get("data", {}).get("text/html", "")]
+    assert len(drawn) == 3
+    table = gpnas.open_run(tmp_path / "runs" / "digits").table()
+    assert len(table) == 10
+    assert table["value"].between(10, 100).all()
