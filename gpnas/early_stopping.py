@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 Array = NDArray[np.float64]
 Curve = Mapping[int, float]
@@ -152,7 +151,8 @@ def combine(
         variances = variances * prior[1] ** 2 / total
     mean = float(weights @ means)
     stddev = math.sqrt(float(weights @ (variances + (means - mean) ** 2)))
-    chance = float(weights @ ndtr((means - threshold) / np.sqrt(variances)))
+    below = (threshold - means) / np.sqrt(2 * variances)
+    chance = float(weights @ np.array([math.erfc(each) / 2 for each in below]))
     return mean, stddev, chance
 
 

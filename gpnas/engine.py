@@ -134,6 +134,8 @@ class Engine:
         cost_aware: whether what a training is expected to bring is divided by the seconds that it is
             expected to take.
         model: makes the model that takes the surrogate's place; `acquisition` then chooses.
+        minimise: whether the smaller of two values is the better one. What is observed, believed and decided
+            is in the values' own sign; `model` and what is made from it know their negatives.
         acquisition: makes the acquisition function that chooses after the design, in place of the
             strategy's. None leaves the choice to the strategy or, with a model that is not the
             surrogate, to log expected improvement over the best posterior mean of what was observed.
@@ -157,6 +159,7 @@ class Engine:
         portfolio: int = 1,
         model: ModelMaker | None = None,
         acquisition: AcquisitionMaker | None = None,
+        minimise: bool = False,
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
@@ -167,6 +170,7 @@ class Engine:
         if design is not None and design < 0:
             raise ValueError(f"`design >= 0` must hold, but got {design}")
         self.space, self.seed, self.strategy = space, seed, strategy
+        self.sign = -1 if minimise else 1
         if strategy == "random" or (sources and design is None):
             self.design = 0
         elif design is None:
@@ -292,11 +296,16 @@ class Engine:
         x, model = self.features(indices), self.model
         if isinstance(model, Surrogate):
             mean, variance = model.mean_and_variance(x)
-            return Belief(mean, variance.sqrt(), *model.interval(x, COVERAGE))
+            return self._signed(mean, variance.sqrt(), *model.interval(x, COVERAGE))
         mean, variance = _moments(model, x)
         _, noisy = _moments(model, x, observation_noise=True)
         half = NormalDist().inv_cdf(0.5 + COVERAGE / 2) * noisy.sqrt()
-        return Belief(mean, variance.sqrt(), mean - half, mean + half)
+        return self._signed(mean, variance.sqrt(), mean - half, mean + half)
+
+    def _signed(self, mean: Tensor, stddev: Tensor, low: Tensor, high: Tensor) -> Belief:
+        if self.sign > 0:
+            return Belief(mean, stddev, low, high)
+        return Belief(-mean, stddev, -high, -low)
 
     def prospects(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """Of training each of these architectures: the probability of success, (q,), and the seconds that
@@ -336,7 +345,7 @@ class Engine:
             came = [each for each in self._observed.values() if not each.failed][:size]
             part = came[:: -(-size // LEARNED_FROM)]
             x = self._features[[self._suggested[each.candidate.id] for each in part]]
-            y = torch.tensor([each.value for each in part], dtype=torch.float64)
+            y = self._merits(part)
             self._learned = (size, fit(x, y, self._columns, members=1, context=self._context))
         return self._learned[1]
 
@@ -358,7 +367,7 @@ class Engine:
             mean, variance = model.warp.moments(mean, variance + model.noise)
         else:
             mean, variance = _moments(model, x, observation_noise=True)
-        return float(mean), float(variance.sqrt())
+        return self.sign * float(mean), float(variance.sqrt())
 
     def uncertainty(self, top: int = 10) -> float | None:
         """Mean standard deviation of the untrained architectures of the best predictions, in the
@@ -402,7 +411,7 @@ class Engine:
         return Prospect(
             observations=len(self._observed),
             leader=finished[best].candidate.id,
-            mean=float(mean[best]),
+            mean=self.sign * float(mean[best]),
             stddev=float(variance[best].sqrt()),
             regret=float(regret.mean()),
             bound=float(regret.quantile(0.9)),
@@ -434,9 +443,13 @@ class Engine:
     def _known(self) -> Known:
         succeeded = self._succeeded()
         indices = [self._suggested[each.candidate.id] for each in succeeded]
-        y = torch.tensor([each.value for each in succeeded], dtype=torch.float64)
+        y = self._merits(succeeded)
         pending = [index for name, index in self._suggested.items() if name not in self._observed]
         return Known(self._features[indices], y, self._features[pending])
+
+    def _merits(self, observations: Sequence[Observation]) -> Tensor:
+        """Values of observations, (n,), in the sign in which larger is better."""
+        return self.sign * torch.tensor([each.value for each in observations], dtype=torch.float64)
 
     def _failed(self) -> list[int]:
         return [self._suggested[each.candidate.id] for each in self._observed.values() if each.failed]
@@ -635,7 +648,7 @@ class Engine:
             decision["score"] = float(weighing.scores[weighing.place])
         if self._succeeded() and weighing.phase != "random":
             mean, variance = _moments(self.model, self._features[[index]])
-            decision |= {"mean": float(mean[0]), "stddev": float(variance[0].sqrt())}
+            decision |= {"mean": self.sign * float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision
 
     def _derived_seed(self, purpose: str, number: int) -> int:
@@ -699,14 +712,12 @@ def engine_for(space: SearchSpace, header: Header) -> Engine:
         header: of its journal.
 
     Raises:
-        JournalError: the header is not that of a search, or its objective is to be minimised.
+        JournalError: the header is not that of a search.
         SpaceError: a source has no architecture of this space.
     """
     search = header.search
     if search is None:
         raise JournalError(f"only a search has an engine, but got the header of a {header.kind}")
-    if header.objective.goal != "maximise":
-        raise JournalError(f"an engine maximises, but `{header.objective.name}` is to be minimised")
     return Engine(
         space,
         seed=header.seed,
@@ -716,4 +727,5 @@ def engine_for(space: SearchSpace, header: Header) -> Engine:
         sources=search.sources,
         cost_aware=search.cost_aware,
         portfolio=search.portfolio if search.portfolio_aware else 1,
+        minimise=header.objective.goal == "minimise",
     )

@@ -22,7 +22,7 @@ from gpnas.engine import LOGARITHMIC, SCORED, Engine, Weighing
 from gpnas.files import did_you_mean
 from gpnas.journal import Moment
 from gpnas.learned import Learned, learned
-from gpnas.records import Architecture, Candidate, Observation
+from gpnas.records import ENTERED, WANTED, Architecture, Candidate, Observation
 from gpnas.regret import sampled
 
 ALTERNATIVES = 5
@@ -57,12 +57,14 @@ class History:
     """In the order they came."""
     engine: Callable[[int], Engine]
     """An engine that knows nothing yet, as the search had it when it proposed candidate number i."""
+    words: Sequence[tuple[str, Architecture]] = ()
+    """What people wanted to be trained (`wanted`), or not (`vetoed`), in order."""
 
     def number(self, name: str) -> int:
         """The place of a candidate among the choices.
 
         Args:
-            name: of a candidate; `best` is the one with the highest observed value.
+            name: of a candidate; `best` is the one with the best observed value.
 
         Raises:
             ValueError: there is none of that name.
@@ -72,7 +74,8 @@ class History:
             finished = [each for each in self.observations if each.finished]
             if not finished:
                 raise ValueError("the best candidate must have an observed value, but no candidate has one")
-            name = max(finished, key=lambda each: each.value or 0.0).candidate.id
+            sign = self.engine(0).sign if self.choices else 1
+            name = max(finished, key=lambda each: sign * (each.value or 0.0)).candidate.id
         if name not in names:
             known = f"{names[0]} … {names[-1]}" if names else "none yet"
             raise ValueError(
@@ -218,6 +221,13 @@ def taught(engine: Engine) -> tuple[Learned | None, Diagnostics]:
     return _learned(engine, pool, mean), diagnose(engine.surrogate)
 
 
+PEOPLE = {
+    WANTED: "a person asked for it; no score decided",
+    ENTERED: "a person told of a training made elsewhere; no score decided",
+}
+"""Phases in which no engine chose, and what decided."""
+
+
 @dataclass(frozen=True)
 class _Moment:
     """An engine as it stood when a candidate was chosen."""
@@ -232,11 +242,16 @@ def _moment(history: History, number: int) -> _Moment:
     engine = history.engine(number)
     observations = history.observations[: history.choices[number].observations]
     engine.replay([choice.candidate for choice in history.choices[:number]], observations)
-    weighing = engine.weigh()
     candidate = history.choices[number].candidate
+    for word, architecture in history.words[: int(candidate.decision.get("words", 0))]:
+        engine.allow(architecture, word == "wanted")
+    weighing = engine.weigh()
     index = engine.space.index(candidate.architecture)
     if weighing is None:  # an exhausted space suggests nothing: another version did
         weighing = Weighing("none: every architecture was taken", torch.tensor([index]), None, 0)
+    phase = str(candidate.decision.get("phase"))
+    if phase in PEOPLE:  # nothing of it is the engine's decision
+        return _Moment(engine, observations, Weighing(phase, torch.tensor([index]), None, 0), ())
     return _Moment(engine, observations, weighing, tuple(_differences(engine, weighing, candidate, index)))
 
 
@@ -251,7 +266,7 @@ def _differences(engine: Engine, weighing: Weighing, candidate: Candidate, index
     if "mean" in decision and _knows(engine):
         mean, variance = engine.surrogate.mean_and_variance(engine.features(torch.tensor([index])))
         stddev = float(variance.sqrt())
-        yield from _difference("mean", decision["mean"], float(mean), stddev)
+        yield from _difference("mean", decision["mean"], engine.sign * float(mean), stddev)
         yield from _difference("stddev", decision.get("stddev"), stddev, stddev)
     place = _place(weighing, index)
     if decision.get("score") is not None and weighing.scores is not None and place is not None:
@@ -298,7 +313,7 @@ def _explanation(history: History, number: int) -> Explanation:
 
 
 def _meaning(phase: str, cost_aware: bool) -> str:
-    meaning = SCORES.get(phase, "the larger, the better")
+    meaning = PEOPLE.get(phase) or SCORES.get(phase, "the larger, the better")
     return f"{meaning}, per expected second" if cost_aware and phase in LOGARITHMIC else meaning
 
 
@@ -392,8 +407,9 @@ def _outcome(
         inside = prediction.low <= told.value <= prediction.high
         posterior = engine.surrogate
         mean, variance = posterior.latent(engine.features(torch.tensor([index])))
-        latent = float(posterior.warp.latent(torch.tensor([told.value], dtype=torch.float64)))
-        surprise = (latent - float(mean)) / math.sqrt(float(variance) + posterior.noise)
+        merit = torch.tensor([engine.sign * told.value], dtype=torch.float64)
+        above = float(posterior.warp.latent(merit)) - float(mean)
+        surprise = engine.sign * above / math.sqrt(float(variance) + posterior.noise)
     stopped = None if told.stopped is None else str(told.stopped)
     return Outcome(told.value, told.failure, told.seconds, inside, surprise, stopped)
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
-from gpnas.errors import JournalError, LeaseError, TrialError
+from gpnas.errors import JournalError, LeaseError, SpaceError, TrialError
 from gpnas.journal import Clock, Holder, Journal, Lease, process_identity
 from gpnas.journal.files import turn
 from gpnas.journal.leases import free_candidates
@@ -420,6 +420,18 @@ class OwnSearch:
         if self._granted() < self._header.trials and not self._exhausted():
             return "open"
         return "waiting" if left else "finished"
+
+    def named(self, text: str) -> Architecture:
+        """The architecture of the space that a person wrote as `family:axis=value,…`.
+
+        Raises:
+            SpaceError: it is not written so, or not of the space.
+        """
+        try:
+            architecture = Architecture.parse(text)
+        except ValueError as error:
+            raise SpaceError(f"{text}: {error}") from None
+        return self.space[self.space.index(architecture)]
 
     def best(self) -> Observation | None:
         """The observation of the best value that was measured; None while there is none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
@@ -18,7 +19,7 @@ STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 train an architecture again. `mi+nei`: then noisy expected improvement. `published`: rounds of mutual
 information, then the best posterior mean (Li et al., CVPR 2020). `random`: uniform."""
 
-WANTED, ENTERED = "wanted by a person", "trained elsewhere"
+WANTED, ENTERED = "a person's wish", "a training made elsewhere"
 """Phases of candidates that no engine chose: a person has one trained, or tells what a training made
 elsewhere came to."""
 
@@ -88,12 +89,40 @@ class Architecture:
     def __str__(self) -> str:
         return f"{self.family}:" + ",".join(f"{name}={value}" for name, value in self.axes.items())
 
+    @classmethod
+    def parse(cls, text: str) -> Architecture:
+        """The architecture that a person wrote as `family:axis=value,…`.
+
+        Raises:
+            ValueError: it is not written so.
+        """
+        family, _, rest = text.partition(":")
+        axes: dict[str, AxisValue] = {}
+        for part in rest.split(",") if rest else ():
+            name, equals, value = (each.strip() for each in part.partition("="))
+            if not equals or not name or name in axes:
+                raise ValueError(
+                    f"must be like drn:features=128,blocks=18,stages=3, but {part.strip()!r} is not "
+                    "`axis=value`, once"
+                )
+            axes[name] = _written(value)
+        return cls(family.strip(), axes)
+
     def to_json(self) -> dict[str, Any]:
         return {"family": self.family, "axes": dict(self.axes)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Architecture:
         return cls(document["family"], document["axes"])
+
+
+def _written(text: str) -> AxisValue:
+    """An axis's value as a person wrote it."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    return float(text) if re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", text) else text
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,12 @@ from gpnas.records import Architecture
 Document = Mapping[str, Any]
 
 
+def in_unit(text: str, document: Document) -> str:
+    """A number, or the title of a column, with the unit of the search's objective where it has one."""
+    unit = document["objective"]["unit"] if "objective" in document else "dB"
+    return f"{text} {printable(unit)}".strip()
+
+
 def candidate(document: Document) -> Iterator[RenderableType]:
     """Why a candidate was chosen."""
     architecture = Architecture.from_json(document["architecture"])
@@ -29,12 +35,14 @@ def candidate(document: Document) -> Iterator[RenderableType]:
     seconds = "" if document["seconds"] is None else f"; {document['seconds']:.0f} s of training expected"
     success = f"probability of success {_percent(document['success'])}"
     yield f"costs: {_costs(document['costs'])}; {success}{seconds}"
-    yield from _outcome(document["outcome"])
+    yield from _outcome(document["outcome"], document)
     yield ""
     if document["alternatives"]:
         yield from _alternatives(document)
     if document["learned"]:
-        yield from learned(document["learned"], "What the surrogate had learned then")
+        yield from learned(
+            document["learned"], "What the surrogate had learned then", document["objective"]["unit"]
+        )
     yield from diagnostics(document["diagnostics"])
     yield from _agreement(document)
     yield from _notes(document)
@@ -44,7 +52,13 @@ def overview(document: Document) -> Iterator[RenderableType]:
     """A whole search, a line per candidate."""
     candidates = Table(
         f"{document['run']}: {document['strategy']}",
-        *("candidate", "architecture", "chosen by", "observed dB", "predicted dB"),
+        *(
+            "candidate",
+            "architecture",
+            "chosen by",
+            in_unit("observed", document),
+            in_unit("predicted", document),
+        ),
         *("90 % interval", "rank", "rank by mean"),
         whole=("candidate", "architecture"),
         left=("chosen by",),
@@ -75,7 +89,9 @@ def overview(document: Document) -> Iterator[RenderableType]:
         yield "* recomputed otherwise than noted when it was chosen; explain the candidate for how"
     if document["learned"]:
         yield ""
-        yield from learned(document["learned"], "What the surrogate has learned")
+        yield from learned(
+            document["learned"], "What the surrogate has learned", document["objective"]["unit"]
+        )
     yield from diagnostics(document["diagnostics"])
     yield from _notes(document)
 
@@ -87,13 +103,15 @@ def diagnostics(document: Document) -> Iterator[RenderableType]:
         yield styled("warning", "bold yellow") + f": {printable(document['warning'])}"
 
 
-def learned(document: Document, title: str) -> Iterator[RenderableType]:
+def learned(document: Document, title: str, unit: str = "dB") -> Iterator[RenderableType]:
     """What a surrogate learned of the space."""
+    unit = printable(unit)
+    effects = f"effect, {unit}" if unit else "effect"
     columns = Table(
         title,
-        *("column", "lengthscale", "among draws", "relevance", "in words", "effect, dB"),
+        *("column", "lengthscale", "among draws", "relevance", "in words", effects),
         whole=("column",),
-        left=("in words", "effect, dB"),
+        left=("in words", effects),
     )
     for column in document["columns"]:
         effect = document["effects"].get(column["name"]) if column["kind"] != "cost" else None
@@ -106,8 +124,9 @@ def learned(document: Document, title: str) -> Iterator[RenderableType]:
             "" if effect is None else (f"{effect['gain']:.2f} ({effect['worst']} → {effect['best']})"),
         )
     yield columns
+    noise = f"{document['noise']:.3f} {unit}"
     yield (
-        f"noise of one training: {document['noise']:.3f} dB; warp: {printable(document['warp'])}; "
+        f"noise of one training: {noise.strip()}; warp: {printable(document['warp'])}; "
         f"{document['observations']} observations, {document['members']} draws of hyperparameters"
     )
     for name, correlation in document["sources"].items():
@@ -119,10 +138,9 @@ def _belief(document: Document) -> Iterator[str]:
     if prediction is None:
         yield "predicted: nothing yet, no training had succeeded"
     else:
-        yield (
-            f"predicted: {prediction['mean']:.3f} ± {prediction['stddev']:.3f} dB, one training within "
-            f"{prediction['low']:.3f} … {prediction['high']:.3f} dB (90 %)"
-        )
+        predicted = in_unit(f"{prediction['mean']:.3f} ± {prediction['stddev']:.3f}", document)
+        interval = in_unit(f"{prediction['low']:.3f} … {prediction['high']:.3f}", document)
+        yield f"predicted: {predicted}, one training within {interval} (90 %)"
     ranks = []
     if document["rank"] is not None:
         ranks.append(f"{_rank(document['rank'], document['weighed'])} weighed by score")
@@ -132,7 +150,7 @@ def _belief(document: Document) -> Iterator[str]:
         yield "rank: " + ", ".join(ranks)
 
 
-def _outcome(outcome: Document | None) -> Iterator[RenderableType]:
+def _outcome(outcome: Document | None, document: Document) -> Iterator[RenderableType]:
     if outcome is not None and outcome["stopped"] is not None:
         yield f"{outcome['stopped']}; the value below is what its curve predicted"
     if outcome is None:
@@ -140,11 +158,11 @@ def _outcome(outcome: Document | None) -> Iterator[RenderableType]:
     elif outcome["value"] is None:
         yield Text("what came of it: ") + styled("failed", "red") + f": {printable(outcome['failure'])}"
     elif outcome["inside"] is None:
-        yield f"what came of it: {outcome['value']:.3f} dB"
+        yield in_unit(f"what came of it: {outcome['value']:.3f}", document)
     else:
         colour, where = ("green", "within") if outcome["inside"] else ("yellow", "outside")
         yield (
-            Text(f"what came of it: {outcome['value']:.3f} dB, ")
+            Text(in_unit(f"what came of it: {outcome['value']:.3f}", document) + ", ")
             + styled(f"{where} the interval", colour)
             + f" ({outcome['surprise']:+.1f} standard deviations)"
         )
@@ -153,7 +171,15 @@ def _outcome(outcome: Document | None) -> Iterator[RenderableType]:
 def _alternatives(document: Document) -> Iterator[RenderableType]:
     runners_up = Table(
         "The chosen one, and the runners-up",
-        *("architecture", "score", "gain", "predicted dB", "90 % interval", "success", "costs"),
+        *(
+            "architecture",
+            "score",
+            "gain",
+            in_unit("predicted", document),
+            "90 % interval",
+            "success",
+            "costs",
+        ),
         whole=("architecture",),
         left=("costs",),
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from gpnas.cli.arguments import (
+    above_zero,
     add_bundle,
     add_levels,
     add_limits,
@@ -129,6 +130,7 @@ def command_line() -> argparse.ArgumentParser:
     explain.add_argument(
         "candidate", metavar="CANDIDATE", nargs="?", help="such as c0007, or best (default: all in short)"
     )
+    _add_own_loop(commands)
     _add_report(commands)
     space = commands.add("space", "show what a space file means", "drn.yaml")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
@@ -204,6 +206,68 @@ def _add_search(commands: Commands) -> None:
     search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
     search.add_argument("--run", type=path, help="run folder (default: runs/SPACE); an existing one goes on")
     add_trials(search)
+
+
+def _add_own_loop(commands: Commands) -> None:
+    ask = commands.add(
+        "ask",
+        "print the next candidate of a search whose trainings are your own",
+        "runs/mine --space mine.yaml --trials 40",
+        "runs/mine --worker $SLURM_ARRAY_TASK_ID --shell",
+        "runs/mine --architecture drn:features=64,blocks=8,stages=2",
+    )
+    tell = commands.add(
+        "tell",
+        "tell what a training of your own came to",
+        "runs/mine c0007 28.61",
+        'runs/mine c0007 --failed "out of memory"',
+        "runs/mine c0007 --progress 100 27.9",
+        "runs/mine --architecture drn:features=64,blocks=8,stages=2 28.4",
+    )
+    veto = commands.add(
+        "veto", "have an architecture not be trained", "runs/mine drn:features=64,blocks=8,stages=2"
+    )
+    for sub in (ask, tell, veto):
+        add_run(sub, "run folder of a loop of your own")
+    ask.add_argument(
+        "--space", help="makes the run where it is missing: a YAML file, or a shipped one's name"
+    )
+    ask.add_argument("--trials", type=positive, help="trainings granted in all; a larger number extends")
+    ask.add_argument("--strategy", choices=STRATEGIES, help="how it chooses (default: the space file's)")
+    ask.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
+    ask.add_argument(
+        "--worker", metavar="NAME", help="by which who asks is known again (default: SLURM's job and task)"
+    )
+    ask.add_argument(
+        "--lease-hours", type=above_zero, default=24.0, help="given to others after so many (default: 24)"
+    )
+    ask.add_argument("--wait", action="store_true", help="wait while others train all that is left")
+    ask.add_argument("--shell", action="store_true", help='print variables for `eval "$(…)"`')
+    ask.add_argument(
+        "--architecture", metavar="NETWORK", help="have this one trained by whoever asks next; print its name"
+    )
+    tell.add_argument("words", metavar="CANDIDATE VALUE", nargs="*", help="such as c0007 28.61")
+    tell.add_argument("--failed", metavar="REASON", help="instead of VALUE: why it cannot be trained")
+    tell.add_argument(
+        "--progress",
+        nargs=2,
+        metavar=("STEP", "VALUE"),
+        help="instead of VALUE: how far it has come; the answer says continue or stop",
+    )
+    tell.add_argument("--give-back", action="store_true", help="instead of VALUE: have others train it")
+    tell.add_argument(
+        "--architecture",
+        nargs=2,
+        metavar=("NETWORK", "VALUE"),
+        help="instead of CANDIDATE VALUE: one that was trained elsewhere",
+    )
+    tell.add_argument("--lease", metavar="ID", help="the lease that `ask` printed (default: the newest)")
+    tell.add_argument("--checkpoint", metavar="ADDRESS", help="of what is trained so far, with --progress")
+    tell.add_argument("--seconds", type=float, help="that it took (default: since it was handed out)")
+    tell.add_argument(
+        "--metric", metavar="NAME=VALUE", action="append", default=[], help="what was measured besides"
+    )
+    veto.add_argument("architecture", metavar="NETWORK", help="such as drn:features=64,blocks=8,stages=2")
 
 
 def _add_train(commands: Commands) -> None:

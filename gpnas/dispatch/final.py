@@ -25,7 +25,7 @@ from gpnas.dispatch.watchers import check_tensorboard
 from gpnas.dispatch.work import Means, Work, check_patch, header_of
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Header, Journal
-from gpnas.records import Architecture, AxisValue, Candidate, Fidelity, Observation
+from gpnas.records import Architecture, Candidate, Fidelity, Observation
 from gpnas.results.choosing import Allowance, choose_portfolio, finished_candidates
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
@@ -220,27 +220,12 @@ def architecture_of(text: str, scale: int) -> Architecture:
     Raises:
         SpaceError: it is not written so, or there is no such network.
     """
-    family, _, rest = text.partition(":")
-    axes: dict[str, AxisValue] = {}
-    for part in rest.split(",") if rest else ():
-        name, equals, value = (each.strip() for each in part.partition("="))
-        if not equals or not name or name in axes:
-            raise SpaceError(
-                f"--architecture {text}: must be like drn:features=128,blocks=18,stages=3, "
-                f"but {part.strip()!r} is not `axis=value`, once"
-            )
-        axes[name] = _value(value)
     try:
-        gpnas_trainers.check(family, scale, **axes)
+        architecture = Architecture.parse(text)
+        gpnas_trainers.check(architecture.family, scale, **architecture.axes)
     except ValueError as error:
         raise SpaceError(f"--architecture {text}: {error}") from None
-    return Architecture(family, axes)
-
-
-def _value(text: str) -> AxisValue:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    return int(text) if text.isascii() and text.isdigit() else text
+    return architecture
 
 
 def _wanted(request: FinalRequest) -> Wanted:

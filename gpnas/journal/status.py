@@ -9,7 +9,7 @@ from typing import Any, Literal
 from gpnas.journal import files
 from gpnas.journal.journal import Journal
 from gpnas.journal.leases import Clock
-from gpnas.records import Observation
+from gpnas.records import ENTERED, Observation
 
 DELIVERY = "delivery"
 """Name of the result that a search keeps when it has delivered its portfolio."""
@@ -27,9 +27,10 @@ def status(run: Path) -> dict[str, Any]:
         order of proposal, each with `id`, `architecture`, `state` (`pending`, `running`, `observed`,
         `failed`, `stopped`), `value` of the objective (the last evaluation's where none is observed; None
         before the first; under the objective's name too), `seconds` of training and validation, number of
-        `attempts`; of one that was stopped also `stopped`: `step`, `value`, `predicted` final value and its
-        `stddev`, `chance` to end among the `best`, and the `reason` in one line. `diagnostics` of the
-        surrogate as of the last delivery, where there was one. `note` where the file was damaged.
+        `attempts`, `holder` of its lease where there is one; of one that was stopped also `stopped`: `step`,
+        `value`, `predicted` final value and its `stddev`, `chance` to end among the `best`, and the `reason`
+        in one line. `diagnostics` of the surrogate as of the last delivery, where there was one. `note` where
+        the file was damaged.
 
     Raises:
         JournalError: the run folder has no journal that can be read.
@@ -62,6 +63,12 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
         observations = {observation.candidate.id: observation for observation in journal.observations()}
         rows: list[dict[str, Any]] = []
         objective = journal.header.objective
+        clock = Clock.now()
+        holders = {
+            lease.candidate: lease.holder.name
+            for lease in journal.leases.open()
+            if lease.remaining(clock) > 0
+        }
         for candidate in journal.candidates():
             attempts = journal.attempts(candidate.id)
             observation = observations.get(candidate.id)
@@ -85,6 +92,7 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
                     objective.name: value,
                     "seconds": seconds,
                     "attempts": len(attempts),
+                    **({"holder": holders[candidate.id]} if candidate.id in holders else {}),
                     **_why_stopped(observation),
                 }
             )
@@ -102,9 +110,14 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
 
 
 def state_of(journal: Journal, *, driven: bool) -> State:
-    """Where a run stands: `running` with a driver, else `finished` where all is observed and delivered."""
+    """Where a run stands: `running` with a driver or with leases, else `finished` where all is observed and,
+    where gpnas trains, delivered."""
     if driven:
         return "running"
+    if "trained_by" in journal.header.setup:
+        candidates = [each for each in journal.candidates() if each.decision.get("phase") != ENTERED]
+        granted = len(candidates) >= journal.header.trials
+        return "finished" if granted and not journal.pending() else "interrupted"
     return "finished" if not journal.pending() and _delivered(journal) else "interrupted"
 
 

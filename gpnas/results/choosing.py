@@ -118,6 +118,7 @@ def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
         TrialError: it has delivered nothing yet, or no network of it can be used.
         JournalError: a candidate is no network that can be built.
     """
+    scale = Setup.of(journal).scale
     delivery = journal.result("delivery")
     if delivery is None:
         raise TrialError(
@@ -125,7 +126,6 @@ def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
         )
     trained = {row["id"] for row in delivery["ranking"]} - set(delivery["unusable"])
     candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]
-    scale = Setup.of(journal).scale
     for candidate in candidates:
         try:
             check(candidate.architecture.family, scale, **candidate.architecture.axes)

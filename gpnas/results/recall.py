@@ -21,7 +21,7 @@ def explain_candidate(run: Path, name: str) -> dict[str, Any]:
 
     Args:
         run: its run folder.
-        name: of the candidate, or `best`: the one with the highest observed value.
+        name: of the candidate, or `best`: the one with the best observed value.
 
     Raises:
         JournalError: there is no such run or candidate, or the run cannot be computed again.
@@ -81,7 +81,7 @@ def _recall(run: Path) -> tuple[History, dict[str, Any], list[Mapping[str, str]]
     """A run's history, what to say of the run itself, and the versions behind each candidate."""
     with Journal.read(run) as journal, journal.moment():
         header, sessions = journal.header, journal.sessions()
-        moments, observations = journal.moments(), journal.observations()
+        moments, observations, words = journal.moments(), journal.observations(), journal.words()
         space, note = searched_space(journal), journal.note
     notes = [note] if note else []
     assert header.search is not None
@@ -92,8 +92,13 @@ def _recall(run: Path) -> tuple[History, dict[str, Any], list[Mapping[str, str]]
     def engine(number: int) -> Engine:
         return engine_for(space, headers[number] if headers else header)
 
-    document: dict[str, Any] = {"run": str(run), "strategy": header.search.strategy, "notes": notes}
-    return History(moments, observations, engine), document, [each.versions for each in headers]
+    document: dict[str, Any] = {
+        "run": str(run),
+        "strategy": header.search.strategy,
+        "objective": asdict(header.objective),
+        "notes": notes,
+    }
+    return History(moments, observations, engine, words), document, [each.versions for each in headers]
 
 
 def _changed(then: Mapping[str, str]) -> dict[str, list[str]]:

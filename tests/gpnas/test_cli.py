@@ -30,6 +30,11 @@ OPTIONS = {
     "doctor": "--json PATH",
     "completion": "--json SHELL",
     "explain": "--json CANDIDATE RUN",
+    "ask": "--architecture --json --lease-hours --seed --shell --space --strategy --trials --wait "
+    "--worker RUN",
+    "tell": "--architecture --checkpoint --failed --give-back --json --lease --metric --progress --seconds "
+    "CANDIDATE VALUE RUN",
+    "veto": "--json NETWORK RUN",
     "report": "--data --evaluation --json --output RUN",
     "space": "--json FILE",
     "data check": "--downsample-lr --json --max-shift --minimum-side --ncc --scale --seed --synthetic "

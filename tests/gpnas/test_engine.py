@@ -353,3 +353,33 @@ def test_beyond_two_hundred_observations_hyperparameters_change_at_few_sizes_onl
     resumed.replay(candidates, observations)
     assert torch.equal(resumed.surrogate.theta, thetas[270])
     assert len(resumed.surrogate) == 270
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_minimising_is_maximising_the_negative(strategy: str) -> None:
+    """Choices are the same, and what is believed is told in the values' own sign."""
+    space = SearchSpace.from_table([{"a": a, "b": b} for a in range(6) for b in range(6)])
+    up = Engine(space, seed=2, strategy=strategy, trials=8)
+    down = Engine(space, seed=2, strategy=strategy, trials=8, minimise=True)
+    for _ in range(8):
+        (one,), (other,) = up.suggest(1), down.suggest(1)
+        assert one.architecture == other.architecture
+        value = float(one.architecture.axes["a"]) - 0.3 * float(one.architecture.axes["b"]) ** 2
+        up.observe(Observation(one, value))
+        down.observe(Observation(other, -value))
+        if "mean" in one.decision:
+            assert other.decision["mean"] == -one.decision["mean"]
+    above, below = up.belief(), down.belief()
+    assert torch.equal(above.mean, -below.mean)
+    assert torch.equal(above.low, -below.high)
+    assert [each.id for each in up.recommend()] == [each.id for each in down.recommend()]
+
+
+def test_what_a_person_vetoes_is_not_suggested_until_it_is_wanted() -> None:
+    space = SearchSpace.from_table([{"a": a} for a in range(4)])
+    engine = Engine(space, trials=4)
+    for place in (0, 1, 2):
+        engine.allow(space[place], False)
+    engine.allow(space[1], True)
+    taken = [each.architecture for each in engine.suggest(4)]
+    assert sorted(taken, key=str) == [space[1], space[3]]
