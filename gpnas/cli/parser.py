@@ -25,7 +25,7 @@ from gpnas.cli.arguments import (
     positive,
     switch,
 )
-from gpnas.cli.service import add_serve, add_token
+from gpnas.cli.service import add_serve, add_token, add_worker
 from gpnas.cli.text import printable
 from gpnas.files import did_you_mean
 from gpnas.records import STRATEGIES
@@ -155,6 +155,7 @@ def command_line() -> argparse.ArgumentParser:
     _add_completion(commands)
     add_serve(commands)
     add_token(commands)
+    add_worker(commands)
     return top
 
 

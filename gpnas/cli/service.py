@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from gpnas.cli.arguments import natural, path
+from gpnas.cli.arguments import above_zero, natural, path, positive
 
 if TYPE_CHECKING:
     from gpnas.cli.parser import Commands
@@ -48,6 +48,37 @@ def add_token(commands: Commands) -> None:
     )
     make.add_argument("--name", default="", help="what it is for, shown by `gpnas token list`")
     revoke.add_argument("id", metavar="ID", help="as `gpnas token list` shows it")
+
+
+def add_worker(commands: Commands) -> None:
+    """Adds `gpnas worker`."""
+    worker = commands.add(
+        "worker",
+        "train what a service asks for, on any machine",
+        "http://127.0.0.1:8750 --search digits --train train.py:train --token-file runs/.service/token",
+    )
+    worker.add_argument("url", metavar="URL", help="of the service")
+    worker.add_argument("--search", metavar="ID", required=True, help="which search to train for")
+    worker.add_argument(
+        "--train", metavar="FUNCTION", required=True, help="as train.py:train or package.module:train"
+    )
+    worker.add_argument("--name", help="shown to people (default: this machine's, and the process)")
+    worker.add_argument("--token-file", metavar="FILE", type=path, help="(default: the variable GPNAS_TOKEN)")
+    worker.add_argument(
+        "--folder", type=path, default=path("work"), help="where trials keep checkpoints (default: work)"
+    )
+    worker.add_argument(
+        "--lease-seconds", type=above_zero, default=300.0, help="without a heartbeat (default: 300)"
+    )
+    worker.add_argument(
+        "--patience", type=above_zero, default=3_600.0, help="seconds without the service (default: 3600)"
+    )
+    worker.add_argument("--most", type=positive, help="trainings after which it ends (default: any number)")
+    worker.add_argument("--max-parameters", type=above_zero, help="of what it can train")
+    worker.add_argument("--max-gmacs", type=above_zero, help="of what it can train")
+    worker.add_argument(
+        "--authorities", metavar="FILE", type=path, help="to trust for TLS (default: the system's)"
+    )
 
 
 def _add_runs(sub: argparse.ArgumentParser) -> None:

@@ -55,6 +55,8 @@ OPTIONS = {
     "upscale": "--average --blend --convert --drop-outlier --json --networks --no-self-ensemble --output "
     "--overlap --precision --self-ensemble --tile BUNDLE IN",
     "serve": "--certificate --host --host-name --json --key --port --runs",
+    "worker": "--authorities --folder --json --lease-seconds --max-gmacs --max-parameters --most --name "
+    "--patience --search --token-file --train URL",
     "token make": "--json --name --role --runs",
     "token list": "--json --runs",
     "token revoke": "--json --runs ID",

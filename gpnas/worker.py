@@ -1,0 +1,327 @@
+"""`gpnas worker`: trains what a service asks for, on a machine that Ray does not manage.
+
+It asks, trains by a function of the user's, says how far it has come from a thread of its own, and tells what
+came of it. Nothing but numbers and addresses leaves the machine. Where the link is lost the training goes on;
+where the lease is lost, or the service says stop, the training ends at its next report.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from gpnas.client import Client, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
+from gpnas.errors import TrialError
+from gpnas.records import Architecture, AxisValue, plain_value
+
+LONGEST_PAUSE = 60.0
+"""Seconds before whoever was told that there is nothing yet asks again, at most."""
+
+
+class StopTraining(Exception):
+    """Raised by `Trial.report` where the training shall end; user code lets it pass."""
+
+
+class Trial:
+    """What a training function is given."""
+
+    def __init__(self, lent: Lent, folder: Path) -> None:
+        self.candidate = lent.candidate
+        """Its name, such as `c0007`."""
+        self.architecture: Architecture = lent.architecture
+        self.axes: Mapping[str, AxisValue] = lent.architecture.axes
+        """The architecture's axes, such as the arguments of a network."""
+        self.seed = lent.seed
+        """Of the training's randomness; 0 … 2³¹-1."""
+        self.steps = lent.steps
+        self.attempt = lent.attempt
+        """From 1."""
+        self.checkpoint = lent.checkpoint
+        """Address of what an attempt before has trained, such as this folder; None where none named one."""
+        self.folder = folder
+        """Kept over the attempts of this worker, for checkpoints."""
+        self._guard = threading.Lock()
+        self._points: list[Point] = []
+        self._address: str | None = None
+        self._news = threading.Event()
+        self._ordered: str | None = None
+
+    @cached_property
+    def device(self) -> str:
+        """`cuda` where PyTorch finds a GPU, else `cpu`."""
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def report(
+        self, step: int, value: float | None = None, *, checkpoint: str | None = None, **metrics: float
+    ) -> None:
+        """Says how far the training has come.
+
+        Args:
+            step: steps done.
+            value: of the objective after them; None where it was not measured.
+            checkpoint: address of what is trained so far; None keeps the one before, the folder at first.
+            metrics: what was measured besides.
+
+        Raises:
+            StopTraining: the training shall end now.
+        """
+        numbers = {name: float(plain_value(each)) for name, each in metrics.items()}
+        measured = None if value is None else float(plain_value(value))
+        with self._guard:
+            if measured is None or math.isfinite(measured):
+                finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
+                self._points.append(Point(int(step), measured, finite))
+            self._address = checkpoint or self._address
+            ordered = self._ordered
+        if measured is not None:
+            self._news.set()
+        if ordered is not None:
+            raise StopTraining(ordered)
+
+    def _taken(self) -> list[Point]:
+        with self._guard:
+            points, self._points = self._points, []
+        return points
+
+    def _saved(self) -> str | None:
+        """Address of a checkpoint; the folder where it holds anything and no other was named."""
+        if self._address is None and self.folder.is_dir() and any(self.folder.iterdir()):
+            return str(self.folder)
+        return self._address
+
+    def _order(self, reason: str) -> None:
+        with self._guard:
+            self._ordered = reason
+
+
+Training = Callable[[Trial], Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is to do."""
+
+    search: str
+    worker: str
+    folder: Path
+    """Where trials keep checkpoints, a folder for each candidate."""
+    lease_seconds: float = 300.0
+    capacity: Mapping[str, float] = field(default_factory=dict)
+    most: int | None = None
+    """Trainings after which it ends; None goes on until the search has nothing more."""
+
+
+@dataclass
+class Tally:
+    """What a worker has done."""
+
+    told: int = 0
+    failed: int = 0
+    stopped: int = 0
+    lost: int = 0
+
+    @property
+    def all(self) -> int:
+        """Trainings in all."""
+        return self.told + self.failed + self.stopped + self.lost
+
+
+def load(name: str) -> Training:
+    """The training function behind `train.py:train` or `package.module:train`.
+
+    Raises:
+        TrialError: there is no such function.
+    """
+    place, colon, function = name.rpartition(":")
+    if not colon or not place or not function:
+        raise TrialError(
+            f"a training must be named as train.py:train or package.module:train, but got {name!r}"
+        )
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+        found: Any = getattr(module, function)
+    except Exception as error:
+        raise TrialError(f"{name}: the training must be loaded, but {_line(error)}") from None
+    if not callable(found):
+        raise TrialError(f"{name}: a training must be a function, but is a {type(found).__name__}")
+    trained: Training = found
+    return trained
+
+
+def work(client: Client, job: Job, train: Training, say: Callable[[str], None]) -> Tally:
+    """Trains what a service asks for until the search has nothing more.
+
+    Args:
+        client: of the service.
+        job: what to do.
+        train: called with each trial; what it returns is the value.
+        say: called with a line for each thing that happens.
+
+    Raises:
+        RefusedError: the service says no, or is not reached for as long as the client is patient.
+        KeyboardInterrupt: a signal came; what was being trained was given back.
+    """
+    tally = Tally()
+    while job.most is None or tally.all < job.most:
+        try:
+            lent, pause = client.ask(
+                job.search, job.worker, lease_seconds=job.lease_seconds, capacity=job.capacity
+            )
+        except FinishedError as error:
+            say(str(error))
+            break
+        if not lent:
+            time.sleep(min(max(pause, 0.1), LONGEST_PAUSE))
+            continue
+        _train(client, job, lent[0], train, say, tally)
+    return tally
+
+
+def _train(
+    client: Client, job: Job, lent: Lent, train: Training, say: Callable[[str], None], tally: Tally
+) -> None:
+    """Trains one candidate and tells what came of it."""
+    folder = job.folder / job.search / lent.candidate
+    folder.mkdir(parents=True, exist_ok=True)
+    trial, begun = Trial(lent, folder), time.monotonic()
+    beats = _Beats(client, lent, trial)
+    say(f"{lent.candidate}  {lent.architecture}, attempt {lent.attempt}")
+    try:
+        with beats:
+            told = _outcome(train, trial)
+        seconds = time.monotonic() - begun
+        if beats.lost is not None:
+            tally.lost += 1
+            say(f"{lent.candidate}  {beats.lost}")
+        elif told is None:
+            tally.stopped += 1
+            say(f"{lent.candidate}  {trial._ordered}")
+            if beats.given_back:
+                with suppress(LeaseLostError):
+                    client.give_back(lent.lease, checkpoint=trial._saved())
+        else:
+            client.tell(lent.lease, Told(**{**vars(told), "seconds": seconds}))
+            if told.failure is None:
+                tally.told += 1
+                say(f"{lent.candidate}  {told.value:g} after {seconds:.1f} s")
+            else:
+                tally.failed += 1
+                say(f"{lent.candidate}  {told.failure}: {told.reason}")
+    except LeaseLostError as error:
+        tally.lost += 1
+        say(f"{lent.candidate}  {error}" + ("; what it came to counts nevertheless" if error.counted else ""))
+    except KeyboardInterrupt:
+        with suppress(RefusedError):
+            client.give_back(lent.lease, checkpoint=trial._saved())
+            say(f"{lent.candidate}  given back")
+        raise
+
+
+def _outcome(train: Training, trial: Trial) -> Told | None:
+    """What a training came to; None where it was told to end."""
+    try:
+        value = train(trial)
+    except StopTraining:
+        return None
+    except Exception as error:
+        if trial._ordered is not None:  # user code may have wrapped the order
+            return None
+        return Told(failure=_kind(error), reason=_line(error))
+    except SystemExit as error:
+        return Told(failure="failed", reason=_line(error))
+    try:
+        number = plain_value(value)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return Told(failure="failed", reason=f"a training must return a number, but got {number!r:.60}")
+    except Exception as error:
+        return Told(failure="failed", reason=f"a training must return a number, but {_line(error)}")
+    if not math.isfinite(number):
+        return Told(failure="diverged", reason=f"it returned {number}")
+    return Told(value=float(number))
+
+
+class _Beats:
+    """A thread that says how far a training has come, while the block runs."""
+
+    def __init__(self, client: Client, lent: Lent, trial: Trial) -> None:
+        self._client, self._lent, self._trial = client, lent, trial
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self.lost: str | None = None
+        """What happened to the lease; None while it is held."""
+        self.given_back = False
+        """Whether the lease is to be given back, since the search was stopped."""
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._trial._news.set()
+        self._thread.join(5.0)  # it may be waiting for a service that is not there
+
+    def _beat(self) -> None:
+        trial, left = self._trial, []
+        while True:
+            trial._news.wait(self._lent.heartbeat_seconds)
+            trial._news.clear()
+            ended = self._ended.is_set()
+            left += trial._taken()
+            if ended and not left:
+                return
+            try:
+                verdict = self._client.heartbeat(self._lent.lease, left[-1_000:], checkpoint=trial._saved())
+            except LeaseLostError as error:
+                self.lost = None if self._ended.is_set() else str(error)
+                trial._order(str(error))
+                return
+            except RefusedError:
+                if ended:
+                    return
+                continue  # the link is lost: the training goes on, and these are told later
+            left = []
+            if ended:
+                return
+            if verdict.stop and not self._ended.is_set():
+                self.given_back = "give the lease back" in verdict.reason
+                trial._order(verdict.reason)
+                return
+
+
+def _kind(error: BaseException) -> Any:
+    """The service's word for why a training failed."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out of memory"
+    return "diverged" if isinstance(error, FloatingPointError | OverflowError) else "failed"
+
+
+def _line(error: BaseException) -> str:
+    """An error in one line, with the place in the user's own code where it was raised."""
+    own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename != __file__]
+    outside = [each for each in own if f"{os.sep}site-packages{os.sep}" not in each.filename] or own
+    where = f" ({Path(outside[-1].filename).name}:{outside[-1].lineno})" if outside else ""
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}"[:400] + where
+    return "".join(each for each in line if each.isprintable())

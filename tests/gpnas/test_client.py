@@ -1,0 +1,284 @@
+"""The client and the worker, against a service that is a process of its own and dies on the way."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gpnas.client import AsyncClient, Client, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
+from gpnas.client.calls import pauses
+from gpnas.errors import TrialError
+from gpnas.journal import Journal
+from gpnas.records import Architecture
+from gpnas.worker import Job, Trial, load, work
+
+SPACE = {
+    "scale": 2,
+    "families": {"net": {"width": {"low": 4, "high": 20, "step": 4}, "depth": {"low": 1, "high": 4}}},
+}
+TRAIN = """
+import os, pathlib, time
+
+def train(trial):
+    width, depth = trial.axes["width"], trial.axes["depth"]
+    (trial.folder / "checkpoint").write_text(str(depth))
+    for step in range(1, 4):
+        trial.report(step, width + depth + step / 10, loss=1.0)
+        while pathlib.Path("hold").exists():
+            trial.report(step)
+            time.sleep(0.02)
+    if depth == 4:
+        raise ValueError("depth\\nfour")
+    return width + depth
+
+def odd(trial):
+    return {1: float("nan"), 2: "text", 3: None, 4: True}[trial.axes["depth"]]
+
+def quits(trial):
+    raise SystemExit(3)
+"""
+
+
+class Service:
+    """A service in a process of its own, at one port."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs, self.port = runs, 0
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gpnas.cli", "serve", "--runs", str(self.runs)]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(self.port)], stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stderr is not None
+        self.process.stderr.readline()
+        found = re.search(r"127\.0\.0\.1:(\d+)", self.process.stderr.readline())
+        assert found is not None
+        self.port = int(found[1])
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+            self.process = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        return (self.runs / ".service" / "token").read_text()
+
+    def client(self, patience: float = 60.0) -> Client:
+        return Client(self.url, self.token, patience=patience)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("runs"))
+    service.start()
+    yield service
+    service.end()
+
+
+@pytest.fixture
+def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN)
+    return tmp_path / "train.py"
+
+
+def lent(client: Client, search: str) -> Lent:
+    for _ in range(600):
+        found, pause = client.ask(search, "desk")
+        if found:
+            return found[0]
+        assert pause >= 1
+        time.sleep(0.05)
+    raise AssertionError("nothing came")
+
+
+def test_a_worker_trains_a_whole_search(service: Service, train: Path) -> None:
+    lines: list[str] = []
+    with service.client() as client:
+        client.begin("whole", SPACE, trials=7, strategy="random")
+        job = Job("whole", "desk", Path("work"))
+        tally = work(client, job, load("train.py:train"), lines.append)
+        told = client.look("whole", "status")["candidates"]
+    assert tally.all == len(told) == 7
+    for row in told:
+        axes = row["architecture"]["axes"]
+        assert row["value"] == (axes["width"] + axes["depth"] if axes["depth"] < 4 else None)
+    assert tally.failed == sum(row["state"] == "failed" for row in told)
+    with Journal.read(service.runs / "whole") as journal:
+        for observation in journal.observations():
+            if observation.failure:
+                assert observation.failure == "failed: ValueError: depth four (train.py:13)"
+        finished = next(each for each in journal.observations() if not each.failed)
+        curve = journal.progress(finished.candidate.id)
+    assert [(row.step, row.metrics) for row in curve] == [(step, {"loss": 1.0}) for step in (1, 2, 3)]
+    assert any("nothing more to train" in line for line in lines)
+
+
+def test_values_that_are_none_are_failures(service: Service, train: Path) -> None:
+    with service.client() as client:
+        client.begin("odd", SPACE, trials=20, strategy="random")
+        work(client, Job("odd", "desk", Path("work")), load("train.py:odd"), lambda line: None)
+    with Journal.read(service.runs / "odd") as journal:
+        told = {each.candidate.architecture.axes["depth"]: each.failure for each in journal.observations()}
+    assert told == {
+        1: "diverged: it returned nan",
+        2: "failed: a training must return a number, but got 'text'",
+        3: "failed: a training must return a number, but got None",
+        4: "failed: a training must return a number, but got True",
+    }
+
+
+def test_a_worker_that_is_told_to_end_gives_its_candidate_back(service: Service, train: Path) -> None:
+    (train.parent / "hold").write_text("")
+    with service.client() as client:
+        client.begin("ended", SPACE, trials=2, strategy="random")
+        command = [sys.executable, "-m", "gpnas.cli", "worker", service.url, "--search", "ended"]
+        process = subprocess.Popen(
+            [*command, "--train", "train.py:train", "--json"],
+            cwd=train.parent,
+            env={**os.environ, "GPNAS_TOKEN": service.token},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(600):
+            rows = client.look("ended", "status")["candidates"]
+            if rows and rows[0]["value"] is not None:
+                break
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 143
+        assert "given back" in said
+        assert service.token not in said
+        again = lent(client, "ended")
+    assert (again.candidate, again.attempt) == ("c0000", 2)
+    assert again.checkpoint is not None
+    assert (train.parent / again.checkpoint / "checkpoint").exists()
+
+
+def test_a_search_that_is_stopped_ends_its_trainings(service: Service, train: Path) -> None:
+    def training(trial: Trial) -> float:
+        for step in range(1, 10_000):
+            trial.report(step, float(step))
+            if step == 2:
+                client.look("halted")
+                httpx.post(
+                    f"{service.url}/v1/searches/halted/stop",
+                    headers={"Authorization": f"Bearer {service.token}"},
+                )
+            time.sleep(0.01)
+        return 0.0
+
+    with service.client() as client:
+        client.begin("halted", SPACE, trials=2, strategy="random")
+        tally = work(client, Job("halted", "desk", Path("work")), training, lambda line: None)
+        assert (tally.stopped, tally.all) == (1, 1)
+        assert client.look("halted")["counts"] == {"pending": 1}
+
+
+def test_what_dies_loses_nothing(service: Service) -> None:
+    client = service.client()
+    client.begin("dying", SPACE, trials=3, strategy="random")
+    first, second = lent(client, "dying"), lent(client, "dying")
+    assert client.tell(first.lease, Told(value=1.0))
+    service.end(signal.SIGKILL)
+    with pytest.raises(RefusedError, match="must be reached"), service.client(0.5) as hasty:
+        hasty.look("dying")
+    service.start()
+    assert client.heartbeat(second.lease, [Point(1, 0.5)]).word == "continue"
+    assert client.tell(second.lease, Told(value=2.0))
+    with pytest.raises(LeaseLostError) as caught:
+        client.tell(second.lease, Told(value=3.0))
+    assert caught.value.counted is False
+    assert client.tell(lent(client, "dying").lease, Told(failure="infeasible", reason="too wide"))
+    with pytest.raises(FinishedError, match="nothing more to train"):
+        client.ask("dying", "desk")
+    rows = client.look("dying", "status")["candidates"]
+    assert [row["value"] for row in rows] == [1.0, 2.0, None]
+    kinds = [row["kind"] for row in client.journal("dying")]
+    assert kinds.count("observation") == 3
+    client.close()
+
+
+def test_the_asynchronous_twin_does_the_same(service: Service) -> None:
+    async def whole() -> tuple[list[Any], dict[str, Any]]:
+        async with AsyncClient(service.url, service.token) as client:
+            await client.begin("twin", SPACE, trials=2, strategy="random")
+            done: list[bool] = []
+            while len(done) < 2:
+                found, _ = await client.ask("twin", "desk")
+                for each in found:
+                    assert not (await client.heartbeat(each.lease, [Point(1, 1.0)])).stop
+                    done.append(await client.tell(each.lease, Told(value=1.0)))
+                await asyncio.sleep(0.05)
+            with pytest.raises(RefusedError, match="space") as caught:
+                await client.veto("twin", Architecture("net", {"width": 5, "depth": 1}))
+            assert caught.value.status == 422
+            await client.veto("twin", Architecture("net", {"width": 4, "depth": 1}))
+            rows = [row async for row in client.journal("twin")]
+            assert "vetoed" in json.dumps(rows)
+            return done, await client.look("twin")
+
+    done, told = asyncio.run(whole())
+    assert done == [True, True]
+    assert told["counts"] == {"observed": 2}
+
+
+def test_a_request_is_sent_again_under_its_key() -> None:
+    keys: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        if len(keys) == 1:
+            raise httpx.ReadError("lost")
+        if len(keys) == 2:
+            return httpx.Response(503, headers={"Retry-After": "0"})
+        return httpx.Response(200, json={"candidate": "c0000", "counted": True})
+
+    with Client("http://localhost", "token", transport=httpx.MockTransport(answer)) as client:
+        assert client.tell("s:1", Told(value=1.0))
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+def test_pauses_double_up_to_the_patience() -> None:
+    waits = list(pauses(100.0))
+    assert sum(waits[:-1]) < 100.0 <= sum(waits)
+    for number, wait in enumerate(waits):
+        assert min(0.25 * 2**number, 30.0) * 0.74 < wait < min(0.25 * 2**number, 30.0) * 1.26
+    assert list(pauses(0.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train", "train.py:train"),
+        ("train.py:none", "must be loaded"),
+        ("none.py:train", "must be loaded"),
+        ("math:pi", "must be a function"),
+    ],
+)
+def test_what_is_no_training_is_told(train: Path, name: str, words: str) -> None:
+    with pytest.raises(TrialError, match=re.escape(words)):
+        load(name)
