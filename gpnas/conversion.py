@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from gpnas.bundle import Bundle
-from gpnas.ensemble import load_networks
+from gpnas.ensemble import load_fusion, load_networks
 from gpnas.errors import BundleError
 from gpnas.files import did_you_mean
 from gpnas_trainers.converting import OFFICIAL, Average, ConversionError, save_official, save_onnx
@@ -59,7 +59,7 @@ def convert(
         )
     networks = load_networks(bundle)
     named: dict[str, nn.Module] = dict(zip(known, networks, strict=True))
-    named[AVERAGE] = Average(networks, [member.weight for member in bundle.members])
+    named[AVERAGE] = Average(networks, [member.weight for member in bundle.members], load_fusion(bundle))
     chosen = known if name is None else [name]
     written = []
     for done, each in enumerate(chosen):
@@ -91,6 +91,7 @@ def _metadata(bundle: Bundle, name: str) -> dict[str, str]:
         "gpnas": manifest.gpnas,
         "scale": str(manifest.scale),
         "architectures": json.dumps(architectures),
+        "fusion": manifest.fusion.kind if manifest.fusion is not None and name == AVERAGE else "none",
         "data_fingerprint": str(manifest.data["fingerprint"]),
         "licence": manifest.licence or "not stated",
         "lr": "RGB in [0, 1], (batch, 3, h, w)",

@@ -22,12 +22,15 @@ from gpnas.records import Architecture
 from gpnas.targets import targets
 from gpnas_trainers import build
 from gpnas_trainers.cost import stored
+from gpnas_trainers.fusion import Fusion, fusion_of
 from gpnas_trainers.images import ImageError, NotRgb, bits_of, for_format, format_of, reading, writing
 from gpnas_trainers.infer import Levels as Levels
 from gpnas_trainers.infer import upscale_rows
 from gpnas_trainers.infer.levels import shares
 
-Average = Literal["weights", "plain"]
+Average = Literal["fused", "weights", "plain"]
+"""How networks are averaged: with weights for each pixel where the bundle has some, else with its weights;
+with its weights; or all equal."""
 
 
 def loaded(
@@ -78,7 +81,26 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
 
 def weights_of(bundle: Bundle, average: Average) -> list[float]:
     """Of the networks in their average."""
-    return [member.weight if average == "weights" else 1 / len(bundle.members) for member in bundle.members]
+    return [1 / len(bundle.members) if average == "plain" else member.weight for member in bundle.members]
+
+
+def load_fusion(
+    bundle: Bundle, average: Average = "fused", device: str | torch.device = "cpu"
+) -> Fusion | None:
+    """The bundle's weights for each pixel; None where it has none, or the average is another.
+
+    Raises:
+        BundleError: they are not those of its networks.
+    """
+    if bundle.fusion is None or average != "fused":
+        return None
+    try:
+        kept = bundle.fusion
+        return fusion_of(kept.kind, kept.state, len(bundle.members), bundle.scale).to(device)
+    except ValueError as error:
+        raise BundleError(
+            f"the bundle's fusion must fit its networks, but {error}; take --average weights"
+        ) from None
 
 
 def default_device() -> torch.device:
@@ -103,7 +125,7 @@ def upscale_files(
     output: Path,
     levels: Levels | None = None,
     *,
-    average: Average = "weights",
+    average: Average = "fused",
     convert: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -118,7 +140,8 @@ def upscale_files(
         inputs: images, and folders of images.
         output: a file for a single image, else a folder, which is made; files in it are PNG.
         levels: of the ensemble; None is `Levels()`.
-        average: `weights`, the bundle's, or `plain`, all equal.
+        average: `fused`, with weights for each pixel where the bundle has some and no outlier is dropped;
+            `weights`, the bundle's; or `plain`, all equal.
         convert: whether pictures that are not RGB are converted, as `images.reading` says.
         progress: called with the image's name, tiles done and all.
         say: gets a line for each image that cannot be read or written, that is converted, or of which its
@@ -138,6 +161,10 @@ def upscale_files(
         raise DataError(str(error)) from None
     pairs = targets(inputs, output, say)
     networks = load_networks(bundle, default_device())
+    fusion = None if levels.drop_outlier else load_fusion(bundle, average, default_device())
+    families = {member.architecture.family for member in bundle.members}
+    if levels.precision == "float16" and "rcan" in families:
+        say("float16 is known to break RCAN, whose features grow beyond its range; take bfloat16")
     results: list[Upscaled] = []
     for source, target in pairs:
         watch = None if progress is None else partial(progress, source.name)
@@ -160,6 +187,7 @@ def upscale_files(
                         bundle.scale,
                         levels,
                         weights=weights,
+                        fusion=fusion,
                         bits=bits,
                         progress=watch,
                     ):

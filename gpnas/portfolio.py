@@ -227,7 +227,7 @@ def _convex_weights(products: Floats) -> Floats:  # (I, m, k, k) -> (m, k)
         newton = above - 2 * np.einsum("imj,iml->mjl", tilts, tilts) / len(products)
         before = psnr
         for form in (above, np.where(_is_positive(newton)[:, None, None], newton, above)):
-            weights, psnr = _better(products, _least_on_simplex(form), weights, psnr)
+            weights, psnr = _better(products, least_on_simplex(form), weights, psnr)
         if (psnr - before <= GAIN).all():
             break
     for corner in np.eye(k):  # where there are several local minima, one of these may be the least
@@ -253,7 +253,7 @@ def _better(products: Floats, tried: Floats, weights: Floats, psnr: Floats) -> t
     return np.where(gains[:, None], tried, weights), np.where(gains, value, psnr)
 
 
-def _least_on_simplex(forms: Floats) -> Floats:  # (m, k, k) -> (m, k)
+def least_on_simplex(forms: Floats) -> Floats:  # (m, k, k) -> (m, k)
     """The w ≥ 0 of sum 1 with the least wᵀQw, for positive definite forms Q.
 
     It is u / Σu, where u ≥ 0, Qu ≥ 1 and u(Qu - 1) = 0, by block principal pivoting (L. F. Portugal et al.,

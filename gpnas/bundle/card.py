@@ -30,6 +30,12 @@ def model_card(document: Mapping[str, Any]) -> str:  # long: one document, from 
         for member in members
     ]
     average = "One network" if len(members) == 1 else f"{len(members)} networks whose outputs are averaged"
+    fusion = document.get("fusion")
+    if fusion is not None:
+        average += (
+            f" with weights for each pixel ({fusion['kind']}; {fusion['gain']:+.3f} ± {fusion['error']:.3f} "
+            f"dB over those below, on {fusion['images']} validation images that it was not fitted to)"
+        )
     source = document["data"].get("source")
     picture = document.get("picture")
     sources = document.get("networks", {})

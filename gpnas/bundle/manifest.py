@@ -28,11 +28,14 @@ PICTURE = "picture.png"
 LICENCE = "LICENSE"
 """As hubs and people look for it."""
 SUMS = "SHA256SUMS"
+FUSION = "fusion.safetensors"
 
 MAX_MEMBERS = 64
 MAX_PICTURE = 16 * 2**20
 """Bytes."""
 MAX_LICENCE = 2**20
+"""Bytes."""
+MAX_FUSION = 2**22
 """Bytes."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -68,6 +71,22 @@ class LicenceFile(_Strict):
     file: Literal["LICENSE"]
     sha256: Digest
     bytes: int = Field(ge=1, le=MAX_LICENCE)
+
+
+class FusionFile(_Strict):
+    """Weights of the networks for each pixel, in place of one for each network, and why they are used."""
+
+    file: Literal["fusion.safetensors"]
+    sha256: Digest
+    bytes: int = Field(ge=1, le=MAX_FUSION)
+    kind: Literal["table", "gate"]
+    """`table`: by cells of intensity, slope and distance of the networks; `gate`: by three convolutions."""
+    gain: float
+    """Mean gain in dB over one weight per network, on validation images that it was not fitted to."""
+    error: float = Field(ge=0)
+    """Standard error of the gain in dB."""
+    images: int = Field(ge=1)
+    """On which it was learned."""
 
 
 class MemberArchitecture(_Strict):
@@ -149,6 +168,8 @@ class Manifest(_Strict):
     """None: there is none."""
     licence_file: LicenceFile | None = None
     """None: there is none."""
+    fusion: FusionFile | None = None
+    """None: the networks have one weight each."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:

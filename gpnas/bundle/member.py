@@ -38,6 +38,22 @@ class Picture:
     """What it shows, in a sentence or two."""
 
 
+@dataclass(frozen=True, eq=False)
+class StoredFusion:
+    """Weights of the networks for each pixel, as they are stored."""
+
+    kind: str
+    """`table` or `gate`."""
+    state: Mapping[str, Tensor]
+    """Its state dictionary; of a bundle that was read, `StoredWeights`."""
+    gain: float
+    """Mean gain in dB over one weight per network, on validation images that it was not fitted to."""
+    error: float
+    """Standard error of the gain in dB."""
+    images: int
+    """On which it was learned."""
+
+
 @dataclass(frozen=True)
 class Licence:
     """Under which weights may be used."""
@@ -81,6 +97,8 @@ class Bundle:
     picture: Picture | None = None
     licence: str | None = None
     """The text of its licence, where it holds one."""
+    fusion: StoredFusion | None = None
+    """Weights for each pixel, where it holds some."""
 
     @property
     def scale(self) -> int:

@@ -21,6 +21,7 @@ from gpnas.bundle.manifest import (
     MANIFEST,
     MAX_MEMBERS,
     SUMS,
+    FusionFile,
     LicenceFile,
     Manifest,
     MemberFile,
@@ -29,7 +30,7 @@ from gpnas.bundle.manifest import (
     parse_manifest,
     sums,
 )
-from gpnas.bundle.member import Bundle, Member, Picture
+from gpnas.bundle.member import Bundle, Member, Picture, StoredFusion
 from gpnas.bundle.weights import StoredWeights
 from gpnas.errors import BundleError
 from gpnas.files import nearby, opened
@@ -41,15 +42,15 @@ JOURNAL = "journal.sqlite"
 """By which a run folder is known."""
 MAX_RATIO = 20
 """Largest ratio of an archive's content to its size; weights reach little more than 1."""
-MAX_FILES = MAX_MEMBERS + 5
-"""Of a bundle: beside the networks its manifest, card, picture, licence and list of checksums."""
+MAX_FILES = MAX_MEMBERS + 6
+"""Of a bundle: beside the networks its fusion, manifest, card, picture, licence and list of checksums."""
 PICKLES = (".bin", ".ckpt", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 """Suffixes of files that run code when they are loaded, or may."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 """What such a file begins with."""
 
-Entry = ModelCard | PictureFile | LicenceFile | MemberFile
+Entry = ModelCard | PictureFile | LicenceFile | FusionFile | MemberFile
 Read = Callable[[int], bytes]
 """Reads a file: as many bytes as asked for, one more where there are more."""
 
@@ -78,7 +79,8 @@ def read_bundle(path: Path) -> Bundle:
         picture = None if manifest.picture is None else _picture(path, files, manifest.picture)
         licence = None if manifest.licence_file is None else _licence(path, files, manifest.licence_file)
         members = tuple(_member(path, files, entry) for entry in manifest.members)
-    return Bundle(manifest, members, picture, licence)
+        fusion = None if manifest.fusion is None else _fusion(path, files, manifest.fusion)
+    return Bundle(manifest, members, picture, licence, fusion)
 
 
 def _bundle_of(path: Path) -> Path:
@@ -102,6 +104,11 @@ def _picture(path: Path, files: Mapping[str, Read], entry: PictureFile) -> Pictu
 
 def _licence(path: Path, files: Mapping[str, Read], entry: LicenceFile) -> str:
     return checked_licence(_verified(path, files, entry), f"{path}: {entry.file}")
+
+
+def _fusion(path: Path, files: Mapping[str, Read], entry: FusionFile) -> StoredFusion:
+    state = _weights(path, entry.file, _verified(path, files, entry))
+    return StoredFusion(entry.kind, state, entry.gain, entry.error, entry.images)
 
 
 def _member(path: Path, files: Mapping[str, Read], entry: MemberFile) -> Member:
@@ -147,7 +154,7 @@ def _names(manifest: Manifest) -> set[str]:
 
 def _entries(manifest: Manifest) -> tuple[Entry, ...]:
     """The files that a manifest names."""
-    perhaps = (manifest.picture, manifest.licence_file)
+    perhaps = (manifest.picture, manifest.licence_file, manifest.fusion)
     return (manifest.model_card, *(entry for entry in perhaps if entry is not None), *manifest.members)
 
 

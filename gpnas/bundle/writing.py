@@ -20,8 +20,19 @@ from pydantic import ValidationError
 
 from gpnas.bundle.card import model_card
 from gpnas.bundle.licensing import checked_licence, known_licence
-from gpnas.bundle.manifest import LICENCE, MANIFEST, PICTURE, README, SUMS, VERSION, Manifest, explain, sums
-from gpnas.bundle.member import Description, Licence, Member, Picture
+from gpnas.bundle.manifest import (
+    FUSION,
+    LICENCE,
+    MANIFEST,
+    PICTURE,
+    README,
+    SUMS,
+    VERSION,
+    Manifest,
+    explain,
+    sums,
+)
+from gpnas.bundle.member import Description, Licence, Member, Picture, StoredFusion
 from gpnas.bundle.reading import is_bundle, is_zip
 from gpnas.bundle.weights import StoredWeights
 from gpnas.errors import BundleError
@@ -35,6 +46,7 @@ def write_bundle(
     *,
     licence: Licence | None = None,
     picture: Picture | None = None,
+    fusion: StoredFusion | None = None,
 ) -> None:
     """Writes a bundle; an earlier bundle of that name is replaced, nothing else ever is.
 
@@ -44,6 +56,7 @@ def write_bundle(
         description: where they come from.
         licence: of the weights.
         picture: for the model card. Whose photographs they are is the caller's business.
+        fusion: weights of the members for each pixel; None: their own weights are all.
 
     Raises:
         BundleError: something given breaks a rule, what lies there is not a bundle, or the disk is
@@ -66,7 +79,7 @@ def write_bundle(
     content = None if text is None else text.encode(errors="surrogateescape")
     if content is not None:
         checked_licence(content, str(path))
-    contents = _contents(path, members, document, picture, content)
+    contents = _contents(path, members, document, picture, content, fusion)
     try:
         if not path.parent.is_dir():
             raise BundleError(f"{path.parent}: the folder that a bundle goes into must exist, but does not")
@@ -97,6 +110,7 @@ def _contents(
     description: Mapping[str, Any],
     picture: Picture | None,
     licence: bytes | None,
+    fusion: StoredFusion | None,
 ) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file, one at a time, so that one network's copy is in memory."""
     digests: list[tuple[str, str]] = []
@@ -120,6 +134,16 @@ def _contents(
         )
         yield name, content
     document = {**description, "members": entries}
+    if fusion is not None:
+        content = StoredWeights.of(fusion.state).content
+        digests.append((FUSION, hashlib.sha256(content).hexdigest()))
+        document["fusion"] = {
+            "file": FUSION,
+            "sha256": digests[-1][1],
+            "bytes": len(content),
+            **{name: getattr(fusion, name) for name in ("kind", "gain", "error", "images")},
+        }
+        yield FUSION, content
     if picture is not None:
         digests.append((PICTURE, hashlib.sha256(picture.png).hexdigest()))
         document["picture"] = {

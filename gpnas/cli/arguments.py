@@ -119,8 +119,9 @@ def add_levels(sub: argparse.ArgumentParser, *, drop_outlier: str, self_ensemble
 
     choice(
         "average",
-        ("weights", "plain"),
-        "of the networks: with the bundle's weights, or all equal (default: weights)",
+        ("fused", "weights", "plain"),
+        "of the networks: with weights for each pixel where the bundle has some, with its weights, or all "
+        "equal (default: fused)",
     )
     sub.add_argument(
         "--tile",

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from gpnas.cli.tables import Table
 from gpnas.cli.text import advice, label, legend, printable
 from gpnas.results.delivery import Delivery
+from gpnas.results.fusing import why
 
 SHOWN = 10
 """Architectures of the table, beside those of the portfolio."""
@@ -51,6 +52,8 @@ def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
     )
     for line in (*delivery.chosen.left_out, *delivery.unusable.values()):
         yield printable(line)
+    if len(chosen) > 1:
+        yield why(delivery.fused)
     trials = delivery.to_json()["trials"]
     yield (
         f"{trials['observed']} trials ({trials['failed']} failed, {trials['stopped']} stopped early), "

@@ -30,6 +30,7 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     )
     for line in document["selection"]["left_out"]:
         yield printable(line)
+    yield printable(document["fusion"]["why"])
     rows = [*document["frontier"], *document["compared"]]
     named = {
         name: Architecture.from_json(architecture)

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from gpnas.bundle import Bundle
 from gpnas.data import data_errors, prepared_pairs
-from gpnas.ensemble import Average, default_device, load_networks, weights_of
+from gpnas.ensemble import Average, default_device, load_fusion, load_networks, weights_of
 from gpnas.errors import DataError
-from gpnas.evaluation.results import DROP_OUTLIER, Evaluation
+from gpnas.evaluation.results import DROP_OUTLIER, FUSED, Evaluation
 from gpnas.evaluation.tabulating import LevelNames, Subset, tabulate
 from gpnas_trainers import infer
+from gpnas_trainers.fusion import Fusion
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.metrics import Channels, psnr, ssim
@@ -66,7 +67,7 @@ def evaluate(
     levels: infer.Levels | None = None,
     *,
     tiles: bool = True,
-    average: Average = "weights",
+    average: Average = "fused",
     channels: Channels = "rgb",
     border: int = 0,
     progress: Callable[[float, int], None] | None = None,
@@ -83,7 +84,9 @@ def evaluate(
         levels: of the ensemble; rows with and without self-ensemble are made where they have it, and rows of
             all networks without the outlier at each pixel where they drop that. None is `Levels()`.
         tiles: whether rows with tiles are wanted; an image no larger than a tile is one tile.
-        average: `weights`, the bundle's, or `plain`, all equal.
+        average: `fused`: beside the bundle's weights, a row of all networks with weights for each pixel,
+            for which they pass once more, where the bundle has some; `weights`: the bundle's alone; or
+            `plain`: all equal.
         channels: `rgb`, or `y` of BT.601 as papers on Set5 and the like report.
         border: HR pixels dropped on each side first.
         progress: called with images done, in fractions too, and all.
@@ -102,7 +105,9 @@ def evaluate(
     except ValueError as error:
         raise DataError(str(error)) from None
     networks = load_networks(bundle, default_device())
-    averages = _averages(len(networks), levels.drop_outlier)
+    fusion = load_fusion(bundle, average, default_device())
+    besides = [name for name, given in ((DROP_OUTLIER, levels.drop_outlier), (FUSED, fusion)) if given]
+    averages = _averages(len(networks), besides)
     wanted = [
         names
         for names in COMBINATIONS
@@ -123,7 +128,7 @@ def evaluate(
 
         try:
             columns = [[score(bicubic_upscale(lr, bundle.scale))]]
-            for outputs in _outputs(networks, lr, bundle.scale, wanted, levels, watch):
+            for outputs in _outputs(networks, fusion, lr, wanted, levels, watch, bundle.scale):
                 # where one tile holds the image, the same as without tiles
                 columns.append(columns[-1] if outputs is None else _scores(outputs, averages, weights, score))
         except ValueError as error:
@@ -140,14 +145,14 @@ def evaluate(
     )
 
 
-def _averages(count: int, drop_outlier: bool) -> list[tuple[LevelNames, Subset]]:
-    """Which of so many networks are averaged, and the level that does it besides."""
+def _averages(count: int, besides: Sequence[str]) -> list[tuple[LevelNames, Subset]]:
+    """Which of so many networks are averaged, and what else is done to all of them."""
     every = tuple(range(count))
     sizes = sorted({1, 2, count})
     plain: list[tuple[LevelNames, Subset]] = [
         ((), subset) for size in sizes for subset in itertools.combinations(every, size)
     ]
-    return [*plain, ((DROP_OUTLIER,), every)] if drop_outlier else plain
+    return [*plain, *(((each,), every) for each in besides)]
 
 
 def _scores(
@@ -156,21 +161,27 @@ def _scores(
     weights: Sequence[float],
     score: Callable[[Tensor], tuple[float, float]],
 ) -> list[tuple[float, float]]:
-    return [
-        score(_without_outlier(outputs, weights) if dropped else _average(outputs, weights, subset))
-        for dropped, subset in averages
-    ]
+    def averaged(levels: LevelNames, subset: Subset) -> Tensor:
+        match levels:
+            case ("fused",):
+                return outputs[-1]  # they passed together once more
+            case ("drop_outlier",):
+                return _without_outlier(outputs, weights)
+        return _average(outputs, weights, subset)
+
+    return [score(averaged(*each)) for each in averages]
 
 
 def _outputs(
     networks: Sequence[nn.Module],
+    fusion: Fusion | None,
     lr: Tensor,
-    scale: int,
     wanted: Sequence[LevelNames],
     levels: infer.Levels,
     watch: Callable[[float], None],
+    scale: int,
 ) -> Iterator[list[Tensor] | None]:
-    """What each network makes of an image, for each combination of levels.
+    """What each network makes of an image, and all of them fused at the end, for each combination of levels.
 
     None where the combination before it, which has no tiles, gives the same.
     """
@@ -180,7 +191,9 @@ def _outputs(
         (8 if "self_ensemble" in names else 1) * ((0 if one_tile else 4) if "tiles" in names else 1)
         for names in wanted
     ]
-    spent, every = 0.0, sum(costs) * len(networks)
+    parts: list[tuple[list[nn.Module], Fusion | None]] = [([network], None) for network in networks]
+    parts += [] if fusion is None else [([*networks], fusion)]
+    spent, every = 0.0, sum(costs) * sum(len(together) for together, _ in parts)
     for names, cost in zip(wanted, costs, strict=True):
         if not cost:
             yield None
@@ -188,13 +201,14 @@ def _outputs(
         whole = levels if "tiles" in names else replace(levels, tile=0, overlap=None)
         used = replace(whole, self_ensemble="self_ensemble" in names, drop_outlier=False)
         outputs = []
-        for network in networks:
+        for together, fused_by in parts:
+            share = cost * len(together)
 
-            def passed(done: int, of: int, spent: float = spent, cost: int = cost) -> None:
-                watch((spent + cost * done / of) / every)
+            def passed(done: int, of: int, spent: float = spent, share: int = share) -> None:
+                watch((spent + share * done / of) / every)
 
-            outputs.append(upscale([network], lr, scale, used, progress=passed).cpu())
-            spent += cost
+            outputs.append(upscale(together, lr, scale, used, fusion=fused_by, progress=passed).cpu())
+            spent += share
         yield outputs
 
 

@@ -14,6 +14,10 @@ NETWORKS = "networks"
 """The level that averages several networks."""
 DROP_OUTLIER = "drop_outlier"
 """The level that leaves one of them out at each pixel."""
+FUSED = "fused"
+"""The level that averages them with weights for each pixel."""
+OF_NETWORKS = (NETWORKS, DROP_OUTLIER, FUSED)
+"""Levels that say what is done to networks, rather than to an image."""
 DIGITS = {"psnr": 2, "ssim": 4}
 """After the point, as the paper prints them; ranks are of what is printed."""
 
@@ -43,7 +47,7 @@ class Row:
     """Places in the bundle, from 1; none of the bicubic row."""
     members: tuple[Architecture, ...]
     levels: tuple[str, ...]
-    """Of `networks` (an average of several), `tiles`, `self_ensemble`, `drop_outlier`."""
+    """Of `networks` (an average of several), `tiles`, `self_ensemble`, `drop_outlier`, `fused`."""
     psnr: float
     """Mean over images in dB."""
     ssim: float
@@ -124,15 +128,15 @@ class Evaluation:
     def by_levels(self) -> Iterator[tuple[str, list[Row]]]:
         """The rows of each combination of levels besides what is done to networks, with its name."""
         for levels, rows in groupby(
-            self.rows, lambda row: [each for each in row.levels if each not in (NETWORKS, DROP_OUTLIER)]
+            self.rows, lambda row: [each for each in row.levels if each not in OF_NETWORKS]
         ):
             yield " and ".join(each.replace("_", "-") for each in levels) or "networks alone", list(rows)
 
 
 def row_name(row: Row) -> str:
     """`1 + 2` for the average of the bundle's first two networks."""
-    dropped = ", outlier dropped" if DROP_OUTLIER in row.levels else ""
-    return " + ".join(map(str, row.networks)) + dropped
+    how = ", outlier dropped" if DROP_OUTLIER in row.levels else ", fused" if FUSED in row.levels else ""
+    return " + ".join(map(str, row.networks)) + how
 
 
 def measured(evaluation: Evaluation) -> str:

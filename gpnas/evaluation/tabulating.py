@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpnas.bundle import Bundle
-from gpnas.evaluation.results import DIGITS, DROP_OUTLIER, Difference, Evaluation, Interval, Row
+from gpnas.evaluation.results import DIGITS, OF_NETWORKS, Difference, Evaluation, Interval, Row
 from gpnas.evaluation.statistics import CONFIDENCE, RESAMPLES, SEED, bootstrap_intervals, ranks
 
 LevelNames = tuple[str, ...]
@@ -94,7 +94,7 @@ def _best_single(methods: Sequence[Method], means: NDArray[np.float64]) -> list[
     for column, (levels, subset) in enumerate(methods, start=1):
         if len(subset) == 1 and (levels not in best or means[column, 0] > means[best[levels], 0]):
             best[levels] = column
-    return [0, *(best[tuple(each for each in levels if each != DROP_OUTLIER)] for levels, _ in methods)]
+    return [0, *(best[tuple(each for each in levels if each not in OF_NETWORKS)] for levels, _ in methods)]
 
 
 def _places(methods: Sequence[Method], means: NDArray[np.float64]) -> dict[int, tuple[int, int]]:

@@ -9,11 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from gpnas.errors import TrialError
+from gpnas.fusing import FEWEST
 from gpnas.journal import Journal
 from gpnas.portfolio import Floats, correlations
 from gpnas.records import Candidate, Observation, Portfolio
 from gpnas.results.choosing import Chosen, choose_portfolio
 from gpnas.results.exporting import write_portfolio
+from gpnas.results.fusing import CONVEX, Fused, fused_by, outputs_on
 from gpnas.results.networks import NetworkError, trained_network
 from gpnas.run.layout import candidate_folder
 from gpnas.run.products import products_of
@@ -78,6 +80,8 @@ class Delivery:
     """PSNR in dB of bicubic upsampling on the same images."""
     gram: Floats
     """Mean products of the residuals of the first networks of the ranking, per image."""
+    fused: Fused
+    """How the portfolio's networks are fused, and why so."""
     diagnostics: Diagnostics | None
     """How far the predictions of the ranking can be trusted; None in a final training."""
 
@@ -118,6 +122,7 @@ class Delivery:
             "weights": list(weights),
             "shares": {member.id: weight for member, weight in zip(members, weights, strict=True)},
             "selection": self.chosen.to_json(),
+            "fusion": self.fused.to_json(),
             "unusable": dict(self.unusable),
             "psnr": {
                 "bicubic": self.bicubic,
@@ -184,11 +189,12 @@ def deliver(
         chosen=chosen,
         bicubic=bicubic_psnr(validation),
         gram=products_of(run, usable[:MATRIX]),
+        fused=_fused(storage_of(journal), chosen, validation, journal.header.seed),
         diagnostics=diagnostics,
     )
     document = delivery.to_json()
     seen = validation if Setup.of(journal).data.is_shipped else None
-    write_portfolio(journal, chosen, document, delivery.bundle, seen=seen)
+    write_portfolio(journal, chosen, document, delivery.bundle, seen=seen, fusion=delivery.fused.stored)
     journal.set_result("delivery", document)
     return delivery
 
@@ -220,6 +226,15 @@ def _chosen(
             except NetworkError as of_network:
                 unusable[damaged.id] = str(of_network)
     raise TrialError("at least one network must be usable, but " + "; ".join(unusable.values()))
+
+
+def _fused(storage: Storage, chosen: Chosen, validation: PairSet, seed: int) -> Fused:
+    """How the members of a portfolio are fused."""
+    members = chosen.portfolio.members
+    if len(members) == 1 or len(validation) < FEWEST:
+        return Fused(CONVEX, None, (), len(validation))
+    networks = [trained_network(storage, each, validation.scale) for each in members]
+    return fused_by(outputs_on(networks, validation), validation.scale, seed)
 
 
 def restore_errors(storage: Storage, candidate: Candidate, validation: PairSet) -> None:

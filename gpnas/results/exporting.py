@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpnas.bundle import Description, Licence, Member, Picture, read_bundle, write_bundle
+from gpnas.bundle import (
+    Bundle,
+    Description,
+    Licence,
+    Member,
+    Picture,
+    StoredFusion,
+    read_bundle,
+    write_bundle,
+)
 from gpnas.errors import BundleError, TrialError
 from gpnas.journal import Journal
 from gpnas.results.choosing import Allowance, Chosen, choose_portfolio, finished_candidates
@@ -40,7 +49,7 @@ def export(
 
     Returns:
         A JSON document: the portfolio's architectures, weights and PSNR in dB, why it has no more networks,
-        the bundle.
+        how they are fused, the bundle.
 
     Raises:
         JournalError: there is no such run.
@@ -55,21 +64,24 @@ def export(
             raise TrialError(f"{run}: `--top` must be at most the {len(candidates)} networks, but got {top}")
         setup = Setup.of(journal)
         chosen = choose_portfolio(run, journal, candidates, top, allowance)
+        same = _delivered_bundle(run, chosen)
+        fusion = None if same is None else same.fusion
         seen: PairSet | Picture | None = None
         if picture and (isinstance(picture, Path) or setup.data.is_shipped):
-            seen = None if isinstance(picture, Path) else _delivered_picture(run, chosen)
+            seen = None if isinstance(picture, Path) or same is None else same.picture
             if seen is None:
                 from gpnas.results.picture import validation_pairs  # with PyTorch, which exporting needs not
 
                 seen = validation_pairs(setup, picture if isinstance(picture, Path) else None)
         delivery = journal.result("delivery")
         assert delivery is not None
-        write_portfolio(journal, chosen, delivery, output, seen=seen, licence=licence)
+        write_portfolio(journal, chosen, delivery, output, seen=seen, licence=licence, fusion=fusion)
     return {
         "portfolio": [member.architecture.to_json() for member in chosen.portfolio.members],
         "weights": list(chosen.portfolio.weights),
         "psnr": chosen.portfolio.value,
         "selection": chosen.to_json(),
+        "fusion": fusion_of_choice(chosen, delivery),
         "bundle": str(output),
     }
 
@@ -82,6 +94,7 @@ def write_portfolio(
     *,
     seen: PairSet | Picture | None = None,
     licence: Licence | None = None,
+    fusion: StoredFusion | None = None,
 ) -> None:
     """Writes a portfolio's bundle, with what the journal tells of it.
 
@@ -92,6 +105,7 @@ def write_portfolio(
         output: the bundle's folder or zip file.
         seen: the model card's picture, or validation pairs of which it shows a part; None: no picture.
         licence: of the weights.
+        fusion: weights of the members, in their order, for each pixel.
 
     Raises:
         TrialError: a network's weights are missing or damaged.
@@ -130,11 +144,22 @@ def write_portfolio(
         },
         journal=journal.excerpt(member.id for member in portfolio.members),
     )
-    write_bundle(output, members, description, licence=licence, picture=seen)
+    write_bundle(output, members, description, licence=licence, picture=seen, fusion=fusion)
 
 
-def _delivered_picture(run: Path, chosen: Chosen) -> Picture | None:
-    """The picture in the run's own bundle, where that has the same average; so none is computed again."""
+def fusion_of_choice(chosen: Chosen, delivery: Mapping[str, Any]) -> dict[str, Any]:
+    """How the networks of a choice are fused, as JSON: as in the delivery, if that is the same choice."""
+    portfolio = chosen.portfolio
+    own = {each.id: share for each, share in zip(portfolio.members, portfolio.weights, strict=True)}
+    found: dict[str, Any] | None = delivery.get("fusion")
+    if found is not None and own == delivery["shares"]:
+        return found
+    why = "fused by one weight per network: more is learned where a command delivers what it trained"
+    return {"kind": "convex", "images": 0, "tried": [], "why": why}
+
+
+def _delivered_bundle(run: Path, chosen: Chosen) -> Bundle | None:
+    """The run's own, where that has the same average; so neither picture nor fusion is computed again."""
     try:
         bundle = read_bundle(run / "bundle")
     except BundleError:
@@ -142,4 +167,4 @@ def _delivered_picture(run: Path, chosen: Chosen) -> Picture | None:
     portfolio = chosen.portfolio
     own = [(each.candidate, each.weight) for each in bundle.members]
     same = own == [(each.id, share) for each, share in zip(portfolio.members, portfolio.weights, strict=True)]
-    return bundle.picture if same else None
+    return bundle if same else None

@@ -16,6 +16,7 @@ from gpnas.journal import Journal
 from gpnas.portfolio import Choice, Floats, choose, correlations, ensemble_psnr, frontier
 from gpnas.records import Candidate
 from gpnas.results.choosing import LEAST_SHARE, Allowance, choose_portfolio, finished_candidates
+from gpnas.results.exporting import fusion_of_choice
 from gpnas.run.cores import one_core
 from gpnas.run.pricing import searched_space
 from gpnas.run.products import products_of
@@ -40,7 +41,8 @@ def portfolio_document(
     Returns:
         `frontier`: portfolios of 1 … `top` networks, the cheapest first, each better than all cheaper
         ones; `choice`: the one of them that is worth its networks; `selection`: why, judged as
-        `choose_portfolio` does; `compared`: the choice beside the best by PSNR and the best of each family;
+        `choose_portfolio` does; `fusion`: how they are fused, and why; `compared`: the choice beside the best
+        by PSNR and the best of each family;
         `correlation` of the errors of the best networks alone; `untrained`: what would add most,
         with the error of that prediction, None where there is no search behind it. PSNR in dB on the
         validation images of the trials, without self-ensemble; GMACs at 120×120 LR pixels.
@@ -88,6 +90,7 @@ def portfolio_document(
             "frontier": [described(each) for _, each in found],
             "choice": described(choice) | {"ensemble": chosen.ensemble},
             "selection": chosen.to_json(),
+            "fusion": fusion_of_choice(chosen, journal.result("delivery") or {}),
             "compared": [
                 {"way": way, "plain_psnr": float(ensemble_psnr(gram, [sorted(each.members)])[0])}
                 | described(each)

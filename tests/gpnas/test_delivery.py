@@ -21,6 +21,7 @@ from gpnas.errors import TrialError
 from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, Candidate, Fidelity, Observation
 from gpnas.results.delivery import Delivery, deliver
+from gpnas.results.exporting import export
 from gpnas.run.products import FILE, products_of
 from gpnas.run.residuals import ERRORS_FILE, write_errors
 from gpnas.run.setup import PSNR, Data, Setup
@@ -77,6 +78,27 @@ def delivered(run: Path, pairs: PairSet, most: int = 3, **options: Any) -> Deliv
         header = journal.header
     with Journal.create_or_open(run, header) as journal:
         return deliver(run, journal, pairs, most, time.monotonic(), **options)
+
+
+def test_what_is_fused_is_told_and_stands_in_the_bundle(
+    run: Path, pairs: PairSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = delivered(run, pairs).to_json()["fusion"]
+    assert (few["kind"], few["tried"], few["images"]) == ("convex", [], 2)
+    assert "2 validation images are too few to learn more" in few["why"]
+    for module in ("delivery", "fusing"):
+        monkeypatch.setattr(f"gpnas.results.{module}.FEWEST", 2)
+    monkeypatch.setattr("gpnas.results.fusing.STEPS", 3)
+    delivery = delivered(run, pairs)
+    document, bundle = delivery.to_json()["fusion"], read_bundle(run)
+    if len(bundle.members) == 1:
+        assert document["kind"] == "convex"
+        return
+    assert [each["kind"] for each in document["tried"]] == ["table", "gate"]
+    assert (bundle.fusion is None) == (document["kind"] == "convex")
+    again = export(run, 3, run.parent / "again.zip", picture=False)
+    assert again["fusion"] == document
+    assert (read_bundle(run.parent / "again.zip").fusion is None) == (bundle.fusion is None)
 
 
 def test_the_numbers_are_those_of_the_networks_in_the_bundle(run: Path, pairs: PairSet) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from gpnas_trainers.fusion import Fusion
 from gpnas_trainers.infer.blending import (
     BLENDS,
     Blend,
@@ -56,6 +57,7 @@ def upscale(
     levels: Levels | None = None,
     *,
     weights: Sequence[float] | None = None,
+    fusion: Fusion | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -69,7 +71,7 @@ def upscale(
         lr: RGB, floats in [0, 1].
         scale: HR pixels per LR pixel.
         levels: of the ensemble; None is `Levels()`, the paper's.
-        weights, batch_size, progress: as `upscale_rows` takes them.
+        weights, fusion, batch_size, progress: as `upscale_rows` takes them.
 
     Raises:
         ValueError: an argument breaks its rule, or a network's output has another size.
@@ -83,6 +85,7 @@ def upscale(
         scale,
         levels,
         weights=weights,
+        fusion=fusion,
         batch_size=batch_size,
         dtype=torch.float64 if lr.dtype == torch.float64 else torch.float32,
         progress=progress,

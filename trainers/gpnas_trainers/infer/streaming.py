@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gpnas_trainers.fusion import Fusion
 from gpnas_trainers.infer.canvas import TYPES, Canvas, Item, RowReader
 from gpnas_trainers.infer.levels import Levels, shares
 from gpnas_trainers.infer.passes import batch_limit, in_parallel, outputs_of, runners_of
@@ -32,13 +33,14 @@ class Rows(NamedTuple):
     """(3, n, scale·w) on the networks' device: in [0, 1], or levels where `bits` was given."""
 
 
-def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last six may be left out
+def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last seven may be left out
     networks: Sequence[nn.Module],
     images: Sequence[RowReader],
     scale: int,
     levels: Levels | None = None,
     *,
     weights: Sequence[float] | None = None,
+    fusion: Fusion | None = None,
     batch_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     bits: int | None = None,
@@ -60,6 +62,7 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last si
         levels: of the ensemble; None is `Levels()`, the paper's.
         weights: a_k, one per network, non-negative; divided by their sum. None: all equal. A network of
             weight 0 is not used.
+        fusion: has weights for each pixel of each pass, in place of `weights`; for as many networks.
         batch_size: tiles, in any orientation, that pass a network at once; None: as many as suit the
             device. Whole images (tile 0) pass one by one.
         dtype: in which tiles are added up.
@@ -76,7 +79,7 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last si
         raise ValueError(f"`batch_size >= 1` must hold, but got {batch_size}")
     if bits not in (None, *TYPES):
         raise ValueError(f"`bits` must be None, 8 or 16, but got {bits}")
-    given = shares(len(networks), weights, levels.drop_outlier)
+    given = _given(len(networks), weights, fusion, levels)
     used = [(network, share) for network, share in zip(networks, given, strict=True) if share > 0]
     runners = runners_of([network for network, _ in used], levels.precision, dtype)
     counts = [share for _, share in used]
@@ -88,6 +91,8 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last si
         with torch.inference_mode():
             tiles = torch.stack([item.pixels for item in batch])
             outputs = outputs_of(runners, tiles, scale, levels.precision, dtype)
+            if fusion is not None:
+                return fusion([output.to(like.device) for output in outputs])[:, None]
             if layers > 1:
                 return torch.stack([output.to(like.device) for output in outputs], dim=1)
             mean: Tensor | None = None
@@ -118,6 +123,18 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last si
             item.canvas.add(item, output)
             # nothing here keeps rows that the caller has let go
             yield from (Rows(item.canvas.number, *each) for each in item.canvas.finished())
+
+
+def _given(count: int, weights: Sequence[float] | None, fusion: Fusion | None, levels: Levels) -> list[float]:
+    """What each network counts; where they are fused, all of them are used."""
+    if fusion is None:
+        return shares(count, weights, levels.drop_outlier)
+    if fusion.networks != count or levels.drop_outlier:
+        raise ValueError(
+            f"a fusion of {fusion.networks} networks must fuse as many, without dropping an outlier, but got "
+            f"{count}" + (" and `drop_outlier`" if levels.drop_outlier else "")
+        )
+    return shares(count, None, False)
 
 
 def _batches(canvases: Iterator[Canvas], limit: Callable[[torch.Size], int]) -> Iterator[list[Item]]:
