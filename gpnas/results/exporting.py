@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,7 @@ def fusion_of_choice(chosen: Chosen, delivery: Mapping[str, Any]) -> dict[str, A
     portfolio = chosen.portfolio
     own = {each.id: share for each, share in zip(portfolio.members, portfolio.weights, strict=True)}
     found: dict[str, Any] | None = delivery.get("fusion")
-    if found is not None and own == delivery["shares"]:
+    if found is not None and _alike(own, delivery["shares"]):
         return found
     why = "fused by one weight per network: more is learned where a command delivers what it trained"
     return {"kind": "convex", "images": 0, "tried": [], "why": why}
@@ -165,6 +166,14 @@ def _delivered_bundle(run: Path, chosen: Chosen) -> Bundle | None:
     except BundleError:
         return None
     portfolio = chosen.portfolio
-    own = [(each.candidate, each.weight) for each in bundle.members]
-    same = own == [(each.id, share) for each, share in zip(portfolio.members, portfolio.weights, strict=True)]
+    own = {str(each.candidate): each.weight for each in bundle.members}
+    ids = [each.id for each in portfolio.members]
+    same = list(own) == ids and _alike(own, dict(zip(ids, portfolio.weights, strict=True)))
     return bundle if same else None
+
+
+def _alike(own: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether two averages are of the same networks, with the same weights up to rounding."""
+    return own.keys() == others.keys() and all(
+        math.isclose(weight, others[name], abs_tol=1e-6) for name, weight in own.items()
+    )

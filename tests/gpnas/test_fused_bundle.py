@@ -85,9 +85,7 @@ def test_a_fusion_of_other_networks_is_one_line(tmp_path: Path) -> None:
     members = [type(each)(each.architecture, each.state, 0.5, each.metrics) for each in fewer]
     write_bundle(tmp_path / "two", members, description(), fusion=made.fusion)
     two = read_bundle(tmp_path / "two")
-    with pytest.raises(
-        BundleError, match="fusion must fit its networks, but its shares must be 2"
-    ):
+    with pytest.raises(BundleError, match="fusion must fit its networks, but its shares must be 2"):
         load_fusion(two)
     assert load_fusion(two, "weights") is None
 

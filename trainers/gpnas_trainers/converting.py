@@ -171,8 +171,8 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
 def _difference(network: nn.Module, session: Any) -> float:
     """Largest difference of a pixel between an ONNX session and its network; of large outputs, relative.
 
-    Where networks are fused by a table, rounding may take a pixel at a bin's edge to its other side: a pixel in
-    a thousand is passed over.
+    Where networks are fused by a table, rounding may take a pixel at a bin's edge to its other side: a pixel
+    in a thousand is passed over.
     """
     fused_by_table = isinstance(network, Average) and isinstance(network.fusion, Table)
     generator = torch.Generator().manual_seed(0)

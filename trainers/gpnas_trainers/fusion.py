@@ -85,12 +85,10 @@ class Table(Fusion):
             # a few comparisons, which ONNX has operators for; a bin holds its upper edge
             place = sum((values > edge).long() for edge in edges) if len(edges) else 0
             cell = cell * (len(edges) + 1) + place
-        return cell.squeeze(1) if cell.ndim else cell.expand(len(outputs[0]), *outputs[0].shape[2:])
+        return cell.squeeze(1) if cell.ndim else cell.expand_as(outputs[0][:, 0])
 
     def weights(self, outputs: Sequence[Tensor]) -> Tensor:
-        cells = self.cells(outputs)
-        found = self.table.to(outputs[0]).t()[:, cells.flatten()]
-        return found.view(len(outputs), len(cells), 1, *cells.shape[1:])
+        return self.table.to(outputs[0]).t()[:, self.cells(outputs)].unsqueeze(2)
 
 
 class Gate(Fusion):
