@@ -162,9 +162,7 @@ def upscale_files(
     pairs = targets(inputs, output, say)
     networks = load_networks(bundle, default_device())
     fusion = None if levels.drop_outlier else load_fusion(bundle, average, default_device())
-    families = {member.architecture.family for member in bundle.members}
-    if levels.precision == "float16" and "rcan" in families:
-        say("float16 is known to break RCAN, whose features grow beyond its range; take bfloat16")
+    _warn(bundle, levels, say)
     results: list[Upscaled] = []
     for source, target in pairs:
         watch = None if progress is None else partial(progress, source.name)
@@ -181,7 +179,7 @@ def upscale_files(
                 if lost:
                     say(f"{target}: not kept of {source}: {', '.join(lost)}")
                 with writing(target, *size, bits, kept) as write:
-                    for _, _, rows in upscale_rows(
+                    made = upscale_rows(
                         networks,
                         [image],
                         bundle.scale,
@@ -190,7 +188,8 @@ def upscale_files(
                         fusion=fusion,
                         bits=bits,
                         progress=watch,
-                    ):
+                    )
+                    for _, _, rows in made:
                         write(rows)
                         del rows  # before the next are made
         except ImageError as error:
@@ -208,6 +207,12 @@ def upscale_files(
         say(line)
         results.append(Upscaled(source, target, line))
     return results
+
+
+def _warn(bundle: Bundle, levels: Levels, say: Callable[[str], None]) -> None:
+    families = {member.architecture.family for member in bundle.members}
+    if levels.precision == "float16" and "rcan" in families:
+        say("float16 is known to break RCAN, whose features grow beyond its range; take bfloat16")
 
 
 def _make_folder(folder: Path) -> None:

@@ -135,14 +135,8 @@ def _contents(
         yield name, content
     document = {**description, "members": entries}
     if fusion is not None:
-        content = StoredWeights.of(fusion.state).content
-        digests.append((FUSION, hashlib.sha256(content).hexdigest()))
-        document["fusion"] = {
-            "file": FUSION,
-            "sha256": digests[-1][1],
-            "bytes": len(content),
-            **{name: getattr(fusion, name) for name in ("kind", "gain", "error", "images")},
-        }
+        content, document["fusion"] = _stored(fusion)
+        digests.append((FUSION, document["fusion"]["sha256"]))
         yield FUSION, content
     if picture is not None:
         digests.append((PICTURE, hashlib.sha256(picture.png).hexdigest()))
@@ -168,6 +162,13 @@ def _contents(
     digests.append((MANIFEST, hashlib.sha256(manifest).hexdigest()))
     yield MANIFEST, manifest
     yield SUMS, sums(digests)
+
+
+def _stored(fusion: StoredFusion) -> tuple[bytes, dict[str, Any]]:
+    """The file of a fusion, and what the manifest says of it."""
+    content = StoredWeights.of(fusion.state).content
+    entry = {"file": FUSION, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    return content, entry | {name: getattr(fusion, name) for name in ("kind", "gain", "error", "images")}
 
 
 def _checked(path: Path, document: Mapping[str, Any]) -> Manifest:

@@ -80,9 +80,8 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last se
     if bits not in (None, *TYPES):
         raise ValueError(f"`bits` must be None, 8 or 16, but got {bits}")
     given = _given(len(networks), weights, fusion, levels)
-    used = [(network, share) for network, share in zip(networks, given, strict=True) if share > 0]
-    runners = runners_of([network for network, _ in used], levels.precision, dtype)
-    counts = [share for _, share in used]
+    used = [network for network, share in zip(networks, given, strict=True) if share > 0]
+    runners, counts = runners_of(used, levels.precision, dtype), [share for share in given if share > 0]
     whole = levels.sides == (0,)
     layers = len(runners) if levels.drop_outlier else 1
     like = torch.empty((), dtype=dtype, device=runners[0].device)
@@ -91,10 +90,9 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last se
         with torch.inference_mode():
             tiles = torch.stack([item.pixels for item in batch])
             outputs = outputs_of(runners, tiles, scale, levels.precision, dtype)
-            if fusion is not None:
-                return fusion([output.to(like.device) for output in outputs])[:, None]
-            if layers > 1:
-                return torch.stack([output.to(like.device) for output in outputs], dim=1)
+            if fusion is not None or layers > 1:
+                there = [output.to(like.device) for output in outputs]
+                return torch.stack(there, dim=1) if fusion is None else fusion(there)[:, None]
             mean: Tensor | None = None
             for output, share in zip(outputs, counts, strict=True):
                 part = output.to(like.device).mul_(share)
