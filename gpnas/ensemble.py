@@ -163,6 +163,9 @@ def upscale_files(
     networks = load_networks(bundle, default_device())
     fusion = None if levels.drop_outlier else load_fusion(bundle, average, default_device())
     _warn(bundle, levels, say)
+    passed = partial(
+        upscale_rows, networks, scale=bundle.scale, levels=levels, weights=weights, fusion=fusion
+    )
     results: list[Upscaled] = []
     for source, target in pairs:
         watch = None if progress is None else partial(progress, source.name)
@@ -179,17 +182,7 @@ def upscale_files(
                 if lost:
                     say(f"{target}: not kept of {source}: {', '.join(lost)}")
                 with writing(target, *size, bits, kept) as write:
-                    made = upscale_rows(
-                        networks,
-                        [image],
-                        bundle.scale,
-                        levels,
-                        weights=weights,
-                        fusion=fusion,
-                        bits=bits,
-                        progress=watch,
-                    )
-                    for _, _, rows in made:
+                    for _, _, rows in passed([image], bits=bits, progress=watch):
                         write(rows)
                         del rows  # before the next are made
         except ImageError as error:
