@@ -10,7 +10,6 @@ M members of the posterior's mixture.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from botorch.acquisition import AcquisitionFunction
@@ -18,8 +17,7 @@ from botorch.acquisition.analytic import _log_ei_helper
 from botorch.utils.transforms import t_batch_mode_transform
 from torch import Tensor
 
-from gpnas.space import Column
-from gpnas.surrogate import Surrogate, cholesky, likeliest
+from gpnas.surrogate import Surrogate, cholesky
 
 DRAWS = 16
 """Quasi-random draws of the base points' values per member of the mixture."""
@@ -58,8 +56,7 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):
         sobol = torch.quasirandom.SobolEngine(len(base), scramble=True, seed=seed)
         uniform = sobol.draw(count * draws, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
         normal = torch.special.ndtri(uniform).view(draws, count, -1).movedim(0, 1)  # (M, S, b)
-        mean, joint = model.joint(base)
-        values = mean[:, None] + normal @ cholesky(joint).mT  # (M, S, b)
+        values = model.drawn(base, normal)  # (M, S, b)
         self._best = values.amax(dim=2, keepdim=True)
         self._factor = cholesky(kernel.forward(base, base) + NUGGET * torch.eye(len(base)))  # (M, b, b)
         self._weights = torch.cholesky_solve(values.mT, self._factor)  # (M, b, S)
@@ -92,22 +89,26 @@ class LogKnowledgeGradient(AcquisitionFunction):
 
     Args:
         model: of the observations; what pends is believed (`Surrogate.believing`).
-        rows: (t,) of the model's observations, what may be recommended, pending ones included; at
-            least one.
+        rivals: (t, d), what may be recommended, pending ones included; at least one.
+        at: where they are among the points that the model watches, if it watches any.
     """
 
     _log = True
 
-    def __init__(self, model: Surrogate, rows: Tensor) -> None:
+    def __init__(self, model: Surrogate, rivals: Tensor, at: Tensor | None = None) -> None:
         super().__init__(model)
-        if len(rows) > RIVALS:
-            own, *_ = model.beside(model.x[:0], rows)
-            rows = rows[own.argsort(descending=True, stable=True)[:RIVALS].sort().values]
-        self._rows = rows
+        if len(rivals) > RIVALS:
+            best = model.latent(rivals, at)[0].argsort(descending=True, stable=True)[:RIVALS].sort().values
+            rivals, at = rivals[best], None if at is None else at[best]
+        self._rivals, self._at = rivals, at
 
     @t_batch_mode_transform(expected_q=1)  # type: ignore[untyped-decorator]
     def forward(self, X: Tensor) -> Tensor:
-        own, mean, variance, between = self.model.beside(X[:, 0], self._rows)
+        return self.scores(X[:, 0])
+
+    def scores(self, x: Tensor, at: Tensor | None = None) -> Tensor:  # (q, d)
+        """As called, of points that may be among those that the model watches."""
+        own, mean, variance, between = self.model.beside(x, self._rivals, at, self._at)
         outcome = (variance + self.model.noise).sqrt()  # standard deviation of one more observation
         slope = between / outcome  # (t, q), by which means then move
         shares = (torch.arange(OUTCOMES, dtype=torch.float64) + 0.5) / OUTCOMES
@@ -123,31 +124,25 @@ class LogKnowledgeGradient(AcquisitionFunction):
         return (added - own.max()).clamp_min(0).log()
 
 
-def log_success_probability(
-    x: Tensor,  # (q, d)
-    succeeded: Tensor,  # (·, d)
-    failed: Tensor,  # (·, d)
-    columns: Sequence[Column],
-) -> Tensor:  # (q,)
-    """Log probability that a training succeeds, learned from those that ended.
+def success_labels(succeeded: Tensor, failed: Tensor) -> tuple[Tensor, Tensor]:  # (·, d) each
+    """Features and labels of trainings that ended, as a surrogate learns from them whether one succeeds.
 
     Least-squares classification (Rasmussen & Williams, section 6.5): a Gaussian process with the
-    surrogate's covariance and the likeliest hyperparameters over labels of 1 and -1, prior mean 1,
-    through the normal distribution function. Its linear term learns that dear architectures fail from
-    a few that did, its lengthscales where a wall stands.
+    surrogate's covariance over labels of 1 and -1, prior mean 1, which are counted from there.
+    """
+    labels = torch.cat([torch.zeros(len(succeeded)), torch.full((len(failed),), -2.0)])
+    return torch.cat([succeeded, failed]), labels.double()
+
+
+def log_success_probability(model: Surrogate, x: Tensor) -> Tensor:  # (q, d) -> (q,)
+    """Log probability that a training succeeds, through the normal distribution function.
+
+    The model's linear term learns that dear architectures fail from a few that did, its lengthscales
+    where a wall stands.
 
     Args:
+        model: of `success_labels`, with the likeliest hyperparameters.
         x: candidates.
-        succeeded, failed: features of ended trainings.
-        columns: meaning of the features.
-
-    Returns:
-        0 everywhere while nothing failed.
     """
-    if not len(failed):
-        return torch.zeros(len(x), dtype=torch.float64)
-    ended = torch.cat([succeeded, failed])
-    below = torch.cat([torch.zeros(len(succeeded)), torch.full((len(failed),), -2.0)]).double()
-    model = likeliest(ended, below, columns)
     mean, variance = model.latent(x)
     return torch.special.log_ndtr((1 + mean) / (variance + model.noise).sqrt())

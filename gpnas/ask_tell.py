@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.journal import Journal
-from gpnas.journal.status import PROSPECT
 from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect, Stop
 from gpnas.run.cores import use_one_core
 
@@ -62,6 +61,7 @@ class AskTell:
         trials: int,
         best: int | None = None,
         orphans: Iterable[Candidate] | None = None,
+        stop_below: float | None = None,
     ) -> None:
         """Takes up a search where its journal ends.
 
@@ -71,11 +71,13 @@ class AskTell:
             trials: the whole allowance.
             best: a training is found hopeless where it will hardly end among so many best; None judges none.
             orphans: the candidates without an observation that nobody trains; None is all of them.
+            stop_below: nothing more is proposed once stopping will hardly lose as much, in the objective's
+                unit; None proposes all that is allowed.
         """
         candidates = journal.candidates()
         self.journal = journal
         self._adviser = adviser
-        self._trials, self._best = trials, best
+        self._trials, self._best, self._stop_below = trials, best, stop_below
         self._waiting = deque(journal.pending() if orphans is None else orphans)
         self._proposed = len(candidates)
         self._courses = {each.id: Course(self._curve(each)) for each in candidates}
@@ -105,8 +107,8 @@ class AskTell:
             wait: for the engine; otherwise None is returned while it thinks.
 
         Returns:
-            None where the allowance is used up or the space is exhausted. A candidate that is given again
-            later is handed out by a later call.
+            None where the allowance is used up, the space is exhausted or the search may end. A candidate
+            that is given again later is handed out by a later call.
 
         Raises:
             JournalError: the candidate cannot be committed. Whatever the engine raised is raised here, too.
@@ -117,7 +119,7 @@ class AskTell:
         if self._suggestion is None:
             if self._proposed >= self._trials:
                 return None
-            self._suggestion = self._thread.submit(self._adviser.suggest, 1)
+            self._suggestion = self._thread.submit(self._suggest)
         if not wait and not self._suggestion.done():
             return None
         suggested, self._suggestion = self._suggestion.result(), None
@@ -126,7 +128,7 @@ class AskTell:
             return None
         self.journal.commit_candidates(suggested)
         self._proposed += 1
-        self._submit(self._look_ahead)
+        self._submit(self._measure_uncertainty)
         return suggested[0]
 
     def give_again(self, candidate: Candidate) -> None:
@@ -224,7 +226,7 @@ class AskTell:
         if counts:
             if observation.finished:
                 self._finished.add(candidate.id)
-            self._submit(self._adviser.observe, observation)
+            self._submit(self._observe, observation)
         return counts
 
     def close(self) -> None:
@@ -250,12 +252,19 @@ class AskTell:
         for each in ended:
             each.result()
 
-    def _look_ahead(self) -> None:
-        """Keeps what the engine makes of the search, for who watches; nobody waits for it."""
+    def _suggest(self) -> list[Candidate]:
+        prospect = None if self._stop_below is None else self._adviser.prospect()
+        return [] if prospect and prospect.settles(self._stop_below) else self._adviser.suggest(1)
+
+    def _measure_uncertainty(self) -> None:
         self.uncertainty = self._adviser.uncertainty() or self.uncertainty
+
+    def _observe(self, observation: Observation) -> None:
+        """Has the engine learn, and keeps what it then makes of the search."""
+        self._adviser.observe(observation)
         prospect = self._adviser.prospect()
         if prospect is not None:
-            self.journal.set_result(PROSPECT, asdict(prospect), durable=False)
+            self.journal.keep_prospect(prospect)
 
     def _judge(self, candidate: Candidate, course: Course, running: Curve, finished: list[Curve]) -> None:
         assert self._best is not None

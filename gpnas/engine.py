@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import torch
 from botorch.acquisition import AcquisitionFunction
@@ -19,17 +20,24 @@ from botorch.acquisition.analytic import LogExpectedImprovement
 from botorch.models.model import Model
 from botorch.utils.sampling import manual_seed
 from botorch.utils.transforms import is_ensemble
+from gpytorch.utils.warnings import NumericalWarning
 from torch import Tensor
 
-from gpnas.acquisition import LogKnowledgeGradient, LogNoisyExpectedImprovement, log_success_probability
+from gpnas.acquisition import (
+    RIVALS,
+    LogKnowledgeGradient,
+    LogNoisyExpectedImprovement,
+    log_success_probability,
+    success_labels,
+)
 from gpnas.errors import JournalError, SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
 from gpnas.journal import Header
 from gpnas.mutual_information import gains
 from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Prospect, Source
-from gpnas.regret import POOL, WEIGHED, given, joint_draws, most_promising, regret_of, sampled
+from gpnas.regret import DRAWS, joint_draws, most_promising, regret_of
 from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import Context, Surrogate, Warp, fit
+from gpnas.surrogate import Context, Growing, Surrogate, fit, likeliest
 
 EQUAL = 0.05
 """Share by which gains may differ and count as equal, so that chance decides among them: it is within
@@ -66,11 +74,11 @@ SCREENING = 2
 """Members of the posterior's mixture that are asked who is a finalist."""
 PART = 1_024
 """Architectures that a model or an acquisition function of someone else's is asked about at once."""
-REFITTED = tuple(round(200 * 1.25**step) for step in range(40))
-"""Numbers of observations at which hyperparameters are learned anew, once there are more than the first;
-up to it they are learned at every one."""
-LEARNED_FROM = 400
-"""Largest number of observations that hyperparameters are learned from; of more, evenly spread ones serve."""
+
+
+VERSION = 2
+"""Of the engine, raised whenever it would decide otherwise on the same journal; each decision holds it. The
+first had a Gaussian process of its own, this one has BoTorch's."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +201,14 @@ class Engine:
         self._features = torch.cat([space.features, none_of_them], dim=1) if sources else space.features
         self._context = _context(space, own, sources) if sources else None
         self._make_model, self._make_acquisition = model, acquisition
-        self._model: Model | None = None
-        self._learned: tuple[int, Surrogate] | None = None  # from so many observations
-        self._bound: Tensor | None = None
+        watched = self._features if len(space) <= SCORED else None
+        columns, context = self._columns, self._context
+        self._values = Growing(
+            lambda x, y, members: fit(x, y, columns, members=members, context=context), watched, context
+        )
+        self._labels = Growing(lambda x, y, _: likeliest(x, y, columns))
+        self._durations = Growing(lambda x, y, _: fit(x, y, columns, members=1))
+        self._since: dict[str, Any] = {}  # what was computed since the last observation, by name
 
     def suggest(self, n: int = 1) -> list[Candidate]:
         """The next candidates; they count as pending until they are observed.
@@ -264,7 +277,7 @@ class Engine:
         if candidate.id not in self._suggested:
             self._note(candidate)
         self._observed[candidate.id] = observation
-        self._model = self._bound = None
+        self._since.clear()
 
     def allow(self, architecture: Architecture, allowed: bool) -> None:
         """Takes a person's word on whether an architecture may be suggested; the last one counts.
@@ -274,6 +287,7 @@ class Engine:
         """
         self._vetoed[self.space.index(architecture)] = not allowed
         self._words += 1
+        self._since.pop("prospect", None)
 
     def knows(self, candidate: Candidate) -> bool:
         """Whether a candidate was suggested, replayed or observed before."""
@@ -320,34 +334,27 @@ class Engine:
     @property
     def model(self) -> Model:
         """What the observations so far have taught, as a BoTorch model: the surrogate, or one's own."""
-        if self._model is None:
+        if self._make_model is None:
+            return self.surrogate
+        if "model" not in self._since:
             known = self._known()
-            if self._make_model is not None:
-                self._model = self._make_model(known.x, known.y[:, None])
-            elif len(known.y) <= REFITTED[0]:
-                self._model = fit(known.x, known.y, self._columns, context=self._context)
-            else:
-                then = self._fitted_at(max(each for each in REFITTED if each <= len(known.y)))
-                unit = then.warp.unit if self._context else None
-                warp = Warp(known.y, then.warp.power, unit)
-                self._model = Surrogate(known.x, known.y, self._columns, then.theta, warp, self._context)
-        return self._model
+            self._since["model"] = self._make_model(known.x, known.y[:, None])
+        model: Model = self._since["model"]
+        return model
 
     @property
     def surrogate(self) -> Surrogate:
-        """`model` of a search that has no model of one's own."""
-        assert isinstance(self.model, Surrogate), "a model of one's own is no surrogate"
-        return self.model
+        """gpnas' own model of the observations so far, whoever's chooses."""
+        if "surrogate" not in self._since:
+            known = self._known()
+            self._since["surrogate"] = self._values.of(known.x, known.y, self._came(self._succeeded()))
+        surrogate: Surrogate = self._since["surrogate"]
+        return surrogate
 
-    def _fitted_at(self, size: int) -> Surrogate:
-        """What was learned from the first so many observations, as they came, or a part of them."""
-        if self._learned is None or self._learned[0] != size:
-            came = [each for each in self._observed.values() if not each.failed][:size]
-            part = came[:: -(-size // LEARNED_FROM)]
-            x = self._features[[self._suggested[each.candidate.id] for each in part]]
-            y = self._merits(part)
-            self._learned = (size, fit(x, y, self._columns, members=1, context=self._context))
-        return self._learned[1]
+    def _came(self, listed: Sequence[Observation]) -> list[int]:
+        """Rows of listed observations, in the order in which they came."""
+        order = {identity: place for place, identity in enumerate(self._observed)}
+        return sorted(range(len(listed)), key=lambda row: order[listed[row].candidate.id])
 
     def outlook(self, architecture: Architecture) -> tuple[float, float] | None:
         """Mean and standard deviation of one more training of an architecture, in the objective's unit.
@@ -381,38 +388,51 @@ class Engine:
             where every architecture was suggested.
         """
         free = (~self._taken & ~self._vetoed).nonzero()[:, 0]
-        if self._model is None or not len(free):
+        known = "surrogate" if self._make_model is None else "model"
+        if known not in self._since or not len(free):
             return None
         part = free[:: -(-len(free) // FINALISTS)]
-        mean, variance = _moments(self._model, self._features[part])
+        mean, variance = _moments(self.model, self._features[part])
         return float(variance[mean.argsort(descending=True, stable=True)[:top]].sqrt().mean())
 
     def prospect(self) -> Prospect | None:
-        """What the surrogate makes of the search.
+        """What the model makes of the search, stopped now.
 
         Returns:
-            None where nothing was fitted since the last observation, since a look costs no fit, where
-            nothing was trained to the end, and where the model is no surrogate.
+            None where nothing was trained to the end.
         """
-        model = self._model
-        finished = [each for each in self._succeeded() if each.finished]
-        if not isinstance(model, Surrogate) or not finished:
-            return None
-        pool = sampled(torch.arange(len(self._features)), POOL)
-        mean, variance = model.thinned(SCREENING).mean_and_variance(self._features[pool])
-        hopeful = most_promising(pool, mean, variance.sqrt())
-        own = [self._suggested[each.candidate.id] for each in finished]
-        mean, variance = model.mean_and_variance(self._features[own])
-        leaders = mean.argsort(descending=True, stable=True)[: WEIGHED // 4]
-        asked = torch.cat([hopeful, torch.tensor(own, dtype=torch.long)[leaders]]).unique()
-        draws = model.warp.inverse(joint_draws(given(model, range(len(model))), self._features[asked]))
-        best = int(leaders[0])
-        regret, _ = regret_of(draws, [int((asked == own[best]).nonzero())])
+        if "prospect" not in self._since:
+            recommended = self.recommend()
+            self._since["prospect"] = self._prospect(recommended[0]) if recommended else None
+        prospect: Prospect | None = self._since["prospect"]
+        return prospect
+
+    def _prospect(self, leader: Candidate) -> Prospect:
+        own, everything = self.space.index(leader.architecture), (~self._vetoed).nonzero()[:, 0]
+        if len(everything) > SCORED:
+            everything = torch.cat([self._shortlist(everything), torch.tensor(self._leaders())]).unique()
+        if self._make_model is None:
+            promise = self._optimism(everything)
+        else:
+            mean, variance = _moments(self.model, self._features[everything])
+            promise = mean + 2 * variance.sqrt()
+        # what can hardly be trained is not missed
+        best = most_promising(everything, promise + self._success(everything))
+        asked = torch.cat([best, torch.tensor([own])]).unique()
+        model, x = self.model, self._features[asked]
+        if isinstance(model, Surrogate):
+            values = model.warp.inverse(joint_draws(model, x))
+        else:
+            with torch.no_grad(), manual_seed(0), catch_warnings():
+                simplefilter("ignore", NumericalWarning)  # that neighbours' values are nearly equal
+                values = model.posterior(x).rsample(torch.Size([DRAWS])).reshape(-1, len(x)).double()
+        regret, _ = regret_of(values, [int((asked == own).nonzero())])
+        mean, variance = _moments(model, self._features[[own]])
         return Prospect(
             observations=len(self._observed),
-            leader=finished[best].candidate.id,
-            mean=self.sign * float(mean[best]),
-            stddev=float(variance[best].sqrt()),
+            leader=leader.id,
+            mean=self.sign * float(mean),
+            stddev=float(variance.sqrt()),
             regret=float(regret.mean()),
             bound=float(regret.quantile(0.9)),
         )
@@ -451,13 +471,30 @@ class Engine:
         """Values of observations, (n,), in the sign in which larger is better."""
         return self.sign * torch.tensor([each.value for each in observations], dtype=torch.float64)
 
+    def _trained(self) -> dict[int, bool]:
+        """What was observed, and whether one of its trainings went to the end."""
+        trained: dict[int, bool] = {}
+        for each in self._succeeded():
+            index = self._suggested[each.candidate.id]
+            trained[index] = trained.get(index, False) or each.finished
+        return trained
+
+    def _leaders(self) -> list[int]:
+        """What was observed, the best posterior mean first."""
+        if "leaders" not in self._since:
+            indices = torch.tensor(sorted(self._trained()), dtype=torch.int64)
+            mean, _ = self.surrogate.latent(self._features[indices], indices)
+            self._since["leaders"] = indices[mean.argsort(descending=True, stable=True)].tolist()
+        leaders: list[int] = self._since["leaders"]
+        return leaders
+
     def _failed(self) -> list[int]:
         return [self._suggested[each.candidate.id] for each in self._observed.values() if each.failed]
 
     def _by_score(self, free: Tensor, number: int) -> Weighing:
         features = self._features
         if len(free) > SCORED:
-            free = self._shortlist(free, number)
+            free = self._shortlist(free)
         success = self._success(free)
         if self._make_model is not None or self._make_acquisition is not None:
             phase, scores = self._by_acquisition(free, success, number)
@@ -504,24 +541,18 @@ class Engine:
             promise = success + self._optimism(free)
             finalists = promise.argsort(descending=True, stable=True)[:FINALISTS].sort().values
             free, success = free[finalists], success[finalists]
-        observed = self._succeeded()
-        succeeded = [self._suggested[each.candidate.id] for each in observed]
-        pending = sorted(set(self._suggested.values()) - set(succeeded) - set(self._failed()))
+        trained, best = self._trained(), self._leaders()
+        pending = sorted(set(self._suggested.values()) - set(trained) - set(self._failed()))
         posterior = self.surrogate.believing(features[pending])
-        count = posterior.train_targets.shape[1]
-        told = range(count - len(pending), count)  # rows of what is believed
         # one that was stopped can only be recommended when it is trained again
-        rows = {index: row for row, index in enumerate(succeeded) if observed[row].finished}
-        rows |= dict(zip(pending, told, strict=True))
-        again = torch.tensor(sorted(set(succeeded) - set(pending)), dtype=torch.int64)
+        finished = [index for index in best if trained[index]][:RIVALS]
+        rivals = torch.tensor([*dict.fromkeys([*finished, *pending])])
+        again = torch.tensor(sorted(set(best[:REPLICATES]) - set(pending)), dtype=torch.int64)
         again = again[~self._vetoed[again]]
-        if len(again) > REPLICATES:
-            leaders = posterior.latent(features[again])[0].argsort(descending=True, stable=True)
-            again = again[leaders[:REPLICATES].sort().values]
         indices = torch.cat([free, again])
         success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
-        gradient = LogKnowledgeGradient(posterior, torch.tensor(list(rows.values())))
-        scores = success + gradient(features[indices, None])
+        gradient = LogKnowledgeGradient(posterior, features[rivals], rivals)
+        scores = success + gradient.scores(features[indices], indices)
         if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
             return "optimism", free, success[: len(free)] + self._optimism(free)
         return "knowledge gradient", indices, scores - self._log_seconds(indices)
@@ -557,25 +588,22 @@ class Engine:
         timed = [each for each in self._succeeded() if each.seconds > 0 and each.finished]
         if not self.cost_aware or not timed:
             return torch.zeros(len(indices), dtype=torch.float64)
-        trained = self._features[[self._suggested[each.candidate.id] for each in timed]]
-        seconds = torch.tensor([each.seconds for each in timed], dtype=torch.float64)
-        posterior = fit(trained, seconds.log(), self._columns, members=1)
-        return posterior.mean_and_variance(self._features[indices])[0]
+        if "seconds" not in self._since:
+            trained = self._features[[self._suggested[each.candidate.id] for each in timed]]
+            seconds = torch.tensor([each.seconds for each in timed], dtype=torch.float64)
+            self._since["seconds"] = self._durations.of(trained, seconds.log(), self._came(timed))
+        expected: Tensor = self._since["seconds"].mean_and_variance(self._features[indices])[0]
+        return expected
 
     def _optimism(self, indices: Tensor) -> Tensor:
-        """Latent mean plus two standard deviations, roughly; of all at once, since suggestions come in
-        rows."""
-        screening = self.surrogate.thinned(SCREENING)
-
-        def bound(x: Tensor) -> Tensor:
-            mean, variance = screening.members(x)
-            return (mean + 2 * variance.sqrt()).mean(dim=0)
-
-        if len(self.space) > SCORED:
-            return bound(self._features[indices])
-        if self._bound is None:
-            self._bound = bound(self._features)
-        return self._bound[indices]
+        """Latent mean plus two standard deviations, roughly; of each once, since suggestions come in rows."""
+        bounds: Tensor = self._since.setdefault("bound", torch.full((len(self.space),), math.nan).double())
+        missing = indices[bounds[indices].isnan()]
+        if len(missing):
+            screening = self.surrogate.thinned(SCREENING)
+            mean, variance = screening.members(self._features[missing], at=missing)
+            bounds[missing] = (mean + 2 * variance.sqrt()).mean(dim=0)
+        return bounds[indices]
 
     def _success(self, indices: Tensor) -> Tensor:
         """As `_log_success`, but -inf where it is hopeless."""
@@ -585,22 +613,29 @@ class Engine:
         return torch.where(hopeless & ~hopeless.all(), float("-inf"), success)
 
     def _log_success(self, indices: Tensor) -> Tensor:
-        features = self._features
-        succeeded = [self._suggested[each.candidate.id] for each in self._succeeded()]
-        return log_success_probability(
-            features[indices], features[succeeded], features[self._failed()], self._columns
-        )
+        failed = [each for each in self._observed.values() if each.failed]
+        if not failed:
+            return torch.zeros(len(indices), dtype=torch.float64)
+        if "labels" not in self._since:
+            succeeded = self._succeeded()
+            parts = [self._suggested[each.candidate.id] for each in succeeded]
+            x, labels = success_labels(self._features[parts], self._features[self._failed()])
+            self._since["labels"] = self._labels.of(x, labels, self._came([*succeeded, *failed]))
+        return log_success_probability(self._since["labels"], self._features[indices])
 
-    def _shortlist(self, free: Tensor, number: int) -> Tensor:
-        """A random part of the free architectures, and those most like the best that were trained."""
-        part = free[torch.randperm(len(free), generator=self._generator("part", number))[: SCORED // 2]]
-        leaders = [self.space.index(each.architecture) for each in self.recommend()[:5]]
-        features = self._features
-        near = [
-            free[(features[free] - features[leader]).abs().sum(dim=1).argsort(stable=True)[: SCORED // 10]]
-            for leader in leaders
-        ]
-        return torch.cat([part, *near]).unique()
+    def _shortlist(self, free: Tensor) -> Tensor:
+        """Of the free architectures a random part and those most like the best that were trained; both
+        change with what was observed alone, since suggestions come in rows."""
+        if "shortlist" not in self._since:
+            chance = self._generator("part", len(self._observed))
+            part = torch.randperm(len(self.space), generator=chance)[: SCORED // 2]
+            leaders = [self.space.index(each.architecture) for each in self.recommend()[:5]]
+            apart = [(self._features - self._features[leader]).abs().sum(dim=1) for leader in leaders]
+            near = [each.topk(SCORED // 10, largest=False).indices for each in apart]
+            self._since["shortlist"] = torch.cat([part, *near]).unique()
+        listed: Tensor = self._since["shortlist"]
+        listed = listed[~self._taken[listed] & ~self._vetoed[listed]]
+        return listed if len(listed) else free[:SCORED]
 
     def _by_information(self, free: Tensor) -> Weighing:
         """The architecture that tells most about the others, given what is observed or pending."""
@@ -639,7 +674,8 @@ class Engine:
 
     def _decision(self, weighing: Weighing, index: int) -> dict[str, Any]:
         # what it knew: an observation may be committed while the engine still thinks
-        decision: dict[str, Any] = {"phase": weighing.phase, "observations": len(self._observed)}
+        known = len(self._observed)
+        decision: dict[str, Any] = {"phase": weighing.phase, "observations": known, "engine": VERSION}
         if self._words:
             decision["words"] = self._words
         if bool(self._taken[index]):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gpnas.diagnostics import Diagnostics, diagnose
-from gpnas.engine import LOGARITHMIC, SCORED, Engine, Weighing
+from gpnas.engine import LOGARITHMIC, SCORED, VERSION, Engine, Weighing
 from gpnas.files import did_you_mean
 from gpnas.journal import Moment
 from gpnas.learned import Learned, learned
@@ -157,6 +157,8 @@ class Explanation:
     """Names of those proposed whose outcome was not."""
     differences: tuple[str, ...]
     """Where the recomputed decision is not the noted one; empty where they agree."""
+    older: bool
+    """Whether an engine of an older version chose, so that differences are no fault."""
     learned: Learned | None
     """None while nothing was observed."""
     diagnostics: Diagnostics
@@ -184,6 +186,7 @@ class Explanation:
             "decision": dict(self.candidate.decision),
             "agrees": not self.differences,
             "differences": list(self.differences),
+            "older_engine": self.older,
             "outcome": None if self.outcome is None else asdict(self.outcome),
         }
         plain: dict[str, Any] = _finite(document)
@@ -264,13 +267,19 @@ def _differences(engine: Engine, weighing: Weighing, candidate: Candidate, index
     if decision.get("phase") != weighing.phase:
         yield f"phase was {decision.get('phase', 'not noted')}, recomputed {weighing.phase}"
     if "mean" in decision and _knows(engine):
-        mean, variance = engine.surrogate.mean_and_variance(engine.features(torch.tensor([index])))
-        stddev = float(variance.sqrt())
-        yield from _difference("mean", decision["mean"], engine.sign * float(mean), stddev)
+        belief = engine.belief(torch.tensor([index]))
+        stddev = float(belief.stddev)
+        yield from _difference("mean", decision["mean"], float(belief.mean), stddev)
         yield from _difference("stddev", decision.get("stddev"), stddev, stddev)
     place = _place(weighing, index)
     if decision.get("score") is not None and weighing.scores is not None and place is not None:
         yield from _difference("score", decision["score"], float(weighing.scores[place]), 1.0)
+
+
+def _version(candidate: Candidate) -> int:
+    """Of the engine that chose a candidate; the first one did not note its own."""
+    noted = candidate.decision.get("engine", 1)
+    return noted if isinstance(noted, int) else 1
 
 
 def _difference(name: str, noted: Any, found: float, scale: float) -> Iterator[str]:
@@ -306,6 +315,7 @@ def _explanation(history: History, number: int) -> Explanation:
         observed=tuple(each.candidate.id for each in moment.known),
         pending=tuple(each.id for each in earlier if each.id not in done),
         differences=moment.differences,
+        older=_version(candidate) < VERSION,
         learned=_learned(engine, pool, mean),
         diagnostics=diagnose(engine.surrogate),
         outcome=_outcome(engine, index, chosen.prediction, candidate, history.observations),

@@ -168,8 +168,8 @@ class Candidate:
     """Seeds the training (weights, patches); 0 … 2³¹-1."""
     decision: Mapping[str, Any] = field(default_factory=dict)
     """Why it was chosen, plain JSON values: at least `phase`, and where they exist `observations` (how
-    many the engine knew), `score` (the acquisition's number), `mean` and `stddev` (the posterior's, in
-    units of the objective)."""
+    many the engine knew), `engine` (its version), `score` (the acquisition's number), `mean` and `stddev`
+    (the posterior's, in units of the objective)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decision", FrozenMapping(self.decision))
@@ -263,6 +263,10 @@ class Progress:
     """Training and validation time over all attempts; at least 0."""
 
 
+SETTLED = 8
+"""Observations before which a search does not end for want of prospects: too few to learn the noise from."""
+
+
 @dataclass(frozen=True)
 class Prospect:
     """What a surrogate makes of a search: how good its best is, and what going on would gain."""
@@ -279,6 +283,10 @@ class Prospect:
     """Expected loss of stopping now: the value of the best of the space less the leader's; at least 0."""
     bound: float
     """Which that loss exceeds with a probability of 10 %."""
+
+    def settles(self, stop_below: float | None) -> bool:
+        """Whether a search may end: its bound is lower than this, in the objective's unit; None ends none."""
+        return stop_below is not None and self.observations >= SETTLED and self.bound < stop_below
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,8 @@ POOL = 5_000
 WEIGHED = 200
 """Architectures that are drawn: those of the best mean plus two standard deviations, and what would be
 recommended."""
-DRAWS = 512
+DRAWS = 1_024
 """Joint draws of their values."""
-MEMBERS = 4
-"""Members of the posterior's mixture that are drawn from."""
 
 
 def sampled(indices: Tensor, most: int) -> Tensor:
@@ -32,31 +30,24 @@ def sampled(indices: Tensor, most: int) -> Tensor:
     return indices[order[:most].sort().values]
 
 
-def most_promising(indices: Tensor, mean: Tensor, stddev: Tensor) -> Tensor:  # (q,) each
-    """The indices of the `WEIGHED` architectures of the best mean plus two standard deviations."""
-    return indices[(mean + 2 * stddev).argsort(descending=True, stable=True)[:WEIGHED]]
+def most_promising(indices: Tensor, promise: Tensor) -> Tensor:  # (q,) each
+    """The indices of the `WEIGHED` architectures that promise most."""
+    return indices[promise.argsort(descending=True, stable=True)[:WEIGHED]]
 
 
 def given(model: Surrogate, rows: Sequence[int]) -> Surrogate:
-    """The first few processes, given a part of the observations and all that other searches observed; its
-    values are latent ones."""
+    """A surrogate of a part of the observations, and of all that other searches observed; its values are
+    latent ones."""
     kept = torch.tensor([*rows, *range(len(model), len(model.x))], dtype=torch.long)
     z = model.train_targets[0]
-    return Surrogate(model.x[kept], z[kept], model.columns, model.theta[:MEMBERS], Warp(z[:0]))
+    return Surrogate(model.x[kept], z[kept], model.columns, model.theta, Warp(z[:0]))
 
 
 def joint_draws(model: Surrogate, x: Tensor) -> Tensor:  # (q, d) -> (draws, q)
     """Joint draws of latent values, the same standard normals at every call."""
-    generator = torch.Generator().manual_seed(0)
-    parts = []
-    for mean, covariance in zip(*model.joint(x), strict=True):
-        jitter = 1e-8 * float(covariance.diagonal().mean().clamp_min(1e-12))
-        covariance = (covariance + covariance.T) / 2
-        values, vectors = torch.linalg.eigh(covariance + jitter * torch.eye(len(x), dtype=torch.float64))
-        root = vectors * values.clamp_min(0).sqrt()
-        normals = torch.randn(DRAWS // len(model.theta), len(x), generator=generator, dtype=torch.float64)
-        parts.append(mean + normals @ root.T)
-    return torch.cat(parts)
+    generator, members = torch.Generator().manual_seed(0), len(model.theta)
+    normal = torch.randn((members, DRAWS // members, len(x)), generator=generator, dtype=torch.float64)
+    return model.drawn(x, normal).flatten(end_dim=1)
 
 
 def regret_of(draws: Tensor, told: Sequence[int]) -> tuple[Tensor, int | None]:  # (draws, q)

@@ -87,6 +87,8 @@ def overview(document: Document) -> Iterator[RenderableType]:
         yield f"{held} of {judged} observed values lie within the 90 % interval that was predicted for them"
     if any(not row["agrees"] for row in document["candidates"]):
         yield "* recomputed otherwise than noted when it was chosen; explain the candidate for how"
+    if any(row["older_engine"] for row in document["candidates"]):
+        yield "an older engine decided some: this one reads what they observed, and need not choose alike"
     if document["learned"]:
         yield ""
         yield from learned(
@@ -205,7 +207,9 @@ def _agreement(document: Document) -> Iterator[RenderableType]:
     else:
         differences = "; ".join(document["differences"])
         yield styled("differs", "bold yellow") + f" from the decision noted then: {printable(differences)}"
-        if not document["versions"]:
+        if document["older_engine"]:
+            yield "an older engine decided then: this one reads what it observed, and need not choose alike"
+        elif not document["versions"]:
             yield "no package's version changed since: gpnas itself did, or the machine"
 
 

@@ -21,7 +21,7 @@ from gpnas.cli.terminal import log, styled
 from gpnas.cli.text import duration, label, printable, sparkline
 from gpnas.errors import GpnasError
 from gpnas.journal import Look, Training, look
-from gpnas.records import Objective, Observation
+from gpnas.records import Objective, Observation, Prospect
 
 SECONDS = 1.0
 """Least time from one look at the journal to the next."""
@@ -117,7 +117,12 @@ def _best(seen: Look) -> str:
 def _gain(seen: Look) -> str:
     if seen.prospect is None:
         return ""
-    regret, bound = (valued(each, seen.objective, 3) for each in (seen.prospect.regret, seen.prospect.bound))
+    return left_to_gain(seen.prospect, seen.objective)
+
+
+def left_to_gain(prospect: Prospect, objective: Objective) -> str:
+    """What stopping now is expected to lose, in one line."""
+    regret, bound = (valued(each, objective, 3) for each in (prospect.regret, prospect.bound))
     return f"left to gain: about {regret}, hardly more than {bound}"
 
 

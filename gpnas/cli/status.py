@@ -10,13 +10,13 @@ from typing import Any
 from rich.console import RenderableType
 
 from gpnas.cli import display
-from gpnas.cli.live import Screen, ended_line, looking
+from gpnas.cli.live import Screen, ended_line, left_to_gain, looking
 from gpnas.cli.reporting import Report
 from gpnas.cli.tables import Table
 from gpnas.cli.terminal import log, say
 from gpnas.cli.text import label, legend, printable
 from gpnas.journal import Look, status
-from gpnas.records import Architecture
+from gpnas.records import Architecture, Objective, Prospect
 
 SHOWN = 20
 """Trials that had ended before that are shown where a run begins to be watched."""
@@ -71,6 +71,8 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield candidates
     if architectures:
         yield legend(architectures)
+    if "prospect" in document:
+        yield left_to_gain(Prospect(**document["prospect"]), Objective(**objective))
     if "diagnostics" in document:
         yield from display.diagnostics(document["diagnostics"])
     if "note" in document:

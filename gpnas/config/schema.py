@@ -49,6 +49,8 @@ class SearchSettings(Strict):
     """At most so many validation images score a trial."""
     early_stopping: bool = True
     """Whether a training that will not matter is ended before its last step."""
+    stop_below: float | None = Field(default=None, gt=0)
+    """The search ends where stopping will hardly lose as much, in the objective's unit; None trains all."""
 
 
 class CameraSettings(Settings):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from gpnas.dispatch.work import Means, Work, check_patch, header_of
 from gpnas.engine import Engine, engine_for
 from gpnas.errors import SpaceError
 from gpnas.explanation import taught
-from gpnas.journal import Journal, Search
+from gpnas.journal import Header, Journal, Search
 from gpnas.records import Strategy
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
@@ -134,6 +134,7 @@ def plan(
         seed=request.seed,
         concurrent=request.concurrent or file.search.concurrent,
         early_stopping=_either(request.early_stopping, file.search.early_stopping),
+        stop_below=file.search.stop_below,
     )
     return Plan(run, setup, pairs, storage, request.means, header, space=space)
 
@@ -184,17 +185,39 @@ def run_search(request: Request, listener: Listener) -> Delivery:
             return engine
 
         with journal_copied(work.run, work.storage, listener.say) as copy:
-            if journal.pending() or len(journal.candidates()) < work.header.trials:
+            engine = adviser()
+            if journal.pending() or not _ended(engine, journal, work.header):
                 engine = Session(work, adviser, journal, listener, copy).run()
-            else:
-                engine = adviser()
             assert work.header.search is not None
             validation = work.pairs.validation.head(work.setup.validation_images)
             most = work.header.search.portfolio
             delivery = deliver(work.run, journal, validation, most, begun, engine=engine)
             learned, _ = taught(engine)
-    for line in learned.conclusions(PSNR.unit) if learned else ():
+            ahead = _ahead(engine, len(journal.candidates()), work.header)
+    for line in [*(learned.conclusions(PSNR.unit) if learned else ()), *ahead]:
         listener.say(line)
     assert delivery.diagnostics is not None
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
     return delivery
+
+
+def _ended(engine: Engine, journal: Journal, header: Header) -> bool:
+    """Whether nothing more is to be proposed."""
+    if len(journal.candidates()) >= header.trials:
+        return True
+    prospect = None if header.stop_below is None else engine.prospect()
+    return prospect is not None and prospect.settles(header.stop_below)
+
+
+def _ahead(engine: Engine, proposed: int, header: Header) -> Iterator[str]:
+    """What stopping now is expected to lose, and why a search ended early that did."""
+    prospect = engine.prospect()
+    if prospect is None:
+        return
+    about, most = (f"{each:.3f} {PSNR.unit}" for each in (prospect.regret, prospect.bound))
+    yield f"left to gain: about {about}, hardly more than {most}"
+    if proposed < header.trials and prospect.settles(header.stop_below):
+        yield (
+            f"ended after {proposed} of {header.trials} trials, since that is below `search.stop_below`, "
+            f"{header.stop_below:g}; lower it, or leave it out, and the same command goes on"
+        )

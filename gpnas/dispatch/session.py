@@ -188,7 +188,13 @@ class Session(Generic[A]):
                 self._copy.touch()
             self._listener.event(event)
 
-        search = AskTell(adviser, self._journal, trials=self._trials, best=work.best)
+        search = AskTell(
+            adviser,
+            self._journal,
+            trials=self._trials,
+            best=work.best,
+            stop_below=work.header.stop_below,
+        )
         conductor = Conductor(
             search,
             self._halt,

@@ -309,7 +309,7 @@ def left(standing: Standing) -> Left:
     and its warp are those of now, its observations those of then.
     """
     posterior, features = standing.posterior, standing.engine.features
-    hopeful = most_promising(standing.pool, standing.pool_mean, standing.pool_stddev)
+    hopeful = most_promising(standing.pool, standing.pool_mean + 2 * standing.pool_stddev)
     finished = [row for row, trial in enumerate(standing.trials) if trial.finished]
     own = [standing.space.index(Architecture(trial.family, trial.axes)) for trial in standing.trials]
     values = posterior.y[finished]

@@ -34,7 +34,7 @@ def read_search(run: Path) -> Recorded:
     Raises:
         JournalError: the run folder has no journal that can be read.
     """
-    from gpnas.journal import Journal, status
+    from gpnas.journal import PROSPECT, Journal, status
 
     run = Path(run)
     with Journal.read(run) as journal, journal.moment():
@@ -45,7 +45,8 @@ def read_search(run: Path) -> Recorded:
         attempts = journal.attempts()
         space, notes = _space(journal)
         progress = {candidate.id: journal.progress(candidate.id) for candidate in candidates}
-        delivery, events, note = journal.result("delivery"), journal.events(), journal.note
+        delivery, note = journal.result("delivery"), journal.note
+        events = [each for each in journal.events() if each[1] != PROSPECT]  # one for each observation
     state = status(run)
     states = {row["id"]: row["state"] for row in state["candidates"]}
     begun = min(

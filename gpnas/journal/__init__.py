@@ -18,6 +18,7 @@ from gpnas.journal.header import CHECKED as CHECKED
 from gpnas.journal.header import Header as Header
 from gpnas.journal.header import Search as Search
 from gpnas.journal.header import Session as Session
+from gpnas.journal.journal import PROSPECT as PROSPECT
 from gpnas.journal.journal import Attempt as Attempt
 from gpnas.journal.journal import Journal as Journal
 from gpnas.journal.journal import Moment as Moment

@@ -83,6 +83,7 @@ class DecisionDocument(_Document):
 
     phase: str | None = None
     observations: int | None = Field(default=None, ge=0)
+    engine: int | None = Field(default=None, ge=1)
     score: float | None = None
     mean: float | None = None
     stddev: float | None = None
@@ -309,7 +310,7 @@ def decode_session(header: Header, number: int, time: str, text: Any, crc32: Any
     where = f"session {number}"
     document = decode(text, crc32, where)
     own = document.pop("header", None)
-    if not isinstance(own, dict) or set(own) != set(SESSION):
+    if not isinstance(own, dict) or {"stop_below", *own} != set(SESSION):  # which former sessions lack
         raise DamageError(f"{where}: `header` must hold {', '.join(SESSION)}, but got {own!r:.60}")
     pid = document.pop("pid", None)
     if document or not isinstance(pid, int):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from gpnas.records import FrozenMapping, Objective, Source, Strategy
 
-SESSION = ("trials", "concurrent", "early_stopping", "versions", "machine")
+SESSION = ("trials", "concurrent", "early_stopping", "stop_below", "versions", "machine")
 """Fields of a header that may differ from one session of a run to the next."""
 CHECKED = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 """How pydantic reads a record that stands in a journal."""
@@ -60,6 +60,9 @@ class Header:
     """Trials side by side."""
     early_stopping: bool = False
     """Whether trainings that will not matter are ended early."""
+    stop_below: float | None = None
+    """What is expected to be lost by stopping, in the objective's unit, so that a search ends where it will
+    hardly lose more; None trains all that is granted."""
     storage: str | None = None
     """Address of checkpoints, networks and residuals; None is the run folder."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +87,7 @@ class Header:
 
     def to_json(self) -> dict[str, Any]:
         """The form that journals and exports hold."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "stop_below" or value}
 
     def session(self) -> dict[str, Any]:
         """The part that may differ from one session to the next, as JSON."""

@@ -32,9 +32,12 @@ from gpnas.journal.documents import (
 from gpnas.journal.following import Cursor, Entry, entries_after
 from gpnas.journal.header import SESSION, Header, Session
 from gpnas.journal.leases import Leases
-from gpnas.records import Architecture, Candidate, Observation, Progress
+from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect
 
 R = TypeVar("R")
+PROSPECT = "prospect"
+"""Name of the result that a search renews with what its surrogate makes of it, and of the events that keep
+all of them."""
 
 BACKUP_SHARE = 0.1
 """Largest share of the time that the backup of a journal may take that several processes write."""
@@ -337,6 +340,34 @@ class Journal:
     def leases(self) -> Leases:
         """Who may train which candidate, and until when."""
         return Leases(self)
+
+    def keep_prospect(self, prospect: Prospect) -> None:
+        """Enters what the surrogate makes of the search, once for each number of observations.
+
+        It is not synced by itself, since it can be computed again; the next commit of another kind syncs it.
+        """
+        document = asdict(prospect)
+        text, crc32 = _encoded(encode, document)
+        with self.writing(durable=False) as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
+                (PROSPECT, files.now(), self._session, text, crc32),
+            )
+            known = connection.execute(
+                "SELECT 1 FROM events WHERE kind = ? AND json_extract(document, '$.observations') = ?",
+                (PROSPECT, prospect.observations),
+            ).fetchone()
+            if known is None:
+                connection.execute(
+                    "INSERT INTO events (time, session, kind, document, crc32) VALUES (?, ?, ?, ?, ?)",
+                    (files.now(), self._session, PROSPECT, text, crc32),
+                )
+
+    def prospects(self) -> list[Prospect]:
+        """What the surrogate made of the search after each observation, in order."""
+        told = [each for _, kind, each in self.events() if kind == PROSPECT]
+        with files.errors(self._path):
+            return [read_record(Prospect, each, PROSPECT) for each in told]
 
     def enter_event(self, kind: str, document: Mapping[str, Any]) -> None:
         """Enters what is worth knowing later, under a word such as `late`."""

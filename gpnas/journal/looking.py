@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gpnas.journal import files
 from gpnas.journal.documents import read_record
-from gpnas.journal.journal import Journal
-from gpnas.journal.status import PROSPECT, State, state_of
+from gpnas.journal.journal import PROSPECT, Journal
+from gpnas.journal.status import State, state_of
 from gpnas.records import Candidate, Objective, Observation, Progress, Prospect
 
 
@@ -55,7 +55,7 @@ class Look:
     training: tuple[Training, ...]
     """In the order of proposal."""
     prospect: Prospect | None
-    """What the surrogate makes of it, as of the newest suggestion; None while it knows nothing."""
+    """What the surrogate makes of it, as of the newest observation; None while it knows nothing."""
 
     @property
     def best(self) -> Observation | None:

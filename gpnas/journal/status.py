@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpnas.journal import files
-from gpnas.journal.journal import Journal
+from gpnas.journal.journal import PROSPECT, Journal
 from gpnas.journal.leases import Clock
 from gpnas.records import ENTERED, Observation
 
 DELIVERY = "delivery"
 """Name of the result that a search keeps when it has delivered its portfolio."""
-PROSPECT = "prospect"
-"""Name of the result that a search renews with what its surrogate makes of it."""
 State = Literal["running", "finished", "interrupted"]
 
 
@@ -29,8 +27,9 @@ def status(run: Path) -> dict[str, Any]:
         before the first; under the objective's name too), `seconds` of training and validation, number of
         `attempts`, `holder` of its lease where there is one; of one that was stopped also `stopped`: `step`,
         `value`, `predicted` final value and its `stddev`, `chance` to end among the `best`, and the `reason`
-        in one line. `diagnostics` of the surrogate as of the last delivery, where there was one. `note` where
-        the file was damaged.
+        in one line. `prospect`, as of the newest observation: `regret` is what is expected to be lost by
+        stopping now, `bound` what that loss exceeds with a probability of 10 %. `diagnostics` of the
+        surrogate as of the last delivery, where there was one. `note` where the file was damaged.
 
     Raises:
         JournalError: the run folder has no journal that can be read.
@@ -99,11 +98,14 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
         note = {"note": journal.note} if journal.note else {}
         told = (journal.result(DELIVERY) or {}).get("diagnostics")
         diagnostics = {"diagnostics": told} if told else {}
+        ahead = journal.result(PROSPECT)
+        prospect = {"prospect": ahead} if ahead else {}
         return {
             "run": str(journal.run),
             "state": state_of(journal, driven=driven),
             "objective": asdict(objective),
             "candidates": rows,
+            **prospect,
             **diagnostics,
             **note,
         }

@@ -74,6 +74,7 @@ def _row(explanation: Explanation) -> dict[str, Any]:
         "inside": outcome.get("inside"),
         "agrees": document["agrees"],
         "differences": document["differences"],
+        "older_engine": document["older_engine"],
     }
 
 

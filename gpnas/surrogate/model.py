@@ -27,7 +27,11 @@ from gpnas.surrogate.kernel import NOISE_PRIOR, ArchitectureKernel, logarithmic
 from gpnas.surrogate.warp import Warp
 
 ENTRIES = 1_000_000
-"""Numbers in one block of distances (8 MB); larger queries are taken in parts."""
+"""Numbers in one block of covariances (8 MB); larger queries are taken in parts."""
+CACHED = 100_000
+"""Numbers in one block of distances, which a processor's cache holds."""
+WATCHED = 40_000_000
+"""Largest number of numbers that are kept of points that are watched (320 MB)."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Surrogate(GPyTorchModel, ExactGP):
         )
         super().__init__(everything.expand(*batch, -1, -1), z.expand(*batch, -1), likelihood)
         self.columns, self.y, self.context = tuple(columns), y, context
+        self._base: tuple[Surrogate, ...] = ()  # in a tuple, so that it is no submodule
+        self._watched: Tensor | None = None  # (M, n, w)
         self.mean_module = ZeroMean()
         self.covar_module = ArchitectureKernel(columns, likelihood, batch)
         self.outcome_transform = warp
@@ -138,14 +144,80 @@ class Surrogate(GPyTorchModel, ExactGP):
         """Variance of one observation, in latent units squared, averaged over the draws."""
         return float(self.likelihood.noise.mean())
 
+    def upon(self, base: Surrogate) -> Surrogate:
+        """This surrogate, whose first rows and hyperparameters are those of another, as is taken on trust:
+        what was computed of them serves."""
+        self._base = (base,)
+        return self
+
+    def watch(self, x: Tensor) -> None:  # (w, d)
+        """Keeps what the observations tell of these points, so that surrogates upon this one need not ask
+        again; where that is too much to be kept, it is computed whenever it is asked for."""
+        if len(self.theta) * len(self.x) * len(x) <= WATCHED:
+            watched = torch.empty(len(self.theta), len(self.x), len(x), dtype=x.dtype)
+            for part in torch.arange(len(x)).split(self._width()):
+                watched[..., part] = self.solved(x[part])
+            self._watched = watched
+
     @cached_property
     def factor(self) -> Tensor:
         """(M, n, n) Cholesky factors of the observations' covariance."""
-        x = self.x
-        return cholesky(
-            self.covar_module.forward(x, x)
-            + self.likelihood.noise[..., None] * torch.eye(len(x), dtype=x.dtype)
-        )
+        if self._base:
+            side, corner = self._appended
+            above = torch.cat([self._base[0].factor, torch.zeros_like(side)], dim=2)
+            return torch.cat([above, torch.cat([side.mT, corner], dim=2)], dim=1)
+        return cholesky(self._noisy(self.x))
+
+    @cached_property
+    def _appended(self) -> tuple[Tensor, Tensor]:
+        """What a factor has beyond the base's: its further rows, (M, n₀, n - n₀), transposed, and (M, n - n₀,
+        n - n₀) its corner."""
+        x = self.x[len(self._base[0].x) :]
+        side = self._base[0].solved(x)
+        return side, cholesky(self._noisy(x) - side.mT @ side)
+
+    def _noisy(self, x: Tensor) -> Tensor:
+        covariance = self.covar_module.forward(x, x)
+        return covariance + self.likelihood.noise[..., None] * torch.eye(len(x), dtype=x.dtype)
+
+    def _forwards(self, right: Tensor) -> Tensor:  # (M, n, q)
+        """The factors' inverses times the right-hand sides."""
+        if not self._base:
+            return torch.linalg.solve_triangular(self.factor, right, upper=False)
+        (side, corner), count = self._appended, len(self._base[0].x)
+        above = self._base[0]._forwards(right[:, :count])
+        below = torch.linalg.solve_triangular(corner, right[:, count:] - side.mT @ above, upper=False)
+        return torch.cat([above, below], dim=1)
+
+    def solved(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """The factors' inverses times the covariances between observations and (q, d) points, (M, n, q).
+
+        Args:
+            x: the points.
+            at: where they are among those that are watched, if any are.
+        """
+        if self._watched is not None and at is not None:
+            return self._watched[..., at]
+        if not self._base:
+            return torch.linalg.solve_triangular(self.factor, self._cross(self.x, x), upper=False)
+        (side, corner), base = self._appended, self._base[0]
+        above = base.solved(x, at)
+        right = self._cross(self.x[len(base.x) :], x) - side.mT @ above
+        return torch.cat([above, torch.linalg.solve_triangular(corner, right, upper=False)], dim=1)
+
+    def _width(self) -> int:
+        """How many points are asked about at once."""
+        return max(1, ENTRIES // (max(1, len(self.x)) * max(len(self.theta), len(self.columns))))
+
+    def _cross(self, x1: Tensor, x2: Tensor) -> Tensor:  # (n, d), (q, d) -> (M, n, q)
+        """The kernel, in blocks that fit a processor's cache."""
+        width = max(8, CACHED // max(1, len(x1) * len(self.theta)))
+        return torch.cat([self.covar_module.forward(x1, part) for part in x2.split(width)], dim=-1)
+
+    @cached_property
+    def whitened(self) -> Tensor:
+        """The factors' inverses times the latent values, (M, n)."""
+        return self._forwards(self.train_targets[..., None])[..., 0]
 
     @cached_property
     def weights(self) -> Tensor:
@@ -175,55 +247,61 @@ class Surrogate(GPyTorchModel, ExactGP):
     def joint(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (*b, q, d) -> (*b, M, q), (*b, M, q, q)
         """Means and covariances by each draw on the latent scale (Rasmussen & Williams Eq. 2.23-2.24)."""
         prior = self.covar_module.forward(x.unsqueeze(-3), x.unsqueeze(-3))
-        cross = self.covar_module.forward(self.x, x.flatten(end_dim=-2))  # (M, n, b·q)
-        solved = torch.linalg.solve_triangular(self.factor, cross, upper=False)
-        mean = (self.weights.unsqueeze(-2) @ cross).view(-1, *x.shape[:-1]).movedim(0, -2)
+        solved = self.solved(x.flatten(end_dim=-2))  # (M, n, b·q)
+        mean = (self.whitened.unsqueeze(-2) @ solved).view(-1, *x.shape[:-1]).movedim(0, -2)
         solved = solved.view(*solved.shape[:2], *x.shape[:-1]).movedim((0, 1), (-3, -2))
         return mean, prior - solved.mT @ solved
 
-    def members(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent means and variances at (q, d) points by each draw, (M, q) each."""
-        kernel, means, variances = self.covar_module, [], []
-        entries = max(1, len(self.x)) * max(len(self.theta), len(self.columns))
-        for part in x.split(max(1, ENTRIES // entries)):
-            cross = kernel.forward(self.x, part)
-            solved = torch.linalg.solve_triangular(self.factor, cross, upper=False)
-            means.append((self.weights[:, None] @ cross)[:, 0])
-            prior = kernel.forward(part, part, diag=True)
-            variances.append((prior - solved.square().sum(dim=1)).clamp_min(1e-12))
+    def drawn(self, x: Tensor, normal: Tensor) -> Tensor:  # (q, d), (M, S, q) -> (M, S, q)
+        """Joint draws of latent values by each draw of the hyperparameters, from standard normal ones."""
+        mean, joint = self.joint(x)
+        return mean[:, None] + normal @ cholesky(joint).mT
+
+    def members(self, x: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent means and variances at (q, d) points by each draw, (M, q) each; arguments of `solved`."""
+        means, variances = [], []
+        for part in torch.arange(len(x)).split(self._width()):
+            mean, variance = self._moments(x[part], self.solved(x[part], None if at is None else at[part]))
+            means.append(mean)
+            variances.append(variance)
         return torch.cat(means, dim=1), torch.cat(variances, dim=1)
+
+    def _moments(self, x: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:  # (q, d), (M, n, q)
+        prior = self.covar_module.forward(x, x, diag=True)
+        variance = (prior - solved.square().sum(dim=1)).clamp_min(1e-12)
+        return (self.whitened[:, None] @ solved)[:, 0], variance
 
     def thinned(self, draws: int) -> Surrogate:
         """A mixture of the first few draws alone."""
+        if draws >= len(self.theta):
+            return self
         return Surrogate(
             self.x[: len(self)], self.y, self.columns, self.theta[:draws], self.warp, self.context
         )
 
-    def latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance at (q, d) points, (q,) each, on the latent scale."""
-        return _mixed(*self.members(x))
+    def latent(self, x: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and variance at (q, d) points, (q,) each, on the latent scale; arguments of `solved`."""
+        return _mixed(*self.members(x, at))
 
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the noiseless values at (q, d) points, in the values' own unit."""
         return self.warp.moments(*self.latent(x))
 
-    def beside(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # (q, d), (r,)
-        """Latent means (r,) of some of what was observed or is believed; means and variances (q,) at other
-        points; and the covariance (r, q) between them, hyperparameters averaged out.
+    def beside(
+        self, x: Tensor, rivals: Tensor, at: Tensor | None = None, rivals_at: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latent means (r,) at some points; means and variances (q,) at others; and the covariance (r, q)
+        between them, hyperparameters averaged out.
 
-        Where values were observed, s²(K + s²I)⁻¹k(x) is the posterior covariance with x.
+        Args:
+            x: (q, d), the others.
+            rivals: (r, d), the points.
+            at, rivals_at: where either are among those that are watched, if any are.
         """
-        noise = self.likelihood.noise  # (M, 1)
-        cross = self.covar_module.forward(self.x, x)
-        solved = torch.linalg.solve_triangular(self.factor, cross, upper=False)
-        chosen = torch.eye(len(self.x), dtype=x.dtype)[:, rows].expand(len(noise), -1, -1)
-        chosen = torch.linalg.solve_triangular(self.factor, chosen, upper=False)
-        prior = self.covar_module.forward(x, x, diag=True)
-        variances = (prior - solved.square().sum(dim=1)).clamp_min(1e-12)
-        own = (self.train_targets - noise * self.weights)[:, rows]
-        means = (self.weights[:, None] @ cross)[:, 0]
+        there, here = self.solved(x, at), self.solved(rivals, rivals_at)
+        (means, variances), (own, _) = self._moments(x, there), self._moments(rivals, here)
         mean, variance = _mixed(means, variances)
-        between = (noise[..., None] * (chosen.mT @ solved)).mean(dim=0)
+        between = (self._cross(rivals, x) - here.mT @ there).mean(dim=0)
         between += (own - own.mean(dim=0)).T @ (means - mean) / len(means)
         return own.mean(dim=0), mean, variance, between
 
@@ -239,13 +317,7 @@ class Surrogate(GPyTorchModel, ExactGP):
         everything = torch.cat([self.x, x]).expand(len(self.theta), -1, -1)
         targets = torch.cat([self.train_targets, self.members(x)[0]], dim=1)
         believer.set_train_data(everything, targets, strict=False)
-        # the factor has a few rows more
-        cross = torch.linalg.solve_triangular(self.factor, self.covar_module.forward(self.x, x), upper=False)
-        noise = self.likelihood.noise[..., None] * torch.eye(len(x), dtype=x.dtype)
-        corner = cholesky(self.covar_module.forward(x, x) + noise - cross.mT @ cross)
-        above = torch.cat([self.factor, torch.zeros_like(cross)], dim=2)
-        believer.factor = torch.cat([above, torch.cat([cross.mT, corner], dim=2)], dim=1)
-        return believer
+        return believer.upon(self)
 
     def interval(self, x: Tensor, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
         """Bounds (q,) that hold one more observation at (q, d) points with probability `coverage`."""
@@ -266,7 +338,8 @@ class Surrogate(GPyTorchModel, ExactGP):
 
 def _mixed(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:  # (M, q) each
     """Mean and variance of an equal mixture."""
-    return means.mean(dim=0), variances.mean(dim=0) + means.var(dim=0, correction=0)
+    mean = means.mean(dim=0)
+    return mean, variances.mean(dim=0) + (means - mean).square().mean(dim=0)
 
 
 def cholesky(matrix: Tensor) -> Tensor:

@@ -77,8 +77,8 @@ def searched(
                 outcome = Observation(candidate, measured, None, 8.0, {}, stop(measured))
             else:
                 outcome = Observation(candidate, measured, None, 10.0 + number, {"ssim": 0.8})
-            journal.commit_observation(outcome)
-            engine.observe(outcome)
+            search.tell(outcome)
+        search.close()
     return run
 
 

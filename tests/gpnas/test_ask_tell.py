@@ -23,11 +23,16 @@ def value(architecture: Architecture, step: int) -> float:
 
 
 def opened(
-    journal: Journal, *, trials: int = 12, best: int | None = None, strategy: str = "mi+kg"
+    journal: Journal,
+    *,
+    trials: int = 12,
+    best: int | None = None,
+    strategy: str = "mi+kg",
+    stop_below: float | None = None,
 ) -> AskTell:
     engine = Engine(SPACE, seed=0, strategy=strategy, trials=trials, steps=STEPS)
     engine.replay(journal.candidates(), journal.observations())
-    return AskTell(engine, journal, trials=trials, best=best)
+    return AskTell(engine, journal, trials=trials, best=best, stop_below=stop_below)
 
 
 def asked(search: AskTell) -> Candidate:
@@ -176,3 +181,23 @@ def test_without_waiting_the_engine_thinks_on(tmp_path: Path) -> None:
 def test_it_loads_neither_ray_nor_the_engine() -> None:
     script = "import sys, gpnas.ask_tell; assert not {'ray', 'gpnas.engine', 'gpytorch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_search_ends_where_stopping_hardly_loses_anything_and_goes_on_where_it_must_not(
+    tmp_path: Path,
+) -> None:
+    """The best of all is trained within eight; each observation has a row of what was left to gain then."""
+    with Journal.create_or_open(tmp_path, Header(12, PSNR)) as journal:
+        with opened(journal, stop_below=100.0) as search:
+            while (candidate := search.ask()) is not None:
+                told(search, candidate)
+        prospects = journal.prospects()
+        assert [each.observations for each in prospects] == list(range(1, 9))
+        assert prospects[-1].bound < 100.0
+        best = max(journal.observations(), key=lambda each: each.value or 0.0)
+        assert prospects[-1].leader == best.candidate.id
+        with opened(journal, stop_below=100.0) as search:  # as it stood
+            assert search.ask() is None
+        with opened(journal) as search:
+            assert search.ask() is not None
+        assert len(journal.prospects()) == 8

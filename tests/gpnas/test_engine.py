@@ -3,6 +3,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from botorch import fit_gpytorch_mll
@@ -383,3 +384,47 @@ def test_what_a_person_vetoes_is_not_suggested_until_it_is_wanted() -> None:
     engine.allow(space[1], True)
     taken = [each.architecture for each in engine.suggest(4)]
     assert sorted(taken, key=str) == [space[1], space[3]]
+
+
+def test_what_stopping_loses_is_that_of_draws_from_the_model() -> None:
+    """Beside NumPy's draws of what BoTorch's model believes of all architectures, jointly."""
+
+    def plain(x: Tensor, y: Tensor) -> Model:
+        model = SingleTaskGP(x, y)
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+        return model
+
+    for make in (plain, None):
+        engine = Engine(SPACE, seed=1, trials=12, model=make)
+        run(engine, 9)
+        prospect = engine.prospect()
+        assert prospect is not None
+        leader = engine.recommend()[0]
+        assert (prospect.leader, prospect.observations) == (leader.id, 9)
+        if make is None:
+            model = engine.surrogate
+            moments = zip(*model.joint(SPACE.features), strict=True)
+        else:
+            posterior = engine.model.posterior(SPACE.features)
+            mean, covariance = posterior.mean[:, 0], posterior.distribution.covariance_matrix
+            moments = zip([mean.detach()], [covariance.detach()], strict=True)
+        generator = np.random.default_rng(0)
+        parts = [generator.multivariate_normal(m.numpy(), c.numpy(), 500, method="eigh") for m, c in moments]
+        draws = torch.from_numpy(np.concatenate(parts))
+        values = model.warp.inverse(draws) if make is None else draws
+        lost = (values.amax(dim=1) - values[:, SPACE.index(leader.architecture)]).numpy()
+        error = lost.std() / math.sqrt(500)
+        assert prospect.regret == pytest.approx(lost.mean(), abs=5 * error)
+        assert prospect.bound == pytest.approx(np.quantile(lost, 0.9), abs=12 * error)
+
+
+def test_gpnas_own_surrogate_stands_beside_a_model_of_one_s_own() -> None:
+    def constant(x: Tensor, y: Tensor) -> Model:
+        return SingleTaskGP(x, y)
+
+    own, plain = Engine(SPACE, model=constant), Engine(SPACE)
+    for candidate in plain.suggest(3):
+        for engine in (own, plain):
+            engine.observe(Observation(candidate, objective(candidate.architecture)))
+    torch.testing.assert_close(own.surrogate.theta, plain.surrogate.theta)
+    assert isinstance(own.model, SingleTaskGP)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpnas import Architecture, Engine, Observation, SearchSpace
 from gpnas.cli import main
-from gpnas.engine import Weighing
+from gpnas.engine import VERSION, Weighing
 from gpnas.errors import JournalError
 from gpnas.explanation import Explanation, History, explain, explain_all, standing
 from gpnas.journal import Header, Journal, Moment, Search
@@ -201,6 +201,19 @@ def test_a_decision_that_cannot_be_recomputed_is_told() -> None:
     assert explanation.differences[2].startswith("mean was 99, recomputed ")
     assert explanation.rank is not None
     assert explanation.rank > 1
+
+
+def test_a_decision_of_an_older_engine_is_one() -> None:
+    """The first engine did not note its version."""
+    lived, told = live(Engine(SPACE, trials=TRIALS), 5)
+    candidate, given = lived[3].candidate, choices(lived)
+    assert candidate.decision["engine"] == VERSION
+    assert not explain(History(given, told, lambda _: Engine(SPACE, trials=TRIALS)), "c0003").older
+    former = {key: value for key, value in candidate.decision.items() if key != "engine"}
+    given[3] = replace(given[3], candidate=replace(candidate, decision=former))
+    explained = explain(History(given, told, lambda _: Engine(SPACE, trials=TRIALS)), "c0003")
+    assert explained.to_json()["older_engine"]
+    assert not explained.differences
 
 
 def test_unknown_candidates_are_named() -> None:

@@ -230,7 +230,7 @@ def test_beside_what_was_told_moments_are_the_textbook_s() -> None:
     moments = [conditioned(model.x, model.warp.latent(model.y), everything, one) for one in theta]
     mean = np.mean([each for each, _ in moments], axis=0)
     expected = np.mean([each + np.outer(m, m) for m, each in moments], axis=0) - np.outer(mean, mean)
-    own, there, variance, between = model.beside(at, rows)
+    own, there, variance, between = model.beside(at, model.x[rows])
     np.testing.assert_allclose(own, mean[rows], rtol=1e-8)
     np.testing.assert_allclose(there, mean[10:], rtol=1e-8)
     np.testing.assert_allclose(variance, np.diag(expected)[10:], rtol=1e-7)
@@ -251,6 +251,22 @@ def test_believing_is_observing_the_mean() -> None:
         expected, spread = conditioned(torch.cat([model.x, pending]), told, at, one)
         np.testing.assert_allclose(means[number], expected, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(variances[number], np.diag(spread), rtol=1e-7)
+
+
+def test_a_surrogate_upon_another_is_the_textbook_s() -> None:
+    """Its factor has rows more; points that are watched are asked about by their number."""
+    (model, theta), at = mixture((9, 10)), points(6, 7)
+    base = Surrogate(model.x[:7], torch.zeros(7, dtype=torch.float64), COLUMNS, model.theta)
+    base.watch(at)
+    upon = Surrogate(model.x, model.y, COLUMNS, model.theta, model.warp).upon(base)
+    for numbers in (None, torch.arange(6)):
+        means, variances = upon.members(at, numbers)
+        for number, one in enumerate(theta):
+            expected, spread = conditioned(model.x, model.warp.latent(model.y), at, one)
+            np.testing.assert_allclose(means[number], expected, rtol=1e-8, atol=1e-10)
+            np.testing.assert_allclose(variances[number], np.diag(spread), rtol=1e-7)
+    torch.testing.assert_close(upon.factor @ upon.factor.mT, model.factor @ model.factor.mT)
+    torch.testing.assert_close(upon.leave_one_out(), model.leave_one_out())
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 1.5, 2.0])

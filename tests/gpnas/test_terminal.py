@@ -74,10 +74,10 @@ def test_the_best_of_what_is_minimised_is_the_lowest(tmp_path: Path) -> None:
 
 
 def test_a_search_notes_what_its_surrogate_makes_of_it(run: Path) -> None:
-    """The note is renewed with each suggestion; the report computes the same from all observations."""
+    """The note is renewed with each observation; the report computes the same."""
     seen = look(run)
     assert seen.prospect is not None
-    assert 1 <= seen.prospect.observations < len(seen.ended)
+    assert seen.prospect.observations == len(seen.ended)
     assert 0 <= seen.prospect.regret <= seen.prospect.bound
     finished = [each for each in seen.ended if each.finished]
     assert seen.prospect.leader in {each.candidate.id for each in finished}
