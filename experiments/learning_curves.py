@@ -2,8 +2,8 @@
 
     nice -n 10 python experiments/learning_curves.py [--minutes 45]
 
-Trains the 7 × 4 × 3 = 84 networks (features × blocks × stages) of `drn.yaml` on the photographs that
-packages ship, ×2, with that file's recipe, on one thread, and evaluates each on the way. A finished
+Trains 7 × 4 × 3 = 84 networks (features × blocks × stages) on the photographs that
+packages ship, ×2, with one recipe, on one thread, and evaluates each on the way. A finished
 training is a block of rows in `results/learning_curves.csv`, written at once, so the command may be
 interrupted and goes on where it stopped. Every architecture is trained once before any is again.
 """
@@ -28,7 +28,7 @@ from gpnas_trainers.train import Progress, Recipe, Training, TrainingError, trai
 CURVES = Path(__file__).resolve().parent / "results/learning_curves.csv"
 COLUMNS = ["features", "blocks", "stages", "replicate", "step", "psnr", "ssim", "seconds"]
 RECIPE = Recipe(steps=300, batch_size=8, hr_patch=48, learning_rate=6e-3, evaluate_every=25)
-"""Of `search_spaces/drn.yaml`, evaluated more often."""
+"""How each is trained."""
 IMAGES = 10
 """Validation images at most, as in a search."""
 

@@ -77,6 +77,22 @@ class Diagnostics:
         )
 
     @property
+    def in_words(self) -> str:
+        """One line for someone who knows none of these measures."""
+        if self.surrogate is None:
+            return self.summary
+        tau = self.surrogate.tau
+        if tau is None or tau <= 0:
+            return (
+                "what was learned does not foretell trainings that it has not seen: trust observed values "
+                "alone, or grant more trials"
+            )
+        return (
+            "where each training is foretold from the others, "
+            f"{(1 + tau) / 2:.0%} of all pairs come in the right order, and by chance 50% would"
+        )
+
+    @property
     def _verdict(self) -> str:
         assert self.advantage is not None
         assert self.advantage_error is not None

@@ -197,7 +197,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     for line in [*(learned.conclusions(PSNR.unit) if learned else ()), *ahead]:
         listener.say(line)
     assert delivery.diagnostics is not None
-    listener.say(delivery.diagnostics.warning or delivery.diagnostics.summary)
+    listener.say(delivery.diagnostics.warning or delivery.diagnostics.in_words)
     return delivery
 
 

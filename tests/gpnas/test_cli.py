@@ -169,9 +169,9 @@ def test_an_upscale_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.
 def test_space_shows_what_a_file_means(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["space", "drn.yaml", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["size"] == document["feasible"] == 7 * 4 * 3
+    assert document["size"] == document["feasible"] == 8 * 4 * 3
     assert document["cheapest"]["architecture"] == {
-        "family": "drn", "axes": {"features": 8, "blocks": 1, "stages": 1}
+        "family": "drn", "axes": {"features": 4, "blocks": 1, "stages": 1}
     }  # fmt: skip
     assert document["dearest"]["parameters"] > document["cheapest"]["parameters"]
     assert len(document["design"]) == 1

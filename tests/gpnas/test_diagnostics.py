@@ -1,5 +1,6 @@
 """Leave-one-out diagnostics equal refits, one observation at a time, by other means."""
 
+import dataclasses
 import math
 from itertools import combinations
 from typing import Any
@@ -13,7 +14,7 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.preprocessing import OneHotEncoder
 from torch import Tensor
 
-from gpnas.diagnostics import LEAST, PENALTIES, design_matrix, diagnose, ridge_leave_one_out
+from gpnas.diagnostics import LEAST, PENALTIES, Quality, design_matrix, diagnose, ridge_leave_one_out
 from gpnas.space import Column
 from gpnas.surrogate import Surrogate, Warp, fit
 
@@ -200,3 +201,17 @@ def test_too_little_to_judge_is_said() -> None:
     same = diagnose(Surrogate(x, torch.full((10,), 3.0).double(), COLUMNS, logarithms(1, 1, 1)[None]))
     assert same.surrogate is None
     assert same.to_json()["summary"] == "leave-one-out: needs observations that differ"
+
+
+def test_a_share_of_pairs_in_the_right_order_is_told_for_a_rank_correlation() -> None:
+    """By counting: leave-one-out predictions beside the values that they foretell."""
+    seen = posterior(12)
+    latent, _ = seen.leave_one_out()
+    z = seen.warp.latent(seen.y)
+    pairs = [(i, j) for i in range(12) for j in range(i)]
+    right = sum(bool((latent[i] - latent[j]) * (z[i] - z[j]) > 0) for i, j in pairs) / len(pairs)
+    assert f" {right:.0%} of all pairs come in the right order" in diagnose(seen).in_words
+    few = diagnose(posterior(LEAST - 1))
+    assert few.in_words == few.summary
+    backwards = dataclasses.replace(diagnose(seen), surrogate=Quality(-0.2, 0.0, 0.9))
+    assert "does not foretell" in backwards.in_words
