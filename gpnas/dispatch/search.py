@@ -27,7 +27,7 @@ from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
 from gpnas.run.networks import check_networks, own_networks, taken_up
-from gpnas.run.pricing import priced, recipe_of
+from gpnas.run.pricing import check_candidates, priced, recipe_of
 from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
@@ -178,6 +178,8 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     ):
         if journal.note:
             listener.say(journal.note)
+
+        check_candidates(journal, work.space)
 
         def adviser() -> Engine:
             engine = engine_for(work.space, work.header)

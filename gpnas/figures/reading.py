@@ -112,17 +112,19 @@ def space_of(journal: Journal) -> SearchSpace:
     Raises:
         JournalError: the run is no search, or its journal does not describe its space.
     """
-    from gpnas.run.pricing import searched_space
+    from gpnas.run.pricing import check_candidates, searched_space
     from gpnas.space import SearchSpace
 
     search = journal.header.search
     if search is not None:
         try:
             space = SearchSpace.from_document(search.space)
-            if space.fingerprint == search.space.get("fingerprint"):  # one without costs
-                return space
         except (GpnasError, KeyError, TypeError, ValueError):
             pass  # said below
+        else:
+            if space.fingerprint == search.space.get("fingerprint"):  # one without costs
+                check_candidates(journal, space)
+                return space
     return searched_space(journal)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from gpnas.errors import TrialError
+from gpnas.errors import JournalError, TrialError
 from gpnas.fusing import FEWEST
 from gpnas.journal import Journal
 from gpnas.portfolio import Floats, correlations
@@ -165,9 +165,16 @@ def deliver(
 
     Raises:
         TrialError: no training succeeded, or no network can be used.
+        JournalError: an observation lacks what a training reports.
         BundleError: the bundle cannot be written.
     """
     observations = [each for each in journal.observations() if names is None or each.candidate.id in names]
+    for each in observations:
+        if each.finished and "ssim" not in each.metrics:
+            raise JournalError(
+                f"{run}: an observation must have `ssim` among its metrics, but that of {each.candidate.id} "
+                "has not; somebody has changed the journal: copy it back"
+            )
     ranking = rank(observations, validation.scale, engine)
     if not ranking:
         reasons = "; ".join(sorted({observation.failure or "" for observation in observations}))

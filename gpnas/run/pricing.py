@@ -60,7 +60,8 @@ def searched_space(journal: Journal) -> SearchSpace:
     """The space of a search, with what is known before training.
 
     Raises:
-        JournalError: the run is no search, or its journal does not describe its space.
+        JournalError: the run is no search, or its journal does not describe its space, or holds candidates of
+            another one.
     """
     from gpnas.space import SearchSpace  # with PyTorch, which whoever only exports a bundle does without
 
@@ -70,12 +71,25 @@ def searched_space(journal: Journal) -> SearchSpace:
     try:
         space = SearchSpace.from_document(search.space)
         if OwnSetup.describes(journal):
-            return with_known_costs(space, journal.setup(OwnSetup).costs)
-        return priced(space, Setup.of(journal).scale)
+            space = with_known_costs(space, journal.setup(OwnSetup).costs)
+        else:
+            space = priced(space, Setup.of(journal).scale)
     except (SpaceError, ValueError, KeyError) as error:
         raise JournalError(
             f"{journal.run}: a search's journal must describe its space, but {error}"
         ) from None
+    check_candidates(journal, space)
+    return space
+
+
+def check_candidates(journal: Journal, space: SearchSpace) -> None:
+    """Raises a `JournalError` where a candidate of a search is not of its space."""
+    for candidate in journal.candidates():
+        if candidate.architecture not in space:
+            raise JournalError(
+                f"{journal.run}: a search's candidates must be of its space, but {candidate.id} is "
+                f"{candidate.architecture}; somebody has changed the journal: copy it back"
+            )
 
 
 def with_known_costs(space: SearchSpace, costs: Mapping[str, Sequence[float]]) -> SearchSpace:

@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ from gpnas_trainers import build
 from gpnas_trainers.cost import gmacs
 from gpnas_trainers.pairs import open_pairs
 from gpnas_trainers.train import Recipe, evaluate, train
+from tests.gpnas.test_journal_tampering import ODD, changed, places, tampered
 
 pytestmark = pytest.mark.ray
 
@@ -108,6 +112,40 @@ def trained(config: dict[str, Any]) -> Progress:
         pass
     assert report.progress is not None, report
     return report.progress
+
+
+def test_a_search_goes_on_with_no_journal_that_somebody_has_changed(
+    home: Path, search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stands in a document, with a checksum that fits, is taken or named in one line; an architecture
+    outside the space is always named."""
+    with closing(sqlite3.connect(search / "journal.sqlite")) as connection:
+        documents = [
+            (table, row, json.loads(text))
+            for table in ("header", "sessions", "candidates", "progress", "observations")
+            for row, text in connection.execute(f"SELECT rowid, document FROM {table}").fetchall()[-1:]
+        ]
+    cases = [
+        (table, row, document, path, ODD[(number + len(table)) % len(ODD)])
+        for table, row, document in documents
+        for number, path in enumerate(places(document))
+    ][::9]
+    (candidate,) = [each for each in documents if each[0] == "candidates"]
+    for case in (*cases, (*candidate, ("axes", "stages"), -1e308)):
+        table, row, document, path, odd = case
+        new = json.dumps(changed(document, path, odd))
+        update = f"UPDATE {table} SET document = ?, crc32 = ? WHERE rowid = ?"
+        run = tampered(search, tmp_path / "run", update, new, zlib.crc32(new.encode()), row)
+        (run / "journal.backup.sqlite").unlink(missing_ok=True)
+        code = main(
+            ["search", "--space", str(home / "space.yaml"), "--run", str(run), "--budget-hours", "1e-9"]
+        )
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        assert code in (0, 1), (case, told)
+        lines = [line for line in told.splitlines() if line.startswith("error: ")]
+        assert [str(run) in line and len(line) < 1200 for line in lines] == [True] * code, (case, told)
+    assert "candidates must be of its space" in lines[0]
 
 
 def command(*options: str) -> list[str]:
