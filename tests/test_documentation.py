@@ -49,6 +49,17 @@ def test_commands_exist_with_their_options(page: Path) -> None:
             pytest.fail(command)
 
 
+def test_pictures_are_small_and_ask_no_network() -> None:
+    pictures = [each for each in (ROOT / "docs").iterdir() if each.suffix in (".png", ".svg")]
+    assert {"terminal.svg", "report.png", "report-space.png"} <= {each.name for each in pictures}
+    for each in pictures:
+        assert each.stat().st_size < 300_000, each.name
+        if each.suffix == ".svg":
+            text = each.read_text().replace("http://www.w3.org/2000/svg", "")
+            assert "http" not in text, each.name
+            assert "<script" not in text, each.name
+
+
 def test_files_are_where_the_guide_says() -> None:
     for name in re.findall(
         r"`((?:gpnas|tests|experiments)[\w/]*(?:/|\.py))`", (ROOT / "docs/where.md").read_text()

@@ -13,6 +13,9 @@ from gpnas.figures.style import PALETTE, SEQUENTIAL, UNCERTAIN, categories, doma
 LEVELS = tuple(step / 20 for step in range(1, 20))
 """Nominal probabilities of a calibration curve."""
 
+CELL = 30
+"""Least pixels of a cell with a number in it."""
+
 
 def mean_map(data: PosteriorMap) -> alt.LayerChart:
     """Posterior mean over two axes."""
@@ -268,7 +271,7 @@ def calibration(data: Trust) -> alt.LayerChart:
         .encode(
             x=x,
             y=y,
-            color=categories(list(curves), None, columns=2),
+            color=categories(list(curves), None, columns=1),
             strokeDash=alt.StrokeDash("group:N", title=None, scale=alt.Scale(domain=list(curves))),
         )
     )
@@ -360,7 +363,8 @@ def correlation(data: Together) -> alt.LayerChart:
     )
     texts = (
         alt.Chart(rows(table))
-        .mark_text(fontSize=10)
+        # where a cell is too narrow for its number there is none; the table of numbers has it
+        .mark_text(fontSize=alt.ExprRef(f"width / {max(1, len(names))} < {CELL} ? 0 : 10"))
         .encode(
             x=x,
             y=y,

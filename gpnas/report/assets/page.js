@@ -35,9 +35,17 @@
     return [fields, ...rows.map((row) => fields.map((field) => row[field] ?? ""))];
   };
 
-  const options = (scheme) => ({
-    actions: false, ast: true, renderer: "svg", mode: "vega-lite", tooltip: { disableDefaultStyle: true }, config: schemes[scheme],
+  const options = (scheme, config = schemes[scheme]) => ({
+    actions: false, ast: true, renderer: "svg", mode: "vega-lite", tooltip: { disableDefaultStyle: true }, config,
   });
+
+  // where entries of a legend, or legends, have no room beside each other they stand beneath each other
+  const NARROW = 460;
+  const fitting = (scheme, width) => {
+    const { legend, ...others } = schemes[scheme];
+    const stacked = width < NARROW ? { columns: 1, layout: { top: { direction: "vertical", anchor: "start" } } } : {};
+    return { ...others, legend: { ...legend, ...stacked } };
+  };
 
   const drawable = (spec, changes) => ({ ...spec, datasets: Object.fromEntries(spec.datasets.map((name) => [name, structuredClone(datasets[name])])), ...changes });
 
@@ -51,7 +59,7 @@
     // a reader of the page hears the alternative text, not each of hundreds of marks
     const inner = make("div", { className: "inner", ariaHidden: "true" });
     element.replaceChildren(inner);
-    const result = await vegaEmbed(inner, fitted, options(scheme));
+    const result = await vegaEmbed(inner, fitted, options(scheme, fitting(scheme, element.clientWidth)));
     live.set(element, { spec, result });
     element.style.minHeight = "";
   };
