@@ -12,6 +12,7 @@ import ast
 import os
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from gpnas.cli.parser import command_line
+
+sys.path.insert(0, str(Path(__file__).parent))  # MkDocs loads this file alone
+from http_reference import http_reference
 
 ROOT = Path(__file__).parents[2]
 COPIES = {
@@ -35,7 +39,7 @@ MEASUREMENTS = "measurements"
 """The site's folder of what `experiments/results/` holds."""
 BOOST = {"": 2.0, "tutorials": 1.5, "reference": 0.5, MEASUREMENTS: 0.5}
 """How much a page of a folder counts in the search: who asks how to do something comes first."""
-LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)]*)?\))")
+LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s:]+)((?:#[^)]*)?)\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -66,6 +70,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source in _measurements():
         made[f"{MEASUREMENTS}/{source.name}"] = source.read_text()
     made["reference/command-line.md"] = "\n".join(command_reference())
+    made["reference/http.md"] = "\n".join(http_reference())
     made["reference/errors.md"] = "\n".join(error_index())
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
@@ -86,8 +91,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = posixpath.normpath(posixpath.join(folder, match[2]))
         uri = _page_of(target)
         if files.get_file_from_path(uri) is not None:
-            return f"{match[1]}{posixpath.relpath(uri, here or '.')}{match[3]}"
-        return match[0]
+            return f"[{match[1]}]({posixpath.relpath(uri, here or '.')}{match[3]})"
+        # what only the repository has, such as source, is named
+        return match[1] if (ROOT / target).exists() else match[0]
 
     return LINK.sub(turned, markdown)
 
