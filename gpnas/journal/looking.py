@@ -8,7 +8,7 @@ from pathlib import Path
 from gpnas.journal import files
 from gpnas.journal.documents import read_record
 from gpnas.journal.journal import PROSPECT, Journal
-from gpnas.journal.status import State, state_of
+from gpnas.journal.status import State, is_driven, state_of
 from gpnas.records import Candidate, Objective, Observation, Progress, Prospect
 
 
@@ -88,25 +88,27 @@ def look(run: Path) -> Look:
     Raises:
         JournalError: the run folder has no journal that can be read.
     """
-    run = Path(run)
-    # asked first: a search that ends in between is called running, never interrupted
-    driven = files.held(run)
-    with Journal.read(run) as journal, journal.moment(), files.errors(run):
-        header, pending, state = journal.header, journal.pending(), state_of(journal, driven=driven)
-        open_ = {each.candidate for each in journal.attempts() if each.ended is None}
-        training = [each for each in pending if each.id in open_ and driven]
-        document = journal.result(PROSPECT)
-        return Look(
-            run,
-            state,
-            header.kind,
-            header.objective,
-            max(header.trials, len(journal.candidates())),
-            header.concurrent,
-            tuple(journal.observations()),
-            tuple(_training(each, journal.progress(each.id)) for each in training),
-            None if document is None else read_record(Prospect, document, PROSPECT),
-        )
+    with Journal.read(run) as journal, files.errors(Path(run)):
+        driven = is_driven(journal)  # asked first: a search that ends in between is called running
+        with journal.moment():
+            return _seen(journal, driven)
+
+
+def _seen(journal: Journal, driven: bool) -> Look:
+    header, document = journal.header, journal.result(PROSPECT)
+    open_ = {each.candidate for each in journal.attempts() if each.ended is None}
+    training = [each for each in journal.pending() if each.id in open_ and driven]
+    return Look(
+        journal.run,
+        state_of(journal, driven=driven),
+        header.kind,
+        header.objective,
+        max(header.trials, len(journal.candidates())),
+        header.concurrent,
+        tuple(journal.observations()),
+        tuple(_training(each, journal.progress(each.id)) for each in training),
+        None if document is None else read_record(Prospect, document, PROSPECT),
+    )
 
 
 def _training(candidate: Candidate, rows: list[Progress]) -> Training:

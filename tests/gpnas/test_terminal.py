@@ -1,11 +1,17 @@
 """The terminal: what it shows of a run under way, examples, completion, and what a misspelt name may mean."""
 
 import argparse
+import fcntl
 import io
 import json
+import os
+import pty
+import re
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +25,7 @@ from gpnas.cli.live import Region
 from gpnas.cli.parser import command_line
 from gpnas.cli.text import BLOCKS, duration, sparkline
 from gpnas.journal import Journal, Look, Training, look
+from gpnas.journal.leases import Holder
 from gpnas.records import Candidate, Fidelity, Objective, Observation, Progress, Prospect
 from gpnas.run.setup import PSNR
 from tests.gpnas.searched import SPACE, STEPS, header_of, searched, trained
@@ -60,6 +67,18 @@ def test_a_look_tells_speed_and_time_left_as_reckoned_by_hand(tmp_path: Path) ->
         assert seen.best.candidate.id == "c0001"
     assert look(tmp_path / "run").state == "interrupted"
     assert look(tmp_path / "run").training == ()
+
+
+def test_a_run_that_workers_elsewhere_train_is_seen_too(tmp_path: Path) -> None:
+    with Journal.create_or_open(tmp_path / "run", header_of(SPACE, 2, PSNR, {})) as journal:
+        journal.commit_candidates([proposed(number) for number in range(2)])
+        lease = journal.leases.grant("c0001", Holder("ann"), 3_600)
+    seen = look(tmp_path / "run")
+    assert seen.state == "running"
+    assert [each.candidate.id for each in seen.training] == ["c0001"]
+    with Journal.create_or_open(tmp_path / "run", header_of(SPACE, 2, PSNR, {})) as journal:
+        journal.leases.end(lease.id)
+    assert look(tmp_path / "run").state == "interrupted"
 
 
 def test_the_best_of_what_is_minimised_is_the_lowest(tmp_path: Path) -> None:
@@ -173,6 +192,40 @@ def test_a_run_is_watched_from_another_process_until_its_driver_ends(tmp_path: P
     out, _ = watching.communicate(timeout=60)
     assert watching.returncode == 0
     assert "interrupted" in out.splitlines()[0]
+
+
+def test_a_terminal_is_drawn_on_within_its_height(tmp_path: Path) -> None:
+    """A terminal of 80 × 12 characters: what trains is drawn, and never reaches above the screen."""
+    run = tmp_path / "run"
+    driver, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
+    with Journal.create_or_open(run, header_of(SPACE, 30, PSNR, {})) as journal:
+        journal.commit_candidates([proposed(number) for number in range(12)])
+        for number in range(12):
+            journal.start_attempt(f"c{number:04d}")
+            journal.record_progress(f"c{number:04d}", Progress(1, 50, 28.0, {}, 10.0))
+        command = [sys.executable, "-m", "gpnas.cli", "status", str(run), "--watch"]
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment.pop("COLUMNS", None)
+        environment.pop("LINES", None)
+        watching = subprocess.Popen(
+            command, stdin=terminal, stdout=subprocess.DEVNULL, stderr=terminal, env=environment
+        )
+        os.close(terminal)
+        shown = b""
+        while b"more" not in shown:  # which stands beneath the trials that have room
+            shown += os.read(driver, 4_096)
+    with suppress(OSError):  # which the end of the other side is
+        while more := os.read(driver, 4_096):
+            shown += more
+    assert watching.wait(timeout=60) == 0
+    os.close(driver)
+    assert b"c0000" in shown
+    assert b"50/100" in shown
+    up = b"\x1b[1A\x1b[2K"  # cursor up, line erased (ECMA-48, 8.3.22 and 8.3.41)
+    redrawn = [len(each) // len(up) for each in re.findall(rb"(?:\x1b\[1A\x1b\[2K)+", shown)]
+    assert redrawn
+    assert max(redrawn) < 12
 
 
 def test_status_tells_any_objective(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
