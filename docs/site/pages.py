@@ -197,6 +197,26 @@ WHY = {
         "An option on the command line has a value that it cannot take.",
         "The command's `--help` says what it takes.",
     ),
+    "LeaseError": (
+        "A candidate is leased to someone else, or the lease has run out.",
+        "Ask for another candidate; what was reported before is kept, and the first observation counts.",
+    ),
+    "OwnError": (
+        "A network or a training of your own breaks its contract.",
+        "Correct the line of your file that the message names; nothing has been observed for it.",
+    ),
+    "Excluded": (
+        "A pair is left out of a set.",
+        "`gpnas data check` has an option for each bound; mend the images rather than lowering one.",
+    ),
+    "TokenError": (
+        "The service's file of tokens cannot be used, or a token is not what was asked for.",
+        "`gpnas token list --runs DIR` shows what there is.",
+    ),
+    "CollapseError": (
+        "A training's loss or its pixels ceased to be finite or left every bound, and did so again.",
+        "Lower the learning rate or give the architecture's family a recipe of its own.",
+    ),
     "ResidualError": (
         "What a training's errors have in common with others' is missing or damaged.",
         "Train the candidate that the message names again, or choose without it.",
@@ -269,11 +289,11 @@ def _messages_of(path: Path) -> Iterator[Message]:
 def _rules(tree: ast.Module, file: str) -> Iterator[Message]:
     """Texts that state a rule and are raised elsewhere, as those of a space file's keys are."""
     kind = next((kind for place, kind in HOMES.items() if file.startswith(place)), "ValueError")
-    documented = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)
-    }  # docstrings are for readers of the source
+    # docstrings are for readers of the source, and parts of a text are no text
+    passed = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    passed |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in documented:
+        if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in passed:
             for template in _templates(node, tree, {}):
                 if re.search(r"\b(must|but got|is missing)\b", template):
                     yield Message(kind, template, file, node.lineno)
