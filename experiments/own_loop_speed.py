@@ -76,8 +76,8 @@ def main() -> None:
     lines = [
         "# What a loop of one's own waits for",
         "",
-        f"`python experiments/own_loop_speed.py`, {date.today()}, {processor()}, {versions(PACKAGES)}; load average "
-        f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.",
+        f"`python experiments/own_loop_speed.py`, {date.today()}, {processor()}, {versions(PACKAGES)}; "
+        f"load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores.",
         "",
         "| what | seconds | seconds of the processor |",
         "|---|---|---|",

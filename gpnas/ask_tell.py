@@ -78,6 +78,7 @@ class AskTell:
         self.journal = journal
         self._adviser = adviser
         self._trials, self._best, self._stop_below = trials, best, stop_below
+        self._sign = 1 if journal.header.objective.goal == "maximise" else -1
         self._waiting = deque(journal.pending() if orphans is None else orphans)
         self._proposed = len(candidates)
         self._courses = {each.id: Course(self._curve(each)) for each in candidates}
@@ -176,8 +177,10 @@ class AskTell:
         newest = max(course.curve, default=0)
         if self._best is not None and newest not in (0, course.judged):
             course.judged = newest
-            finished: list[Curve] = [dict(self._courses[name].curve) for name in self._finished]
-            course.judging = self._submit(self._judge, candidate, course, dict(course.curve), finished)
+            finished = [self._merits(self._courses[name].curve) for name in self._finished]
+            course.judging = self._submit(
+                self._judge, candidate, course, self._merits(course.curve), finished
+            )
 
     def knows(self, candidate: Candidate, step: int) -> bool:
         """Whether the journal has an evaluation of a candidate after this step."""
@@ -210,8 +213,9 @@ class AskTell:
         """
         look = self.verdict(candidate)
         assert look is not None, "a training is stopped by a verdict"
-        reason = Stop(look.step, look.value, look.forecast.stddev, look.chance, look.best)
-        return Observation(candidate, look.forecast.mean, None, seconds, metrics or {}, reason)
+        value, predicted = self._sign * look.value, self._sign * look.forecast.mean
+        reason = Stop(look.step, value, look.forecast.stddev, look.chance, look.best)
+        return Observation(candidate, predicted, None, seconds, metrics or {}, reason)
 
     def tell(self, observation: Observation) -> bool:
         """Enters what a candidate's training came to; then the engine learns it.
@@ -241,6 +245,10 @@ class AskTell:
         rows = self.journal.progress(candidate.id)
         return {row.step: row.value for row in rows if row.value is not None}
 
+    def _merits(self, curve: Curve) -> Curve:
+        """A curve in the sign in which larger is better."""
+        return {step: self._sign * value for step, value in curve.items()}
+
     def _submit(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
         future = self._thread.submit(work, *arguments)
         self._submitted.append(future)
@@ -269,6 +277,8 @@ class AskTell:
     def _judge(self, candidate: Candidate, course: Course, running: Curve, finished: list[Curve]) -> None:
         assert self._best is not None
         prior = self._adviser.outlook(candidate.architecture)
+        if prior is not None:
+            prior = (self._sign * prior[0], prior[1])
         look = outlook(finished, running, last=candidate.fidelity.steps, best=self._best, prior=prior)
         if course.hopeless is None and look is not None and look.chance < LEAST_CHANCE:
             course.hopeless = look

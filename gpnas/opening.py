@@ -17,6 +17,7 @@ from gpnas.run.setup import OwnSetup
 
 if TYPE_CHECKING:
     from gpnas.space import SearchSpace
+    from gpnas_trainers.own import Code
 
 VALUE = Objective("value", "")
 """What a search makes as large as it can where nobody says what it is."""
@@ -84,7 +85,7 @@ def open_search(  # noqa: PLR0913 - the search's face for Python: each but the r
         header, made = header_of(space, wishes)
         journal = Journal.share(run, header)
     try:
-        if not OwnSetup.describes(journal):
+        if journal.header.setup.get("trained_by") != "a person's own loop":
             raise JournalError(
                 f"{run}: only the run of a loop of one's own is asked and told, but gpnas trains this one by "
                 "itself; choose another folder"
@@ -105,8 +106,15 @@ def _objective(given: Objective | Mapping[str, Any] | None) -> Objective | None:
         raise SpaceError(f"an objective has a `name`, a `unit` and a `goal`, but {error}") from None
 
 
-def header_of(space: SearchSpace | Path | str, wishes: Wishes) -> tuple[Header, SearchSpace]:
+def header_of(
+    space: SearchSpace | Path | str, wishes: Wishes, code: Code | None = None
+) -> tuple[Header, SearchSpace]:
     """What a search of one's own is, and its space with what is known before training.
+
+    Args:
+        space: or the file that describes it.
+        wishes: what a user asks.
+        code: of a training of one's own; None for a loop.
 
     Raises:
         SpaceError: the space breaks a rule.
@@ -116,12 +124,15 @@ def header_of(space: SearchSpace | Path | str, wishes: Wishes) -> tuple[Header, 
 
     settings: dict[str, Any] = {}
     if not isinstance(space, SearchSpace):
-        space, settings = _read(space)
+        space, settings = read_own(space)
     costs = {name: tuple(values.tolist()) for name, values in space.costs.items()}
     if costs and len(space) > MOST_COSTS:
         raise SpaceError(
             f"a space with known costs must have at most {MOST_COSTS:,} architectures, but has {len(space):,}"
         )
+    setup = OwnSetup("a person's own loop", costs)
+    if code is not None:
+        setup = OwnSetup("a person's own training", costs, dataclasses.asdict(code))
     objective = wishes.objective or settings.get("objective") or VALUE
     search = Search(
         space={"fingerprint": space.fingerprint, **space.to_document()},
@@ -135,7 +146,7 @@ def header_of(space: SearchSpace | Path | str, wishes: Wishes) -> tuple[Header, 
         trials=wishes.trials or settings.get("trials", TRIALS),
         objective=objective,
         search=search,
-        setup=OwnSetup("a person's own loop", costs).to_json(),
+        setup=setup.to_json(),
         seed=wishes.seed,
         early_stopping=stops,
         versions=versions(),
@@ -144,7 +155,7 @@ def header_of(space: SearchSpace | Path | str, wishes: Wishes) -> tuple[Header, 
     return header, space
 
 
-def _read(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
+def read_own(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
     """A space file's space, with costs where gpnas has the networks, and its settings."""
     from gpnas.config import find_space, read_space_file
     from gpnas.run.pricing import priced, recipe_of

@@ -490,7 +490,7 @@ class OwnSearch:
             architecture,
             Fidelity(self._header.search.steps),
             int.from_bytes(digest[:4], "big") >> 1,
-            {"phase": phase, "observations": len(self.journal.observations())},
+            {"phase": phase, "observations": self.journal.count("observations")},
         )
         self.journal.commit_candidates([candidate])
         return candidate
@@ -572,17 +572,23 @@ class OwnSearch:
         return {row.step: self.sign * row.value for row in rows if row.value is not None}
 
 
-def number(value: Any, what: str) -> float:
+def number(value: Any, what: str, advice: str = "tell a failed training as failed") -> float:
     """A finite number, as Python has it.
+
+    Args:
+        value: of Python or NumPy.
+        what: it is, for the error.
+        advice: what to do where it is none.
 
     Raises:
         TrialError: it is none.
     """
     plain = plain_value(value)
+    kind = type(plain)
+    if kind.__module__.partition(".")[0] == "torch":
+        raise TrialError(f"{what} must be a finite number, but is a {kind.__name__}; take its `.item()`")
     if isinstance(plain, bool) or not isinstance(plain, int | float) or not math.isfinite(plain):
-        raise TrialError(
-            f"{what} must be a finite number, but got {plain!r:.60}; tell a failed training as failed"
-        )
+        raise TrialError(f"{what} must be a finite number, but got {plain!r:.60}; {advice}")
     return float(plain)
 
 

@@ -78,7 +78,8 @@ def test_python_of_the_readme_runs(
     for block in blocks(ROOT / "README.md", "python"):
         names.append({})
         exec(compile(block, "README.md", "exec"), names[-1])
-    search, own, networks, weights = names
+    training, search, own, networks, weights = names
+    assert callable(training["train"])
     assert search["best"] == search["engine"].recommend()[0]  # type: ignore[attr-defined]
     assert own["posterior"].mixture_mean.shape == (24, 1, 1)  # type: ignore[attr-defined]
     assert len(search["observations"]) == 12  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from gpnas.cli.tables import Table
 from gpnas.cli.text import advice, label, legend, printable
 from gpnas.results.delivery import Delivery
 from gpnas.results.fusing import why
+from gpnas.results.own_delivery import OwnDelivery
 
 SHOWN = 10
 """Architectures of the table, beside those of the portfolio."""
@@ -63,3 +64,40 @@ def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
     yield ""
     yield "next: " + printable(advice("evaluate", delivery.bundle))
     yield "      " + printable(advice("upscale", delivery.bundle, "photo.jpg", "-o", "photo_sr.png"))
+
+
+def own_delivered(delivery: OwnDelivery) -> Iterator[RenderableType]:
+    """What a search by a training of one's own came to."""
+    unit = printable(delivery.objective["unit"])
+    name = f"{printable(delivery.objective['name'])} {unit}".strip()
+    chosen = delivery.portfolio
+    shares = {} if chosen is None else dict(zip(chosen.members, chosen.weights, strict=True))
+    best = Table(
+        f"The best architectures, by posterior mean of {name}",
+        *("candidate", "architecture", "share", f"predicted {unit}".strip(), f"observed {unit}".strip()),
+        "seconds",
+        whole=("candidate", "architecture"),
+    )
+    rows = [each for place, each in enumerate(delivery.ranking) if place < SHOWN or each.candidate in shares]
+    for each in rows:
+        best.add_row(
+            each.candidate.id,
+            label(each.candidate.architecture),
+            f"{shares[each.candidate]:.0%}" if each.candidate in shares else "",
+            f"{each.predicted:.4g} ± {each.stddev:.2g}",
+            f"{each.observed:.4g}",
+            f"{each.seconds:.1f}",
+        )
+    yield best
+    yield legend(each.candidate.architecture for each in rows)
+    if chosen is not None:
+        yield (
+            f"mean square error on the validation set: best alone {chosen.best:.4g}, "
+            f"average of {len(chosen.members)} {chosen.error:.4g}"
+        )
+    if delivery.note:
+        yield printable(delivery.note)
+    yield (
+        f"{delivery.observed} trials ({delivery.failed} failed, {delivery.stopped} stopped early), "
+        f"{delivery.seconds:.0f} s; run: {printable(delivery.run)}"
+    )

@@ -205,6 +205,9 @@ def _add_search(commands: Commands) -> None:
         help="a finished search of the same axes, at another scale or on other data, to learn from",
     )
     search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
+    search.add_argument(
+        "--trial-hours", type=above_zero, help="longest attempt at a training of your own (default: any)"
+    )
     search.add_argument("--run", type=path, help="run folder (default: runs/SPACE); an existing one goes on")
     add_trials(search)
 

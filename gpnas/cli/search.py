@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import argparse
 
-from gpnas.cli.delivered import delivered
+from gpnas.cli.delivered import delivered, own_delivered
 from gpnas.cli.reporting import Report
 from gpnas.cli.watching import Watcher, means_of
-from gpnas.dispatch.search import Request, run_search
+from gpnas.config import find_space, read_space_file
+from gpnas.dispatch.search import Request, run_own, run_search
+from gpnas.opening import VALUE
+from gpnas.run.setup import PSNR
 
 
 def run(options: argparse.Namespace) -> Report:
-    with (watcher := Watcher("trials observed")):
-        delivery = run_search(
-            Request(
-                space=options.space,
-                run=options.run,
-                data=options.data,
-                scale=options.scale,
-                trials=options.trials,
-                concurrent=options.concurrent,
-                strategy=options.strategy,
-                cost_aware=options.cost_aware,
-                portfolio_aware=options.portfolio_aware,
-                warm_start=tuple(options.warm_start),
-                seed=options.seed,
-                early_stopping=options.early_stopping,
-                storage=options.storage,
-                means=means_of(options),
-            ),
-            watcher,
+    file = read_space_file(find_space(options.space))
+    own = file.trainer is not None
+    objective = file.objective.record() if file.objective else VALUE
+    with (watcher := Watcher("trials observed", objective if own else PSNR)):
+        request = Request(
+            space=options.space,
+            run=options.run,
+            data=options.data,
+            scale=options.scale,
+            trials=options.trials,
+            concurrent=options.concurrent,
+            strategy=options.strategy,
+            cost_aware=options.cost_aware,
+            portfolio_aware=options.portfolio_aware,
+            warm_start=tuple(options.warm_start),
+            seed=options.seed,
+            early_stopping=options.early_stopping,
+            storage=options.storage,
+            means=means_of(options),
+            trial_hours=options.trial_hours,
         )
+        if own:
+            outcome = run_own(request, watcher)
+            return Report(outcome.to_json(), own_delivered(outcome))
+        delivery = run_search(request, watcher)
     return Report(delivery.to_json(), delivered(delivery, "The best architectures, by posterior mean"))

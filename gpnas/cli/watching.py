@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
     from gpnas.dispatch.conductor import Event
     from gpnas.dispatch.work import Means
-    from gpnas.records import Candidate, Observation
+    from gpnas.records import Candidate, Objective, Observation
 
 
 class Watcher:
@@ -27,10 +27,11 @@ class Watcher:
 
     Args:
         unit: what is counted, such as `trials observed`.
+        objective: in which values are told.
     """
 
-    def __init__(self, unit: str) -> None:
-        self._unit = unit
+    def __init__(self, unit: str, objective: Objective = PSNR) -> None:
+        self._unit, self._objective = unit, objective
         self._open = ExitStack()
         self._pairs: Callable[..., None] | None = None
         self._explained: set[str] = set()
@@ -72,7 +73,7 @@ class Watcher:
         if architecture.family not in self._explained:
             self._explained.add(architecture.family)
             say(f"candidate  {legend([architecture])}")
-        log.print(ended_line(observation, PSNR))
+        log.print(ended_line(observation, self._objective))
 
 
 def means_of(options: argparse.Namespace, devices: int = 1) -> Means:

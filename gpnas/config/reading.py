@@ -53,6 +53,7 @@ def read_space_file(space: str | Path, *, own_families: bool = False) -> SpaceFi
     """
     path = find_space(space)
     document, root = _document(path, "a space file", "with `scale` and `families`")
+    own_families |= document.get("trainer") is not None
     try:
         file = SpaceFile.model_validate(document, context=Reading(path, own_families))
         file.search_space()

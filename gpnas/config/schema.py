@@ -6,9 +6,9 @@ import math
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from gpnas.config.families import Families
+from gpnas.config.families import Families, Reading
 from gpnas.config.mistakes import Strict, located
 from gpnas.config.recipes import RecipeSettings as RecipeSettings
 from gpnas.config.recipes import Settings
@@ -90,11 +90,22 @@ class SpaceFile(Strict):
     """What an axis is to a training, as an expression: where these and all other axes agree, one
     architecture stands for all."""
     limits: Limits = Limits()
+    trainer: str | None = Field(default=None, max_length=400)
+    """A training of one's own, such as `train.py:train`: a function in a file beside this one, or in an
+    installed module. None is gpnas's own."""
     objective: ObjectiveSettings | None = None
-    """None is the PSNR of the trainers."""
+    """What the trainer's values are; None is the PSNR of gpnas's own training."""
     search: SearchSettings = SearchSettings()
     recipe: RecipeSettings = RecipeSettings()
     camera: CameraSettings = CameraSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_is_of_networks(cls, value: Any, info: ValidationInfo) -> Any:
+        own = (info.context or Reading()).own_families
+        if own and isinstance(value, dict) and "scale" not in value:
+            return {"scale": 2, **value}  # which matters to networks of gpnas alone
+        return value
 
     def search_space(self) -> SearchSpace:
         """The search space that the file describes, without costs (those need the networks).

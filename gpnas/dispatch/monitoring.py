@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gpnas.dispatch.metrics import Gauges
 from gpnas.journal import Journal, status
+from gpnas.run.setup import PSNR
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,8 @@ class Monitor:
             self._gauges.set("gpnas_trials", states[state], state)
         self._gauges.set("gpnas_trials_left", max(0, self._trials - len(rows)))
         observed = [row["value"] for row in rows if row["state"] == "observed"]
-        self._gauges.set("gpnas_best_psnr", max(observed, default=None))
+        if document["objective"]["name"] == PSNR.name:
+            self._gauges.set("gpnas_best_psnr", max(observed, default=None))
         self._gauges.set("gpnas_uncertainty_left", self._uncertainty())
         running = [row["id"] for row in rows if row["state"] == "running"]
         self._gauges.set("gpnas_seconds_per_step", _seconds_per_step(self._run, running))

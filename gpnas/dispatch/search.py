@@ -11,10 +11,12 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.data import prepared_pairs
+from gpnas.dispatch.own_work import OwnWork, plan_own
 from gpnas.dispatch.session import Listener, Session, not_begun, standing
 from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.work import Means, Work, check_patch, header_of
@@ -24,6 +26,7 @@ from gpnas.explanation import taught
 from gpnas.journal import Header, Journal, Search
 from gpnas.records import Strategy
 from gpnas.results.delivery import Delivery, deliver
+from gpnas.results.own_delivery import OwnDelivery, deliver_own
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
 from gpnas.run.networks import check_networks, own_networks, taken_up
@@ -59,6 +62,8 @@ class Request:
     storage: str | None = None
     """Where checkpoints, networks and residuals go: a path, or an address that pyarrow knows; None is
     the run folder, or where an existing run has put them."""
+    trial_hours: float | None = None
+    """Longest time of an attempt of a training of one's own; None sets no limit."""
     means: Means = field(default_factory=Means)
 
 
@@ -85,7 +90,7 @@ def plan(
     request.means.asked.check(1)
     path = find_space(request.space)
     file = read_space_file(path)
-    _check_objective(path, file)
+    _check_objective(path, request, file)
     scale = request.scale or file.scale
     recipe = recipe_of(path, file)
     run = (request.run or Path("runs") / path.stem).absolute()
@@ -139,7 +144,9 @@ def plan(
     return Plan(run, setup, pairs, storage, request.means, header, space=space)
 
 
-def _check_objective(path: Path, file: SpaceFile) -> None:
+def _check_objective(path: Path, request: Request, file: SpaceFile) -> None:
+    if request.trial_hours is not None:
+        raise SpaceError(f"{path}: --trial-hours is for a `trainer` of your own, but the file names none")
     if file.objective is not None:
         raise SpaceError(
             f"{path}: `objective` is for trainings of your own, but gpnas trains these and maximises PSNR; "
@@ -150,6 +157,35 @@ def _check_objective(path: Path, file: SpaceFile) -> None:
 def _either(asked: bool | None, filed: bool) -> bool:
     """A switch as the command line has it, else as the space file does."""
     return filed if asked is None else asked
+
+
+def run_own(request: Request, listener: Listener) -> OwnDelivery:
+    """As `run_search`, where the space file names a trainer of one's own."""
+    begun = time.monotonic()
+    with interruptible(not_begun):
+        request.means.asked.check(1)
+        path = find_space(request.space)
+        work = plan_own(path, read_space_file(path), request, listener.say)
+    with (
+        one_core(),
+        Journal.create_or_open(work.run, work.header) as journal,
+        interruptible(lambda: standing(journal, work.header.trials)),
+    ):
+        if journal.note:
+            listener.say(journal.note)
+
+        adviser = partial(_engine, work, journal)
+
+        with journal_copied(work.run, work.storage, listener.say) as copy:
+            engine = adviser()
+            if journal.pending() or not _ended(engine, journal, work.header):
+                engine = Session(work, adviser, journal, listener, copy).run()
+            delivery = deliver_own(work.storage.root, journal, engine, time.monotonic() - begun)
+            learned, diagnostics = taught(engine)
+    for line in learned.conclusions(work.header.objective.unit) if learned else ():
+        listener.say(line)
+    listener.say(diagnostics.warning or diagnostics.in_words)
+    return delivery
 
 
 def run_search(request: Request, listener: Listener) -> Delivery:
@@ -181,10 +217,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
 
         check_candidates(journal, work.space)
 
-        def adviser() -> Engine:
-            engine = engine_for(work.space, work.header)
-            engine.replay(journal.candidates(), journal.observations())
-            return engine
+        adviser = partial(_engine, work, journal)
 
         with journal_copied(work.run, work.storage, listener.say) as copy:
             engine = adviser()
@@ -201,6 +234,13 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     assert delivery.diagnostics is not None
     listener.say(delivery.diagnostics.warning or delivery.diagnostics.in_words)
     return delivery
+
+
+def _engine(work: Plan | OwnWork, journal: Journal) -> Engine:
+    """An engine that knows what a journal holds."""
+    engine = engine_for(work.space, work.header)
+    engine.replay(journal.candidates(), journal.observations())
+    return engine
 
 
 def _ended(engine: Engine, journal: Journal, header: Header) -> bool:

@@ -19,19 +19,18 @@ from gpnas.dispatch.cluster import Cluster, StartError, connected, watched
 from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Event, Forgetting, Stopper
 from gpnas.dispatch.halt import Deadline, Halt
 from gpnas.dispatch.monitoring import monitored
+from gpnas.dispatch.own_work import OwnWork
 from gpnas.dispatch.preflight import preflight
 from gpnas.dispatch.private_ray import has_died
 from gpnas.dispatch.resources import Lender, check_machine, placed
 from gpnas.dispatch.signals import Interrupted, signals
-from gpnas.dispatch.trial import Task, Trial
+from gpnas.dispatch.trial import name_of
 from gpnas.dispatch.work import Work
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.records import Candidate
 from gpnas.run.copying import JournalCopy
 from gpnas.run.layout import attempts
-from gpnas.run.pricing import memory_of
-from gpnas.run.sharing import share
 
 TUNE = "tune"
 """Folder of Tune's session in a run folder, while it lasts."""
@@ -66,7 +65,7 @@ class Session(Generic[A]):
 
     def __init__(
         self,
-        work: Work,
+        work: Work | OwnWork,
         adviser: Callable[[], A],
         journal: Journal,
         listener: Listener,
@@ -157,8 +156,8 @@ class Session(Generic[A]):
             check_devices(means.devices, cluster)
         if means.address is not None:
             if self._copy is not None:  # other nodes may lack the pairs
-                share(work.pairs.folder, work.fingerprint, work.storage)
-            preflight(work.storage, [work.pairs.folder] if self._copy is None else [])
+                work.share()
+            preflight(work.storage, work.reading if self._copy is None else [])
         if means.devices > 1:
             return None
         lender = Lender(means.asked, cluster, work.header.concurrent)
@@ -179,9 +178,7 @@ class Session(Generic[A]):
             task = asdict(work.task(candidate))
             if lender is None:
                 return task
-            recipe = work.setup.recipe_of(candidate.architecture.family)
-            memory = partial(memory_of, candidate.architecture, work.setup.scale, recipe)
-            return task | lender.lend(memory)
+            return task | lender.lend(partial(work.memory, candidate))
 
         def listen(event: Event) -> None:
             if self._copy is not None and event.observation is not None:
@@ -212,8 +209,8 @@ class Session(Generic[A]):
         """One session of Tune; its own folder holds nothing that is needed later."""
         work, devices = self._work, self._work.means.devices
         if lender is not None:
-            trainable = tune.with_resources(Trial, placed)
-            trainable.__qualname__ = Trial.__qualname__  # the dashboard shows it
+            trainable = tune.with_resources(work.trainable, placed)
+            trainable.__qualname__ = work.trainable.__qualname__  # the dashboard shows it
             room, stopper = lender.side_by_side, Stopper(self._halt, conductor)
         else:
             from gpnas.dispatch.together import Ordering, trial_on
@@ -279,4 +276,4 @@ class Session(Generic[A]):
 
 
 def _name(trial: Any) -> str:
-    return Task(**trial.config).name
+    return name_of(trial.config)

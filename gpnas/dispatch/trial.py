@@ -99,6 +99,12 @@ class Task:
         return re.sub(r"[^\w.-]", "_", f"{self.id}-{self.family}-{axes}")  # names of one's own may have any
 
 
+def name_of(task: Mapping[str, Any]) -> str:
+    """A name for those who watch: `c0007-drn-features24-blocks4-stages2`."""
+    axes = "-".join(f"{name}{value}" for name, value in task["axes"].items())
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{task['id']}-{task['family']}-{axes}")[:120]
+
+
 class CandidateError(Exception):
     """A candidate that cannot be trained; whatever else ends a trial lies in the machine. One line."""
 

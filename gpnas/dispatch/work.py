@@ -9,14 +9,15 @@ from typing import Any
 
 from gpnas.data import Prepared
 from gpnas.dispatch.resources import Asked
-from gpnas.dispatch.trial import Task
+from gpnas.dispatch.trial import Task, Trial
 from gpnas.errors import DataError
 from gpnas.journal import Header
 from gpnas.records import Candidate
 from gpnas.run.layout import candidate_folder
+from gpnas.run.pricing import memory_of
 from gpnas.run.provenance import machine, versions
 from gpnas.run.setup import PSNR, Setup
-from gpnas.run.sharing import fingerprint_of
+from gpnas.run.sharing import fingerprint_of, share
 from gpnas.run.storage import Storage
 from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.train import Recipe
@@ -67,6 +68,25 @@ class Work:
         """A training is stopped early where it will hardly end among so many best; None stops none."""
         search = self.header.search
         return search.portfolio if search is not None and self.header.early_stopping else None
+
+    @property
+    def reading(self) -> list[Path]:
+        """Folders that every node must read."""
+        return [self.pairs.folder]
+
+    @property
+    def trainable(self) -> type[Trial]:
+        """What a worker runs."""
+        return Trial
+
+    def share(self) -> None:
+        """Puts into the storage what nodes may lack."""
+        share(self.pairs.folder, self.fingerprint, self.storage)
+
+    def memory(self, candidate: Candidate) -> float:
+        """Bytes of memory that a candidate's training takes at once."""
+        recipe = self.setup.recipe_of(candidate.architecture.family)
+        return memory_of(candidate.architecture, self.setup.scale, recipe)
 
     def task(self, candidate: Candidate) -> Task:
         """What a worker must know to train a candidate."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from gpnas.errors import JournalError
 from gpnas.journal import examining, files
@@ -386,10 +386,10 @@ class Journal:
             )
             return [(kind, Architecture.from_json(decode(text, crc32, kind))) for kind, text, crc32 in rows]
 
-    def count(self) -> int:
-        """How many candidates there are."""
+    def count(self, table: Literal["candidates", "observations"] = "candidates") -> int:
+        """How many candidates, or observations, there are."""
         with self.reading() as connection:
-            return int(connection.execute("SELECT count(*) FROM candidates").fetchone()[0])
+            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     def candidates(self, after: int = 0) -> list[Candidate]:
         """Every candidate, in the order of proposal, without the first so many."""

@@ -84,9 +84,11 @@ class OwnSetup:
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CHECKED
 
-    trained_by: Literal["a person's own loop"]
+    trained_by: Literal["a person's own loop", "a person's own training"]
     costs: Mapping[str, tuple[float, ...]]
     """What is known of each architecture before training, by name, in the order of enumeration."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Of a training, the source that the run began with: arguments of a `Code`; empty for a loop."""
 
     @staticmethod
     def describes(journal: Journal) -> bool:
@@ -95,7 +97,8 @@ class OwnSetup:
 
     def to_json(self) -> dict[str, Any]:
         """The form in which a header holds it."""
-        return {"trained_by": self.trained_by, "costs": {name: list(own) for name, own in self.costs.items()}}
+        costs = {name: list(own) for name, own in self.costs.items()}
+        return {"trained_by": self.trained_by, "costs": costs, "code": dict(self.code)}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from tests.builders import description
 OPTIONS = {
     "search": "--address --budget-hours --concurrent --cost-aware --cpus-per-trial --data --early-stopping "
     "--gpus-per-trial --json --no-cost-aware --no-early-stopping --no-portfolio-aware --portfolio-aware "
-    "--run --scale --seed --space --storage --strategy --trials --warm-start",
+    "--run --scale --seed --space --storage --strategy --trial-hours --trials "
+    "--warm-start",
     "status": "--json --watch RUN",
     "doctor": "--json PATH",
     "completion": "--json SHELL",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST = 2**20
 """Bytes that a source file may have."""
-FORM = "must be like nets.py:Mine, a file beside the space file, or package.module:name"
+FORM = "must be like own.py:name, a file beside the space file, or package.module:name"
 PREFIX = "gpnas_own_"
 """Of the names of modules that are made of texts."""
 
@@ -61,23 +61,24 @@ class Code:
         return self.network.rpartition(":")[2]
 
 
-def read_code(network: str, folder: Path) -> Code:
+def read_code(network: str, folder: Path, what: str = "network") -> Code:
     """The source text that a reference means.
 
     Args:
         network: `nets.py:Mine`, relative to the folder and within it, or `package.module:name`.
         folder: of the file that names it.
+        what: is named, for the error.
 
     Raises:
         OwnError: it is not written so, leads out of the folder, or there is no such text.
     """
     place, _, entry = network.rpartition(":")
     if not place or not entry.isidentifier():
-        raise OwnError(f"a network {FORM}, but got {network!r:.100}")
+        raise OwnError(f"a {what} {FORM}, but got {network!r:.100}")
     if place.endswith(".py"):
-        return Code(network, _text(_within(place, folder), place))
+        return Code(network, _text(_within(place, folder, what), place, what))
     if not all(part.isidentifier() for part in place.split(".")):
-        raise OwnError(f"a network {FORM}, but got {network!r:.100}")
+        raise OwnError(f"a {what} {FORM}, but got {network!r:.100}")
     try:
         found = find_spec(place)
     except Exception as error:  # whatever its parents raise when they are imported
@@ -85,7 +86,7 @@ def read_code(network: str, folder: Path) -> Code:
     if found is None or found.origin is None or not found.origin.endswith(".py"):
         raise OwnError(f"{place}: must be a module in Python of an installed package, but is not; install it")
     package = place if found.submodule_search_locations is not None else place.rpartition(".")[0]
-    return Code(network, _text(Path(found.origin), place), package)
+    return Code(network, _text(Path(found.origin), place, what), package)
 
 
 def own_family(name: str, code: Code, known: Mapping[str, tuple[int, float]] | None = None) -> NetworkFamily:
@@ -126,25 +127,25 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _within(name: str, folder: Path) -> Path:
+def _within(name: str, folder: Path, what: str) -> Path:
     path = folder / name
     try:
         inside = not Path(name).is_absolute() and path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError) as error:
-        raise OwnError(f"a network's file must be named as files are, but {error}") from None
+        raise OwnError(f"a {what}'s file must be named as files are, but {error}") from None
     if not inside:
         raise OwnError(
-            f"a network's file must lie in the folder of the file that names it or below, but got {name!r}"
+            f"a {what}'s file must lie in the folder of the file that names it or below, but got {name!r}"
         )
     return path
 
 
-def _text(path: Path, name: str) -> str:
+def _text(path: Path, name: str, what: str) -> str:
     try:
         return read(path, MOST, follow=True).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OwnError(f"{name}: a network's file must be readable UTF-8 text, but {reason}") from None
+        raise OwnError(f"{name}: a {what}'s file must be readable UTF-8 text, but {reason}") from None
 
 
 def _made(code: Code, scale: int, axes: Mapping[str, Any]) -> nn.Module:
@@ -159,7 +160,7 @@ def _made(code: Code, scale: int, axes: Mapping[str, Any]) -> nn.Module:
     try:
         inspect.signature(make).bind(scale=scale, **axes)
     except TypeError as error:
-        raise OwnError(f"{_defined(code, make)}: must be callable as {call}, but {_line(error)}") from None
+        raise OwnError(f"{defined(code, make)}: must be callable as {call}, but {_line(error)}") from None
     except ValueError:  # it has no signature, as some of C's
         pass
     try:
@@ -172,11 +173,11 @@ def _made(code: Code, scale: int, axes: Mapping[str, Any]) -> nn.Module:
         ) from error
     if not isinstance(network, nn.Module):
         what = "None" if network is None else f"a {type(network).__name__}"
-        raise OwnError(f"{_defined(code, make)}: {call} must return a torch.nn.Module, but returned {what}")
+        raise OwnError(f"{defined(code, make)}: {call} must return a torch.nn.Module, but returned {what}")
     multiple = getattr(network, "multiple_of", getattr(make, "multiple_of", 1))
     if not isinstance(multiple, int) or isinstance(multiple, bool) or not 1 <= multiple <= 1024:
         raise OwnError(
-            f"{_defined(code, make)}: `multiple_of` must be an integer of 1 … 1024, but got {multiple!r:.60}"
+            f"{defined(code, make)}: `multiple_of` must be an integer of 1 … 1024, but got {multiple!r:.60}"
         )
     return network if multiple == 1 else Padded(network, scale, multiple)
 
@@ -190,14 +191,12 @@ def entry_of(code: Code) -> Callable[..., Any]:
     entry = getattr(_module(code.file, code.text, code.package), code.entry, None)
     if not callable(entry):
         what = "has none" if entry is None else f"it is a {type(entry).__name__}"
-        raise OwnError(
-            f"{code.file}: must have a class or function `{code.entry}` that makes networks, but {what}"
-        )
+        raise OwnError(f"{code.file}: must have a class or function `{code.entry}`, but {what}")
     made: Callable[..., Any] = entry
     return made
 
 
-def _defined(code: Code, entry: Callable[..., Any]) -> str:
+def defined(code: Code, entry: Callable[..., Any]) -> str:
     """Where an entry is defined."""
     found = getattr(entry, "__init__", entry) if isinstance(entry, type) else entry
     lines = getattr(found, "__code__", None)

@@ -1,0 +1,150 @@
+"""A search whose trainings are a person's own function, on Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpnas.config import SpaceFile
+from gpnas.dispatch.own_trial import OwnTrial, OwnTrialTask
+from gpnas.dispatch.work import Means
+from gpnas.errors import SpaceError, TrialError
+from gpnas.journal import Header, Journal
+from gpnas.opening import Wishes, header_of
+from gpnas.records import Candidate
+from gpnas.run.copying import storage_for
+from gpnas.run.layout import candidate_folder
+from gpnas.run.setup import OwnSetup
+from gpnas.run.storage import Folder, Storage
+from gpnas.space import SearchSpace
+from gpnas_trainers.own import Code, OwnError, entry_of, read_code
+
+
+@dataclass(frozen=True)
+class OwnWork:
+    """What is trained, by which source, and where its files go."""
+
+    run: Path
+    """The run folder."""
+    code: Code
+    """The source that the run began with."""
+    storage: Folder
+    means: Means
+    header: Header = field(repr=False)
+    space: SearchSpace = field(repr=False)
+    hours: float | None = None
+    """Longest time of an attempt."""
+
+    @property
+    def best(self) -> int | None:
+        """A training is stopped early where it will hardly end among so many best; None stops none."""
+        search = self.header.search
+        return search.portfolio if search is not None and self.header.early_stopping else None
+
+    @property
+    def reading(self) -> list[Path]:
+        """Folders that every node must read; its storage is looked at anyway."""
+        return []
+
+    @property
+    def trainable(self) -> type[OwnTrial]:
+        """What a worker runs."""
+        return OwnTrial
+
+    def share(self) -> None:
+        """Puts into the storage what nodes may lack: nothing, since the source goes with each task."""
+
+    def memory(self, candidate: Candidate) -> float:
+        """Bytes of memory that a candidate's training takes at once: nobody knows."""
+        return 0.0
+
+    def task(self, candidate: Candidate) -> OwnTrialTask:
+        """What a worker must know to train a candidate."""
+        return OwnTrialTask(
+            id=candidate.id,
+            family=candidate.architecture.family,
+            axes=dict(candidate.architecture.axes),
+            seed=candidate.seed,
+            steps=candidate.fidelity.steps,
+            run=self.run.name,
+            folder=str(self.storage.root / candidate_folder(candidate)),
+            code=dataclasses.asdict(self.code),
+            objective=self.header.objective.name,
+            hours=self.hours,
+        )
+
+
+def plan_own(path: Path, file: SpaceFile, request: Any, say: Callable[[str], None]) -> OwnWork:
+    """Reads and checks what a search by a training of one's own needs.
+
+    Args:
+        path, file: the space file, which names a trainer.
+        request: a `Request` of `gpnas.dispatch.search`.
+        say: gets lines about the source and the storage.
+
+    Raises:
+        SpaceError, JournalError, TrialError: something in it breaks a rule.
+    """
+    assert file.trainer is not None
+    for name in ("data", "scale", "warm_start", "portfolio_aware"):
+        if getattr(request, name):
+            raise SpaceError(
+                f"{path}: `trainer` trains as it likes, so --{name.replace('_', '-')} says nothing; "
+                "leave it out"
+            )
+    try:
+        code = read_code(file.trainer, path.parent, "trainer")
+    except OwnError as error:
+        raise SpaceError(f"{path}: `trainer`: {error}") from None
+    run = (request.run or Path("runs") / path.stem).absolute()
+    code = _taken_up(code, run, say)
+    try:
+        entry_of(code)
+    except OwnError as error:
+        raise SpaceError(str(error)) from None
+    storage: Storage = storage_for(run, request.storage, say)
+    if not isinstance(storage, Folder):
+        raise TrialError(
+            f"{storage.uri}: a training of one's own keeps its files in a folder that all nodes see, but "
+            "this is none; name a folder by --storage"
+        )
+    wishes = Wishes(
+        request.trials or file.search.trials,
+        strategy=request.strategy,
+        seed=request.seed,
+        early_stopping=request.early_stopping,
+    )
+    header, space = header_of(path, wishes, code)
+    assert header.search is not None
+    cost_aware = file.search.cost_aware if request.cost_aware is None else request.cost_aware
+    header = dataclasses.replace(
+        header,
+        concurrent=request.concurrent or file.search.concurrent,
+        stop_below=file.search.stop_below,
+        storage=None if storage.uri == str(run) else storage.uri,
+        search=dataclasses.replace(header.search, cost_aware=cost_aware),
+    )
+    return OwnWork(run, code, storage, request.means, header, space, request.trial_hours)
+
+
+def _taken_up(code: Code, run: Path, say: Callable[[str], None]) -> Code:
+    """The source with which a run goes on: the one that it began with, where it exists."""
+    if not Journal.exists(run):
+        return code
+    with Journal.read(run) as journal:
+        if not OwnSetup.describes(journal):
+            return code
+        began = journal.setup(OwnSetup).code
+    if began.get("network") != code.network:
+        return code
+    known = Code(**began)
+    if known.sha256 != code.sha256:
+        say(
+            f"{code.file} has changed since {run} was begun (SHA-256 {known.sha256[:12]}…, now "
+            f"{code.sha256[:12]}…): the run goes on with the source that it began with; search with the new "
+            "one in another folder, by --run"
+        )
+    return known

@@ -1,0 +1,217 @@
+"""A training of one's own: what `def train(trial)` is handed, and the process in which it runs.
+
+The function runs in a process of its own, which is started for each attempt: whatever it does to that
+process, prints, forks, or never ends, the search goes on. `run_child` is that process: it takes its task and
+orders from stdin and says what happens on what was its stdout, a JSON document a line; whatever the function
+prints goes to the trial's log.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, SupportsFloat, TextIO
+
+from gpnas.errors import TrialError
+from gpnas.files import replacing
+from gpnas.own_search import number
+from gpnas.records import Architecture, AxisValue
+from gpnas_trainers.own import Code, OwnError, defined, entry_of, in_words, place_of
+
+ERRORS_FILE = "errors.npy"
+"""Name, in a candidate's folder, of the errors that its training reported last."""
+DIVERGED = "lower a rate, or raise an error that says why"
+"""What to do about a value that is no number."""
+MOST_ERRORS = 2**26
+"""Most numbers of errors that a training may report."""
+
+
+class Stopped(BaseException):
+    """The training is to stop: it will not matter, or the search ends. No `except Exception` catches it."""
+
+
+@dataclass(frozen=True)
+class OwnTask:
+    """What a training of one's own must know, as plain values."""
+
+    id: str
+    """The candidate's."""
+    family: str
+    axes: dict[str, AxisValue]
+    seed: int
+    steps: int
+    folder: str
+    """Kept over attempts."""
+    code: dict[str, str]
+    """Arguments of a `Code`: the source that the run began with."""
+    objective: str
+    """Its name."""
+    device: str = "cpu"
+
+
+@dataclass
+class Trial:
+    """One training, as its function sees it."""
+
+    architecture: Architecture
+    """What to train: `family`, and `axes` by name."""
+    seed: int
+    """Of the training's randomness; 0 … 2³¹-1."""
+    steps: int
+    """Steps granted: the space file's `recipe.steps`."""
+    device: str
+    """`cuda` where the trial is lent a GPU or a part of one, else `cpu`."""
+    folder: Path
+    """The candidate's own, kept over attempts: for checkpoints."""
+    _said: TextIO
+    _objective: str = "value"
+    _process: int = field(default_factory=os.getpid)
+    _ordered: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def axes(self) -> Mapping[str, AxisValue]:
+        """The architecture's axes by name."""
+        return self.architecture.axes
+
+    def report(
+        self,
+        step: int,
+        value: SupportsFloat | None = None,
+        *,
+        errors: Any = None,
+        **metrics: SupportsFloat,
+    ) -> None:
+        """Says how far the training has come.
+
+        Args:
+            step: steps done; at least 0.
+            value: of the objective after them; None where it was not measured.
+            errors: what the outputs miss of the truth on a fixed validation set, in the same order in each
+                training: outputs minus values, or class probabilities minus one-hot labels. The newest count:
+                the portfolio is chosen by products of them.
+            metrics: what was measured besides.
+
+        Raises:
+            Stopped: the training is to stop here.
+            TrialError: a number is not finite, or another process reports.
+        """
+        if os.getpid() != self._process:
+            raise TrialError("a training must report from the process that it began in, but another does")
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise TrialError(f"a step must be a whole number of at least 0, but got {step!r:.40}")
+        measured = None if value is None else number(value, f"the {self._objective} at step {step}", DIVERGED)
+        rest = {name: number(each, f"`{name}` at step {step}", DIVERGED) for name, each in metrics.items()}
+        if errors is not None:
+            _keep_errors(self.folder.parent / ERRORS_FILE, errors)
+        self._say({"kind": "report", "step": step, "value": measured, "metrics": rest})
+        if self._ordered.is_set():
+            raise Stopped
+
+    def _say(self, document: Mapping[str, Any]) -> None:
+        self._said.write(json.dumps(document) + "\n")
+        self._said.flush()
+
+
+def _keep_errors(path: Path, errors: Any) -> None:
+    import numpy as np
+
+    if hasattr(errors, "detach"):  # a tensor of PyTorch's
+        errors = errors.detach().cpu().numpy()
+    array = np.asarray(errors, dtype=np.float32)
+    if not 0 < array.size <= MOST_ERRORS or not np.isfinite(array).all():
+        raise TrialError(
+            f"errors must be 1 to {MOST_ERRORS:,} finite numbers, but got an array of shape {array.shape}"
+        )
+    with replacing(path) as fresh, open(fresh, "wb") as file:
+        np.save(
+            file, array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1), allow_pickle=False
+        )
+
+
+def train(task: OwnTask, said: TextIO, ordered: threading.Event) -> dict[str, Any]:
+    """Runs a person's function, and says in a document what came of it.
+
+    Args:
+        task: what is trained.
+        said: gets a line for each report.
+        ordered: set once the training is to stop.
+    """
+    code = Code(**task.code)
+    trial = Trial(
+        Architecture(task.family, task.axes),
+        task.seed,
+        task.steps,
+        task.device,
+        Path(task.folder),
+        said,
+        task.objective,
+        _ordered=ordered,
+    )
+    call = f"{code.entry}(trial)"
+    try:
+        function = entry_of(code)
+        value = function(trial)
+        if os.getpid() != trial._process:
+            os._exit(0)  # a process that the function forked, and that came back from it
+        return {
+            "kind": "done",
+            "value": number(value, f"{defined(code, function)}: what {call} returns", DIVERGED),
+        }
+    except Stopped:
+        return {"kind": "stopped"}
+    except MemoryError:
+        traceback.print_exc()
+        return {"kind": "failed", "reason": "out of memory; a smaller batch fits"}
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        traceback.print_exc()
+        if os.getpid() != trial._process:
+            os._exit(1)
+        if type(error).__name__ in ("OutOfMemoryError",):
+            return {"kind": "failed", "reason": "out of memory; a smaller batch fits"}
+        own = isinstance(error, OwnError) or (isinstance(error, TrialError) and place_of(error) == "")
+        where = "" if own else f"{place_of(error, code.file)}: "
+        return {"kind": "failed", "reason": f"{where}{in_words(error).removeprefix('TrialError: ')}"}
+
+
+def run_child() -> None:
+    """A process that trains once: see the module."""
+    said = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    orders = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    os.dup2(2, 1)  # what is printed goes to the log, also from C
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8", closefd=False), sys.stderr
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    task = OwnTask(**json.loads(orders.readline()))
+    ordered, own = threading.Event(), os.getpid()
+
+    def heed() -> None:
+        for _ in orders:
+            ordered.set()
+        if os.getpid() == own:  # whoever began this process is gone
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+
+    threading.Thread(target=heed, daemon=True).start()
+    document = train(task, said, ordered)
+    sys.stderr.flush()
+    said.write(json.dumps(document) + "\n")
+    said.flush()
+    os._exit(0)  # whatever threads the function has left
+
+
+def to_line(task: OwnTask) -> str:
+    """A task as the first line that `run_child` reads."""
+    return json.dumps(asdict(task)) + "\n"
+
+
+if __name__ == "__main__":
+    run_child()

@@ -1,0 +1,208 @@
+"""What a search by a training of one's own came to: a ranking, and a portfolio by products of errors.
+
+Trainings that report errors on one fixed validation set, by `trial.report(…, errors=array)`, can be averaged
+as networks are: with errors e of the members, weights w and the mean products G of their errors, the mean
+square error of the weighted average is wᵀGw, exactly. Errors are outputs minus truth: values of a regression,
+or class probabilities minus one-hot labels, whose mean square is the Brier score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpnas.engine import Engine
+from gpnas.errors import TrialError
+from gpnas.files import opened
+from gpnas.journal import Journal
+from gpnas.own_training import ERRORS_FILE, MOST_ERRORS
+from gpnas.portfolio import choose
+from gpnas.records import Candidate, Observation
+from gpnas.run.layout import candidate_folder
+
+TINY = 1e-12
+"""Added to each mean square error, since a perfect one has no logarithm."""
+LEAST_WEIGHT = 0.05
+"""Of a member of the average."""
+
+
+@dataclass(frozen=True)
+class OwnRanked:
+    """A training, as a search ranks it."""
+
+    candidate: Candidate
+    observed: float
+    predicted: float
+    stddev: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class OwnPortfolio:
+    """Trainings whose average has the least mean square error on the validation set."""
+
+    members: tuple[Candidate, ...]
+    weights: tuple[float, ...]
+    error: float
+    """Mean square error of the average."""
+    best: float
+    """The least of one member alone, of all."""
+
+
+@dataclass(frozen=True)
+class OwnDelivery:
+    """A finished search."""
+
+    run: Path
+    objective: dict[str, str]
+    ranking: tuple[OwnRanked, ...]
+    """The most promising first, by posterior mean."""
+    portfolio: OwnPortfolio | None
+    """None where no two trainings reported errors."""
+    note: str
+    """Why there is no portfolio, or whose errors could not be used; empty where all is well."""
+    observed: int
+    failed: int
+    stopped: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `--json` prints and the journal keeps."""
+        name = self.objective["name"]
+        rows = [
+            {
+                "id": each.candidate.id,
+                "architecture": each.candidate.architecture.to_json(),
+                "value": each.observed,
+                name: each.observed,
+                "predicted": each.predicted,
+                "stddev": each.stddev,
+                "seconds": each.seconds,
+            }
+            for each in self.ranking
+        ]
+        chosen = self.portfolio
+        return {
+            "run": str(self.run),
+            "seconds": self.seconds,
+            "objective": self.objective,
+            "trials": {"observed": self.observed, "failed": self.failed, "stopped": self.stopped},
+            "best": rows[0],
+            "ranking": rows,
+            "portfolio": []
+            if chosen is None
+            else [
+                {"id": each.id, "architecture": each.architecture.to_json(), "weight": weight}
+                for each, weight in zip(chosen.members, chosen.weights, strict=True)
+            ],
+            "mean_square_error": None if chosen is None else {"best": chosen.best, "average": chosen.error},
+            "note": self.note,
+        }
+
+
+def deliver_own(root: Path, journal: Journal, engine: Engine, seconds: float) -> OwnDelivery:
+    """Ranks what was trained, and chooses what is averaged; the journal keeps both.
+
+    Args:
+        root: the folder where trials wrote.
+        journal: open for writing.
+        engine: which has seen every observation.
+        seconds: that the command took.
+
+    Raises:
+        TrialError: no training succeeded.
+    """
+    observations = journal.observations()
+    told = {each.candidate.id: each for each in observations}
+    order = engine.recommend()
+    if not order:
+        why = next((each.failure for each in observations if each.failed), "all were stopped")
+        raise TrialError(f"{journal.run}: at least one training must succeed, but none did; the first: {why}")
+    indices = [engine.space.index(each.architecture) for each in order]
+    import torch
+
+    belief = engine.belief(torch.tensor(indices))
+    ranking = [
+        OwnRanked(each, _value(told[each.id]), float(mean), float(stddev), told[each.id].seconds)
+        for each, mean, stddev in zip(order, belief.mean, belief.stddev, strict=True)
+    ]
+    header = journal.header
+    assert header.search is not None
+    portfolio, note = _portfolio(root, order, header.search.portfolio)
+    objective = header.objective
+    delivery = OwnDelivery(
+        journal.run,
+        {"name": objective.name, "unit": objective.unit, "goal": objective.goal},
+        tuple(ranking),
+        portfolio,
+        note,
+        len(observations),
+        sum(each.failed for each in observations),
+        sum(each.stopped is not None for each in observations),
+        seconds,
+    )
+    journal.set_result("own delivery", delivery.to_json())
+    return delivery
+
+
+def _value(observation: Observation) -> float:
+    assert observation.value is not None
+    return observation.value
+
+
+def _portfolio(root: Path, order: Sequence[Candidate], most: int) -> tuple[OwnPortfolio | None, str]:
+    errors: dict[str, NDArray[np.float32]] = {}
+    unusable = []
+    for candidate in order:
+        path = root / candidate_folder(candidate) / ERRORS_FILE
+        try:
+            errors[candidate.id] = _read(path)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, EOFError) as error:
+            unusable.append(f"{candidate.id}: {' '.join(str(error).split())}")
+    if not errors:
+        told = "; ".join(unusable)
+        return None, told or "no training reported errors (`trial.report(…, errors=array)`): no portfolio"
+    shape = next(iter(errors.values())).shape
+    odd = [name for name, each in errors.items() if each.shape != shape]
+    unusable += [f"{name}: its errors have the shape {errors[name].shape}, others' {shape}" for name in odd]
+    members = [each for each in order if each.id in errors and each.id not in odd]
+    gram = products([errors[each.id] for each in members])
+    count = min(most, len(members))
+    choice = choose(
+        gram + TINY * np.eye(len(members)), count, convex=True, least=min(LEAST_WEIGHT, 1 / count)
+    )
+    weights = np.array(choice.weights)
+    places = list(choice.members)
+    mean = gram.mean(axis=0)
+    together = float(weights @ mean[np.ix_(places, places)] @ weights)
+    chosen = OwnPortfolio(
+        tuple(members[place] for place in places),
+        tuple(float(each) for each in weights),
+        together,
+        float(mean.diagonal().min()),
+    )
+    return chosen, "; ".join(unusable)
+
+
+def products(errors: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """Mean products of errors, (1, n, n), for n trainings."""
+    rows = np.stack([each.astype(np.float64).ravel() for each in errors])  # (n, numbers)
+    return np.asarray(rows @ rows.T / rows.shape[1])[None]
+
+
+def _read(path: Path) -> NDArray[np.float32]:
+    with opened(path, most=4 * MOST_ERRORS + 1024) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+    if array.dtype != np.float32 or array.ndim != 2 or not math.isfinite(float(np.abs(array).max(initial=0))):
+        raise ValueError(
+            f"errors must be finite float32 in rows, but got {array.dtype} in {array.ndim} dimensions"
+        )
+    return array

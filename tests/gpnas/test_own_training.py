@@ -1,0 +1,256 @@
+"""Trainings of one's own: whatever a function does, the search knows what came of it and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpnas.cli import main
+from gpnas.dispatch.own_trial import KilledError, OwnTrial, OwnTrialTask
+from gpnas.dispatch.report import TrialReport
+from gpnas.errors import SpaceError
+from gpnas.results.own_delivery import products
+from gpnas_trainers.own import Code
+
+ROOT = Path(__file__).parents[2]
+PAGE, README = (ROOT / "docs" / "own-training.md").read_text(), (ROOT / "README.md").read_text()
+
+
+def trial_of(folder: Path, body: str, hours: float | None = None) -> OwnTrial:
+    """A trial of `def train(trial)` with this body, as a worker has it before its first step."""
+    lines = [
+        "import os, sys, time",
+        "",
+        "",
+        "def train(trial):",
+        *(f"    {line}" for line in body.splitlines()),
+    ]
+    code = Code("train.py:train", "\n".join(lines) + "\n")
+    trial: OwnTrial = OwnTrial.__new__(OwnTrial)  # without the parts of Tune's that a cluster needs
+    task = OwnTrialTask(
+        "c0000", "net", {"size": 3}, 7, 20, "run", str(folder / "c0000"), asdict(code), "accuracy", hours
+    )
+    trial.reset_config(asdict(task))
+    return trial
+
+
+def ended(trial: OwnTrial) -> TrialReport:
+    while not (report := trial.advance()).last:
+        pass
+    return report
+
+
+def test_a_training_is_told_what_it_needs_and_heard(tmp_path: Path) -> None:
+    body = """
+print(trial.architecture, trial.axes["size"], trial.device)
+(trial.folder / "kept").write_text("here")
+trial.report(10, 50, loss=0.5)
+trial.report(20, 60.5, errors=[[1.0, 2.0], [3.0, 4.0]])
+return trial.seed + trial.steps"""
+    report = ended(trial_of(tmp_path, body))
+    assert (report.kind, report.attempt) == ("done", 1)
+    assert report.progress is not None
+    assert (report.progress.step, report.progress.value) == (20, 27.0)
+    assert "net:size=3 3 cpu" in (tmp_path / "c0000" / "trial.log").read_text()
+    assert (tmp_path / "c0000" / "own" / "kept").read_text() == "here"
+    assert np.load(tmp_path / "c0000" / "errors.npy").tolist() == [[1, 2], [3, 4]]
+
+
+RETURNS = "train.py:4: what train(trial) returns"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return None", f"{RETURNS} must be a finite number, but got None"),
+        ("return float('nan')", f"{RETURNS} must be a finite number, but got nan"),
+        ("import torch\nreturn torch.tensor(1.0)", f"{RETURNS} must be a finite number, but is a Tensor"),
+        ("pass\nraise ValueError('no\\nluck')", "train.py:6: ValueError: no luck"),
+        ("trial.report(1, float('inf'))", "train.py:5: the accuracy at step 1 must be a finite number"),
+        ("trial.report(1, 2, errors=[float('nan')])", "train.py:5: errors must be 1 to"),
+        ("sys.exit(3)", "train.py:5: it called sys.exit(3)"),
+        ("os._exit(5)", "train.py: it ended its process with exit code 5"),
+        ("raise MemoryError", "out of memory; a smaller batch fits"),
+        ("import nowhere", "train.py:5: ModuleNotFoundError: No module named 'nowhere'"),
+    ],
+)  # fmt: skip
+def test_what_a_function_does_wrong_is_told_with_its_line(tmp_path: Path, body: str, reason: str) -> None:
+    report = ended(trial_of(tmp_path, body))
+    assert report.kind == "failed"
+    assert report.reason.startswith(reason)
+    assert "\n" not in report.reason
+    assert report.reason.endswith(f"; more in {tmp_path / 'c0000' / 'trial.log'}")
+    if "Error" in report.reason:
+        assert "Traceback" in (tmp_path / "c0000" / "trial.log").read_text()
+
+
+def test_a_function_that_hangs_is_ended_and_told_where(tmp_path: Path) -> None:
+    trial = trial_of(tmp_path, "trial.report(1, 2)\nwhile True:\n    time.sleep(0.01)", hours=2 / 3600)
+    report = ended(trial)
+    assert re.match(
+        r"train.py:[67]: a training must end within --trial-hours 0.000\d+, but went on", report.reason
+    )
+
+
+def test_a_killed_process_is_no_fault_of_the_candidate(tmp_path: Path) -> None:
+    with pytest.raises(KilledError, match="its process was ended by signal 9"):
+        ended(trial_of(tmp_path, "os.kill(os.getpid(), 9)"))
+    report = ended(trial_of(tmp_path, "return len(os.listdir(trial.folder.parent))"))
+    assert report.attempt == 2
+
+
+def test_a_function_that_forks_tells_once_and_leaves_nothing(tmp_path: Path) -> None:
+    body = """
+child = os.fork()
+print("pid", child or os.getpid(), flush=True)
+if not child:
+    time.sleep(600)
+return 1"""
+    assert ended(trial_of(tmp_path, body)).kind == "done"
+    found = re.search(r"pid (\d+)", (tmp_path / "c0000" / "trial.log").read_text())
+    assert found is not None
+    for _ in range(100):
+        try:
+            os.kill(int(found[1]), 0)
+        except ProcessLookupError:
+            return
+        state = Path(f"/proc/{found[1]}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("what it forked lives on")
+
+
+def test_an_order_to_stop_is_raised_at_the_next_report(tmp_path: Path) -> None:
+    body = """
+try:
+    for step in range(10_000):
+        trial.report(step, 1)
+        time.sleep(0.01)
+except Exception:
+    pass
+finally:
+    (trial.folder / "left").write_text("in order")"""
+    trial = trial_of(tmp_path, body)
+    while trial.advance().progress is None:  # until it has begun
+        pass
+    trial.cleanup()
+    assert (tmp_path / "c0000" / "own" / "left").read_text() == "in order"
+    assert float((tmp_path / "c0000" / "seconds").read_text()) > 0
+
+
+def test_a_child_ends_with_its_worker(tmp_path: Path) -> None:
+    trial = trial_of(tmp_path, "trial.report(1, 2)\ntime.sleep(600)")
+    trial.advance()
+    process = trial._process
+    assert process is not None
+    assert process.stdin is not None
+    process.stdin.close()  # as where the worker dies
+    assert process.wait(30) == -signal.SIGKILL
+
+
+def test_products_of_errors_say_what_averages_miss() -> None:
+    generator = np.random.default_rng(0)
+    errors = [generator.normal(size=(30, 4)).astype(np.float32) for _ in range(3)]
+    (gram,) = products(errors)
+    weights = np.array([0.5, 0.3, 0.2])
+    average = sum(weight * each.astype(np.float64) for weight, each in zip(weights, errors, strict=True))
+    assert weights @ gram @ weights == pytest.approx(float(np.mean(np.square(average))), rel=1e-12)
+
+
+def written(folder: Path, space: str, source: str = "def train(trial):\n    return 1\n") -> Path:
+    (folder / "train.py").write_text(source)
+    (folder / "space.yaml").write_text(space)
+    return folder / "space.yaml"
+
+
+SPACE = "families: {net: {size: [1, 2, 3]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("space", "source", "line"),
+    [
+        ("trainer: ../train.py:train\n", "", "a trainer's file must lie in the folder"),
+        ("trainer: train.py\n", "", "a trainer must be like own.py:name"),
+        ("trainer: nothing.py:train\n", "", "nothing.py: a trainer's file must be readable"),
+        ("trainer: train.py:fit\n", "", "train.py: must have a class or function `fit`, but has none"),
+        ("trainer: train.py:train\n", "def train(:\n", "train.py:1: must be Python"),
+        ("trainer: train.py:train\n", "1 / 0\n", "train.py:1: must be importable, but ZeroDivisionError"),
+        ("trainer: train.py:train\nlimits: {parameters: 1e6}\n", "", "`limits` need networks"),
+        ("trainer: train.py:train\nobjective: {name: x, goal: best}\n", "", "`objective.goal` must be"),
+        ("objective: {name: x}\nscale: 2\n", "", "unknown key `families.net`"),
+    ],
+)
+def test_mistakes_in_a_space_file_are_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], space: str, source: str, line: str
+) -> None:
+    path = written(tmp_path, space + SPACE, *([source] if source else []))
+    assert main(["search", "--space", str(path), "--run", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err
+    assert line in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.ray
+def test_the_example_of_the_page_is_searched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digits, by a small network: the journal, the words of the objective, and the average by its errors."""
+    found = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE, re.S)
+    source, space = found[0], found[1]
+    assert len(source.splitlines()) < 30
+    assert source in README
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, space, source)
+    command = ["search", "--space", "space.yaml", "--run", "run", "--trials", "5", "--json"]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["objective"] == {"name": "accuracy", "unit": "%", "goal": "maximise"}
+    assert document["trials"]["observed"] == 5
+    ranking = document["ranking"]
+    assert all(0 < row["accuracy"] <= 100 for row in ranking)
+    chosen = document["portfolio"]
+    loaded = [np.load(f"run/candidates/{row['id']}/errors.npy").astype(float) for row in chosen]
+    average = sum(row["weight"] * errors for row, errors in zip(chosen, loaded, strict=True))
+    assert document["mean_square_error"]["average"] == pytest.approx(float(np.mean(np.square(average))))
+    assert document["mean_square_error"]["average"] <= document["mean_square_error"]["best"] + 1e-9
+    # the same command goes on with the source that it began with, and says so
+    (tmp_path / "train.py").write_text(source + "# changed\n")
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["ranking"] == ranking
+    assert "train.py has changed since" in captured.err
+    assert main(["status", "run"]) == 0
+    assert "accuracy %" in capsys.readouterr().out
+    assert main(["explain", "run", "best", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["agrees"]
+    assert main(["report", "run", "-o", "report.html"]) == 0
+    assert "accuracy" in (tmp_path / "report.html").read_text()
+    assert main(["export", "run", "-o", "bundle"]) == 1
+    assert "a person's own training" in capsys.readouterr().err
+
+
+def test_a_trainer_takes_no_option_of_images(tmp_path: Path) -> None:
+    from gpnas.dispatch.search import Request, run_own
+
+    path = written(tmp_path, "trainer: train.py:train\n" + SPACE)
+    with pytest.raises(SpaceError, match="so --scale says nothing; leave it out"):
+        run_own(Request(str(path), tmp_path / "run", scale=2), Silent())
+
+
+class Silent:
+    """A listener that hears nothing."""
+
+    def say(self, line: str) -> None: ...
+    def preparing(self, done: int, total: int) -> None: ...
+    def started(self, run: Path, trials: int, observed: int, cluster: object) -> None: ...
+    def event(self, event: object) -> None: ...
