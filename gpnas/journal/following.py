@@ -70,6 +70,16 @@ def entries_after(connection: sqlite3.Connection, cursor: Cursor, most: int) -> 
     return entries
 
 
+def end_of(connection: sqlite3.Connection) -> Cursor:
+    """The place after the newest row."""
+
+    def newest(table: str) -> int:
+        where = "WHERE evaluated" if table == "progress" else ""
+        return int(connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table} {where}").fetchone()[0])
+
+    return Cursor(*(newest(each.name) for each in fields(Cursor)))
+
+
 def _rows(
     connection: sqlite3.Connection, cursor: Cursor, most: int
 ) -> Iterator[tuple[str, str, int, dict[str, Any]]]:

@@ -29,7 +29,7 @@ from gpnas.journal.documents import (
     plain,
     read_record,
 )
-from gpnas.journal.following import Cursor, Entry, entries_after
+from gpnas.journal.following import Cursor, Entry, end_of, entries_after
 from gpnas.journal.header import SESSION, Header, Session
 from gpnas.journal.leases import Leases
 from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect
@@ -495,6 +495,11 @@ class Journal:
         """What came after a place, in order, at most so many rows."""
         with self.reading() as connection:
             return entries_after(connection, cursor, most)
+
+    def end(self) -> Cursor:
+        """The place after the newest row."""
+        with self.reading() as connection:
+            return end_of(connection)
 
     def version(self) -> int:
         """A number that changes whenever another process has written, for who keeps what was read."""

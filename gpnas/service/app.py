@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -17,8 +17,9 @@ from starlette.exceptions import HTTPException
 
 from gpnas import __version__
 from gpnas.errors import GpnasError
-from gpnas.service import looking, working
+from gpnas.service import events, looking, pages, working
 from gpnas.service.documents import ProblemDocument
+from gpnas.service.events import Feeds
 from gpnas.service.externals import Externals
 from gpnas.service.folder import Runs
 from gpnas.service.guard import Guard
@@ -35,7 +36,12 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def application(
-    folder: Path, tokens: Tokens, *, limits: Limits | None = None, hosts: frozenset[str] = LOOPBACK
+    folder: Path,
+    tokens: Tokens,
+    *,
+    limits: Limits | None = None,
+    hosts: frozenset[str] = LOOPBACK,
+    ending: threading.Event | None = None,
 ) -> Guard:
     """The service on a folder of runs; whoever serves it holds the folder's lock (`folder.alone`).
 
@@ -44,7 +50,9 @@ def application(
         tokens: of those who may ask.
         limits: of what they may ask.
         hosts: names, without ports, under which it may be called.
+        ending: set when the service is to end, so that event streams end too.
     """
+    ending = ending or threading.Event()
     limits, metrics = limits or Limits(), Metrics()
 
     @asynccontextmanager
@@ -52,12 +60,13 @@ def application(
         runs = Runs(folder)
         jobs = Jobs(limits)
         externals = Externals(runs, jobs, limits)
-        service = Service(runs, Reading(runs), tokens, limits, metrics, jobs, externals, asyncio.Event())
+        feeds = Feeds(runs, limits.streams, ending)
+        service = Service(runs, Reading(runs), tokens, limits, metrics, jobs, externals, feeds)
         app.state.service = service
         try:
             yield
         finally:
-            service.stopping.set()
+            ending.set()
             await externals.close()
             await jobs.close()
             runs.close()
@@ -74,8 +83,11 @@ def application(
         looking.open_routes,
         looking.metric_routes,
         looking.routes,
+        events.routes,
         working.routes,
         working.lease_routes,
+        working.space_routes,
+        pages.routes,
     ):
         app.include_router(routes)
     app.add_exception_handler(GpnasError, _broken)

@@ -11,6 +11,7 @@ from typing import Any
 from gpnas.errors import JournalError
 from gpnas.journal import Answer, Journal
 from gpnas.journal.documents import decode_header, encode
+from gpnas.records import Candidate
 from gpnas.service.ahead import Ahead, Thinkers
 from gpnas.service.external import External
 from gpnas.service.folder import Runs
@@ -50,6 +51,15 @@ class Externals:
     def _think(self, name: str, search: External, started: Future[None]) -> None:
         self._ahead[name] = Ahead(search, self._thinkers, self._limits)
         started.set_result(None)
+
+    def known(self, name: str) -> Candidate | None:
+        """What would be trained next of a search that is open; None where that is not worked out."""
+        with self._guard:
+            search = self._open.get(name)
+        if search is None:
+            return None
+        with search.moment():
+            return search.ahead[0].candidate if search.ahead else None
 
     def was_asked(self, name: str, count: int) -> None:
         """Takes note of candidates that were handed out."""

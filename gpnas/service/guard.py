@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.responses import RedirectResponse
 
 from gpnas.errors import GpnasError
 from gpnas.service.limits import Limits
@@ -31,7 +34,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 log = logging.getLogger("gpnas.service")
 audit = logging.getLogger("gpnas.service.audit")
 COOKIE = "gpnas"
-OPEN = ("/healthz", "/readyz", "/openapi.json", "/login", "/assets/", "/favicon.ico")
+OPEN = ("/healthz", "/readyz", "/openapi.json", "/login", "/logout", "/assets/", "/favicon.ico")
 """What is served to everyone: it tells nothing of any search."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 DEEPEST = 32
@@ -43,12 +46,16 @@ POLICY = (
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # without any, a browser would call its own origin null
     "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+class LogIn(Exception):
+    """Raised where a person has to say who they are first."""
 
 
 class Guard:
@@ -92,6 +99,8 @@ class Guard:
         try:
             receive = await self._admitted(scope, receive)
             await self._app(scope, receive, answer)
+        except LogIn:
+            await RedirectResponse("/login", HTTPStatus.SEE_OTHER)(scope, receive, answer)
         except GpnasError as error:
             if not sent:
                 await told(error).response()(scope, receive, answer)
@@ -124,6 +133,8 @@ class Guard:
         token = await self._caller(scope, headers, origin, client)
         scope["state"]["token"] = token
         if token is None and not scope["path"].startswith(OPEN):
+            if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+                raise LogIn
             if not self._strangers.allow(client):
                 raise Problem(
                     HTTPStatus.TOO_MANY_REQUESTS, "too many requests without a valid token", retry=1.0
@@ -145,6 +156,13 @@ class Guard:
         self, scope: Scope, headers: dict[str, str], origin: str | None, client: str
     ) -> Token | None:
         """Whose valid token a request brings: in its header, or in the cookie of the service's own pages."""
+        link = (
+            parse_qs(scope["query_string"].decode("latin-1")).get("token") if scope["path"] == "/" else None
+        )
+        if link is not None and scope["method"] == "GET":
+            token = await asyncio.to_thread(self._tokens.whose, link[0])
+            # a link is passed on and kept in histories, so it may show and do no more
+            return token if token is not None and token.role == "read" else None
         kind, _, text = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
             text = _cookie(headers.get("cookie", ""))

@@ -6,9 +6,11 @@ import ipaddress
 import logging
 import logging.handlers
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -65,8 +67,9 @@ def serve(runs: Path, address: Address, say: Callable[[str], None]) -> None:
         port = listening.getsockname()[1]
         hosts = LOOPBACK | {address.host.lower(), *(name.lower() for name in address.names)}
         _log(runs)
+        ending = threading.Event()
         config = uvicorn.Config(
-            application(runs, tokens, hosts=frozenset(hosts)),
+            application(runs, tokens, hosts=frozenset(hosts), ending=ending),
             log_level="warning",
             access_log=False,
             proxy_headers=False,
@@ -83,7 +86,19 @@ def serve(runs: Path, address: Address, say: Callable[[str], None]) -> None:
         if scheme == "http" and not _is_loopback(address.host):
             say("tokens travel unencrypted: use --certificate and --key, or a proxy that does TLS before it")
         with listening:
-            uvicorn.Server(config).run([listening])
+            _Server(config, ending).run([listening])
+
+
+class _Server(uvicorn.Server):
+    """Has event streams end with the first signal, so that nobody waits for them."""
+
+    def __init__(self, config: uvicorn.Config, ending: threading.Event) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._ending.set()
+        super().handle_exit(sig, frame)
 
 
 def _bound(address: Address) -> socket.socket:

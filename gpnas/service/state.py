@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
@@ -19,6 +19,9 @@ from gpnas.service.problems import Problem
 from gpnas.service.reading import Reading
 from gpnas.service.tokens import Role, Token, Tokens
 
+if TYPE_CHECKING:
+    from gpnas.service.events import Feeds
+
 
 @dataclass
 class Service:
@@ -31,8 +34,7 @@ class Service:
     metrics: Metrics
     jobs: Jobs
     externals: Externals
-    stopping: asyncio.Event
-    """Set when the service is to end, so that event streams end too."""
+    feeds: Feeds
 
     def version(self, name: str) -> Any:
         """What changes whenever the journal of a search does.

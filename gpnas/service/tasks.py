@@ -40,7 +40,7 @@ def figure(run: str, name: str) -> dict[str, Any] | None:
     """A figure as Vega-Lite; None where the run has no such figure (yet)."""
     from gpnas.figures.catalogue import Seen, figures, see
     from gpnas.figures.reading import read_search
-    from gpnas.figures.style import unchecked
+    from gpnas.figures.style import DARK, LIGHT, config, unchecked
     from gpnas.run.cores import one_core
 
     with one_core(), unchecked():
@@ -52,7 +52,13 @@ def figure(run: str, name: str) -> dict[str, Any] | None:
                     {"label": view.label, "charts": [chart.to_dict(validate=False) for chart in view.charts]}
                     for view in each.views
                 ]
-                return {"name": name, "heading": each.heading, "reading": each.reading, "views": views}
+                return {
+                    "name": name,
+                    "heading": each.heading,
+                    "reading": each.reading,
+                    "views": views,
+                    "schemes": {"light": config(LIGHT), "dark": config(DARK)},
+                }
     return None
 
 

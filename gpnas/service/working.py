@@ -21,6 +21,7 @@ from gpnas.service.documents import (
     HeartbeatBody,
     ObservationBody,
     SearchBody,
+    SpaceBody,
     TellBody,
     VerdictDocument,
     WhatIfBody,
@@ -31,6 +32,7 @@ from gpnas.service.state import Service, needs, service_of, token_of
 
 routes = APIRouter(prefix="/v1/searches", tags=["working"], responses=PROBLEMS)
 lease_routes = APIRouter(prefix="/v1/leases", tags=["working"], responses=PROBLEMS)
+space_routes = APIRouter(tags=["working"], responses=PROBLEMS)
 NOTHING: dict[int | str, dict[str, Any]] = {
     204: {"description": "Nothing yet; `Retry-After` says when it is worth to ask again."}
 }
@@ -121,6 +123,14 @@ async def what_if(request: Request, search: str, body: WhatIfBody) -> dict[str, 
     path = await asyncio.to_thread(service.runs.path, search)
     told = [each.model_dump() for each in body.told]
     return dict(await service.jobs.do("what_if", str(path), told, body.count))
+
+
+@space_routes.post("/v1/space-check", dependencies=READ)
+async def check_space(request: Request, body: SpaceBody) -> dict[str, Any]:
+    """Whether a space file can be searched, and how many architectures it has; errors name the line."""
+    service = service_of(request)
+    told = await service.jobs.do("header", body.space, {}, service.limits.architectures)
+    return {"architectures": told["architectures"]}
 
 
 @routes.post("", dependencies=OWN, status_code=201)

@@ -1,7 +1,11 @@
-"""A service on a folder of runs, called in the process of the test."""
+"""A service on a folder of runs, called in the process of the test, or in one of its own."""
 
 from __future__ import annotations
 
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +13,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from gpnas.client import Client
 from gpnas.service.app import application
 from gpnas.service.limits import Limits
 from gpnas.service.tokens import Role, Tokens
@@ -27,3 +32,41 @@ def served(runs: Path, role: Role | None = "own", limits: Limits | None = None) 
 def bearer(tokens: Tokens, role: Role) -> dict[str, str]:
     """The header of a new token."""
     return {"Authorization": f"Bearer {tokens.make(role)[1]}"}
+
+
+class Service:
+    """A service in a process of its own, at one port."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs, self.port = runs, 0
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "gpnas.cli", "serve", "--runs", str(self.runs)]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(self.port)], stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stderr is not None
+        self.process.stderr.readline()
+        found = re.search(r"127\.0\.0\.1:(\d+)", self.process.stderr.readline())
+        assert found is not None
+        self.port = int(found[1])
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+            self.process = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token(self) -> str:
+        return (self.runs / ".service" / "token").read_text()
+
+    def client(self, patience: float = 60.0) -> Client:
+        return Client(self.url, self.token, patience=patience)

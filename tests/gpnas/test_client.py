@@ -21,6 +21,7 @@ from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.records import Architecture
 from gpnas.worker import Job, Trial, load, work
+from tests.gpnas.served import Service
 
 SPACE = {
     "scale": 2,
@@ -47,44 +48,6 @@ def odd(trial):
 def quits(trial):
     raise SystemExit(3)
 """
-
-
-class Service:
-    """A service in a process of its own, at one port."""
-
-    def __init__(self, runs: Path) -> None:
-        self.runs, self.port = runs, 0
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "gpnas.cli", "serve", "--runs", str(self.runs)]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)], stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stderr is not None
-        self.process.stderr.readline()
-        found = re.search(r"127\.0\.0\.1:(\d+)", self.process.stderr.readline())
-        assert found is not None
-        self.port = int(found[1])
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(30)
-            assert self.process.stderr is not None
-            self.process.stderr.close()
-            self.process = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def token(self) -> str:
-        return (self.runs / ".service" / "token").read_text()
-
-    def client(self, patience: float = 60.0) -> Client:
-        return Client(self.url, self.token, patience=patience)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,189 @@
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const say = (text) => { byId("said").textContent = text; };
+  const wrong = (text) => { byId("wrong").textContent = text; };
+
+  const post = async (path, body) => {
+    const response = await fetch(path, {
+      method: "POST", credentials: "same-origin",
+      headers: { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID ? crypto.randomUUID() : String(Math.random()) },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    const text = await response.text();
+    const document = text ? JSON.parse(text) : {};
+    if (!response.ok) throw new Error(document.detail || response.statusText);
+    return document;
+  };
+  const doing = async (what, action) => {
+    wrong("");
+    try { await action(); say(what); } catch (error) { wrong(error.message); }
+  };
+
+  const begin = byId("begin");
+  if (begin) {
+    const space = byId("space"), checked = byId("checked");
+    let timer = 0, asked = 0;
+    const check = async () => {
+      const number = ++asked;
+      let text = "", bad = false;
+      try {
+        const document = await post("/v1/space-check", { space: space.value });
+        text = `${document.architectures.toLocaleString()} architectures`;
+      } catch (error) { text = error.message; bad = true; }
+      if (number !== asked) return; // it was typed on meanwhile
+      checked.textContent = text;
+      checked.className = bad ? "wrong" : "";
+      space.setAttribute("aria-invalid", String(bad));
+    };
+    space.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(check, 400); });
+    begin.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const form = new FormData(begin);
+      doing("It has begun.", async () => {
+        const document = await post("/v1/searches", {
+          id: form.get("id"), space: form.get("space"), trials: Number(form.get("trials")),
+          strategy: form.get("strategy"), kind: form.get("kind"),
+        });
+        location.assign(`/searches/${encodeURIComponent(document.id)}`);
+      });
+    });
+  }
+
+  if (!byId("data")) return;
+  const data = JSON.parse(byId("data").textContent);
+  const base = `/v1/searches/${encodeURIComponent(data.search)}`;
+
+  document.querySelectorAll("button[data-post]").forEach((button) => button.addEventListener("click", () =>
+    doing(`${button.textContent}: done.`, async () => { await post(`${base}/${button.dataset.post}`); refresh(); })));
+  document.querySelectorAll("form[data-post]").forEach((form) => form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    doing("Extended.", async () => {
+      const granted = await post(`${base}/extend`, { trials: Number(new FormData(form).get("trials")) });
+      byId("granted").textContent = granted.trials;
+    });
+  }));
+  const wish = byId("wish");
+  if (wish) wish.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const [family, axes] = byId("architecture").value.trim().split(":");
+    const plain = (text) => /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text === "true" ? true : text === "false" ? false : text;
+    const pairs = (axes || "").split(",").map((each) => each.split("=").map((part) => part.trim()));
+    const architecture = { family, axes: Object.fromEntries(pairs.map(([name, value]) => [name, plain(value || "")])) };
+    doing("Noted.", () => post(`${base}/${event.submitter.value}`, { architecture }));
+  });
+
+  // rows of the table change with the events themselves; what is counted or drawn is asked for after them
+  const body = document.querySelector("#trials-table tbody");
+  const row = (name) => {
+    let element = byId(`trial-${name}`);
+    if (!element) {
+      element = document.createElement("tr");
+      element.id = `trial-${name}`;
+      const head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = name;
+      element.append(head, ...[0, 1, 2, 3].map(() => document.createElement("td")));
+      body.append(element);
+    }
+    return element;
+  };
+  const put = (name, cells) => Object.entries(cells).forEach(([place, text]) => { row(name).cells[place].textContent = text; });
+  const number = (value) => value === null || value === undefined ? "" : Number(value).toFixed(4);
+  const named = (family, axes) => `${family}:${Object.entries(axes).map(([name, value]) => `${name}=${value}`).join(",")}`;
+  const seen = {
+    candidate: (it) => put(it.id, { 1: named(it.family, it.axes), 2: "pending", 4: "0" }),
+    attempt: (it) => put(it.candidate, { 2: "running", 4: it.number }),
+    progress: (it) => put(it.candidate, { 3: number(it.value) }),
+    observation: (it) => {
+      const state = it.value === null ? "failed" : it.stopped ? "stopped" : "observed";
+      put(it.candidate, { 2: state, 3: number(it.stopped ? it.stopped.value : it.value) });
+      say(`${it.candidate}: ${state} ${number(it.value)}`);
+    },
+    event: () => undefined,
+    session: () => undefined,
+  };
+
+  let waiting = 0;
+  const soon = () => { waiting = waiting || setTimeout(() => { waiting = 0; refresh(); }, 250); };
+  const refresh = async () => {
+    try {
+      const response = await fetch(base, { credentials: "same-origin" });
+      if (!response.ok) return;
+      const summary = await response.json();
+      const ended = ["observed", "stopped", "failed"].reduce((sum, state) => sum + (summary.counts[state] || 0), 0);
+      byId("state").textContent = summary.state;
+      byId("state").className = `state-${summary.state}`;
+      byId("ended").textContent = ended;
+      byId("granted").textContent = summary.trials;
+      if (summary.best) {
+        byId("best").textContent = `${Number(summary.best.value).toPrecision(4)} ${data.objective.unit}`.trim();
+        byId("best-architecture").textContent = named(summary.best.architecture.family, summary.best.architecture.axes);
+      }
+      draw();
+    } catch (error) { /* the link is lost: its state is shown, and it is tried again */ }
+  };
+
+  const FIGURES = ["course", "curves", "costs"];
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let drawing = false, again = false;
+  const draw = async () => {
+    if (drawing) { again = true; return; }
+    drawing = true;
+    try {
+      for (const name of FIGURES) {
+        const response = await fetch(`${base}/figures/${name}`, { credentials: "same-origin" });
+        if (!response.ok) continue;
+        const figure = await response.json();
+        let element = byId(`figure-${name}`);
+        if (!element) {
+          element = document.createElement("figure");
+          element.id = `figure-${name}`;
+          byId("figures").append(element);
+        }
+        const caption = document.createElement("figcaption");
+        caption.textContent = figure.heading;
+        const places = figure.views[0].charts.map((spec) => {
+          const place = document.createElement("div");
+          place.setAttribute("role", "img");
+          place.setAttribute("aria-label", spec.usermeta.alt);
+          return [place, spec];
+        });
+        const before = element.offsetHeight;
+        element.style.minHeight = `${before}px`;
+        element.replaceChildren(caption, ...places.map(([place]) => place));
+        for (const [place, spec] of places) {
+          await vegaEmbed(place, { ...spec, title: undefined, width: "container", autosize: { type: "fit-x", contains: "padding" } }, {
+            actions: false, ast: true, renderer: "canvas", mode: "vega-lite", defaultStyle: false, tooltip: false,
+            config: figure.schemes[dark.matches ? "dark" : "light"],
+          });
+        }
+        element.style.minHeight = "";
+      }
+    } finally {
+      drawing = false;
+      if (again) { again = false; draw(); }
+    }
+  };
+
+  let last = data.cursor, source = null;
+  const link = (text) => { byId("link").textContent = text; };
+  const listen = () => {
+    source = new EventSource(`${base}/events?after=${encodeURIComponent(last)}`);
+    source.onopen = () => { link("live"); refresh(); };
+    source.onerror = () => {
+      link("lost, trying again");
+      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 1000); // it was refused, so the browser gives up
+    };
+    for (const [kind, change] of Object.entries(seen)) {
+      source.addEventListener(kind, (event) => {
+        last = event.lastEventId || last;
+        change(JSON.parse(event.data));
+        soon();
+      });
+    }
+    source.addEventListener("gone", (event) => { source.close(); link("gone"); wrong(JSON.parse(event.data).detail); });
+  };
+  listen();
+  draw();
+})();
