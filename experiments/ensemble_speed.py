@@ -147,7 +147,7 @@ def resident() -> int:
 
 
 def one_image(way: str, side: int, overlap: int) -> None:
-    """In a process of its own: bytes before and after."""
+    """Bytes before and after, in a process of its own."""
     torch.set_num_threads(1)
     network = build("drn", SCALE, **SMALL)
     levels = Levels(TILE, overlap, blend="constant", self_ensemble=False)
@@ -175,7 +175,7 @@ def one_image(way: str, side: int, overlap: int) -> None:
 
 
 def small_bundle(name: str = "bundle", count: int = 1) -> None:
-    """Of so many small networks, in the working folder."""
+    """A bundle of so many small networks, in the working folder."""
     architecture = Architecture("drn", SMALL)
     networks = [build("drn", SCALE, **SMALL) for _ in range(count)]
     members = [Member(architecture, each.state_dict(), 1 / count, {}, None) for each in networks]

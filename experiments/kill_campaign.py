@@ -50,7 +50,7 @@ def command(folder: Path, run: Path) -> list[str]:
 
 
 def processes(session: int, pattern: str) -> list[int]:
-    """Of one driver, told by its session."""
+    """Processes of one driver, told by its session."""
     listed = ["pgrep", "--session", str(session), "-f", pattern]
     found = subprocess.run(listed, capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]

@@ -42,7 +42,7 @@ class Prediction(NamedTuple):
 
     @classmethod
     def normal(cls, mean: Array, variance: Array) -> Prediction:
-        """Of values that are normal; the variance is that of the latent value and the noise."""
+        """A prediction of values that are normal; the variance is that of the latent value and the noise."""
         half = NORMAL_90 * np.sqrt(variance)
         return cls(mean, mean - half, mean + half)
 

@@ -43,9 +43,9 @@ class Table:
     runs: NDArray[np.float64]  # (n, replicates)
     """The objective, larger is better, in the order of the space."""
     unit: str
-    """In which regrets are shown."""
+    """Unit in which regrets are shown."""
     factor: float
-    """By which the objective is multiplied to be in that unit."""
+    """What the objective is multiplied by to be in that unit."""
     representative: Callable[[Code], Code] = _itself
     """The code, among those of equal networks, that the space holds."""
 

@@ -34,7 +34,7 @@ PENALTIES = torch.logspace(-4, 4, 65, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Quality:
-    """Of predictions for observations that they were not made from."""
+    """How good predictions are for observations that they were not made from."""
 
     tau: float | None
     """Kendall's rank correlation (τ-b) of predicted and observed, -1 … 1; None where either is
@@ -56,7 +56,7 @@ class Diagnostics:
     ridge: Quality | None
     """None exactly where `surrogate` is."""
     penalty: float | None
-    """Of the ridge: the one of the least squared leave-one-out errors."""
+    """The ridge's, which is the one of the least squared leave-one-out errors."""
     advantage: float | None
     """Mean log predictive density of the surrogate less the ridge's, in nats per observation."""
     advantage_error: float | None

@@ -66,13 +66,13 @@ class Outlook:
     """What is known of a running training's end."""
 
     step: int
-    """Of the newest evaluation."""
+    """Step of the newest evaluation."""
     value: float
-    """At that evaluation."""
+    """What that evaluation measured."""
     forecast: Forecast
-    """From the curve alone."""
+    """What the curve alone foretells."""
     mean: float
-    """Of the final value, by curve and surrogate."""
+    """Mean of the final value, by curve and surrogate."""
     stddev: float
     chance: float
     """That the final value is among the best."""

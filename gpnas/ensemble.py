@@ -80,7 +80,7 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
 
 
 def weights_of(bundle: Bundle, average: Average) -> list[float]:
-    """Of the networks in their average."""
+    """Shares of the networks in their average."""
     return [1 / len(bundle.members) if average == "plain" else member.weight for member in bundle.members]
 
 

@@ -52,9 +52,9 @@ class History:
     """A whole search, in order."""
 
     choices: Sequence[Moment]
-    """In the order of proposal."""
+    """One for each candidate, in the order of proposal."""
     observations: Sequence[Observation]
-    """In the order they came."""
+    """All of them, in the order they came."""
     engine: Callable[[int], Engine]
     """An engine that knows nothing yet, as the search had it when it proposed candidate number i."""
     words: Sequence[tuple[str, Architecture]] = ()
@@ -91,7 +91,7 @@ class Prediction:
 
     mean: float
     stddev: float
-    """Of the mean of many trainings."""
+    """Standard deviation of the mean of many trainings."""
     low: float
     high: float
     """Bounds that hold one training with a probability of 90 %."""
@@ -143,11 +143,11 @@ class Explanation:
     score_meaning: str
     chosen: Weighed
     rank: int | None
-    """By score among `weighed` architectures, 1 is the highest; None where it was not among them or
+    """Place by score among `weighed` architectures, 1 is the highest; None where it was not among them or
     chance decided."""
     weighed: int
     mean_rank: int | None
-    """By posterior mean among `ranked` architectures; None while nothing was observed."""
+    """Place by posterior mean among `ranked` architectures; None while nothing was observed."""
     ranked: int
     alternatives: tuple[Weighed, ...]
     """The runners-up by score."""
@@ -162,7 +162,7 @@ class Explanation:
     learned: Learned | None
     """None while nothing was observed."""
     diagnostics: Diagnostics
-    """Of the surrogate at that moment."""
+    """How far the surrogate could be trusted at that moment."""
     outcome: Outcome | None
     """What came of it afterwards; None while it is pending."""
 
@@ -277,7 +277,7 @@ def _differences(engine: Engine, weighing: Weighing, candidate: Candidate, index
 
 
 def _version(candidate: Candidate) -> int:
-    """Of the engine that chose a candidate; the first one did not note its own."""
+    """The version of the engine that chose a candidate; the first one did not note its own."""
     noted = candidate.decision.get("engine", 1)
     return noted if isinstance(noted, int) else 1
 

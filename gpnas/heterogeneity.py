@@ -28,7 +28,7 @@ OUTCOMES, STRIDE = 55, 34
 """Values of a candidate and of its correlations over which an improvement is averaged; neighbours in
 Fibonacci's sequence, so that pairs of values fill the plane evenly."""
 PRIOR_DISAGREEMENT = 0.02
-"""Of errors, where nothing was measured: short trainings on photographs agree that much."""
+"""Disagreement of errors, where nothing was measured: short trainings on photographs agree that much."""
 REACH = 0.25
 """Distance at which two thirds of what levels off are reached; features span [0, 1]."""
 PRIOR_PAIRS = 0.1
@@ -45,7 +45,7 @@ class Disagreement:
 
     weights: Tensor  # (terms,)
     stddev: float
-    """Of what the terms leave unexplained."""
+    """Standard deviation of what the terms leave unexplained."""
 
     def __call__(self, a: Tensor, b: Tensor, columns: Sequence[Column]) -> Tensor:  # (p, d), (q, d)
         """(p, q) predicted correlations."""
@@ -53,7 +53,7 @@ class Disagreement:
 
     @classmethod
     def fitted(cls, x: Tensor, correlation: Tensor, columns: Sequence[Column]) -> Disagreement:
-        """By least squares with a weak prior.
+        """A fit by least squares with a weak prior.
 
         Args:
             x: (n, d) features of trained networks; n may be 0.
@@ -117,7 +117,7 @@ def _terms(a: Tensor, b: Tensor, columns: Sequence[Column]) -> Tensor:  # (p, d)
 
 
 def measured_correlation(observations: Sequence[Observation]) -> Tensor:  # (n, n)
-    """Of the errors of trained networks, 1 with themselves, NaN where it was not measured."""
+    """Correlations of the errors of trained networks, 1 with themselves, NaN where it was not measured."""
     place = {each.candidate.id: number for number, each in enumerate(observations)}
     found = torch.full((len(place), len(place)), math.nan, dtype=torch.float64)
     found.fill_diagonal_(1.0)

@@ -27,7 +27,7 @@ class LearnedColumn:
     """What was learned of one column of the features."""
 
     name: str
-    """Of the axis or cost, with its family where there are several."""
+    """Name of the axis or cost, with its family where there are several."""
     kind: str
     """`ordered`, `categorical`, `family` or `cost`."""
     lengthscale: float
@@ -50,7 +50,7 @@ class AxisEffect:
     """The value with the highest average prediction."""
     worst: AxisValue
     gain: float
-    """Of the best over the worst, in the objective's unit."""
+    """What the best is above the worst, in the objective's unit."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class Learned:
     """Standard deviation of two trainings of one architecture, halfway up the observed values, in the
     objective's unit."""
     power: float
-    """Of the warp; 1 is none."""
+    """Exponent of the warp; 1 is none."""
     warp: str
     """The same in words."""
     columns: tuple[LearnedColumn, ...]
     """The most relevant first."""
     effects: Mapping[str, AxisEffect]
-    """By axis, of those with several values; the largest first."""
+    """Effects by axis, of those with several values; the largest first."""
     sources: Mapping[str, float]
     """Name of another search that was learned from to the correlation of what varies there and here."""
 

@@ -184,7 +184,7 @@ class Stop:
     value: float
     """The objective at that step."""
     stddev: float
-    """Of the final value that its curve predicted."""
+    """Standard deviation of the final value that its curve predicted."""
     chance: float
     """That it would have ended among the best, in [0, 1]."""
     best: int
@@ -252,7 +252,7 @@ class Progress:
     """What an attempt at a candidate reported on its way."""
 
     attempt: int
-    """From 1."""
+    """Number of the attempt, from 1."""
     step: int
     """Optimiser steps done."""
     value: float | None
@@ -276,9 +276,9 @@ class Prospect:
     leader: str
     """Name of the candidate that would be recommended, of those that were trained to the end."""
     mean: float
-    """Of many trainings of the leader, in the objective's unit."""
+    """Mean of many trainings of the leader, in the objective's unit."""
     stddev: float
-    """Of that mean; at least 0."""
+    """Standard deviation of that mean; at least 0."""
     regret: float
     """Expected loss of stopping now: the value of the best of the space less the leader's; at least 0."""
     bound: float
@@ -314,7 +314,7 @@ class Portfolio:
     members: tuple[Candidate, ...]
     """The chosen candidates, the heaviest first; at least one."""
     weights: tuple[float, ...]
-    """Of each member in the average; non-negative, sum 1."""
+    """Share of each member in the average; non-negative, sum 1."""
     value: float
     """The objective of the average of the members' outputs."""
 

@@ -31,7 +31,7 @@ class Comparison:
     members: tuple[int, ...]
     """Indices of its networks, the heaviest first."""
     psnr: float
-    """In dB with weights fitted to all images."""
+    """Value in dB with weights fitted to all images."""
     over: tuple[int, ...]
     """Members of the smaller portfolio."""
     gain: float

@@ -12,7 +12,7 @@ import gpnas
 ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "gpnas").rglob("*.py"), *(ROOT / "trainers" / "gpnas_trainers").rglob("*.py")])
 MOST_LINES = 60
-"""Of a function, unless a comment `# long: …` on its first line says why it is longer."""
+"""How long a function may be, unless a comment `# long: …` on its first line says why it is longer."""
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -40,7 +40,7 @@ class Cluster:
     cpus: float
     gpus: float
     address: str = ""
-    """Of the cluster, host and port; by it other programs on this machine join the cluster."""
+    """Host and port of the cluster; by it other programs on this machine join the cluster."""
     session: Path | None = None
     """Folder of a Ray that was started here; it is removed when that Ray has ended in good order."""
     consulted: list[str] = field(default_factory=list, repr=False)

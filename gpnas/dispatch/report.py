@@ -28,16 +28,16 @@ class TrialReport:
     attempt: int
     """Number of the attempt at the candidate, from 1; 0 where none could begin."""
     progress: Progress | None = None
-    """Of `progress` and `done`."""
+    """How far it is; in `progress` and `done`."""
     earlier: tuple[Progress, ...] = ()
     """Evaluations that the checkpoint knows, in the first report after a restart: whoever listened before
     may have died before it heard of them."""
     notes: tuple[str, ...] = ()
     """What the training had to do to go on, a line each."""
     correlations: Mapping[str, float] = field(default_factory=dict)
-    """Of a finished network's errors with those of other candidates, by their names; on demand."""
+    """Correlations of a finished network's errors with those of other candidates, by name; on demand."""
     reason: str = ""
-    """Of `failed` and `aborted`, one line."""
+    """Why it ended, in one line; in `failed` and `aborted`."""
     common: bool = False
     """Whether each process of a training on several devices fails in the same way at the same step."""
 

@@ -73,7 +73,7 @@ class Task:
     pairs: str
     """Folder of the prepared pairs on the driver's machine."""
     fingerprint: str
-    """Of these pairs."""
+    """What these pairs are known by."""
     scale: int
     recipe: dict[str, Any]
     """Arguments of a `Recipe`."""
@@ -84,7 +84,7 @@ class Task:
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else is written of the training, where the storage is a folder."""
     network: dict[str, str] | None = None
-    """Of a family of the run's own: arguments of a `Code`."""
+    """Arguments of a `Code`, for a family of the run's own."""
     cpus: int = 1
     """CPUs that Tune reserves for the trial."""
     gpus: float = 0.0

@@ -32,7 +32,7 @@ class Means:
     devices: int = 1
     """How many share each training: GPUs where there are any, otherwise CPUs."""
     address: str | None = None
-    """Of a running Ray cluster; None starts Ray on this machine."""
+    """Address of a running Ray cluster; None starts Ray on this machine."""
     budget_hours: float | None = None
     """After so many hours the search ends in good order; None never."""
 
@@ -50,7 +50,7 @@ class Work:
     """Where trials write."""
     means: Means
     header: Header = field(repr=False)
-    """Of its journal."""
+    """What its journal begins with."""
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else trials write."""
 
@@ -60,7 +60,7 @@ class Work:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the pairs."""
+        """What the pairs are known by."""
         return fingerprint_of(self.pairs.training, self.pairs.validation)
 
     @property

@@ -13,7 +13,7 @@ from gpnas.evaluation.results import Evaluation
 from gpnas.files import read, replacing
 
 MOST_BYTES = 64 * 2**20
-"""Of such a file."""
+"""Bytes that such a file may have."""
 
 
 def place_of(bundle: Path) -> Path:

@@ -47,7 +47,7 @@ class Row:
     """Places in the bundle, from 1; none of the bicubic row."""
     members: tuple[Architecture, ...]
     levels: tuple[str, ...]
-    """Of `networks` (an average of several), `tiles`, `self_ensemble`, `drop_outlier`, `fused`."""
+    """Those used of `networks` (an average of several), `tiles`, `self_ensemble`, `drop_outlier`, `fused`."""
     psnr: float
     """Mean over images in dB."""
     ssim: float
@@ -95,9 +95,9 @@ class Evaluation:
 
     scale: int
     names: tuple[str, ...]
-    """Of the images."""
+    """Names of the images."""
     architectures: tuple[Architecture, ...]
-    """Of the networks, in the bundle's order."""
+    """Those of the networks, in the bundle's order."""
     weights: tuple[float, ...]
     """Their shares of the average."""
     bicubic: Row

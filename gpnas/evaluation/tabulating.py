@@ -1,4 +1,4 @@
-"""From the scores of images to the rows of a table: means, intervals, ranks, differences."""
+"""The scores of images become the rows of a table: means, intervals, ranks, differences."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _differences(over: NDArray[np.float64]) -> list[Difference]:  # (images, col
 
 
 def _best_single(methods: Sequence[Method], means: NDArray[np.float64]) -> list[int]:
-    """For each column that of the network that is best alone with the same levels, by PSNR."""
+    """Rows, one for each column, of the network that is best alone with the same levels, by PSNR."""
     best: dict[LevelNames, int] = {}
     for column, (levels, subset) in enumerate(methods, start=1):
         if len(subset) == 1 and (levels not in best or means[column, 0] > means[best[levels], 0]):

@@ -66,7 +66,7 @@ class Header:
     storage: str | None = None
     """Address of checkpoints, networks and residuals; None is the run folder."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of Python and of the packages that the results depend on."""
+    """Versions of Python and of the packages that the results depend on."""
     machine: Mapping[str, str | int | float] = field(default_factory=dict)
     """What the driver runs on, and what each trial is lent."""
 
@@ -99,10 +99,10 @@ class Session:
     """One opening of a run by a driver."""
 
     number: int
-    """From 1."""
+    """Number of the session, from 1."""
     time: str
     """ISO 8601, UTC."""
     pid: int
-    """Of the driver."""
+    """Number of the driver's process."""
     header: Header
     """As it was then."""

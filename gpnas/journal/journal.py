@@ -49,7 +49,7 @@ class Attempt:
 
     candidate: str
     number: int
-    """From 1."""
+    """Number of the attempt, from 1."""
     started: str
     """ISO 8601, UTC."""
     ended: str | None
@@ -64,7 +64,7 @@ class Moment:
 
     candidate: Candidate
     time: str
-    """Of its commit; ISO 8601, UTC."""
+    """When it was committed; ISO 8601, UTC."""
     session: int
     """Number of the session that proposed it."""
     observations: int

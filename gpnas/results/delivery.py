@@ -70,7 +70,7 @@ class Delivery:
     seconds: float
     """Wall time of this command."""
     observations: Sequence[Observation]
-    """Of the candidates that were to be delivered."""
+    """Those of the candidates that were to be delivered."""
     ranking: tuple[Ranked, ...]
     """Those trained to the end, best first: by posterior mean in a search, else by PSNR."""
     unusable: Mapping[str, str]

@@ -61,7 +61,7 @@ class Views:
     """Enlarged by repetition, as large as the others."""
     bicubic: Tensor
     alone: tuple[Tensor, ...]
-    """Of each network; empty where they were not asked for."""
+    """Outputs of each network; empty where they were not asked for."""
     average: Tensor
     hr: Tensor
 

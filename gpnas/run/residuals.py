@@ -102,7 +102,7 @@ def residual_products(files: Sequence[Path], first: int = 0) -> Floats:  # (I, n
 
 
 def error_correlations(storage: Storage, folder: str) -> dict[str, float]:
-    """Of a finished candidate's errors with those of every other that has finished, by name.
+    """Correlations of a finished candidate's errors with those of every other that has finished, by name.
 
     Each publishes its residuals before it reads the others', so of two that end at once one sees both.
     """
@@ -162,7 +162,7 @@ def unpacked(data: bytes, count: int) -> Floats:  # (count,)
 
 
 def _differences(network: nn.Module, pairs: PairSet) -> Iterator[tuple[Floats, Floats]]:
-    """Of each image: SR - bicubic and bicubic - HR, flat."""
+    """Two differences for each image: SR - bicubic and bicubic - HR, flat."""
     import torch
 
     from gpnas_trainers.pairs import bicubic_upscale

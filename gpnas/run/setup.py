@@ -25,7 +25,7 @@ class Data:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CHECKED
 
     fingerprint: str
-    """Of the training pairs."""
+    """Fingerprint of the training pairs."""
     validation: str
     """Fingerprint of the validation pairs."""
     source: str
@@ -56,11 +56,11 @@ class OwnNetwork:
     network: str
     """How the space file named it: `nets.py:Mine`, or `package.module:name`."""
     sha256: str
-    """Of the text."""
+    """Checksum of the text."""
     text: str
     """The source."""
     package: str = ""
-    """Of a module's relative imports."""
+    """Package that a module's relative imports start from."""
     costs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     """Parameters and GMACs at 120×120 LR pixels, counted before the first trial, by axes: `width=16`."""
 
@@ -112,16 +112,16 @@ class Setup:
     """As `gpnas_trainers.Recipe.to_json` writes it."""
     data: Data
     validation_images: int
-    """At most so many validation images score a trial."""
+    """How many validation images score a trial, at most."""
     search: str | None = None
     """Name of the run folder whose portfolio a final training trains; None where a person named it."""
     warm_start: str | None = None
     """What a final training begins with: `search`, `none`, or the name of a run folder or a bundle."""
     family_recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By family, the settings in which its recipe differs from `recipe`."""
+    """Settings, by family, in which its recipe differs from `recipe`."""
 
     networks: Mapping[str, OwnNetwork] = field(default_factory=dict)
-    """By family, the networks of the run's own."""
+    """Networks of the run's own, by family."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "networks", FrozenMapping(self.networks))

@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 
 
 def fingerprint_of(train: PairSet, validation: PairSet) -> str:
-    """Of a set: the same on every machine where its pairs and its split are the same."""
+    """What a set is known by: the same on every machine where its pairs and its split are the same."""
     return hashlib.sha256(f"{train.fingerprint} {validation.fingerprint}".encode()).hexdigest()[:32]
 
 

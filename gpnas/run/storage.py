@@ -32,9 +32,9 @@ if TYPE_CHECKING:  # a worker opens storages, and never needs a journal
     from gpnas.journal import Journal
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
-"""By pyarrow's names: an object of theirs appears once its writer is closed, and not before."""
+"""Kinds by pyarrow's names: an object of theirs appears once its writer is closed, and not before."""
 CHUNK_BYTES = 2**22
-"""Of one read of a file on its way."""
+"""Bytes of one read of a file on its way."""
 
 
 class Storage(ABC):
@@ -45,11 +45,11 @@ class Storage(ABC):
     """
 
     uri: str
-    """By which `open_storage` opens it again, on any machine."""
+    """Address with which `open_storage` opens it again, on any machine."""
 
     @abstractmethod
     def names(self, folder: str) -> list[str]:
-        """Of every artefact in a folder and those below, newest first; empty where there is no folder."""
+        """Every artefact in a folder and those below, newest first; empty where there is no folder."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:

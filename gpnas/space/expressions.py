@@ -241,7 +241,7 @@ def _bounded(value: Values, node: ast.expr) -> Values:
 
 
 def _power(base: Values, exponent: Values, node: ast.expr) -> Values:
-    """By multiplication, so that integers stay exact."""
+    """A power by multiplication, so that integers stay exact."""
     if not np.all((exponent >= 0) & (exponent <= EXPONENT) & (exponent == np.floor(exponent))):
         raise SpaceError(f"an exponent must be an integer from 0 to {EXPONENT}, but got {cut(node)}")
     base, exponent = np.broadcast_arrays(base, exponent)

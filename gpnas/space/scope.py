@@ -35,7 +35,7 @@ def families_of(names: Sequence[str], families: Sequence[Family]) -> list[int]:
 
 
 def levels(expression: Expression, family: Family) -> dict[str, tuple[int, Values]]:
-    """For each name in an expression the place of its axis in the family, and the axis' values.
+    """Names in an expression, each with the place of its axis in the family, and the axis' values.
 
     Raises:
         SpaceError: an axis is compared with a name that is not among its choices.

@@ -128,7 +128,7 @@ def test_scores_do_not_depend_on_the_unit() -> None:
 
 
 def chance(x: Tensor, succeeded: Tensor, failed: Tensor) -> Tensor:
-    """Of success, as learned from what succeeded and failed."""
+    """The chance of success, as learned from what succeeded and failed."""
     model = likeliest(*success_labels(succeeded, failed), PLAIN)
     return log_success_probability(model, x).exp()
 

@@ -102,7 +102,7 @@ def test_what_is_fused_is_told_and_stands_in_the_bundle(
 
 
 def test_the_numbers_are_those_of_the_networks_in_the_bundle(run: Path, pairs: PairSet) -> None:
-    """With self-ensemble, by the networks anew; no single network is better, whatever was chosen."""
+    """The networks are run anew, with self-ensemble; no single network is better, whatever was chosen."""
     delivery = delivered(run, pairs)
     bundle = read_bundle(run)
     networks, weights = load_networks(bundle), [member.weight for member in bundle.members]

@@ -30,12 +30,12 @@ def data(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def logarithms(*lengthscales: float, linear: float = 0.5, noise: float = 0.1, local: float = 0.7) -> Tensor:
-    """Of one draw of the hyperparameters, (p,)."""
+    """One draw of the hyperparameters, (p,)."""
     return torch.tensor([*lengthscales, local, linear, noise], dtype=torch.float64).log()
 
 
 def posterior(n: int, power: float = 1.0) -> Surrogate:
-    """With two draws of the hyperparameters."""
+    """A posterior with two draws of the hyperparameters."""
     draws = torch.stack([logarithms(0.4, 0.6, 1.0), logarithms(1.0, 0.3, 2.0, noise=0.2)])
     x, y = data(n)
     return Surrogate(x, y, COLUMNS, draws, Warp(y, power))
@@ -80,7 +80,7 @@ def test_the_ridge_is_that_of_refits_without_each_observation(n: int) -> None:
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.5])
 def test_the_surrogates_density_is_the_slope_of_its_distribution_function(power: float) -> None:
-    """In the objective's own unit: each observation is left out, the rest conditioned on anew."""
+    """The unit is the objective's own: each observation is left out, the rest conditioned on anew."""
     n = 12
     whole = posterior(n, power)
     z, identity = whole.warp.latent(whole.y), Warp(whole.y[:0])
@@ -204,7 +204,7 @@ def test_too_little_to_judge_is_said() -> None:
 
 
 def test_a_share_of_pairs_in_the_right_order_is_told_for_a_rank_correlation() -> None:
-    """By counting: leave-one-out predictions beside the values that they foretell."""
+    """Counted: leave-one-out predictions beside the values that they foretell."""
     seen = posterior(12)
     latent, _ = seen.leave_one_out()
     z = seen.warp.latent(seen.y)

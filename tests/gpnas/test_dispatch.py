@@ -133,7 +133,7 @@ def test_what_cannot_warm_up_a_search_is_named(home: Path, killed: dict[str, Any
 
 
 def test_a_killed_searchs_choices_are_recomputed(home: Path, killed: dict[str, Any]) -> None:
-    """By an engine that lives through it all in one go, while the search had three drivers."""
+    """An engine lives through it all in one go, while the search had three drivers."""
     document = explain_search(home / "killed", lambda done, total: None)
     assert [row["id"] for row in document["candidates"]] == [f"c{number:04d}" for number in range(5)]
     assert [row["differences"] for row in document["candidates"]] == [[]] * 5

@@ -9,7 +9,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
 def test_kills_at_random_lose_nothing_and_change_nothing() -> None:
-    """Of driver, worker and raylet; the truth is a search that nobody killed."""
+    """Driver, worker and raylet are killed; the truth is a search that nobody killed."""
     options = ["--json", "--kills", "3", "--trials", "2", "--steps", "300", "--seed", "8"]
     script = [sys.executable, str(EXPERIMENTS / "kill_campaign.py"), *options]
     done = subprocess.run(script, capture_output=True, text=True, timeout=500)

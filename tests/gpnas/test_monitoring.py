@@ -158,7 +158,7 @@ def test_nothing_that_goes_wrong_in_watching_ends_a_search(tmp_path: Path) -> No
 
 
 def test_uncertainty_left_is_that_of_the_best_untrained() -> None:
-    """By brute force over the posterior of the whole space; and it costs no fit."""
+    """It is that of brute force over the posterior of the whole space; and it costs no fit."""
     engine = Engine(SPACE, seed=3, trials=8)
     for candidate in engine.suggest(5):
         size = candidate.architecture.axes["size"]

@@ -223,7 +223,7 @@ def test_the_frontier_of_many_networks_is_close_to_the_exact_one(monkeypatch: py
 
 
 def test_correlations_are_those_of_numpy() -> None:
-    """Of errors without a mean, which uncentred correlations then are."""
+    """The errors have no mean, so that uncentred correlations are theirs."""
     residuals = residual_images(images=1)
     residuals -= residuals.mean(axis=2, keepdims=True)
     np.testing.assert_allclose(correlations(products(residuals)), np.corrcoef(residuals[0]), atol=1e-12)

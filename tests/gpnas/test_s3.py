@@ -31,7 +31,7 @@ SECRET = "hunter2hunter2hunter2"
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Of a bucket on a server of this test's own."""
+    """The address of a bucket on a server of this test's own."""
     pytest.importorskip("moto", reason="moto, the S3 server of the tests, is not installed")
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-p0", "-H127.0.0.1"], stderr=subprocess.PIPE, text=True

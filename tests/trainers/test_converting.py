@@ -26,7 +26,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def network(family: str, scale: int, **axes: Any) -> nn.Module:
-    """With random weights of enough size to differ visibly from bicubic."""
+    """A network with random weights of enough size to differ visibly from bicubic."""
     torch.manual_seed(0)
     made = build(family, scale, **axes).eval()
     with torch.no_grad():

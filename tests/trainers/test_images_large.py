@@ -78,7 +78,7 @@ def by_rows(path: Path, step: int = 7) -> np.ndarray:
 
 
 def refused(path: Path) -> str:
-    """In which words."""
+    """The words of a refusal."""
     with pytest.raises(ImageError) as error, reading(path):
         raise AssertionError("refused before anything is read")
     return str(error.value)
@@ -219,7 +219,7 @@ def test_jpeg_is_close_in_every_channel(tmp_path: Path) -> None:
 def test_strips_of_a_tiff_are_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, bits: int
 ) -> None:
-    """In both orders in which rows may come: many for a strip, and many strips for some rows."""
+    """Rows may come in both orders: many for a strip, and many strips for some rows."""
     monkeypatch.setattr(tiff, "STRIP_BYTES", rows * WIDTH * 3 * bits // 8 + 1)
     path, image = tmp_path / "image.tif", noise(bits)
     for big in (False, True):

@@ -179,3 +179,28 @@ def test_a_tiff_of_64_bit_offsets_keeps_them_too(tmp_path: Path, monkeypatch: py
     with Image.open(tmp_path / "again.jpg") as image:
         assert image.getexif()[0x010F] == "A camera"
         assert image.getexif().get_ifd(0x8769)[0x9003] == "2026:01:02 03:04:05"
+
+
+def test_what_stands_beside_a_picture_is_told(tmp_path: Path) -> None:
+    """Written byte by byte: JPEG's comments and index of pictures, PNG's chunks of no use to another size."""
+    Image.fromarray(pixels()).save(tmp_path / "plain.jpg")
+    plain = (tmp_path / "plain.jpg").read_bytes()
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 5) + b"hello"
+    index = b"\xff\xe2" + struct.pack(">H", 2 + 12) + b"MPF\0" + bytes(8)
+    for added, lost in (
+        (b"", ()),
+        (comment, ("comment",)),
+        (index + comment + comment, ("further pictures, such as a gain map", "comment")),
+    ):
+        (tmp_path / "some.jpg").write_bytes(plain[:2] + added + plain[2:])
+        assert upscaled(tmp_path / "some.jpg", tmp_path / "large.jpg") == lost
+        np.testing.assert_array_equal(read_levels(tmp_path / "some.jpg"), read_levels(tmp_path / "plain.jpg"))
+    Image.fromarray(pixels()).save(tmp_path / "plain.png")
+    content = (tmp_path / "plain.png").read_bytes()
+    chunks = {b"tIME": bytes([7, 234, 1, 2, 3, 4, 5]), b"bKGD": bytes(6), b"sBIT": bytes([8, 8, 8])}
+    added = b"".join(
+        struct.pack(">I", len(text)) + kind + text + struct.pack(">I", zlib.crc32(kind + text))
+        for kind, text in chunks.items()
+    )
+    (tmp_path / "some.png").write_bytes(content[:33] + added + content[33:])
+    assert upscaled(tmp_path / "some.png", tmp_path / "large.png") == ("tIME", "bKGD", "sBIT")

@@ -26,7 +26,7 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
 
 
 def network_of(family: str, scale: int, axes: dict[str, Any]) -> nn.Module:
-    """With every weight and bias away from where it starts, also those of the mean shift."""
+    """A network with every weight and bias away from where it starts, also those of the mean shift."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build(family, scale, **axes).eval()

@@ -103,7 +103,7 @@ def test_slices_are_the_batch(folder: Path) -> None:
 
 
 def test_a_process_that_is_gone_is_told_from_an_error_of_the_training(tmp_path: Path) -> None:
-    """For one of two that were killed the other has its own error, in sums of numbers and of tensors."""
+    """Where one of two was killed, the other has its own error, in sums of numbers and of tensors."""
     script = """
 import os, sys
 import torch

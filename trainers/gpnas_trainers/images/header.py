@@ -19,7 +19,15 @@ from PIL import Image
 
 from gpnas_trainers.files import descriptor_of
 from gpnas_trainers.images.errors import ImageError, NotRgb
-from gpnas_trainers.images.metadata import COLOUR, TEXT, Metadata, exif_of_tiff, orientation, tiff_tags
+from gpnas_trainers.images.metadata import (
+    COLOUR,
+    TEXT,
+    Metadata,
+    beside_a_jpeg,
+    exif_of_tiff,
+    orientation,
+    tiff_tags,
+)
 from gpnas_trainers.images.png import read_chunks
 
 MAX_PIXELS = 178_956_970
@@ -36,6 +44,8 @@ _BEGINNINGS = {
 }
 _BMP_MODES = {"1": "black and white", "L": "grey", "P": "palette", "RGBA": "RGB with alpha"}
 _ANIMATION, _KEY, _PHYSICAL, _EXIF, _PROFILE = b"acTL", b"tRNS", b"pHYs", b"eXIf", b"iCCP"
+_LOST = (b"tIME", b"bKGD", b"sBIT")
+"""PNG's chunks that are not kept, since they are about the picture that was read."""
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _RESOLUTION_UNIT = 258, 259, 262, 277, 296
 _COLOUR_TAGS = {301: "TransferFunction", 318: "WhitePoint", 319: "PrimaryChromaticities"}
 _PALETTE, _YCBCR, _LABS = 3, 6, (8, 9, 10)
@@ -208,7 +218,7 @@ def _header(path: Path, file: BinaryIO, format: str) -> Header:
     chunks: dict[bytes, bytes] = {}
     texts: list[tuple[bytes, bytes]] = []
     if format == "PNG":
-        wanted = {_ANIMATION, _KEY, _PHYSICAL, _EXIF, _PROFILE, *COLOUR}
+        wanted = {_ANIMATION, _KEY, _PHYSICAL, _EXIF, _PROFILE, *COLOUR, *_LOST}
         for kind, content in read_chunks(file, {*wanted, *TEXT}):
             if kind in wanted:
                 chunks.setdefault(kind, content)
@@ -223,6 +233,8 @@ def _header(path: Path, file: BinaryIO, format: str) -> Header:
         others=(
             *(name.upper() for name in ("iptc", "photoshop") if f"{name}-data" in fields),
             *(name for tag, name in _COLOUR_TAGS.items() if tag in tags),
+            *(kind.decode() for kind in _LOST if kind in chunks),
+            *(beside_a_jpeg(file) if format == "JPEG" else ()),
         ),
     )
     if _PROFILE in chunks and metadata.profile is None:  # it is no profile to libvips

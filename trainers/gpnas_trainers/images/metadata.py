@@ -5,6 +5,7 @@ An error in metadata is not an error in the pixels: what cannot be understood is
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,10 @@ _PIXELS = {0xA002: 1, 0xA003: 0}
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 """EXIF's texts: description, make, model, software, time, artist, copyright."""
 _IN_XMP = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)([1-8])")
+_COMMENT, _APP2, _SCAN = 0xFE, 0xE2, 0xDA
+"""Kinds of JPEG's markers."""
+_MOST_MARKERS = 10_000
+"""How many markers are looked at before the pixels."""
 _MOST_EXIF, _MOST_XMP, _MOST_PROFILE = 65_533 - 8, 65_502, 255 * 65_519
 """Bytes that a JPEG's markers hold."""
 
@@ -106,6 +111,28 @@ def _missing(metadata: Metadata, kept: Metadata) -> Iterator[str]:
     kinds = dict.fromkeys(kind for kind, content in metadata.chunks if not content.startswith(XMP_KEYWORD))
     yield from (kind.decode() for kind in kinds if kind not in held)
     yield from metadata.others
+
+
+def beside_a_jpeg(file: BinaryIO) -> tuple[str, ...]:
+    """The names of what a JPEG file holds besides its picture that no file is given: comments, gain maps.
+
+    A gain map, or another picture, stands behind the first one; an index of them (CIPA DC-007) before it.
+    """
+    found: dict[str, None] = {}
+    file.seek(2)
+    for _ in range(_MOST_MARKERS):
+        head = file.read(4)
+        size = int.from_bytes(head[2:], "big") - 2
+        if len(head) < 4 or head[0] != 0xFF or head[1] == _SCAN or size < 0:
+            break
+        if head[1] == _COMMENT:
+            found["comment"] = None
+        elif head[1] == _APP2 and size >= 4:
+            size -= 4
+            if file.read(4) == b"MPF\0":
+                found["further pictures, such as a gain map"] = None
+        file.seek(size, os.SEEK_CUR)
+    return tuple(found)
 
 
 def tiff_tags(file: BinaryIO) -> dict[int, Any]:

@@ -255,7 +255,7 @@ def _move_up(held: Tensor, count: int) -> None:
 
 
 def zeros(size: tuple[int, ...], like: Tensor) -> Tensor:
-    """On the device and in the type of `like`; from the system, and not from the heap."""
+    """Zeros on the device and in the type of `like`; from the system, and not from the heap."""
     return _cleared(math.prod(size), like)[1].view(size)
 
 

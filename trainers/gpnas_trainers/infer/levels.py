@@ -31,10 +31,10 @@ class Levels:
     self_ensemble: bool = True
     """Average over the eight flips and transposes of each tile."""
     drop_outlier: bool = False
-    """At each pixel leave out the network that is farthest from the median of all, as
+    """Leave out, at each pixel, the network that is farthest from the median of all, as
     `without_outlier`."""
     precision: Precision = "float32"
-    """Of the passes through the networks: `float32` is the type of each network's own parameters,
+    """Type of the passes through the networks: `float32` is the type of each network's own parameters,
     the others are PyTorch's autocast; `float16` needs a GPU."""
 
     def __post_init__(self) -> None:

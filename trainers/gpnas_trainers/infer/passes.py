@@ -38,7 +38,7 @@ class Runner:
     """The same function, perhaps in fewer operations."""
     device: torch.device
     dtype: torch.dtype
-    """Of its parameters."""
+    """Type of its parameters."""
 
 
 def runners_of(networks: Sequence[nn.Module], precision: Precision, lr_dtype: torch.dtype) -> list[Runner]:
