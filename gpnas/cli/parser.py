@@ -134,6 +134,17 @@ def command_line() -> argparse.ArgumentParser:
     _add_report(commands)
     space = commands.add("space", "show what a space file means", "drn.yaml")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
+    recommend = commands.add(
+        "recommend",
+        "name the architectures to begin with, from trainings that ship with gpnas",
+        "--hours 2",
+        "--hours 8 --data pairs/",
+    )
+    recommend.add_argument(
+        "--hours", type=above_zero, required=True, help="of one core, for all trainings together"
+    )
+    recommend.add_argument("--data", metavar="DIR", type=path, help="pairs (default: shipped photographs)")
+    recommend.add_argument("--scale", type=int, choices=(2, 3, 4, 8), default=2, help="(default: 2)")
     _add_data(commands)
     portfolio = commands.add(
         "portfolio",
@@ -202,7 +213,8 @@ def _add_search(commands: Commands) -> None:
         type=path,
         action="append",
         default=[],
-        help="a finished search of the same axes, at another scale or on other data, to learn from",
+        help="a finished search of the same axes, at another scale or on other data, to learn from; "
+        "`shipped`: trainings that ship with gpnas",
     )
     search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
     search.add_argument(

@@ -115,7 +115,7 @@ def plan(
         portfolio=file.search.portfolio,
         cost_aware=_either(request.cost_aware, file.search.cost_aware),
         portfolio_aware=_either(request.portfolio_aware, file.search.portfolio_aware),
-        sources=sources_of(request.warm_start, run),
+        sources=sources_of(request.warm_start, run, scale),
     )
     data = Data(
         fingerprint=pairs.training.fingerprint,

@@ -8,16 +8,18 @@ from pathlib import Path
 from gpnas.errors import JournalError
 from gpnas.journal import Journal
 from gpnas.records import Source
+from gpnas.run.shipped import SHIPPED, shipped_source
 
 
-def sources_of(runs: Sequence[Path], run: Path) -> tuple[Source, ...]:
+def sources_of(runs: Sequence[Path], run: Path, scale: int) -> tuple[Source, ...]:
     """What the searches that warm this one up observed.
 
     A run that exists keeps what it began with, though its sources may have grown since.
 
     Args:
-        runs: run folders of other searches; empty for what an existing run began with.
+        runs: run folders of other searches, or `shipped`; empty for what an existing run began with.
         run: the run folder of this one.
+        scale: of this one, by which shipped trainings are chosen.
 
     Raises:
         JournalError: one of the searches has no journal, or observed nothing yet.
@@ -28,7 +30,7 @@ def sources_of(runs: Sequence[Path], run: Path) -> tuple[Source, ...]:
         kept = search.sources if search is not None else ()
         if not runs or [source.name for source in kept] == [each.name for each in runs]:
             return kept
-    return tuple(_source(each) for each in runs)
+    return tuple(shipped_source(scale) if each == Path(SHIPPED) else _source(each) for each in runs)
 
 
 def _source(run: Path) -> Source:

@@ -38,6 +38,7 @@ OPTIONS = {
     "veto": "--json NETWORK RUN",
     "report": "--data --evaluation --json --output RUN",
     "space": "--json FILE",
+    "recommend": "--data --hours --json --scale",
     "data check": "--downsample-lr --json --max-shift --minimum-side --ncc --scale --seed --synthetic "
     "--validation --workers DIR",
     "data prepare": "--downsample-lr --json --kernel-sigma --max-shift --minimum-side --ncc --noise-sigma "

@@ -17,6 +17,7 @@ from gpnas import Architecture, Engine, Observation, SearchSpace
 from gpnas.engine import Known
 from gpnas.errors import SpaceError
 from gpnas.records import STRATEGIES, Candidate, Source, Stop
+from gpnas.regret import MEMBERS
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace(
@@ -402,7 +403,7 @@ def test_what_stopping_loses_is_that_of_draws_from_the_model() -> None:
         leader = engine.recommend()[0]
         assert (prospect.leader, prospect.observations) == (leader.id, 9)
         if make is None:
-            model = engine.surrogate
+            model = engine.surrogate.thinned(MEMBERS)
             moments = zip(*model.joint(SPACE.features), strict=True)
         else:
             posterior = engine.model.posterior(SPACE.features)
