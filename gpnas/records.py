@@ -289,6 +289,17 @@ class Prospect:
         return stop_below is not None and self.observations >= SETTLED and self.bound < stop_below
 
 
+def gain_in_words(regret: str, bound: str, is_below: bool) -> str:
+    """What going on would gain: `about` its expectation, `hardly more than` its bound.
+
+    Args:
+        regret, bound: as they are shown, with their unit.
+        is_below: whether the bound is below the expectation, which a few large draws make, so that it says
+            nothing.
+    """
+    return f"about {regret}" if is_below or regret == bound else f"about {regret}, hardly more than {bound}"
+
+
 @dataclass(frozen=True)
 class Source:
     """What another search observed on the same axes: another scale, another data set."""

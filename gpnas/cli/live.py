@@ -21,7 +21,7 @@ from gpnas.cli.terminal import log, styled
 from gpnas.cli.text import duration, label, printable, sparkline
 from gpnas.errors import GpnasError
 from gpnas.journal import Look, Training, look
-from gpnas.records import Objective, Observation, Prospect
+from gpnas.records import Objective, Observation, Prospect, gain_in_words
 
 SECONDS = 1.0
 """Least time from one look at the journal to the next."""
@@ -123,7 +123,7 @@ def _gain(seen: Look) -> str:
 def left_to_gain(prospect: Prospect, objective: Objective) -> str:
     """What stopping now is expected to lose, in one line."""
     regret, bound = (valued(each, objective, 3) for each in (prospect.regret, prospect.bound))
-    return f"left to gain: about {regret}, hardly more than {bound}"
+    return f"left to gain: {gain_in_words(regret, bound, prospect.bound < prospect.regret)}"
 
 
 def _time(seen: Look) -> str:

@@ -24,7 +24,7 @@ from gpnas.engine import Engine, engine_for
 from gpnas.errors import SpaceError
 from gpnas.explanation import taught
 from gpnas.journal import Header, Journal, Search
-from gpnas.records import Strategy
+from gpnas.records import Strategy, gain_in_words
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.own_delivery import OwnDelivery, deliver_own
 from gpnas.run.copying import journal_copied, storage_for
@@ -257,7 +257,7 @@ def _ahead(engine: Engine, proposed: int, header: Header) -> Iterator[str]:
     if prospect is None:
         return
     about, most = (f"{each:.3f} {PSNR.unit}" for each in (prospect.regret, prospect.bound))
-    yield f"left to gain: about {about}, hardly more than {most}"
+    yield f"left to gain: {gain_in_words(about, most, prospect.bound < prospect.regret)}"
     if proposed < header.trials and prospect.settles(header.stop_below):
         yield (
             f"ended after {proposed} of {header.trials} trials, since that is below `search.stop_below`, "

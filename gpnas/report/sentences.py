@@ -12,7 +12,7 @@ from gpnas.figures.catalogue import Seen
 from gpnas.figures.charts import saved_steps
 from gpnas.figures.data import Foretold, Learning, Left, Predicted, Trust
 from gpnas.figures.records import Recorded, Trial
-from gpnas.records import AxisValue
+from gpnas.records import AxisValue, gain_in_words
 
 Level = Literal["good", "mind", "open"]
 PLAUSIBLE = 0.05
@@ -54,10 +54,9 @@ def summary(seen: Seen) -> list[str]:
         sentences.append(_delivered(seen, psnr))
     if seen.left is not None and seen.left.course:
         now = seen.left.course[-1]
-        sentences.append(
-            f"Training more of this space would gain about {unit.shown(now.regret, more=1)}, hardly more "
-            f"than {unit.shown(now.bound, more=1)}."
-        )
+        gain, bound = unit.shown(now.regret, more=1), unit.shown(now.bound, more=1)
+        told = gain_in_words(gain, bound, now.bound < now.regret)
+        sentences.append(f"Training more of this space would gain {told}.")
     hours = sum(trial.seconds for trial in recorded.trials) / 3600
     sentences.append(f"Trainings took {_duration(hours)} in all.")
     return sentences

@@ -143,6 +143,13 @@ def test_the_live_view_tells_what_trains_the_best_and_what_is_left() -> None:
     assert "all trials end in about 1 min 50 s" in text
 
 
+def test_a_bound_below_what_it_bounds_is_not_told() -> None:
+    seen = under_way(2)
+    assert seen.prospect is not None
+    seen = replace(seen, prospect=replace(seen.prospect, regret=0.0012, bound=0.0))
+    assert "left to gain: about 0.001 dB" in drawn(seen, 100, 24)
+
+
 def test_names_of_others_do_not_command_the_screen() -> None:
     seen = under_way(1)
     evil = replace(proposed(0), architecture=Architecture("a\x1b[31m[bold]", {"w": "\x9b2J"}))
