@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 FEATURES = 8
 """Of a gate's layers."""
@@ -79,13 +79,14 @@ class Table(Fusion):
 
     def cells(self, outputs: Sequence[Tensor]) -> Tensor:  # K of (B, 3, y, x) -> (B, y, x)
         """The row of each pixel in the table."""
-        cell = torch.zeros((), dtype=torch.long, device=outputs[0].device)
+        cell = torch.zeros((), dtype=torch.int, device=outputs[0].device)
         for name, values in zip(MEASURES, measured(outputs, self.shares), strict=True):
             edges: Tensor = getattr(self, name)
             # a few comparisons, which ONNX has operators for; a bin holds its upper edge
-            place = sum((values > edge).long() for edge in edges) if len(edges) else 0
+            place = sum((values > edge).int() for edge in edges) if len(edges) else 0
             cell = cell * (len(edges) + 1) + place
-        return cell.squeeze(1) if cell.ndim else cell.expand_as(outputs[0][:, 0])
+        cell = cell.squeeze(1) if cell.ndim else cell.expand_as(outputs[0][:, 0])
+        return cell.long()
 
     def weights(self, outputs: Sequence[Tensor]) -> Tensor:
         return self.table.to(outputs[0]).t()[:, self.cells(outputs)].unsqueeze(2)
@@ -155,7 +156,10 @@ def measured(
 
 
 def _smoothed(values: Tensor) -> Tensor:  # (B, 1, y, x)
-    return avg_pool2d(pad(values, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    # two sums of three, which take a fraction of what PyTorch's pooling of one channel does
+    around = pad(values, (1, 1, 1, 1), mode="replicate")
+    rows = around[..., :-2, :] + around[..., 1:-1, :] + around[..., 2:, :]
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
 
 
 def fusion_of(kind: str, state: Mapping[str, Tensor], networks: int, scale: int) -> Fusion:
