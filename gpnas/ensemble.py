@@ -186,7 +186,8 @@ def upscale_files(
                         write(rows)
                         del rows  # before the next are made
         except ImageError as error:
-            line = f"{error}, or add --convert" if isinstance(error, NotRgb) and not convert else str(error)
+            helps = isinstance(error, NotRgb) and error.convertible and not convert
+            line = f"{error}, or add --convert" if helps else str(error)
             if len(pairs) == 1:
                 raise DataError(line) from None
         except (ValueError, torch.OutOfMemoryError) as error:

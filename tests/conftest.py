@@ -22,7 +22,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONG = ("test_killing", "test_images_large", "test_delivery", "test_engine", "test_families")
+LONG = ("test_killing", "test_train", "test_engine", "test_ranks", "test_resources", "test_delivery")
 """Modules that take long though they have few tests, the longest first."""
 
 

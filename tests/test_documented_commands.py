@@ -1,7 +1,9 @@
 """Commands of README and docs that only look at what is there are run."""
 
+import io
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ READING = ("space", "status", "explain", "report", "data")
 def test_commands_that_read_do_what_the_pages_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The folder has what they name: runs, pairs, photographs, space files."""
+    """The folder has what they name: runs, pairs, photos, space files. The terminal knows ASCII alone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
     space = priced(load_space("drn.yaml"), 2)
@@ -36,4 +38,10 @@ def test_commands_that_read_do_what_the_pages_say(
     reading = sorted(each for each in shown if each.split()[1] in READING and "--watch" not in each)
     assert len(reading) >= 10
     for command in reading:
-        assert main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
+        written = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+            assert main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
+            sys.stdout.flush()
+            assert written.getvalue().isascii()
+            assert written.getvalue().strip() or "report" in command

@@ -140,8 +140,14 @@ def test_frames_cmyk_and_transparent_colour_are_refused(tmp_path: Path) -> None:
         ("ycbcr.tif", "YCbCr"),
         ("lab.tif", "LAB"),
     ):
-        with pytest.raises(NotRgb, match=found):
+        with pytest.raises(NotRgb, match=found) as refused:
             read_levels(tmp_path / name)
+        if refused.value.convertible:  # as is said to whoever could ask for it
+            assert read_levels(tmp_path / name, convert=True).shape == (8, 8, 3)
+        else:
+            assert found in ("YCbCr", "LAB")
+            with pytest.raises(NotRgb, match=found):
+                read_levels(tmp_path / name, convert=True)
     np.testing.assert_array_equal(read_levels(tmp_path / "pages.tif", convert=True), np.asarray(first))
 
 

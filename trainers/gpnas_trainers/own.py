@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import linecache
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -226,8 +225,3 @@ def _module(file: str, text: str, package: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         raise OwnError(f"{place_of(error, file)}: must be importable, but {in_words(error)}") from error
     return module
-
-
-def is_reference(text: str) -> bool:
-    """Whether a text has the form of a reference to a network."""
-    return re.fullmatch(r"[^:]+:[A-Za-z_]\w*", text) is not None

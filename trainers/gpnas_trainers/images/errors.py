@@ -8,4 +8,12 @@ class ImageError(ValueError):
 
 
 class NotRgb(ImageError):
-    """A sound image, but not one RGB picture."""
+    """A sound image, but not one RGB picture.
+
+    Attributes:
+        convertible: whether it is read where it is asked for that pictures of other kinds be converted.
+    """
+
+    def __init__(self, message: str, *, convertible: bool = True) -> None:
+        super().__init__(message)
+        self.convertible = convertible

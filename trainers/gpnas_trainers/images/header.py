@@ -175,8 +175,9 @@ def reason_of(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _not_rgb(path: Path, instead: str) -> NotRgb:
-    return NotRgb(f"{path}: an image must be one RGB picture, but got {instead}; convert it first")
+def _not_rgb(path: Path, instead: str, *, convertible: bool = True) -> NotRgb:
+    text = f"{path}: an image must be one RGB picture, but got {instead}; convert it first"
+    return NotRgb(text, convertible=convertible)
 
 
 def _format(path: Path, file: BinaryIO) -> str:
@@ -206,7 +207,7 @@ def _header(path: Path, file: BinaryIO, format: str) -> Header:
     tags = tiff_tags(file) if format == "TIFF" else {}
     odd = _odd_tiff(tags)
     if odd is not None:
-        raise _not_rgb(path, odd)
+        raise _not_rgb(path, odd, convertible=False)
     try:
         image = loaded(file, format)
     except pyvips.Error as error:
@@ -214,7 +215,7 @@ def _header(path: Path, file: BinaryIO, format: str) -> Header:
     fields = set(image.get_fields())
     bits = {"uchar": 8, "ushort": 16}.get(image.format)
     if bits is None or image.bands > 4:
-        raise _not_rgb(path, f"{image.bands} channels of {image.format}")
+        raise _not_rgb(path, f"{image.bands} channels of {image.format}", convertible=False)
     chunks: dict[bytes, bytes] = {}
     texts: list[tuple[bytes, bytes]] = []
     if format == "PNG":
