@@ -21,9 +21,8 @@ def run(options: argparse.Namespace) -> Report:
 
 def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     part = f", {document['share']:.1%} of {document['size']:,}" if document["limits"] else ""
-    yield (
-        f"{printable(document['file'])}: ×{document['scale']}, {document['feasible']:,} architectures{part}"
-    )
+    scale = f"×{document['scale']}, " if document["cheapest"] else ""
+    yield f"{printable(document['file'])}: {scale}{document['feasible']:,} architectures{part}"
     if document["limits"]:
         title = "What each limit excludes of what those above leave"
         limits = Table(title, "limit", "excludes", "leaves", left=("limit",))
@@ -39,6 +38,8 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield axes
     for word in ("cheapest", "dearest"):
         row = document[word]
+        if row is None:
+            continue
         yield (
             f"{word}: {printable(row['name'])}  {row['parameters']:,} parameters, "
             f"{row['gmacs']:.2f} GMACs at 120×120, {row['memory'] / 1e6:,.0f} MB in training"

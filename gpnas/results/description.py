@@ -24,7 +24,8 @@ def describe(space: str) -> dict[str, Any]:
 
     Returns:
         Plain JSON values. `limits` has what narrows the space in turn: `excludes` counts what a line
-        takes of what those before it leave, and `leaves` what is then left.
+        takes of what those before it leave, and `leaves` what is then left. `cheapest` and `dearest` are None
+        where the file names a trainer of its own, whose networks nobody can count.
 
     Raises:
         SpaceError: the file breaks a rule, or its limits leave nothing.
@@ -36,8 +37,11 @@ def describe(space: str) -> dict[str, Any]:
         declare(own_family(name, code))
     check_networks(file.search_space(), file.scale, file.families.codes)
     steps = list(file.narrowed)
+    own = file.trainer is not None
     try:
-        feasible = priced(steps[-1][1], file.scale)
+        if own and file.limits.given():
+            raise SpaceError("limits need networks that gpnas can count, but `trainer` makes its own")
+        feasible = steps[-1][1] if own else priced(steps[-1][1], file.scale)
         for name, limit in file.limits.given().items():
             if name == "memory":
                 feasible = within_memory(feasible, file.scale, limit, recipe)
@@ -47,7 +51,11 @@ def describe(space: str) -> dict[str, Any]:
     except SpaceError as error:
         raise SpaceError(f"{path}: `limits`: {error}") from None
     engine = Engine(feasible, seed=0, strategy=file.search.strategy, trials=file.search.trials)
-    parameters = feasible.costs["parameters"]
+    extremes: dict[str, Any] = {"cheapest": None, "dearest": None}
+    if not own:
+        parameters = feasible.costs["parameters"]
+        for word, place in (("cheapest", parameters.argmin()), ("dearest", parameters.argmax())):
+            extremes[word] = _row(feasible, int(place), file.scale, recipe)
     size = len(steps[0][1])
     return {
         "file": str(path),
@@ -60,8 +68,7 @@ def describe(space: str) -> dict[str, Any]:
             for (_, before), (text, after) in pairwise(steps)
         ],
         "families": _families(feasible),
-        "cheapest": _row(feasible, int(parameters.argmin()), file.scale, recipe),
-        "dearest": _row(feasible, int(parameters.argmax()), file.scale, recipe),
+        **extremes,
         "design": [str(candidate.architecture) for candidate in engine.suggest(engine.design)],
     }
 

@@ -179,7 +179,7 @@ SPACE = "families: {net: {size: [1, 2, 3]}}\n"
     ("space", "source", "line"),
     [
         ("trainer: ../train.py:train\n", "", "a trainer's file must lie in the folder"),
-        ("trainer: train.py\n", "", "a trainer must be like own.py:name"),
+        ("trainer: train.py\n", "", "a trainer must be like train.py:train"),
         ("trainer: nothing.py:train\n", "", "nothing.py: a trainer's file must be readable"),
         ("trainer: train.py:fit\n", "", "train.py: must have a class or function `fit`, but has none"),
         ("trainer: train.py:train\n", "def train(:\n", "train.py:1: must be Python"),
@@ -254,3 +254,12 @@ class Silent:
     def preparing(self, done: int, total: int) -> None: ...
     def started(self, run: Path, trials: int, observed: int, cluster: object) -> None: ...
     def event(self, event: object) -> None: ...
+
+
+def test_a_space_with_a_trainer_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, "trainer: train.py:train\n" + SPACE)
+    assert main(["space", str(path)]) == 0
+    assert f"{path}: 3 architectures" in capsys.readouterr().out
+    assert main(["space", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["feasible"], document["cheapest"]) == (3, None)

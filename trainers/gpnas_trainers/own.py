@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MOST = 2**20
 """Bytes that a source file may have."""
-FORM = "must be like own.py:name, a file beside the space file, or package.module:name"
+FORM = "must be like nets.py:Mine, a file beside the space file, or package.module:name"
 PREFIX = "gpnas_own_"
 """Of the names of modules that are made of texts."""
 
@@ -73,11 +73,11 @@ def read_code(network: str, folder: Path, what: str = "network") -> Code:
     """
     place, _, entry = network.rpartition(":")
     if not place or not entry.isidentifier():
-        raise OwnError(f"a {what} {FORM}, but got {network!r:.100}")
+        raise OwnError(f"a {what} {_form(what)}, but got {network!r:.100}")
     if place.endswith(".py"):
         return Code(network, _text(_within(place, folder, what), place, what))
     if not all(part.isidentifier() for part in place.split(".")):
-        raise OwnError(f"a {what} {FORM}, but got {network!r:.100}")
+        raise OwnError(f"a {what} {_form(what)}, but got {network!r:.100}")
     try:
         found = find_spec(place)
     except Exception as error:  # whatever its parents raise when they are imported
@@ -86,6 +86,10 @@ def read_code(network: str, folder: Path, what: str = "network") -> Code:
         raise OwnError(f"{place}: must be a module in Python of an installed package, but is not; install it")
     package = place if found.submodule_search_locations is not None else place.rpartition(".")[0]
     return Code(network, _text(Path(found.origin), place, what), package)
+
+
+def _form(what: str) -> str:
+    return FORM.replace("nets.py:Mine", "train.py:train") if what == "trainer" else FORM
 
 
 def own_family(name: str, code: Code, known: Mapping[str, tuple[int, float]] | None = None) -> NetworkFamily:
