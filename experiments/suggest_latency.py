@@ -1,11 +1,15 @@
 """How long a suggestion takes, beside Optuna, BoTorch and Ax.
 
     python experiments/suggest_latency.py [--observations 200] [--peers …]
+    python experiments/suggest_latency.py --growth      # gpnas alone, with ever more observations
 
 Each search has observed 200 architectures, drawn at random, of a grid of 22×22×21 = 10,164 or of
 100×100×100. Timed is the next suggestion: "after an observation" refits the hyperparameters, "another"
 follows at once, as a second worker asks. Medians of five, one thread. Memory is gpnas' resident set
 after the first and after the last of 1,000 suggestions with an observation each, on 10,164.
+
+With `--growth` seconds are the processor's, so that other load counts less, and the peak of a process's
+memory stands beside them; the first suggestion learns hyperparameters and loads what is loaded once.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -92,6 +96,29 @@ def of_peer(make: Callable[[Table, int, int], Peer], space: SearchSpace, count: 
     return statistics.median(after), statistics.median(another)
 
 
+def growth(counts: Iterable[int]) -> Iterator[str]:
+    """A row for each number of observations: first, after one more (median), another at once, peak memory."""
+    space = grid(SIZES["10,164"])
+    len(space.features)
+    for count in counts:
+        engine = Engine(space, seed=0, trials=count + REPEATS)
+        engine.design = 0
+        chosen = np.random.default_rng(0).choice(len(space), count + REPEATS, replace=False)
+        spent: list[tuple[float, float]] = []
+        for number, index in enumerate(chosen):
+            if number >= count:
+                begun = time.process_time()
+                engine.suggest(1)
+                middle = time.process_time()
+                engine.suggest(1)
+                spent.append((middle - begun, time.process_time() - middle))
+            candidate = engine_candidate(space, int(index), number)
+            engine.observe(Observation(candidate, objective(candidate.architecture)))
+        after, another = (statistics.median(column) for column in zip(*spent[1:], strict=True))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        yield f"| {count:,} | {spent[0][0]:.2f} | {after:.2f} | {another:.3f} | {peak:.2f} |"
+
+
 def memory(suggestions: int) -> tuple[float, float]:
     """GiB resident after 50 suggestions, when all code has run, and after the last."""
     space = grid(SIZES["10,164"])
@@ -113,8 +140,25 @@ def main() -> None:
     options.add_argument(
         "--peers", nargs="*", choices=list(PEERS), default=["optuna-tpe", "optuna-gp", "botorch", "ax"]
     )
+    options.add_argument("--growth", action="store_true", help="gpnas with ever more observations alone")
     arguments = options.parse_args()
     quieten()
+    if arguments.growth:
+        head = "| observations | first, s | after one more, s | another, s | peak memory, GiB |"
+        lines = [
+            "# Latency of a suggestion with ever more observations",
+            "",
+            f"{processor()}, one thread, busy with other work; {versions(('torch', 'botorch'))}; "
+            f"{date.today()}. 10,164 architectures; seconds of the processor.",
+            "",
+            head,
+            "|---|---|---|---|---|",
+        ]
+        for row in growth((200, 500, 1_000, 2_000)):
+            print(row, flush=True)
+            lines.append(row)
+        _replace(RESULTS / "suggest_growth.md", "\n".join(lines) + "\n")
+        return
     known = versions(("torch", "gpytorch", "scipy", *PACKAGES.values()))
     lines: list[str] = []
 
