@@ -88,7 +88,7 @@ def speed(blocks: int) -> list[str]:
     last = [deepcopy(each).to(memory_format=torch.channels_last) for each in networks]  # type: ignore[call-overload]
     lr = torch.rand(3, SIDE, SIDE)
     ways: dict[str, Callable[[], Tensor]] = {
-        "ours": partial(upscale, last, lr, SCALE, tile=TILE, blend="constant"),
+        "ours": partial(upscale, last, lr, SCALE, Levels(TILE, blend="constant")),
         "MONAI, 1 window at once": partial(plain_loops, networks, lr, 1),
         "MONAI, 4 windows at once": partial(plain_loops, networks, lr, 4),
         "MONAI, 1 window, channels last": partial(plain_loops, last, lr, 1, torch.channels_last),
