@@ -106,6 +106,7 @@ def evaluate(
         raise DataError(str(error)) from None
     networks = load_networks(bundle, default_device())
     fusion = load_fusion(bundle, average, default_device())
+    average = "weights" if fusion is None and average == "fused" else average
     besides = [name for name, given in ((DROP_OUTLIER, levels.drop_outlier), (FUSED, fusion)) if given]
     averages = _averages(len(networks), besides)
     wanted = [
