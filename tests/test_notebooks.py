@@ -12,8 +12,8 @@ from nbclient import NotebookClient
 import gpnas
 
 FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
-ORDER = ("own-loop", "look-at-a-run")
-"""The second looks at what the first has made."""
+ORDER = ("published-networks", "own-loop", "look-at-a-run")
+"""The last looks at what the one before has made."""
 
 
 def test_every_notebook_is_run_here() -> None:
@@ -27,7 +27,8 @@ def test_outputs_are_cleared(name: str) -> None:
         assert cell.get("execution_count") is None
 
 
-def test_they_run_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_run_one_after_another(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPNAS_CACHE", str(cache))
     install(prefix=str(tmp_path / "jupyter"))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter" / "share" / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
