@@ -496,6 +496,11 @@ class Journal:
         with self.reading() as connection:
             return entries_after(connection, cursor, most)
 
+    def observed(self) -> int:
+        """How many observations there are."""
+        with self.reading() as connection:
+            return int(connection.execute("SELECT count(*) FROM observations").fetchone()[0])
+
     def end(self) -> Cursor:
         """The place after the newest row."""
         with self.reading() as connection:

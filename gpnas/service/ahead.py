@@ -24,6 +24,10 @@ from gpnas.service.limits import Limits
 from gpnas.service.tasks import candidate_of, document_of
 
 log = logging.getLogger("gpnas.service")
+READY, PART = 4, 4
+"""Candidates that are worked out before anyone asks where few do, and those that are at once."""
+DEMAND_SECONDS = 10.0
+"""So long a look back says how many are asked for."""
 PAUSE_SECONDS = 5.0
 """Before a search whose engine failed is thought about again."""
 
@@ -76,13 +80,14 @@ class Ahead:
         self._wanted = asyncio.Event()
         self._asked: deque[float] = deque(maxlen=256)
         self._seconds = 1.0
+        self._observed = -1
         loop = asyncio.get_running_loop()
         search.changed = lambda: _soon(loop, self._wanted.set)
         self._wanted.set()
         self.task: asyncio.Task[None] = loop.create_task(self._work())
 
     def was_asked(self, count: int) -> None:
-        """Takes note of candidates that were handed out."""
+        """Takes note of candidates that someone asked for."""
         now = time.monotonic()
         self._asked.extend([now] * count)
 
@@ -110,11 +115,7 @@ class Ahead:
     async def _refresh(self) -> None:
         """Works out what comes after those that will be asked for meanwhile, which stay as they are."""
         search = self._search
-        with search.moment():
-            if search.stopped:
-                return
-            kept = list(search.ahead)[: self._expected(self._seconds)]
-            number = min(max(2, 2 * self._expected(2 * self._seconds)), self._most, search.left - len(kept))
+        kept, number = await asyncio.to_thread(self._wish)
         if number < 1:
             return
         begun = time.monotonic()
@@ -122,6 +123,19 @@ class Ahead:
         told = await self._thinkers.do(search.run.name, "foreseen", str(search.run), documents, number)
         self._seconds = time.monotonic() - begun
         await asyncio.to_thread(self._install, kept, told)
+
+    def _wish(self) -> tuple[list[Foreseen], int]:
+        """What stays as it is, and how many more are worked out: few while what is there is old."""
+        search = self._search
+        with search.moment() as journal:
+            if search.stopped:
+                return [], 0
+            fresh = self._observed == journal.observed() and bool(search.ahead)
+            kept = list(search.ahead)
+            if not fresh:
+                kept = kept[: self._expected(self._seconds)]
+            wanted = min(max(READY, 2 * self._expected(DEMAND_SECONDS)), self._most)
+            return kept, min(wanted - len(kept), PART, search.left - len(kept))
 
     def _install(self, kept: list[Foreseen], told: dict[str, Any]) -> None:
         search = self._search
@@ -137,6 +151,9 @@ class Ahead:
             )
             if same:
                 search.ahead = deque(foreseen[len(since) :])
+                self._observed = told["observed"]
+                if new:
+                    search.changed()  # goes on until there are enough
             if not same or (new and not search.ahead):  # all of it was handed out meanwhile
                 search.changed()
 

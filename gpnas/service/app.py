@@ -25,6 +25,7 @@ from gpnas.service.folder import Runs
 from gpnas.service.guard import Guard
 from gpnas.service.jobs import Jobs
 from gpnas.service.limits import Limits
+from gpnas.service.managed import Managed
 from gpnas.service.metrics import Metrics
 from gpnas.service.problems import Problem, told
 from gpnas.service.reading import Reading
@@ -61,7 +62,7 @@ def application(
         jobs = Jobs(limits)
         externals = Externals(runs, jobs, limits)
         feeds = Feeds(runs, limits.streams, ending)
-        service = Service(runs, Reading(runs), tokens, limits, metrics, jobs, externals, feeds)
+        service = Service(runs, Reading(runs), tokens, limits, metrics, jobs, externals, Managed(runs), feeds)
         app.state.service = service
         try:
             yield

@@ -92,13 +92,18 @@ class External:
                 raise Problem(
                     409, f"{self.run.name} is trained by a driver of its own, so nobody asks and tells"
                 )
-            self._search = OwnSearch(journal, lambda: cast(Any, _Size(self)), worker="service", bound=False)
+            self._begin(journal)
         except BaseException:
             journal.close()
             raise
         self.journal = journal
         self._answers = Answers(journal)
         self._header = journal.header
+
+    def _begin(self, journal: Journal) -> None:
+        """Knows nothing of a journal yet."""
+        self._search = OwnSearch(journal, lambda: cast(Any, _Size(self)), worker="service", bound=False)
+        self._seen = self._spent = 0
 
     def __enter__(self) -> External:
         return self
@@ -133,7 +138,7 @@ class External:
             Problem: another request came with the key before. Whatever `do` raises undoes what it did.
         """
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        with self._guard, self.journal.writing(keep=True):
+        with self._guard, self._undone(), self.journal.writing(keep=True):
             kept = None if key is None else self._answers.find(key)
             if kept is not None:
                 if kept.request != digest:
@@ -146,6 +151,16 @@ class External:
             if key is not None and answer.status != 204:
                 self._answers.keep(key, answer)
         return answer
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Forgets what was known of the journal where the block fails, since what it wrote is undone."""
+        try:
+            yield
+        except BaseException:
+            self.ahead.clear()
+            self._begin(self.journal)
+            raise
 
     def ask(self, asking: Asking) -> Answer:
         """Candidates with leases, or why there are none."""
@@ -173,10 +188,7 @@ class External:
 
     def _advance(self) -> bool:
         """Commits the next candidate that was foreseen; whether there was one."""
-        left = self._header.trials - sum(
-            each.decision.get("phase") != ENTERED for each in self.journal.candidates()
-        )
-        if not self.ahead or left < 1:
+        if not self.ahead or self.left < 1:
             return False
         foreseen = self.ahead.popleft()
         if foreseen.candidate.id != f"c{self.journal.count():04d}" or not self._search.commit(
@@ -305,8 +317,10 @@ class External:
     @property
     def left(self) -> int:
         """Trials that may still be proposed."""
-        spent = sum(each.decision.get("phase") != ENTERED for each in self.journal.candidates())
-        return max(0, self._header.trials - spent)
+        new = self.journal.candidates(self._seen)
+        self._seen += len(new)
+        self._spent += sum(each.decision.get("phase") != ENTERED for each in new)
+        return max(0, self._header.trials - self._spent)
 
     def _lease(self, name: str) -> Lease:
         try:

@@ -62,7 +62,7 @@ class Externals:
             return search.ahead[0].candidate if search.ahead else None
 
     def was_asked(self, name: str, count: int) -> None:
-        """Takes note of candidates that were handed out."""
+        """Takes note of candidates that someone asked for."""
         if name in self._ahead:
             self._ahead[name].was_asked(count)
 
@@ -75,10 +75,6 @@ class Externals:
         """
         name = asked["id"]
         space = asked["space"] if isinstance(asked["space"], str) else encode(asked["space"])[0]
-        if asked["kind"] == "managed":
-            raise Problem(
-                422, "this service begins external searches only; `gpnas search` begins a managed one"
-            )
         names = ("trials", "strategy", "seed", "steps", "early_stopping", "objective")
         wishes = {each: asked[each] for each in names if asked[each] is not None}
         told = await self._jobs.do("header", space, wishes, self._limits.architectures)

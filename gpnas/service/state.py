@@ -14,6 +14,7 @@ from gpnas.service.externals import Externals
 from gpnas.service.folder import Runs
 from gpnas.service.jobs import Jobs
 from gpnas.service.limits import Limits
+from gpnas.service.managed import Managed
 from gpnas.service.metrics import Metrics
 from gpnas.service.problems import Problem
 from gpnas.service.reading import Reading
@@ -34,6 +35,7 @@ class Service:
     metrics: Metrics
     jobs: Jobs
     externals: Externals
+    managed: Managed
     feeds: Feeds
 
     def version(self, name: str) -> Any:

@@ -149,6 +149,23 @@ def header(text: str, wishes: dict[str, Any], most: int) -> dict[str, Any]:
     return {"header": json.loads(text), "architectures": len(space)}
 
 
+def managed(text: str, most: int) -> int:
+    """How many architectures a space has that Ray is to search: of families that gpnas trains."""
+    from gpnas.config import read_space_file
+
+    check_alone(text)
+    with TemporaryDirectory(prefix="gpnas-space-") as folder:
+        path = Path(folder) / "space"
+        path.write_text(text, "utf-8")
+        try:
+            size = len(read_space_file(path).search_space())
+        except GpnasError as error:
+            raise SpaceError(str(error).replace(str(path), "space")) from None
+    if size > most:
+        raise SpaceError(f"a space may have {most:,} architectures, but this one has {size:,}")
+    return size
+
+
 def check_alone(text: str) -> None:
     """Raises a `SpaceError` where a space file names another file, or code.
 
@@ -190,8 +207,8 @@ def foreseen(run: str, kept: list[dict[str, Any]], number: int) -> dict[str, Any
         number: how many more.
 
     Returns:
-        `candidates`, each with its `costs`; `count`, how many the journal had; `costs` of those that are
-        pending, by name; `architectures`, the size of the space.
+        `candidates`, each with its `costs`; `count` and `observed`, how many candidates and observations the
+        journal had; `costs` of those that are pending, by name; `architectures`, the size of the space.
     """
     from gpnas.run.cores import one_core
 
@@ -206,6 +223,7 @@ def foreseen(run: str, kept: list[dict[str, Any]], number: int) -> dict[str, Any
                 {"candidate": document_of(each), "costs": _costs(engine.space, each)} for each in found
             ],
             "count": len(mind.candidates),
+            "observed": len(mind.observed),
             "costs": {each.id: _costs(engine.space, each) for each in pending},
             "architectures": len(engine.space),
         }
@@ -333,7 +351,7 @@ TASKS: Mapping[str, Callable[..., Any]] = {
     each.__name__: each
     for each in (
         *(explained, figure, figure_names, report, portfolio, posterior, bundle),
-        *(header, contains, foreseen, what_if),
+        *(header, managed, contains, foreseen, what_if),
     )
 }
 """Everything that a helper may be asked, by name."""

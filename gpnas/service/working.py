@@ -27,6 +27,7 @@ from gpnas.service.documents import (
     WhatIfBody,
 )
 from gpnas.service.external import Asking, Evaluated, External, telling
+from gpnas.service.managed import wishes_of
 from gpnas.service.problems import Problem
 from gpnas.service.state import Service, needs, service_of, token_of
 
@@ -55,8 +56,7 @@ async def ask(request: Request, search: str, body: AskBody, key: Key = None) -> 
     )
     service = service_of(request)
     response = await _done(request, search, key, body, lambda external: external.ask(asking))
-    if response.status_code == 200:
-        service.externals.was_asked(search, body.count)
+    service.externals.was_asked(search, body.count)
     return response
 
 
@@ -138,6 +138,11 @@ async def begin(request: Request, body: SearchBody, key: Key = None) -> Response
     """Begins a search."""
     service = service_of(request)
     document = body.model_dump(mode="json")
+    if body.kind == "managed":
+        space, wishes = wishes_of(document)
+        size = await service.jobs.do("managed", space, service.limits.architectures)
+        told = await asyncio.to_thread(service.managed.begin, body.id, space, wishes)
+        return JSONResponse({**told, "architectures": size}, 201)
     digest = None if key is None else _key(request, key)
     return _sent(await service.externals.begin(document, digest))
 
@@ -145,12 +150,18 @@ async def begin(request: Request, body: SearchBody, key: Key = None) -> Response
 @routes.post("/{search}/stop", dependencies=OWN)
 async def stop(request: Request, search: str, key: Key = None) -> Response:
     """Has a search hand out nothing more, and its trainings told to stop."""
+    managed = service_of(request).managed
+    if await asyncio.to_thread(managed.is_managed, search):
+        return JSONResponse(await asyncio.to_thread(managed.stop, search))
     return await _done(request, search, key, None, lambda external: external.stop(True))
 
 
 @routes.post("/{search}/go-on", dependencies=OWN)
 async def go_on(request: Request, search: str, key: Key = None) -> Response:
     """Has a search that was stopped go on."""
+    managed = service_of(request).managed
+    if await asyncio.to_thread(managed.is_managed, search):
+        return JSONResponse(await asyncio.to_thread(managed.go_on, search))
     return await _done(request, search, key, None, lambda external: external.stop(False))
 
 
@@ -158,6 +169,8 @@ async def go_on(request: Request, search: str, key: Key = None) -> Response:
 async def extend(request: Request, search: str, body: ExtendBody) -> Response:
     """Grants a search more trials in all; the same again changes nothing."""
     service = service_of(request)
+    if await asyncio.to_thread(service.managed.is_managed, search):
+        return JSONResponse(await asyncio.to_thread(service.managed.go_on, search, body.trials))
     external = await asyncio.to_thread(service.externals.open, search)
     return _sent(await asyncio.to_thread(external.extend, body.trials))
 

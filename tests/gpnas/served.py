@@ -37,14 +37,14 @@ def bearer(tokens: Tokens, role: Role) -> dict[str, str]:
 class Service:
     """A service in a process of its own, at one port."""
 
-    def __init__(self, runs: Path) -> None:
-        self.runs, self.port = runs, 0
+    def __init__(self, runs: Path, *options: str) -> None:
+        self.runs, self.port, self.options = runs, 0, options
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "gpnas.cli", "serve", "--runs", str(self.runs)]
         self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)], stderr=subprocess.PIPE, text=True
+            [*command, "--port", str(self.port), *self.options], stderr=subprocess.PIPE, text=True
         )
         assert self.process.stderr is not None
         self.process.stderr.readline()

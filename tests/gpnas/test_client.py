@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,45 @@ def test_the_asynchronous_twin_does_the_same(service: Service) -> None:
     done, told = asyncio.run(whole())
     assert done == [True, True]
     assert told["counts"] == {"observed": 2}
+
+
+def test_tls_is_spoken_and_a_stranger_is_not_trusted(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl, which makes a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *(
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    service = Service(tmp_path / "runs", "--certificate", str(certificate), "--key", str(key))
+    service.start()
+    try:
+        url = f"https://localhost:{service.port}"
+        with Client(url, service.token, certificates=str(certificate)) as client:
+            assert client.searches() == []
+        with Client(url, service.token, patience=0.1) as client, pytest.raises(RefusedError, match="CERT"):
+            client.searches()
+        plain = f"http://localhost:{service.port}"
+        with Client(plain, service.token, patience=0.1) as client, pytest.raises(RefusedError):
+            client.searches()
+    finally:
+        service.end()
 
 
 def test_a_request_is_sent_again_under_its_key() -> None:
