@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from gpnas.bundle import Bundle
+from gpnas.bundle import Bundle, Graph
 from gpnas.errors import BundleError, DataError
 from gpnas.networks import check_named
 from gpnas.records import Architecture
@@ -23,6 +23,7 @@ from gpnas.targets import targets
 from gpnas_trainers import build
 from gpnas_trainers.cost import stored
 from gpnas_trainers.fusion import Fusion, fusion_of
+from gpnas_trainers.graphs import OnnxNetwork
 from gpnas_trainers.images import ImageError, NotRgb, bits_of, for_format, format_of, reading, writing
 from gpnas_trainers.infer import Levels as Levels
 from gpnas_trainers.infer import upscale_rows
@@ -45,6 +46,8 @@ def loaded(
         ValueError: the architecture is unknown here, or the weights do not fit it.
     """
     family, axes = architecture.family, architecture.axes
+    if isinstance(state, Graph):
+        return OnnxNetwork(state.content, _pixels(axes.get("pixels")))
     try:
         # before anything is built: a crafted manifest may name sizes that exhaust the memory
         count = sum(tensor.numel() for tensor in state.values())
@@ -55,6 +58,15 @@ def loaded(
     except (TypeError, RuntimeError) as error:
         raise ValueError(str(error).splitlines()[0]) from None
     return network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def _pixels(value: object) -> int:
+    """What a white pixel is to an ONNX file, as its architecture says."""
+    if value not in (1, 255):
+        raise ValueError(
+            f"an ONNX file's pixels must be of 0 … 1 or 0 … 255, but its architecture has {value!r}"
+        )
+    return 1 if value == 1 else 255
 
 
 def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn.Module]:

@@ -9,13 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from gpnas.bundle import Bundle, Description, Member, read_bundle, write_bundle
-from gpnas.records import Architecture
+from gpnas.journal import Header, Journal
+from gpnas.records import Architecture, Candidate, Fidelity, Observation
+from gpnas.run.residuals import write_errors
+from gpnas.run.setup import PSNR, Data, Setup
+from gpnas.run.storage import Folder
 from gpnas_trainers import build
+from gpnas_trainers.pairs import PairSet
+from gpnas_trainers.train import evaluate
 
 SIZES = ((8, 1), (12, 2), (8, 3))
 """Features and blocks of the networks of `bundle`."""
+TRAINED = ((4, 1), (4, 2), (6, 1))
+"""Features and blocks of the networks of `run_of_networks`."""
 
 
 def description(**changes: Any) -> Description:
@@ -45,6 +54,37 @@ def bundle(folder: Path, weights: tuple[float, ...] = (0.5, 0.3, 0.2), data: str
         )
     write_bundle(folder / "bundle", members, description(data={"fingerprint": "0", "validation": data}))
     return read_bundle(folder / "bundle")
+
+
+def run_of_networks(run: Path, pairs: PairSet, data: Data) -> Path:
+    """A run of three networks, almost the bicubic image each, not yet delivered; without Ray.
+
+    Args:
+        run: its folder.
+        pairs: that validate it.
+        data: as its header names them.
+    """
+    setup = Setup(scale=2, recipe={}, data=data, validation_images=2)
+    header = Header(trials=3, objective=PSNR, setup=setup.to_json(), versions={}, machine={})
+    storage = Folder(run)
+    with Journal.create_or_open(run, header) as journal:
+        for number, (features, blocks) in enumerate(TRAINED):
+            axes = {"features": features, "blocks": blocks, "stages": 1}
+            candidate = Candidate(f"c{number:04d}", Architecture("drn", axes), Fidelity(1), 0)
+            with torch.random.fork_rng():
+                torch.manual_seed(number)
+                network = build("drn", 2, **axes)
+                with torch.no_grad():
+                    for weight in network.parameters():
+                        weight.add_(torch.randn_like(weight), alpha=0.003)
+            folder = run / "candidates" / candidate.id
+            folder.mkdir(parents=True)
+            save_file(network.state_dict(), folder / "network.safetensors")
+            write_errors(storage, f"candidates/{candidate.id}", network, pairs)
+            journal.commit_candidates([candidate])
+            value, ssim = evaluate(network, pairs)
+            journal.commit_observation(Observation(candidate, value, metrics={"ssim": ssim}))
+    return run
 
 
 def folder_of_pairs(folder: Path) -> Path:

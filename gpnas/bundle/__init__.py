@@ -2,7 +2,7 @@
 
 A folder, or a .zip file, that holds at its top and nowhere else
 
-    network-1.safetensors   the weights of each network of the average
+    network-1.safetensors   the weights of each network of the average; network-2.onnx of one that is ONNX
     fusion.safetensors      weights of the networks for each pixel (where there are some)
     README.md               the model card, for people
     picture.png             a part of a validation image: LR, bicubic, the average, HR (where there is one)
@@ -25,5 +25,6 @@ from gpnas.bundle.member import Member as Member
 from gpnas.bundle.member import Picture as Picture
 from gpnas.bundle.member import StoredFusion as StoredFusion
 from gpnas.bundle.reading import read_bundle as read_bundle
+from gpnas.bundle.weights import Graph as Graph
 from gpnas.bundle.weights import StoredWeights as StoredWeights
 from gpnas.bundle.writing import write_bundle as write_bundle

@@ -99,13 +99,13 @@ class MemberArchitecture(_Strict):
 class MemberFile(_Strict):
     """One network of the average, and its file as it must be found."""
 
-    # a plain name: no folder, no drive, nothing hidden, and no suffix but this one
-    file: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\.safetensors$")]
+    # a plain name: no folder, no drive, nothing hidden, and no suffix but these
+    file: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}\.(safetensors|onnx)$")]
     sha256: Digest
     bytes: int = Field(ge=0)
     architecture: MemberArchitecture
     parameters: int = Field(ge=1)
-    """Numbers in its state dictionary."""
+    """Numbers in its state dictionary, or in the tensors of its ONNX file."""
     weight: float = Field(ge=0, le=1)
     """Its share of the average."""
     metrics: dict[str, float]

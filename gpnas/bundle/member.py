@@ -19,7 +19,7 @@ class Member:
 
     architecture: Architecture
     state: Mapping[str, Tensor]
-    """The network's state dictionary; of a bundle that was read, `StoredWeights`."""
+    """The network's state dictionary; `StoredWeights` of a bundle that was read, `Graph` of an ONNX file."""
     weight: float
     """Its share of the average, in [0, 1]; the members' weights sum to 1."""
     metrics: Mapping[str, float] = field(default_factory=dict)

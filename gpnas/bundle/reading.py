@@ -31,7 +31,7 @@ from gpnas.bundle.manifest import (
     sums,
 )
 from gpnas.bundle.member import Bundle, Member, Picture, StoredFusion
-from gpnas.bundle.weights import StoredWeights
+from gpnas.bundle.weights import Graph, StoredWeights
 from gpnas.errors import BundleError
 from gpnas.files import nearby, opened
 from gpnas.records import Architecture
@@ -112,12 +112,17 @@ def _fusion(path: Path, files: Mapping[str, Read], entry: FusionFile) -> StoredF
 
 
 def _member(path: Path, files: Mapping[str, Read], entry: MemberFile) -> Member:
-    state = _weights(path, entry.file, _verified(path, files, entry))
+    content = _verified(path, files, entry)
+    architecture = Architecture(entry.architecture.family, entry.architecture.axes)
+    if entry.file.endswith(".onnx"):  # checked by who runs it
+        return Member(
+            architecture, Graph(content, entry.parameters), entry.weight, entry.metrics, entry.candidate
+        )
+    state = _weights(path, entry.file, content)
     if state.count != entry.parameters:
         raise BundleError(
             f"{path}: {entry.file} must hold {entry.parameters} parameters, but holds {state.count}; {_AGAIN}"
         )
-    architecture = Architecture(entry.architecture.family, entry.architecture.axes)
     return Member(architecture, state, entry.weight, entry.metrics, entry.candidate)
 
 

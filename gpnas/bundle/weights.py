@@ -79,6 +79,27 @@ class StoredWeights(Mapping[str, "Tensor"]):
         return len(self._tensors)
 
 
+class Graph(Mapping[str, "Tensor"]):
+    """A network as its ONNX file, whose weights have no names of their own.
+
+    Attributes:
+        content: of the file.
+        count: numbers in its tensors, as whoever made it counted them.
+    """
+
+    def __init__(self, content: bytes, count: int) -> None:
+        self.content, self.count = content, count
+
+    def __getitem__(self, name: str) -> Tensor:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def _name(kind: str) -> str:
     """A type as PyTorch calls it."""
     return re.sub("^[A-Z]+", lambda letters: NAMES.get(letters[0], letters[0]), kind).lower()

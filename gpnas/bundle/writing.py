@@ -34,7 +34,7 @@ from gpnas.bundle.manifest import (
 )
 from gpnas.bundle.member import Description, Licence, Member, Picture, StoredFusion
 from gpnas.bundle.reading import is_bundle, is_zip
-from gpnas.bundle.weights import StoredWeights
+from gpnas.bundle.weights import Graph, StoredWeights
 from gpnas.errors import BundleError
 from gpnas.files import replacing, sync
 
@@ -116,8 +116,8 @@ def _contents(
     digests: list[tuple[str, str]] = []
     entries = []
     for number, member in enumerate(members, 1):
-        name = f"network-{number}.safetensors"
         stored = _weights(path, member)
+        name = f"network-{number}.{'onnx' if isinstance(stored, Graph) else 'safetensors'}"
         content = stored.content
         digests.append((name, hashlib.sha256(content).hexdigest()))
         entries.append(
@@ -180,7 +180,9 @@ def _checked(path: Path, document: Mapping[str, Any]) -> Manifest:
         raise BundleError(f"{path}: a manifest must hold plain JSON values, but {error}") from None
 
 
-def _weights(path: Path, member: Member) -> StoredWeights:
+def _weights(path: Path, member: Member) -> StoredWeights | Graph:
+    if isinstance(member.state, Graph):
+        return member.state
     try:
         return StoredWeights.of(member.state)
     except ValueError as error:

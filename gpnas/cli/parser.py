@@ -146,14 +146,7 @@ def command_line() -> argparse.ArgumentParser:
     recommend.add_argument("--data", metavar="DIR", type=path, help="pairs (default: shipped photographs)")
     recommend.add_argument("--scale", type=int, choices=(2, 3, 4, 8), default=2, help="(default: 2)")
     _add_data(commands)
-    portfolio = commands.add(
-        "portfolio",
-        "show which networks of a run belong together, at which cost",
-        "runs/drn --top 5 --max-gmacs 100",
-    )
-    add_run(portfolio)
-    portfolio.add_argument("--top", type=positive, help="the most networks (default: the search's)")
-    add_limits(portfolio)
+    _add_portfolio(commands)
     _add_train(commands)
     _add_export(commands)
     _add_evaluate(commands)
@@ -284,6 +277,30 @@ def _add_own_loop(commands: Commands) -> None:
         "--metric", metavar="NAME=VALUE", action="append", default=[], help="what was measured besides"
     )
     veto.add_argument("architecture", metavar="NETWORK", help="such as drn:features=64,blocks=8,stages=2")
+
+
+def _add_portfolio(commands: Commands) -> None:
+    portfolio = commands.add(
+        "portfolio",
+        "show which networks of a run belong together, at which cost",
+        "runs/drn --top 5 --max-gmacs 100",
+    )
+    add_run(portfolio)
+    portfolio.add_argument("--top", type=positive, help="the most networks (default: the search's)")
+    add_limits(portfolio)
+    portfolio.add_argument(
+        "--with",
+        dest="guests",
+        metavar="NETWORK",
+        action="append",
+        default=[],
+        help="repeatable: a network from elsewhere that may join: weights (rcan_x2.pt), other.onnx, "
+        "or nets.py:load, which is run",
+    )
+    portfolio.add_argument(
+        "--data", type=path, help="folder of the run's pairs, for --with (default: shipped photographs)"
+    )
+    portfolio.add_argument("-o", "--output", type=path, help="write a bundle of the choice there")
 
 
 def _add_train(commands: Commands) -> None:

@@ -18,7 +18,14 @@ from gpnas.results.portfolio_report import portfolio_document
 
 
 def run(options: argparse.Namespace) -> Report:
-    document = portfolio_document(options.search, options.top, Allowance(**limits_of(options)))
+    document = portfolio_document(
+        options.search,
+        options.top,
+        Allowance(**limits_of(options)),
+        guests=options.guests,
+        data=options.data,
+        output=options.output,
+    )
     return Report(document, _shown(document))
 
 
@@ -39,6 +46,13 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     }
     yield "members: " + ", ".join(f"{name} {label(named[name])}" for name in sorted(named))
     yield legend(named.values())
+    if document["guests"]:
+        guests = Table("From elsewhere", "name", "network", "PSNR dB", "GMACs", "parameters", whole=("name",))
+        for guest in document["guests"]:
+            name = label(Architecture.from_json(guest["architecture"]))
+            cells = (f"{guest['psnr']:.3f}", f"{guest['gmacs']:.3f}", f"{guest['parameters']:,}")
+            guests.add_row(guest["id"], name, *cells)
+        yield guests
     correlation = document["correlation"]
     errors = Table(
         "Correlation of errors, the best alone",
@@ -52,6 +66,8 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield errors
     if document["untrained"] is not None:
         yield from _untrained(document["untrained"])
+    if document["bundle"] is not None:
+        yield f"bundle: {printable(document['bundle'])}"
 
 
 def _costs(title: str, rows: Sequence[Mapping[str, Any]], first: str) -> Table:

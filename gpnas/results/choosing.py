@@ -145,6 +145,8 @@ def choose_portfolio(
     most: int,
     allowance: Allowance | None = None,
     validation: PairSet | None = None,
+    *,
+    measured: tuple[Floats, Floats] | None = None,
 ) -> Chosen:
     """The portfolio of at most so many trained candidates that is worth its networks.
 
@@ -160,12 +162,18 @@ def choose_portfolio(
         validation: the pairs that they were validated by; None: what an earlier choice measured is used, and
             where that lacks a network, the portfolios are judged without self-ensemble.
 
+        measured: mean products of the candidates' residuals and their costs, where networks that no trial
+            trained are among them; portfolios are then judged without self-ensemble.
+
     Raises:
         TrialError: residuals or weights are missing or damaged, or no network keeps the limits.
     """
     allowance, most = allowance or Allowance(), min(most, len(candidates))
-    costs = allowance.costs(candidates, Setup.of(journal).scale)
-    gram = products_of(run, candidates)
+    if measured is None:
+        costs = allowance.costs(candidates, Setup.of(journal).scale)
+        gram = products_of(run, candidates)
+    else:
+        gram, costs = measured
     try:
         near = contenders(gram, costs[:, 0], most, LEAST_SHARE, allowance.limits(costs))
     except ValueError as error:
@@ -178,7 +186,7 @@ def choose_portfolio(
     others = [each for each in others if each]
     places = sorted({place for each in (*near, *others) for place in each})
     shortlist = tuple(candidates[place] for place in places)
-    judged = _judged(journal, shortlist, validation)
+    judged = None if measured is not None else _judged(journal, shortlist, validation)
     own = gram[:, places][:, :, places]
     near, others = (
         [tuple(places.index(place) for place in each) for each in some] for some in (near, others)

@@ -19,12 +19,14 @@ from gpnas.bundle import (
 )
 from gpnas.errors import BundleError, TrialError
 from gpnas.journal import Journal
+from gpnas.records import Candidate
 from gpnas.results.choosing import Allowance, Chosen, choose_portfolio, finished_candidates
 from gpnas.results.networks import trained_weights
 from gpnas.run.setup import Setup
-from gpnas.run.storage import storage_of
+from gpnas.run.storage import Storage, storage_of
 
 if TYPE_CHECKING:
+    from gpnas.results.guests import Company
     from gpnas_trainers.pairs import PairSet
 
 
@@ -96,6 +98,7 @@ def write_portfolio(
     seen: PairSet | Picture | None = None,
     licence: Licence | None = None,
     fusion: StoredFusion | None = None,
+    company: Company | None = None,
 ) -> None:
     """Writes a portfolio's bundle, with what the journal tells of it.
 
@@ -107,29 +110,30 @@ def write_portfolio(
         seen: the model card's picture, or validation pairs of which it shows a part; None: no picture.
         licence: of the weights.
         fusion: weights of the members, in their order, for each pixel.
+        company: the networks that no trial trained, where some are members.
 
     Raises:
         TrialError: a network's weights are missing or damaged.
         BundleError: the bundle cannot be written.
     """
     header, setup, storage = journal.header, Setup.of(journal), storage_of(journal)
-    rows = {row["id"]: row for row in delivery["ranking"]}
     portfolio = chosen.portfolio
     members = [
-        Member(
-            architecture=candidate.architecture,
-            state=trained_weights(storage, candidate),
-            weight=weight,
-            metrics={name: rows[candidate.id][name] for name in ("psnr", "ssim")},
-            candidate=candidate.id,
-        )
+        _member(candidate, weight, storage, delivery, company)
         for candidate, weight in zip(portfolio.members, portfolio.weights, strict=True)
     ]
+    sources = {
+        family: {"network": own.network, "sha256": own.sha256} for family, own in setup.networks.items()
+    }
+    best = delivery["psnr"]["best"]
+    if company is not None:
+        sources |= company.sources
+        best = max(best, *(company.psnr.get(each.id, best) for each in portfolio.members))
     if seen is not None and not isinstance(seen, Picture):
         from gpnas.results.picture import make_picture
 
         seen = make_picture(members, seen)
-    metrics = {name: delivery["psnr"][name] for name in ("bicubic", "best")} | {"ensemble": portfolio.value}
+    metrics = {"bicubic": delivery["psnr"]["bicubic"], "best": best, "ensemble": portfolio.value}
     description = Description(
         scale=setup.scale,
         recipe=setup.recipe_document(),
@@ -139,13 +143,29 @@ def write_portfolio(
         versions=header.versions,
         machine=header.machine,
         networks={
-            family: {"network": own.network, "sha256": own.sha256}
-            for family, own in setup.networks.items()
+            family: source
+            for family, source in sources.items()
             if any(member.architecture.family == family for member in members)
         },
         journal=journal.excerpt(member.id for member in portfolio.members),
     )
     write_bundle(output, members, description, licence=licence, picture=seen, fusion=fusion)
+
+
+def _member(
+    candidate: Candidate,
+    weight: float,
+    storage: Storage,
+    delivery: Mapping[str, Any],
+    company: Company | None,
+) -> Member:
+    """A network of a portfolio as a bundle takes it."""
+    guest = None if company is None else company.by_name(candidate.id)
+    if company is not None and guest is not None:
+        return Member(candidate.architecture, guest.state, weight, {"psnr": company.psnr[candidate.id]})
+    row = next(each for each in delivery["ranking"] if each["id"] == candidate.id)
+    metrics = {name: row[name] for name in ("psnr", "ssim")}
+    return Member(candidate.architecture, trained_weights(storage, candidate), weight, metrics, candidate.id)
 
 
 def fusion_of_choice(chosen: Chosen, delivery: Mapping[str, Any]) -> dict[str, Any]:

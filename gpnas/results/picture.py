@@ -45,8 +45,8 @@ def validation_pairs(setup: Setup, source: Path | None) -> PairSet:
     pairs = prepared_pairs(source, setup.scale, rules, camera=camera).validation
     if pairs.fingerprint != setup.data.validation:
         raise DataError(
-            f"{source or 'the photographs'}: a picture must show an image that validated the search, but "
-            "this folder's are others; name the folder that was searched on"
+            f"{source or 'the photographs'}: the images must be those that validated the search, but these "
+            "are others; name the folder that was searched on"
         )
     return pairs
 

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gpnas.engine import engine_for
+from gpnas.errors import TrialError
 from gpnas.heterogeneity import Disagreement, leave_one_out, log_portfolio_improvement
 from gpnas.journal import Journal
 from gpnas.portfolio import Choice, Floats, choose, correlations, ensemble_psnr, frontier
 from gpnas.records import Candidate
 from gpnas.results.choosing import LEAST_SHARE, Allowance, choose_portfolio, finished_candidates
-from gpnas.results.exporting import fusion_of_choice
+from gpnas.results.exporting import fusion_of_choice, write_portfolio
 from gpnas.run.cores import one_core
 from gpnas.run.pricing import searched_space
 from gpnas.run.products import products_of
 from gpnas.run.setup import Setup
+
+if TYPE_CHECKING:
+    from gpnas.results.guests import Company
 
 SHOWN = 10
 """Networks of the matrix of correlations, and architectures of the list of untrained ones."""
@@ -29,7 +34,13 @@ PROMISING = 2_000
 
 
 def portfolio_document(
-    run: Path, top: int | None = None, allowance: Allowance | None = None
+    run: Path,
+    top: int | None = None,
+    allowance: Allowance | None = None,
+    *,
+    guests: Sequence[str] = (),
+    data: Path | None = None,
+    output: Path | None = None,
 ) -> dict[str, Any]:
     """What a run's networks are worth together, as a JSON document.
 
@@ -37,6 +48,10 @@ def portfolio_document(
         run: run folder of a search or of a final training that has delivered.
         top: the largest number of networks; None is the run's.
         allowance: what they may cost together.
+        guests: networks that no trial trained, as `read_guests` takes them: they take part in everything but
+            `untrained`, and `guests` says how good each is.
+        data: folder of the run's pairs, for guests; None is the shipped photographs.
+        output: where a bundle of the choice is written; None writes none.
 
     Returns:
         `frontier`: portfolios of 1 … `top` networks, the cheapest first, each better than all cheaper
@@ -49,62 +64,112 @@ def portfolio_document(
 
     Raises:
         JournalError: there is no such run.
-        TrialError: it has delivered nothing yet, or no networks keep the limits.
+        TrialError: it has delivered nothing yet, no networks keep the limits, or a bundle is asked for
+            without guests.
+        DataError: a guest cannot be used, or the pairs are others than the run's.
+        BundleError: the bundle cannot be written.
     """
     run, allowance = run.absolute(), allowance or Allowance()
+    if output is not None and not guests:
+        raise TrialError(
+            f"{output}: a bundle is written of networks from elsewhere, but none is named by --with; "
+            "`gpnas export` writes one of the run's own"
+        )
     with one_core(), Journal.read(run) as journal, journal.moment():
         search = journal.header.search
-        candidates = finished_candidates(run, journal)
+        own = finished_candidates(run, journal)
         observations, every = journal.observations(), journal.candidates()
+        together = _together(run, journal, own, guests, data)
+        candidates, gram, costs = together.candidates, together.gram, together.costs
         count = min(top or (search.portfolio if search else len(candidates)), len(candidates))
-        gram = products_of(run, candidates)
-        costs = allowance.costs(candidates, Setup.of(journal).scale)
-        chosen = choose_portfolio(run, journal, candidates, count, allowance)
+        chosen = choose_portfolio(
+            *(run, journal, candidates, count, allowance), measured=(gram, costs) if guests else None
+        )
+        if output is not None:
+            delivery = journal.result("delivery")
+            assert delivery is not None
+            write_portfolio(journal, chosen, delivery, output, company=together.company)
         found = frontier(
             gram, costs[:, 0], count, convex=True, share=LEAST_SHARE, limits=allowance.limits(costs)
         )
         members = [candidates.index(member) for member in chosen.portfolio.members]
         choice = Choice(tuple(members), chosen.portfolio.weights, chosen.portfolio.value)
-
-        def described(portfolio: Choice) -> dict[str, Any]:
-            members = [candidates[place] for place in portfolio.members]
-            spent = costs[list(portfolio.members)].sum(axis=0)
-            return {
-                "members": [member.id for member in members],
-                "architectures": [member.architecture.to_json() for member in members],
-                "weights": list(portfolio.weights),
-                "psnr": portfolio.psnr,
-                "gmacs": float(spent[0]),
-                "parameters": int(spent[1]),
-            }
-
-        alone = ensemble_psnr(gram, np.arange(len(candidates))[:, None])
-        order = np.argsort(-alone, kind="stable").tolist()
-        best = order[:SHOWN]
+        order = np.argsort(-together.alone, kind="stable").tolist()
         ways = [("chosen", choice)]
         ways += [(way, _weighed(gram, members)) for way, members in _ways(order, candidates, count)]
         return {
             "run": str(run),
             "images": len(gram),
             "networks": len(candidates),
-            "frontier": [described(each) for _, each in found],
-            "choice": described(choice) | {"ensemble": chosen.ensemble},
+            "guests": [] if together.company is None else together.company.to_json(),
+            "bundle": None if output is None else str(output),
+            "frontier": [together.described(each) for _, each in found],
+            "choice": together.described(choice) | {"ensemble": chosen.ensemble},
             "selection": chosen.to_json(),
             "fusion": fusion_of_choice(chosen, journal.result("delivery") or {}),
             "compared": [
                 {"way": way, "plain_psnr": float(ensemble_psnr(gram, [sorted(each.members)])[0])}
-                | described(each)
+                | together.described(each)
                 for way, each in ways
             ],
-            "correlation": {
-                "candidates": [candidates[place].id for place in best],
-                "psnr": [float(alone[place]) for place in best],
-                "matrix": correlations(gram)[best][:, best].tolist(),
-            },
+            "correlation": together.correlation(order[:SHOWN]),
             "untrained": None
             if search is None
-            else _untrained(journal, every, observations, candidates, gram, count),
+            else _untrained(journal, every, observations, own, gram[:, : len(own), : len(own)], count),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class _Together:
+    """Networks that may be averaged, with all that decides of them."""
+
+    candidates: Sequence[Candidate]
+    gram: Floats  # (I, n, n)
+    costs: Floats  # (n, 2), GMACs and parameters
+    company: Company | None
+
+    @property
+    def alone(self) -> Floats:  # (n,)
+        """PSNR in dB of each."""
+        return ensemble_psnr(self.gram, np.arange(len(self.candidates))[:, None])
+
+    def described(self, portfolio: Choice) -> dict[str, Any]:
+        members = [self.candidates[place] for place in portfolio.members]
+        spent = self.costs[list(portfolio.members)].sum(axis=0)
+        return {
+            "members": [member.id for member in members],
+            "architectures": [member.architecture.to_json() for member in members],
+            "weights": list(portfolio.weights),
+            "psnr": portfolio.psnr,
+            "gmacs": float(spent[0]),
+            "parameters": int(spent[1]),
+        }
+
+    def correlation(self, places: Sequence[int]) -> dict[str, Any]:
+        """How the errors of some correlate."""
+        shown = list(places)
+        return {
+            "candidates": [self.candidates[place].id for place in shown],
+            "psnr": self.alone[shown].tolist(),
+            "matrix": correlations(self.gram)[shown][:, shown].tolist(),
+        }
+
+
+def _together(
+    run: Path, journal: Journal, own: Sequence[Candidate], guests: Sequence[str], data: Path | None
+) -> _Together:
+    """The run's networks and those that no trial trained, measured on the same images."""
+    setup = Setup.of(journal)
+    costs = Allowance().costs(own, setup.scale)
+    if not guests:
+        return _Together(own, products_of(run, own), costs, None)
+    from gpnas.results.guests import costs_of, measured, read_guests
+    from gpnas.results.picture import validation_pairs
+
+    pairs = validation_pairs(setup, data).head(setup.validation_images)
+    company = measured(run, own, read_guests(guests, pairs), pairs)
+    every = [*own, *(each.candidate for each in company.guests)]
+    return _Together(every, company.gram, np.concatenate([costs, costs_of(company.guests)]), company)
 
 
 def _ways(

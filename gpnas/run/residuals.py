@@ -167,7 +167,7 @@ def _differences(network: nn.Module, pairs: PairSet) -> Iterator[tuple[Floats, F
 
     from gpnas_trainers.pairs import bicubic_upscale
 
-    device = next(network.parameters()).device
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
     network.eval()
     for index in range(len(pairs)):
         lr, hr = (each[None].to(device) for each in pairs.tensors(index))

@@ -48,7 +48,7 @@ OPTIONS = {
     "--halve-every --hr-patch --images --json --l1-weight --learning-rate --max-gmacs --max-parameters "
     "--micro-batch --ms-ssim-weight --pixel-loss --precision --recipe --run --scale --schedule "
     "--seed --start-from --steps --storage --tensorboard --top --warmup-steps --weight-decay RUN",
-    "portfolio": "--json --max-gmacs --max-parameters --top RUN",
+    "portfolio": "--data --json --max-gmacs --max-parameters --output --top --with RUN",
     "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "
     "--output --picture --top RUN",
     "evaluate": "--average --blend --border --channel --data --drop-outlier --json --markdown "

@@ -18,21 +18,19 @@ from safetensors.torch import load_file, save_file
 from gpnas.bundle import read_bundle
 from gpnas.ensemble import Levels, load_networks
 from gpnas.errors import TrialError
-from gpnas.journal import Header, Journal
-from gpnas.records import Architecture, Candidate, Fidelity, Observation
+from gpnas.journal import Journal
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.exporting import export
 from gpnas.run.products import FILE, products_of
 from gpnas.run.residuals import ERRORS_FILE, write_errors
-from gpnas.run.setup import PSNR, Data, Setup
+from gpnas.run.setup import Data
 from gpnas.run.storage import Folder
 from gpnas_trainers import build
 from gpnas_trainers.infer import upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, open_pairs, prepare_photographs
-from gpnas_trainers.train import evaluate
-
-SIZES = ((4, 1), (4, 2), (6, 1))
+from tests.builders import TRAINED as SIZES
+from tests.builders import run_of_networks
 
 
 @pytest.fixture(scope="module")
@@ -43,28 +41,7 @@ def pairs(home: Path) -> PairSet:
 @pytest.fixture(scope="module")
 def made(home: Path, pairs: PairSet) -> Path:
     """A run of three networks, almost the bicubic image each, not yet delivered."""
-    data = Data("0", pairs.fingerprint, "mine", None)
-    setup = Setup(scale=2, recipe={}, data=data, validation_images=2)
-    header = Header(trials=3, objective=PSNR, setup=setup.to_json(), versions={}, machine={})
-    storage = Folder(home / "run")
-    with Journal.create_or_open(home / "run", header) as journal:
-        for number, (features, blocks) in enumerate(SIZES):
-            axes = {"features": features, "blocks": blocks, "stages": 1}
-            candidate = Candidate(f"c{number:04d}", Architecture("drn", axes), Fidelity(1), 0)
-            with torch.random.fork_rng():
-                torch.manual_seed(number)
-                network = build("drn", 2, **axes)
-                with torch.no_grad():
-                    for weight in network.parameters():
-                        weight.add_(torch.randn_like(weight), alpha=0.003)
-            folder = home / "run" / "candidates" / candidate.id
-            folder.mkdir(parents=True)
-            save_file(network.state_dict(), folder / "network.safetensors")
-            write_errors(storage, f"candidates/{candidate.id}", network, pairs)
-            journal.commit_candidates([candidate])
-            value, ssim = evaluate(network, pairs)
-            journal.commit_observation(Observation(candidate, value, metrics={"ssim": ssim}))
-    return home / "run"
+    return run_of_networks(home / "run", pairs, Data("0", pairs.fingerprint, "mine", None))
 
 
 @pytest.fixture

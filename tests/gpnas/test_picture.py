@@ -89,7 +89,7 @@ def test_the_picture_shows_the_part_with_most_detail(pairs: tuple[Path, PairSet]
 def test_only_what_validated_the_search_is_shown(pairs: tuple[Path, PairSet]) -> None:
     folder, validation = pairs
     setup = Setup(SCALE, {"hr_patch": 48}, Data("", "others", "pairs", None), 1)
-    with pytest.raises(DataError, match="must show an image that validated the search"):
+    with pytest.raises(DataError, match="images must be those that validated the search"):
         validation_pairs(setup, folder)
     with pytest.raises(DataError) as error:
         validation_pairs(setup, folder / "nowhere")

@@ -10,7 +10,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from gpnas_trainers.families import FAMILIES, declared
 from gpnas_trainers.files import replacing
 from gpnas_trainers.fusion import Fusion, Table
+from gpnas_trainers.graphs import ConversionError as ConversionError
+from gpnas_trainers.graphs import OnnxNetwork, imported
 from gpnas_trainers.tensors import save_tensors
 
 OFFICIAL = (".safetensors", ".pt", ".pth")
@@ -31,10 +32,6 @@ SIZES = ((24, 32), (17, 40), (48, 11))
 """Heights and widths at which an ONNX file is compared with its network."""
 TOLERANCE = 1e-4
 """Largest difference of a pixel from PyTorch's, in the networks' range of 0 to 1."""
-
-
-class ConversionError(ValueError):
-    """A network has no such form, or it cannot be made here; one line."""
 
 
 @runtime_checkable
@@ -127,8 +124,14 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
     Raises:
         ConversionError: a package is missing, the network has no ONNX form, or they differ.
     """
-    _imported("onnxscript")
-    runtime = _imported("onnxruntime")
+    if isinstance(network, OnnxNetwork):
+        return _copied(network, path)
+    if any(isinstance(each, OnnxNetwork) for each in network.modules()):
+        raise ConversionError(
+            "an ONNX file has no other form, so no average can be made with one; convert each network alone"
+        )
+    imported("onnxscript")
+    runtime = imported("onnxruntime")
     network.eval()
     dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
     with _quiet():
@@ -168,6 +171,17 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
     return difference
 
 
+def _copied(network: OnnxNetwork, path: Path) -> float:
+    """Writes the file that a network is."""
+    if network.pixels != 1:
+        raise ConversionError(
+            f"its own file takes pixels of 0 … {network.pixels}, not of 0 … 1; it has no other"
+        )
+    with replacing(path) as temporary:
+        temporary.write_bytes(network.content)
+    return 0.0
+
+
 def _difference(network: nn.Module, session: Any) -> float:
     """Largest difference of a pixel between an ONNX session and its network; of large outputs, relative.
 
@@ -189,15 +203,6 @@ def _difference(network: nn.Module, session: Any) -> float:
         counted = differences[: -(len(differences) // 1000) or None] if fused_by_table else differences
         largest = max(largest, float(counted[-1]) / unit)
     return largest
-
-
-def _imported(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise ConversionError(
-            f"ONNX needs the packages onnx, onnxscript and onnxruntime, but {error}; install gpnas[onnx]"
-        ) from None
 
 
 @contextmanager
