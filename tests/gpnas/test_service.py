@@ -424,6 +424,6 @@ def test_the_command_serves_and_ends_on_a_signal(runs: Path, tmp_path: Path) -> 
         probe.bind(("127.0.0.1", int(url[0].rpartition(":")[2])))
 
 
-def test_writes_without_need_are_turned_away(runs: Path) -> None:
+def test_a_method_that_there_is_not_is_told(runs: Path) -> None:
     with served(runs, None) as client, Tokens(runs) as tokens:
-        problem(client.post("/v1/searches", headers=bearer(tokens, "own")), 405)
+        problem(client.put("/v1/searches", headers=bearer(tokens, "own")), 405)
