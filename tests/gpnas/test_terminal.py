@@ -302,8 +302,8 @@ def test_bash_completes_commands_options_and_choices(
     script = tmp_path / "gpnas.bash"
     script.write_text(capsys.readouterr().out)
     subprocess.run(["bash", "-n", str(script)], check=True)
-    assert completed(script, "gpnas se") == ["search"]
-    assert set(completed(script, "gpnas ex")) == {"explain", "export"}
+    assert completed(script, "gpnas sea") == ["search"]
+    assert set(completed(script, "gpnas ex")) >= {"explain", "export"}
     assert completed(script, "gpnas search --strat") == ["--strategy"]
     assert set(completed(script, "gpnas search --strategy mi")) == {"mi+kg", "mi+nei"}
     assert set(completed(script, "gpnas data ")) >= {"check", "prepare"}
