@@ -447,6 +447,7 @@ def test_status(tmp_path: Path) -> None:
         assert status(tmp_path) == {
             "run": str(tmp_path),
             "state": "running",
+            "objective": {"name": "psnr", "unit": "dB", "goal": "maximise"},
             "candidates": [
                 {
                     "id": f"c{number:04d}",
