@@ -10,12 +10,14 @@ from rich.console import RenderableType
 
 from gpnas.cli.reporting import Report
 from gpnas.cli.tables import Table
+from gpnas.cli.terminal import bar
 from gpnas.cli.text import printable
 from gpnas.results.description import describe
 
 
 def run(options: argparse.Namespace) -> Report:
-    document = describe(options.space)
+    with bar("architectures") as progress:
+        document = describe(options.space, progress)
     return Report(document, _shown(document))
 
 

@@ -33,7 +33,7 @@ class Watcher:
     def __init__(self, unit: str, objective: Objective = PSNR) -> None:
         self._unit, self._objective = unit, objective
         self._open = ExitStack()
-        self._pairs: Callable[..., None] | None = None
+        self._bar: Callable[..., None] | None = None
         self._explained: set[str] = set()
 
     def __enter__(self) -> None:
@@ -45,10 +45,10 @@ class Watcher:
     def say(self, line: str) -> None:
         say(line)
 
-    def preparing(self, done: int, total: int) -> None:
-        if self._pairs is None:
-            self._pairs = self._open.enter_context(bar("pairs"))
-        self._pairs(done, total)
+    def preparing(self, what: str, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = self._open.enter_context(bar(what))
+        self._bar(done, total, what)
 
     def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None:
         self._open.close()  # also the view of a Ray that has died

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Settled:
 def plan_final(
     request: FinalRequest,
     say: Callable[[str], None],
-    preparing: Callable[[int, int], None] | None = None,
+    preparing: Callable[[str, int, int], None] | None = None,
 ) -> FinalPlan:
     """Reads and checks everything that a request names, and prepares its pairs.
 
@@ -133,7 +134,8 @@ def plan_final(
     run, scale = wanted.run, wanted.scale
     settings = _settings(request)
     recipe = _recipe(settings, searched.recipe if searched else {})
-    pairs, data = _pairs(request, scale, recipe, searched, say, preparing)
+    progress = preparing and partial(preparing, "pairs")
+    pairs, data = _pairs(request, scale, recipe, searched, say, progress)
     check_patch(pairs.training, recipe)
     if recipe.batch_size < request.means.devices:
         raise SpaceError(

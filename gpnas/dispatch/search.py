@@ -75,14 +75,15 @@ class Plan(Work):
 
 
 def plan(
-    request: Request, say: Callable[[str], None], preparing: Callable[[int, int], None] | None = None
+    request: Request, say: Callable[[str], None], preparing: Callable[[str, int, int], None] | None = None
 ) -> Plan:
     """Reads and checks everything that a request names, and prepares its pairs.
 
     Args:
         request: what is asked for.
         say: called with lines about the pairs and the storage.
-        preparing: called with the numbers of prepared pairs and of all, while they are prepared.
+        preparing: called with what is prepared, how many of it are, and of how many: architectures whose
+            costs are counted, pairs.
 
     Raises:
         SpaceError, DataError, TrialError: something in it breaks a rule.
@@ -96,7 +97,8 @@ def plan(
     run = (request.run or Path("runs") / path.stem).absolute()
     codes = taken_up(file.families.codes, run, say)
     check_networks(file.search_space(), scale, codes)
-    space = priced(file.search_space(), scale, file.limits.given(), recipe)
+    counting = preparing and partial(preparing, "architectures")
+    space = priced(file.search_space(), scale, file.limits.given(), recipe, progress=counting)
     trials = request.trials or file.search.trials
     if trials < 1:
         raise SpaceError(f"`trials >= 1` must hold, but got trials={trials}")
@@ -105,7 +107,8 @@ def plan(
     except PairsError as error:
         raise SpaceError(f"{path}: `camera`: {error}") from None
     rules = Rules(minimum_side=recipe.hr_patch, minimum_ncc=MINIMUM_NCC)
-    pairs = prepared_pairs(request.data, scale, rules, camera=camera, report=say, progress=preparing)
+    progress = preparing and partial(preparing, "pairs")
+    pairs = prepared_pairs(request.data, scale, rules, camera=camera, report=say, progress=progress)
     check_patch(pairs.training, recipe)
     storage = storage_for(run, request.storage, say)
     search = Search(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -16,11 +17,12 @@ from gpnas_trainers.own import own_family
 from gpnas_trainers.recipe import Recipe
 
 
-def describe(space: str) -> dict[str, Any]:
+def describe(space: str, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Size, axes, what each limit excludes, cheapest and dearest architecture, and the first design.
 
     Args:
         space: path of a YAML file, or the name of a shipped one.
+        progress: called with how many architectures are counted, and of how many.
 
     Returns:
         Plain JSON values. `limits` has what narrows the space in turn: `excludes` counts what a line
@@ -41,10 +43,10 @@ def describe(space: str) -> dict[str, Any]:
     try:
         if own and file.limits.given():
             raise SpaceError("limits need networks that gpnas can count, but `trainer` makes its own")
-        feasible = steps[-1][1] if own else priced(steps[-1][1], file.scale)
+        feasible = steps[-1][1] if own else priced(steps[-1][1], file.scale, progress=progress)
         for name, limit in file.limits.given().items():
             if name == "memory":
-                feasible = within_memory(feasible, file.scale, limit, recipe)
+                feasible = within_memory(feasible, file.scale, limit, recipe, progress=progress)
             else:
                 feasible = feasible.within({name: limit})
             steps.append((f"{name} <= {limit:,.10g}", feasible))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ def priced(
     scale: int,
     limits: Mapping[str, float] | None = None,
     recipe: Recipe | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> SearchSpace:
     """The space with what is known before training: parameters, and GMACs at 120×120 LR pixels.
 
@@ -32,6 +34,7 @@ def priced(
         scale: of the networks.
         limits: the largest `parameters`, `gmacs` and `memory` allowed.
         recipe: sets the memory that a training step takes; only a limit on memory needs it.
+        progress: called with how many architectures are counted, and of how many.
 
     Raises:
         SpaceError: an architecture cannot be built, or the limits leave none.
@@ -47,13 +50,13 @@ def priced(
     costs = dict(limits or {})
     memory = costs.pop("memory", None)
     try:
-        space = space.with_costs(cost_of, costs)
+        space = space.with_costs(cost_of, costs, progress=progress)
     except ValueError as error:
         raise SpaceError(str(error)) from None
     if memory is None:
         return space
     assert recipe is not None
-    return within_memory(space, scale, memory, recipe)
+    return within_memory(space, scale, memory, recipe, progress=progress)
 
 
 def searched_space(journal: Journal) -> SearchSpace:
@@ -99,7 +102,14 @@ def with_known_costs(space: SearchSpace, costs: Mapping[str, Sequence[float]]) -
     return space.with_costs(lambda _: dict(zip(names, next(rows), strict=True))) if costs else space
 
 
-def within_memory(space: SearchSpace, scale: int, limit: float, recipe: Recipe) -> SearchSpace:
+def within_memory(
+    space: SearchSpace,
+    scale: int,
+    limit: float,
+    recipe: Recipe,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> SearchSpace:
     """The part of a space whose training steps hold at most so many bytes.
 
     Memory is no cost of the space that is returned: it nearly follows from the GMACs, so a surrogate
@@ -109,7 +119,10 @@ def within_memory(space: SearchSpace, scale: int, limit: float, recipe: Recipe) 
         SpaceError: the limit leaves nothing.
     """
     return space.with_costs(
-        lambda each: {"memory": memory_of(each, scale, recipe)}, {"memory": limit}, limit_only=["memory"]
+        lambda each: {"memory": memory_of(each, scale, recipe)},
+        {"memory": limit},
+        limit_only=["memory"],
+        progress=progress,
     )
 
 

@@ -27,6 +27,9 @@ from gpnas.space.expressions import Expression, Values, cut, evaluate, parse
 from gpnas.space.scope import families_of, levels
 from gpnas.space.tables import Columns, Row, columns_of, read_table
 
+COUNTED = 5_000
+"""Architectures whose costs are counted between two reports of how far it is."""
+
 
 class SearchSpace:
     """All architectures that a search may choose from.
@@ -161,6 +164,7 @@ class SearchSpace:
         limits: Mapping[str, float] | None = None,
         *,
         limit_only: Collection[str] = (),
+        progress: Callable[[int, int], None] | None = None,
     ) -> SearchSpace:
         """The space with what is known of each architecture before training, and within limits.
 
@@ -169,12 +173,15 @@ class SearchSpace:
             limits: the largest cost allowed, by name.
             limit_only: costs that limits may name but that are then forgotten: no feature, and no part
                 of the fingerprint beyond what their limits exclude.
+            progress: called now and then with how many architectures are counted, and of how many.
 
         Raises:
             SpaceError: a limit names no cost, or the limits leave nothing.
         """
         rows: dict[str, array[float]] = {}
-        for architecture in self:
+        for number, architecture in enumerate(self):
+            if progress is not None and number and number % COUNTED == 0:
+                progress(number, len(self))
             for name, value in cost(architecture).items():
                 rows.setdefault(name, array("d")).append(value)
         costs = {name: torch.tensor(values, dtype=torch.float64) for name, values in rows.items()}

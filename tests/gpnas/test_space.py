@@ -372,3 +372,10 @@ def test_a_written_space_of_a_wide_table_is_short() -> None:
     packed = half.to_document()["kept"]
     assert len(packed) < len(half) / 4
     assert len(SearchSpace.from_document(half.to_document())) == len(half)
+
+
+def test_counting_says_how_far_it_is() -> None:
+    space = SearchSpace.from_table([{"width": width} for width in range(12_000)])
+    told: list[tuple[int, int]] = []
+    space.with_costs(lambda _: {"parameters": 1.0}, progress=lambda done, total: told.append((done, total)))
+    assert told == [(5_000, 12_000), (10_000, 12_000)]
