@@ -66,8 +66,8 @@ POOL: dict[str, tuple[dict[str, Any], float]] = {
 }
 """Axes and learning rate by family; a step of each takes about as long."""
 LEVELS, WIDTH, FEW, SAMPLED, ROUNDS = 256, 32, 100, 5_000, 200
-"""Of EnsIR: levels, those of a bin, pixels below which a cell keeps what it began with, pixels that a cell is
-fitted to at most, rounds of EM at most."""
+"""EnsIR's numbers: levels, those of a bin, pixels below which a cell keeps what it began with, pixels that a
+cell is fitted to at most, rounds of EM at most."""
 Floats = NDArray[np.float64]
 
 

@@ -52,9 +52,9 @@ class Check:
     device: str
     cases: tuple[Case, ...]
     seconds: float
-    """Of each loop that is timed."""
+    """Seconds of each loop that is timed."""
     side: int
-    """Of the image that the ensemble upscales, in LR pixels."""
+    """The side of the image that the ensemble upscales, in LR pixels."""
 
     def network(self, case: Case) -> nn.Module:
         torch.manual_seed(0)

@@ -138,7 +138,7 @@ def judged(images: list[Outputs]) -> dict[str, list[float]]:
 
 
 def chosen(gram: Floats, prices: Floats, limit: float) -> list[list[int]]:
-    """For each fold that judges, the three whose plain average is best on the other images."""
+    """The three whose plain average is best on the other images, for each fold that judges."""
     threes = (list(each) for each in itertools.combinations(range(len(prices)), 3))
     subsets = [each for each in threes if prices[each].sum() <= limit]
     found = []
@@ -197,7 +197,7 @@ def interval(values: Floats) -> tuple[float, float]:  # (seeds, images)
 
 
 def rows(scale: int, seeds: list[dict[str, Any]]) -> list[str]:
-    """Of the table."""
+    """The rows of the table."""
     lines = []
     for passes in ("one pass", "self-ensemble"):
         base = np.array([each["scores"][passes]["single"]["plain"] for each in seeds])

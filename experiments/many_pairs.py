@@ -1,4 +1,4 @@
-"""As many pairs as the paper had: 19,000, prepared, interrupted, gone on with, and trained on.
+"""Pairs as many as the paper had: 19,000, prepared, interrupted, gone on with, and trained on.
 
     python experiments/many_pairs.py [--pairs 19000] [--side 128] [-o results/many_pairs.md]
 

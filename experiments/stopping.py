@@ -32,7 +32,7 @@ from gpnas.records import SETTLED
 BUDGET = 40
 JUDGED = (8, 12, 16, 20, 24, 32, 40)
 LIMITS = (0.25, 0.5, 1.0, 2.0)
-"""Of `stop_below`, in standard deviations between two trainings of one network."""
+"""Limits of `stop_below`, in standard deviations between two trainings of one network."""
 
 
 class Moment(NamedTuple):

@@ -107,7 +107,7 @@ class LogKnowledgeGradient(AcquisitionFunction):
         return self.scores(X[:, 0])
 
     def scores(self, x: Tensor, at: Tensor | None = None) -> Tensor:  # (q, d)
-        """As called, of points that may be among those that the model watches."""
+        """The acquisition's values at points that may be among those that the model watches."""
         own, mean, variance, between = self.model.beside(x, self._rivals, at, self._at)
         outcome = (variance + self.model.noise).sqrt()  # standard deviation of one more observation
         slope = between / outcome  # (t, q), by which means then move

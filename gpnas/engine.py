@@ -77,8 +77,8 @@ PART = 1_024
 
 
 VERSION = 2
-"""Of the engine, raised whenever it would decide otherwise on the same journal; each decision holds it. The
-first had a Gaussian process of its own, this one has BoTorch's."""
+"""The engine's version, raised whenever it would decide otherwise on the same journal; each decision holds
+it. The first had a Gaussian process of its own, this one has BoTorch's."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Known:
     x: Tensor  # (n, d)
     """Features of what was observed, a row for each training."""
     y: Tensor  # (n,)
-    """In the objective's unit, larger is better."""
+    """Values in the objective's unit, larger is better."""
     pending: Tensor  # (r, d)
     """Features of what was suggested and is not observed."""
 
@@ -96,7 +96,7 @@ class Known:
 ModelMaker = Callable[[Tensor, Tensor], Model]
 """Features (n, d) and values (n, 1) to a fitted single-output BoTorch model of the values."""
 AcquisitionMaker = Callable[[Model, Known], AcquisitionFunction]
-"""To an acquisition function over single points, the larger the better."""
+"""A maker of an acquisition function over single points, the larger the better."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Belief:
 
     mean: Tensor  # (q,)
     stddev: Tensor  # (q,)
-    """Of the mean of many trainings."""
+    """The standard deviation of the mean of many trainings."""
     low: Tensor  # (q,)
     high: Tensor  # (q,)
     """Bounds that hold one training with a probability of 90 %."""
@@ -322,8 +322,8 @@ class Engine:
         return Belief(-mean, stddev, -high, -low)
 
     def prospects(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Of training each of these architectures: the probability of success, (q,), and the seconds that
-        it is expected to take, (q,), or None where they do not count."""
+        """What training each of these architectures promises: the probability of success, (q,), and the
+        seconds that it is expected to take, (q,), or None where they do not count."""
         seconds = self._log_seconds(indices).exp() if self.cost_aware else None
         return self._log_success(indices).exp(), seconds
 
@@ -456,7 +456,8 @@ class Engine:
         self._taken[index] = True
 
     def _succeeded(self) -> list[Observation]:
-        """In the order of suggestion, so that the order of arrival changes nothing."""
+        """The observations with a value, in the order of suggestion, so that the order of arrival changes
+        nothing."""
         observations = (self._observed.get(identity) for identity in self._suggested)
         return [each for each in observations if each is not None and not each.failed]
 
@@ -606,7 +607,7 @@ class Engine:
         return bounds[indices]
 
     def _success(self, indices: Tensor) -> Tensor:
-        """As `_log_success`, but -inf where it is hopeless."""
+        """The log probability of success, but -inf where it is hopeless."""
         success = self._log_success(indices)
         # a great promise must not outweigh a near-certain failure for ever
         hopeless = success < LEAST_SUCCESS
@@ -624,7 +625,7 @@ class Engine:
         return log_success_probability(self._since["labels"], self._features[indices])
 
     def _shortlist(self, free: Tensor) -> Tensor:
-        """Of the free architectures a random part and those most like the best that were trained; both
+        """A random part of the free architectures and those most like the best that were trained; both
         change with what was observed alone, since suggestions come in rows."""
         if "shortlist" not in self._since:
             chance = self._generator("part", len(self._observed))

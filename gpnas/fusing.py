@@ -21,7 +21,7 @@ from gpnas.portfolio import Floats, fitted, least_on_simplex
 STRENGTH = 1.0
 """How strongly a cell's weights are drawn to the average's, relative to the products of a mean cell."""
 ROUNDS = 3
-"""Of fitting: each weighs images by the mean square error that the one before left."""
+"""Rounds of fitting; each weighs images by the mean square error that the one before left."""
 FOLDS = 5
 """Parts of the images, each of which judges what was fitted to the others."""
 FEWEST = 6
@@ -73,7 +73,7 @@ def convex_shares(products: Floats, least: float) -> Floats:  # (I, K, K) -> (K,
 
 
 def folds(images: int) -> list[np.ndarray]:
-    """For each part of the images that judges, which images it has, as booleans."""
+    """The parts of the images that judge, each as booleans over the images."""
     place = np.arange(images) % min(FOLDS, images)
     return [place == part for part in range(min(FOLDS, images))]
 

@@ -36,7 +36,8 @@ class Wishes:
     strategy: Strategy | None = None
     seed: int = 0
     steps: int | None = None
-    """Of each training; the curves of those that end after so many say whether others will matter."""
+    """The steps of each training; the curves of those that end after so many say whether others will
+    matter."""
     early_stopping: bool | None = None
 
 

@@ -71,12 +71,12 @@ class Asked:
 
     @property
     def seed(self) -> int:
-        """Of the training's randomness; 0 … 2³¹-1."""
+        """The seed of the training's randomness; 0 … 2³¹-1."""
         return self.candidate.seed
 
     @property
     def attempt(self) -> int:
-        """From 1."""
+        """The number of the attempt; the first is 1."""
         return self.lease.attempt
 
     def to_json(self) -> dict[str, Any]:

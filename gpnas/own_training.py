@@ -64,7 +64,7 @@ class Trial:
     architecture: Architecture
     """What to train: `family`, and `axes` by name."""
     seed: int
-    """Of the training's randomness; 0 … 2³¹-1."""
+    """The seed of the training's randomness; 0 … 2³¹-1."""
     steps: int
     """Steps granted: the space file's `recipe.steps`."""
     device: str

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 EXHAUSTIVE = 50_000
 """Up to so many subsets are all tried; beyond, a greedy choice is improved by swaps."""
 SAVING = 0.85
-"""Of many subsets the frontier takes the best, then the best of at most so much of its cost, and so on."""
+"""The cost of the next subset on the frontier, where there are many, is at most this share of the last
+one's."""
 ROUNDS = 100
 """Most steps towards convex weights; a few are enough where no step gains `GAIN` any more."""
 GAIN = 1e-9
@@ -29,7 +30,7 @@ GAIN = 1e-9
 PIVOTS = 200
 """Most of them for one form; a few are enough, but rounding might have them go round."""
 RIDGE = 1e-10
-"""On the diagonal of residual products of about one: two equal networks share their weight."""
+"""A small number on the diagonal of residual products of about one: two equal networks share their weight."""
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -42,9 +43,9 @@ class Choice:
     members: tuple[int, ...]
     """Indices of the networks, the heaviest first, equal ones by index."""
     weights: tuple[float, ...]
-    """Of the members, non-negative, sum 1."""
+    """Weights of the members, non-negative, sum 1."""
     psnr: float
-    """Of the weighted average in dB, mean over images."""
+    """PSNR of the weighted average in dB, mean over images."""
 
 
 def ensemble_psnr(
@@ -158,7 +159,7 @@ def frontier(
 
 
 def correlations(gram: ArrayLike) -> Floats:  # (I, n, n) -> (n, n)
-    """Of the networks' errors, over all images."""
+    """Correlations of the networks' errors, over all images."""
     mean = np.asarray(gram, np.float64).mean(axis=0)
     root = np.sqrt(mean.diagonal().clip(1e-30))
     return np.asarray(mean / root / root[:, None])

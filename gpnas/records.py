@@ -306,7 +306,7 @@ class Source:
 
     name: str
     architectures: tuple[Architecture, ...]
-    """As often as each was trained."""
+    """The members, each as often as it was trained."""
     values: tuple[float, ...]
     """What each training came to, larger is better, in a unit of the source's own."""
 

@@ -24,7 +24,7 @@ MEMBERS = 4
 
 
 def sampled(indices: Tensor, most: int) -> Tensor:
-    """At most so many of increasing indices, by a chance that is always the same: an even stride would fall
+    """A part of increasing indices, by a chance that is always the same: an even stride would fall
     in step with the axes."""
     if len(indices) <= most:
         return indices

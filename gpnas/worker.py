@@ -44,10 +44,10 @@ class Trial:
         self.axes: Mapping[str, AxisValue] = lent.architecture.axes
         """The architecture's axes, such as the arguments of a network."""
         self.seed = lent.seed
-        """Of the training's randomness; 0 … 2³¹-1."""
+        """The seed of the training's randomness; 0 … 2³¹-1."""
         self.steps = lent.steps
         self.attempt = lent.attempt
-        """From 1."""
+        """The number of the attempt; the first is 1."""
         self.checkpoint = lent.checkpoint
         """Address of what an attempt before has trained, such as this folder; None where none named one."""
         self.folder = folder

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import re
 import tokenize
 import tomllib
 from importlib.metadata import version
@@ -68,3 +69,8 @@ def test_the_package_offers_what_its_type_checker_sees() -> None:
 def test_the_version_is_written_once() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == gpnas.__version__
     assert gpnas.__version__ == version("gpnas")
+
+
+def test_no_docstring_begins_in_the_air() -> None:
+    hanging = re.compile(r'^\s*"""(Of|For|In|From|With|By|On|At|To|Beside|Beneath|As) ', re.MULTILINE)
+    assert [str(path.relative_to(ROOT)) for path in FILES if hanging.search(path.read_text())] == []

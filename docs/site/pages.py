@@ -222,7 +222,7 @@ WHY = {
         "Train the candidate that the message names again, or choose without it.",
     ),
 }
-"""Of each class of errors: why it is met, and what to do in general."""
+"""What is said of each class of errors: why it is met, and what to do in general."""
 OTHERS = (
     "A value breaks a rule of a function or of a record.",
     "Give a value as the message asks for; from the command line it names the option or the key.",

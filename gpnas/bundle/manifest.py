@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 README = "README.md"
 PICTURE = "picture.png"
 LICENCE = "LICENSE"
-"""As hubs and people look for it."""
+"""The name that hubs and people look for."""
 SUMS = "SHA256SUMS"
 FUSION = "fusion.safetensors"
 
@@ -86,7 +86,7 @@ class FusionFile(_Strict):
     error: float = Field(ge=0)
     """Standard error of the gain in dB."""
     images: int = Field(ge=1)
-    """On which it was learned."""
+    """How many images it was learned on."""
 
 
 class MemberArchitecture(_Strict):
@@ -120,7 +120,7 @@ class NetworkSource(_Strict):
     network: str = Field(min_length=1, max_length=1000)
     """How the search named it: `nets.py:Mine`, or `package.module:name`."""
     sha256: Digest
-    """Of its text."""
+    """The digest of its text."""
 
 
 class Metrics(_Strict):
@@ -128,9 +128,9 @@ class Metrics(_Strict):
 
     bicubic: float
     best: float
-    """Of the best network alone."""
+    """PSNR in dB of the best network alone."""
     ensemble: float
-    """Of the weighted average of the members."""
+    """PSNR in dB of the weighted average of the members."""
 
 
 class Manifest(_Strict):
@@ -154,16 +154,16 @@ class Manifest(_Strict):
     data: dict[str, JsonValue]
     """What they were trained on: at least its `fingerprint`."""
     seed: int
-    """Of the search."""
+    """The seed of the search."""
     versions: dict[str, str]
-    """Of Python and of the packages that the results depend on."""
+    """Versions of Python and of the packages that the results depend on."""
     machine: dict[str, JsonValue]
     """What the search ran on."""
     journal: dict[str, JsonValue] | None
     """What the search's journal says of the members; None where there was no search."""
     model_card: ModelCard
     networks: dict[str, NetworkSource] = Field(default={}, max_length=MAX_MEMBERS)
-    """By family, the source of members that are networks of someone's own."""
+    """The source of members that are networks of someone's own, by family."""
     picture: PictureFile | None = None
     """None: there is none."""
     licence_file: LicenceFile | None = None
@@ -184,7 +184,7 @@ class Manifest(_Strict):
         return self
 
     def to_bytes(self) -> bytes:
-        """As it is written."""
+        """The manifest as it is written."""
         text = json.dumps(self.model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
         return text.encode() + b"\n"
 

@@ -51,7 +51,7 @@ class StoredFusion:
     error: float
     """Standard error of the gain in dB."""
     images: int
-    """On which it was learned."""
+    """How many images it was learned on."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Description:
     metrics: Mapping[str, float]
     """PSNR in dB of `bicubic`, of `best` (the best network alone) and of `ensemble`."""
     seed: int
-    """Of the search."""
+    """The seed of the search."""
     versions: Mapping[str, str]
-    """Of packages."""
+    """Versions of packages."""
     machine: Mapping[str, Any]
     """What it ran on."""
     networks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By family, `network` and `sha256` of the source of members that are networks of someone's own."""
+    """`network` and `sha256` of the source of members that are networks of someone's own, by family."""
     journal: Mapping[str, Any] | None = None
     """What the search's journal says of the members; None where there was no search."""
 

@@ -39,11 +39,12 @@ from gpnas.records import Architecture
 MAX_MANIFEST = 16 * 2**20
 """Largest manifest and list of checksums that are read, in bytes."""
 JOURNAL = "journal.sqlite"
-"""By which a run folder is known."""
+"""The file by which a run folder is known."""
 MAX_RATIO = 20
 """Largest ratio of an archive's content to its size; weights reach little more than 1."""
 MAX_FILES = MAX_MEMBERS + 6
-"""Of a bundle: beside the networks its fusion, manifest, card, picture, licence and list of checksums."""
+"""The most files of a bundle: its networks, fusion, manifest, card, picture, licence and list of
+checksums."""
 PICKLES = (".bin", ".ckpt", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 """Suffixes of files that run code when they are loaded, or may."""
 

@@ -46,7 +46,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> Any:
-        """As ever, but of an option that there is not the nearest is named, by the command's own parser."""
+        """What argparse makes of arguments; for an option that there is not, the command's own parser names
+        the nearest."""
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             command = getattr(parsed, "parser", self)

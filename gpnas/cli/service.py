@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gpnas.cli.parser import Commands
 
 ROLES = ("read", "work", "own")
-"""As `gpnas.service.tokens` has them, which need not be imported for a parser."""
+"""The roles of `gpnas.service.tokens`, which need not be imported for a parser."""
 
 
 def add_serve(commands: Commands) -> None:

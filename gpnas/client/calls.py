@@ -26,7 +26,7 @@ class RefusedError(GpnasError):
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status = status
-        """Of HTTP; 0 where the service could not be reached."""
+        """The status of HTTP; 0 where the service could not be reached."""
 
 
 class LeaseLostError(RefusedError):
@@ -55,7 +55,7 @@ class Lent:
     seed: int
     steps: int
     attempt: int
-    """From 1; also the fencing number, which rises with every lease on the candidate."""
+    """The number of the attempt, the first 1; also the fencing number, which rises with every lease."""
     lease: str
     heartbeat_seconds: float
     """A heartbeat is due after so long."""
@@ -117,7 +117,7 @@ class Told:
     metrics: Mapping[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     reason: str = ""
-    """Of a failure, one line."""
+    """The reason of a failure, one line."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ class Call(Generic[T]):
     method: str
     path: str
     read: Callable[[int, Any, float], T]
-    """From the status, the document and the seconds of `Retry-After`."""
+    """What reads an answer: its status, document and the seconds of `Retry-After`."""
     body: Any = None
     query: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of the request, besides the token."""
+        """Headers of the request, besides the token."""
         return {} if self.key is None else {"Idempotency-Key": self.key}
 
 

@@ -237,12 +237,12 @@ class AnyFamilies(BaseModel):
 
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
-        """By family, the settings in which its recipe differs from the common one."""
+        """The settings in which a family's recipe differs from the common one, by family."""
         return self._recipes
 
     @property
     def codes(self) -> dict[str, Code]:
-        """By family, the source of its networks, where these are the file's own."""
+        """The source of a family's networks, by family, where these are the file's own."""
         return self._codes
 
     @model_validator(mode="wrap")

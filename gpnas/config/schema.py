@@ -46,7 +46,7 @@ class SearchSettings(Strict):
     """Whether an architecture is valued by what it would add to the portfolio's average."""
     portfolio: int = Field(default=3, ge=1)
     validation_images: int = Field(default=10, ge=1)
-    """At most so many validation images score a trial."""
+    """The most validation images that score a trial."""
     early_stopping: bool = True
     """Whether a training that will not matter is ended before its last step."""
     stop_below: float | None = Field(default=None, gt=0)

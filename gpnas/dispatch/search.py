@@ -163,7 +163,7 @@ def _either(asked: bool | None, filed: bool) -> bool:
 
 
 def run_own(request: Request, listener: Listener) -> OwnDelivery:
-    """As `run_search`, where the space file names a trainer of one's own."""
+    """The main job, like `run_search`, where the space file names a trainer of one's own."""
     begun = time.monotonic()
     with interruptible(not_begun):
         request.means.asked.check(1)

@@ -103,7 +103,7 @@ class Evaluation:
     bicubic: Row
     rows: tuple[Row, ...]
     settings: Mapping[str, Any]
-    """As JSON: what exactly was measured, and how the intervals were drawn."""
+    """What exactly was measured, and how the intervals were drawn, as JSON."""
 
     @property
     def images(self) -> int:

@@ -348,7 +348,7 @@ def design(recorded: Recorded) -> alt.LayerChart:
 
 
 def spread_out(trials: Sequence[Trial], most: int, unit: Measure) -> list[Trial]:
-    """At most so many trials in their order: half of them the best, the others spread evenly."""
+    """A part of the trials in their order: half of it the best, the others spread evenly."""
     if len(trials) <= most:
         return list(trials)
     order = sorted(trials, key=lambda trial: math.inf if trial.value is None else -unit.merit(trial.value))

@@ -41,12 +41,12 @@ class PosteriorMap:
     x: str
     y: str
     x_values: tuple[AxisValue, ...]
-    """In order; of a long axis a part, evenly spread."""
+    """The values in order; of a long axis a part, evenly spread."""
     y_values: tuple[AxisValue, ...]
     others: Mapping[str, AxisValue] | None
     """The values of the other axes; None where the posterior is averaged over them."""
     cells: tuple[Cell, ...]
-    """Of feasible architectures; what is missing is not in the space."""
+    """A cell for each pair with feasible architectures; what is missing is not in the space."""
     marks: tuple[Mark, ...]
     objective: Measure
 
@@ -83,10 +83,10 @@ class Relevance:
     kind: str
     """`ordered`, `categorical`, `family` or `cost`."""
     share: float
-    """Of the variance between architectures that differ in this column alone; all sum to 1."""
+    """Its share of the variance between architectures that differ in this column alone; all sum to 1."""
     effect: float | None
-    """Of its best value over its worst, in the objective's unit, averaged over the other axes; None of
-    costs and families."""
+    """The lead of its best value over its worst, in the objective's unit, averaged over the other axes; None
+    of costs and families."""
     best: AxisValue | None
     words: str
 
@@ -102,7 +102,7 @@ class Predicted:
     high: float
     """Bounds that should hold the observation with a probability of 90 %."""
     level: float
-    """Of the narrowest central interval of the surrogate that holds it, 0 … 1."""
+    """The level of the narrowest central interval of the surrogate that holds it, 0 … 1."""
     ridge: float | None
     """None where ridge regression was not fitted."""
     ridge_level: float | None
@@ -118,7 +118,7 @@ class Foretold:
     low: float
     high: float
     level: float
-    """Of the narrowest central interval that holds it, 0 … 1."""
+    """The level of the narrowest central interval that holds it, 0 … 1."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Left:
     """What is left to find out, and how it became less."""
 
     course: tuple[Remaining, ...]
-    """By observations; the last is now."""
+    """What remained after each observation; the last is now."""
     weighed: int
     """Architectures among which the best is sought."""
     draws: int
@@ -181,15 +181,15 @@ class Together:
     """Which trained networks belong together."""
 
     names: tuple[str, ...]
-    """Of the best networks alone, the best first."""
+    """The names of the best networks alone, the best first."""
     psnr: tuple[float, ...]
-    """Of each alone, in dB."""
+    """The PSNR of each alone, in dB."""
     correlation: tuple[tuple[float, ...], ...]
-    """Of their errors."""
+    """The correlation of their errors."""
     frontier: tuple[tuple[tuple[str, ...], float, float], ...]
     """Members, GMACs and PSNR of portfolios of which no other is as good and as cheap."""
     members: tuple[str, ...]
-    """Of the delivered portfolio."""
+    """The names of the delivered portfolio's networks."""
     weights: tuple[float, ...]
     delivered: float
     """PSNR of its average, in dB."""
@@ -202,7 +202,7 @@ class Bar:
     trial: str
     attempt: int
     lane: int
-    """From 1; attempts that overlap have different ones."""
+    """The lane, the first 1; attempts that overlap have different ones."""
     started: float
     """Hours since the search's first start."""
     ended: float

@@ -70,7 +70,7 @@ class Span:
     """One attempt at a trial."""
 
     number: int
-    """From 1."""
+    """Its number; the first is 1."""
     started: float
     """Seconds since the search's first start."""
     ended: float | None
@@ -99,17 +99,18 @@ class Trial:
     state: str
     """`observed`, `stopped`, `failed`, `running` or `pending`."""
     value: float | None = None
-    """In the objective's unit; of a stopped trial what its curve predicted; None while there is none."""
+    """The value in the objective's unit; of a stopped trial what its curve predicted; None while there is
+    none."""
     failure: str | None = None
     stop: Stop | None = None
     seconds: float = 0.0
-    """Of training and validation, over all attempts."""
+    """Seconds of training and validation, over all attempts."""
     place: int | None = None
-    """From 1, in the order in which trials were observed; None while it is not."""
+    """Its place in the order in which trials were observed, the first 1; None while it is not."""
     mean: float | None = None
     """Predicted when it was chosen, in the objective's unit; None where nothing was known then."""
     stddev: float | None = None
-    """Of that prediction, without the noise of a training."""
+    """The standard deviation of that prediction, without the noise of a training."""
     score: float | None = None
     """The acquisition's number."""
     known: int | None = None
@@ -156,7 +157,7 @@ class Recorded:
     """`running`, `finished` or `interrupted`."""
     objective: Measure
     trials: tuple[Trial, ...]
-    """In the order of proposal."""
+    """Every trial, the earliest proposed first."""
     granted: int | None
     """Trials that the search is allowed."""
     header: Mapping[str, object]
@@ -164,7 +165,7 @@ class Recorded:
     search: Mapping[str, object] = field(default_factory=dict)
     """How it chooses; empty of a final training."""
     families: Mapping[str, tuple[AxisLevels, ...]] = field(default_factory=dict)
-    """By name; empty where the journal does not describe its space."""
+    """The axes of each family, by name; empty where the journal does not describe its space."""
     architectures: int | None = None
     """Size of the space; None where the journal does not describe it."""
     steps: int | None = None

@@ -319,7 +319,7 @@ def decode_session(header: Header, number: int, time: str, text: Any, crc32: Any
 
 
 def encode_candidate(candidate: Candidate) -> tuple[str, int]:
-    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    """The document and its version, checked against the schema: a ValueError where it breaks it."""
     document = {
         "id": candidate.id,
         "family": candidate.architecture.family,
@@ -354,7 +354,7 @@ def decode_candidate(name: str, text: Any, crc32: Any) -> Candidate:
 
 
 def encode_observation(observation: Observation) -> tuple[str, int]:
-    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    """The document and its version, checked against the schema: a ValueError where it breaks it."""
     document = {
         "value": observation.value,
         "failure": observation.failure,
@@ -389,7 +389,7 @@ def decode_result(key: str, text: Any, crc32: Any, where: str) -> dict[str, Any]
 
 
 def encode_progress(progress: Progress) -> tuple[str, int]:
-    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    """The document and its version, checked against the schema: a ValueError where it breaks it."""
     document = {
         "value": plain(progress.value),
         "metrics": _finite(progress.metrics),
@@ -411,7 +411,7 @@ def decode_progress(candidate: str, attempt: Any, step: Any, text: Any, crc32: A
 
 
 def encode_lease(document: Mapping[str, Any]) -> tuple[str, int]:
-    """As `encode`, checked against the schema: a ValueError where it breaks it."""
+    """The document and its version, checked against the schema: a ValueError where it breaks it."""
     text, crc32 = encode(document)
     LeaseDocument.model_validate_json(text)
     return text, crc32

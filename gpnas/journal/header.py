@@ -21,7 +21,7 @@ class Search:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = CHECKED
 
     space: Mapping[str, Any]
-    """As `SearchSpace.to_document` writes it, and its `fingerprint`."""
+    """The space, as `SearchSpace.to_document` writes it, and its `fingerprint`."""
     strategy: Strategy
     steps: int
     """Optimiser steps granted to each trial."""
@@ -105,4 +105,4 @@ class Session:
     pid: int
     """Number of the driver's process."""
     header: Header
-    """As it was then."""
+    """The header as it was then."""

@@ -59,7 +59,8 @@ class Holder:
     """Whoever trains."""
 
     name: str
-    """For people, and to know a holder again that asks once more; 1 … 200 printable characters."""
+    """The holder's name, for people and to know one again that asks once more; 1 … 200 printable
+    characters."""
     process: str | None = None
     """A process of this machine, as `process_identity` names it, whose end ends the lease; None where time
     alone does."""

@@ -18,17 +18,17 @@ class Training:
 
     candidate: Candidate
     step: int
-    """Of its newest report; 0 before the first."""
+    """The step of its newest report; 0 before the first."""
     curve: tuple[tuple[int, float], ...]
     """Step and value of each evaluation, by step."""
     seconds: float
-    """Of training and validation, over all attempts."""
+    """Seconds of training and validation, over all attempts."""
     speed: float | None
     """Steps per second, since the last evaluation but one; None before the first report."""
 
     @property
     def value(self) -> float | None:
-        """Of its newest evaluation, in the objective's unit; None before the first."""
+        """The value of its newest evaluation, in the objective's unit; None before the first."""
         return self.curve[-1][1] if self.curve else None
 
     @property
@@ -51,9 +51,9 @@ class Look:
     side_by_side: int
     """Trials that run at once, at most."""
     ended: tuple[Observation, ...]
-    """In the order in which they ended."""
+    """What has ended, the earliest first."""
     training: tuple[Training, ...]
-    """In the order of proposal."""
+    """What is being trained, the earliest proposed first."""
     prospect: Prospect | None
     """What the surrogate makes of it, as of the newest observation; None while it knows nothing."""
 

@@ -37,7 +37,7 @@ class Allowance:
     """What the members of a portfolio may cost together, when images are upscaled."""
 
     gmacs: float = math.inf
-    """Of one forward pass of all at 120×120 LR pixels."""
+    """GMACs of one forward pass of all at 120×120 LR pixels."""
     parameters: float = math.inf
 
     def costs(self, candidates: Sequence[Candidate], scale: int) -> Floats:  # (n, 2)

@@ -30,13 +30,13 @@ CONVEX = "convex"
 SIDE = 256
 """Largest side in LR pixels of an image's part that is learned from, its middle."""
 BINS = (4, 6, 6)
-"""Of a table, for each measure; as many pixels in each."""
+"""Bins of a table for each measure; as many pixels in each."""
 LEAST = 0.1
 """Least weight of a network in the average that a table and a gate start from, relative to an equal share."""
 SAMPLE = 2**16
 """Pixels at most of each image that tell where bins end."""
 STEPS, PATCHES, PATCH, RATE = 150, 6, 24, 1e-2
-"""Of a gate's training: steps, patches of each, their side in LR pixels, Adam's rate."""
+"""A gate's training: steps, patches of each, their side in LR pixels, Adam's rate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Fused:
 
     @property
     def stored(self) -> StoredFusion | None:
-        """As a bundle holds it; None of `convex`."""
+        """The fusion as a bundle holds it; None of `convex`."""
         if self.fusion is None:
             return None
         accepted = [each for each in self.tried if each.accepted]

@@ -39,7 +39,8 @@ from gpnas_trainers.weights import WeightsError, load_published
 REFERENCE = re.compile(r"[^:]+:[A-Za-z_]\w*")
 """The form of a function's name, as `nets.py:load`."""
 LEAST_SHARE = 0.8
-"""Of the variance of the bicubic image that a network must explain; one of another range is far below."""
+"""The least share of the bicubic image's variance that a network must explain; one of another range is far
+below."""
 RANGE_GAIN = 1.0
 """dB that an ONNX file must be better by with pixels of 0 … 255 to be taken for such."""
 CROP = 96
@@ -55,11 +56,11 @@ class Guest:
     candidate: Candidate
     """Which names it, and says what it is; nothing of the run's journal."""
     network: nn.Module
-    """With its weights, on the CPU, ready for inference."""
+    """The network with its weights, on the CPU, ready for inference."""
     state: Mapping[str, Tensor]
-    """As a bundle holds it."""
+    """The tensors that a bundle holds."""
     gmacs: float
-    """At 120×120 LR pixels."""
+    """GMACs at 120×120 LR pixels."""
     parameters: int
     source: Mapping[str, str] | None = None
     """`network` and `sha256` of its source, where it has one of its own."""
@@ -73,7 +74,7 @@ class Company:
     gram: Floats  # (I, n, n)
     """Mean products of the residuals of all: the run's candidates first, then the guests."""
     psnr: Mapping[str, float] = field(default_factory=dict)
-    """Of each guest alone, in dB, by its name."""
+    """The PSNR of each guest alone, in dB, by its name."""
 
     def to_json(self) -> list[dict[str, Any]]:
         return [
@@ -89,7 +90,7 @@ class Company:
 
     @property
     def sources(self) -> dict[str, dict[str, str]]:
-        """Of guests that have a source of their own, by family."""
+        """The sources of guests that have one of their own, by family."""
         return {
             each.candidate.architecture.family: dict(each.source)
             for each in self.guests

@@ -29,7 +29,7 @@ from gpnas.run.layout import candidate_folder
 TINY = 1e-12
 """Added to each mean square error, since a perfect one has no logarithm."""
 LEAST_WEIGHT = 0.05
-"""Of a member of the average."""
+"""The least weight of a member of the average."""
 
 
 @dataclass(frozen=True)

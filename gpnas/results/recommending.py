@@ -42,7 +42,7 @@ class Recommended:
     high: float
     """Bounds that hold one training with a probability of 90 %."""
     hours: float
-    """Of one core of this machine."""
+    """Hours of one core of this machine."""
 
 
 def recommend(

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 ERRORS_FILE = "errors.safetensors"
 
 STEP = 1 / 32 / 255
-"""To which differences are rounded: 1/32 of a grey level."""
+"""The step to which differences are rounded: 1/32 of a grey level."""
 PART = 2**17
 """Differences that are packed and multiplied at a time."""
 TOGETHER = 8

@@ -43,7 +43,7 @@ class Data:
         return self.camera is not None and self.source == "photographs"
 
     def to_json(self) -> dict[str, Any]:
-        """As journals and bundles hold it."""
+        """The document that journals and bundles hold."""
         return {name: value for name, value in asdict(self).items() if value is not None or name == "camera"}
 
 
@@ -88,7 +88,7 @@ class OwnSetup:
     costs: Mapping[str, tuple[float, ...]]
     """What is known of each architecture before training, by name, in the order of enumeration."""
     code: Mapping[str, str] = field(default_factory=dict)
-    """Of a training, the source that the run began with: arguments of a `Code`; empty for a loop."""
+    """The source that a training's run began with: arguments of a `Code`; empty for a loop."""
 
     @staticmethod
     def describes(journal: Journal) -> bool:
@@ -109,7 +109,7 @@ class Setup:
 
     scale: int
     recipe: Mapping[str, Any]
-    """As `gpnas_trainers.Recipe.to_json` writes it."""
+    """The recipe, as `gpnas_trainers.Recipe.to_json` writes it."""
     data: Data
     validation_images: int
     """How many validation images score a trial, at most."""

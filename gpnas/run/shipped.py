@@ -22,9 +22,9 @@ class Trained:
     architecture: Architecture
     steps: int
     psnr: float
-    """In dB, on photographs that packages ship, RGB."""
+    """PSNR in dB, on photographs that packages ship, RGB."""
     seconds: float
-    """Of one core of the machine that trained it, validation included."""
+    """Seconds of one core of the machine that trained it, validation included."""
 
 
 def shipped_trainings(scale: int) -> list[Trained]:

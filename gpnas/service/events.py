@@ -110,7 +110,7 @@ class Feeds:
         self.open = 0
 
     async def rows(self, name: str, cursor: Cursor) -> AsyncIterator[list[Entry]]:
-        """As `Feed.rows`."""
+        """The rows that `Feed.rows` gives."""
         feed = self._feeds.setdefault(name, Feed(self._runs, name, self._stopping))
         self.open += 1
         try:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from gpnas.errors import GpnasError
 
 MOST_BYTES = 2**28
-"""Of a task or of what comes of it."""
+"""The most bytes of a task or of what comes of it."""
 
 
 def received(source: IO[bytes]) -> Any:

@@ -92,12 +92,12 @@ class Helper:
 @dataclass
 class _Answer:
     version: Any
-    """Of the journal that it is about."""
+    """The version of the journal that it is about."""
     task: asyncio.Task[Any]
 
 
 class Jobs:
-    """At most as many helpers as cores, started when they are needed."""
+    """The helpers, as many as cores at most, started when they are needed."""
 
     def __init__(self, limits: Limits, most: int | None = None) -> None:
         self._limits = limits

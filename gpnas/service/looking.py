@@ -26,7 +26,8 @@ REPORT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "frame-ancestors 'none'; sandbox allow-scripts allow-downloads"
 )
-"""Of a report, which hashes its own scripts besides; its origin is nobody's, so it reaches no cookie."""
+"""The policy of a report, which hashes its own scripts besides; its origin is nobody's, so it reaches no
+cookie."""
 
 open_routes = APIRouter(tags=["health"])
 routes = APIRouter(

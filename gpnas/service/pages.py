@@ -28,7 +28,7 @@ ASSETS = {
 }
 """Files that pages ask for: the room that has each, which need not be loaded for that, and what it is."""
 WIDTH, HEIGHT = 120, 28
-"""Of a sparkline, in pixels."""
+"""The size of a sparkline, in pixels."""
 TEMPLATES = Environment(
     loader=PackageLoader("gpnas.service", "assets"),
     autoescape=True,

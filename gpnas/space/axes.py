@@ -121,7 +121,7 @@ class Family:
         return found
 
     def at(self, place: int) -> list[int]:
-        """As `digits`, of one place."""
+        """The digits of one place."""
         if self.listed is not None:
             return list(map(int, self.listed[place]))
         digits = []

@@ -377,8 +377,8 @@ class SearchSpace:
         }
 
     def to_document(self) -> dict[str, Any]:
-        """As `to_json`, with what is listed and what the limits left, so that `from_document` makes the
-        space again."""
+        """What `to_json` gives, with what is listed and what the limits left, so that `from_document` makes
+        the space again."""
         listed = {
             family.name: packing.pack(torch.from_numpy(family.listed.astype(np.int64)).flatten())
             for family in self.families

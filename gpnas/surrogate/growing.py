@@ -17,8 +17,8 @@ LEARNED_FROM = 300
 """Largest number of observations that hyperparameters are learned from; of more, evenly spread ones serve."""
 
 Learn = Callable[[Tensor, Tensor, int | None], Surrogate]
-"""From features (n, d), values (n,) and the number of draws of the hyperparameters, None where that is free,
-to a surrogate, its hyperparameters learned."""
+"""What fits a surrogate to features (n, d), values (n,) and a number of hyperparameter draws, None where that
+is free, to a surrogate, its hyperparameters learned."""
 
 
 class Growing:

@@ -306,7 +306,8 @@ class Surrogate(GPyTorchModel, ExactGP):
         return own.mean(dim=0), mean, variance, between
 
     def believing(self, x: Tensor) -> Surrogate:  # (r, d)
-        """As if each point were observed at its mean: no mean moves, what pends is no longer unknown.
+        """The surrogate as if each point were observed at its mean: no mean moves, what pends is no longer
+        unknown.
 
         D. Ginsbourger, R. Le Riche, L. Carraro, "Kriging is well-suited to parallelize optimization",
         2010, section 4.2.

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 FEATURES = 8
-"""Of a gate's layers."""
+"""Features of a gate's layers."""
 CONTRAST = 32.0
 """Factor of members' differences as a gate sees them, which are a few hundredths."""
 MOST_CELLS = 4096
-"""Of a table."""
+"""The most cells of a table."""
 MEASURES = ("intensity", "slope", "distance")
 """What a table's grid is over, in the order of its axes."""
 
@@ -38,7 +38,7 @@ class Fusion(nn.Module):
     """(K,), of the average that it starts from."""
 
     def weights(self, outputs: Sequence[Tensor]) -> Tensor:  # K of (B, 3, y, x) -> (K, B, 1, y, x)
-        """Of each pixel, the same for its three channels."""
+        """The weights of each pixel, the same for its three channels."""
         raise NotImplementedError
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:  # K of (B, 3, y, x) -> (B, 3, y, x)

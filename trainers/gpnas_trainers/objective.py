@@ -13,7 +13,7 @@ from gpnas_trainers.losses import dual_regression_loss, mixed_loss
 from gpnas_trainers.recipe import Recipe
 
 MODES = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}
-"""Of torch.compile, by the recipe's names. CUDA graphs would write each micro-batch over the last."""
+"""Modes of torch.compile, by the recipe's names. CUDA graphs would write each micro-batch over the last."""
 
 
 def precision_on(device: torch.device | str, precision: str) -> str:

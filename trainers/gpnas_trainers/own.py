@@ -28,7 +28,7 @@ MOST = 2**20
 """Bytes that a source file may have."""
 FORM = "must be like nets.py:Mine, a file beside the space file, or package.module:name"
 PREFIX = "gpnas_own_"
-"""Of the names of modules that are made of texts."""
+"""A prefix of the names of modules that are made of texts."""
 
 
 class OwnError(ValueError):
@@ -43,7 +43,7 @@ class Code:
     """How it was named: `nets.py:Mine`, or `package.module:name`."""
     text: str
     package: str = ""
-    """Of a module's relative imports; empty for a file."""
+    """The package of a module's relative imports; empty for a file."""
 
     @property
     def sha256(self) -> str:

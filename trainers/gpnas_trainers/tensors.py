@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def save_tensors(document: Any, path: Path) -> None:
-    """As `torch.save`, but an error of the file stays what it is.
+    """Writes what `torch.save` writes, but an error of the file stays what it is.
 
     PyTorch's zip writer also writes while it is closed after an error, finds its position to be another
     than it remembers, and raises a `RuntimeError` in place of the file's `OSError`.

@@ -48,7 +48,7 @@ class Published(NamedTuple):
     """Float32, on the CPU, in training mode as any fresh network."""
     scale: int
     axes: dict[str, int]
-    """As `build(family, scale, **axes)` takes them."""
+    """The axes that `build(family, scale, **axes)` takes."""
 
 
 def load_rcan(path: Path) -> Published:
@@ -74,7 +74,7 @@ def load_published(path: Path, family: NetworkFamily | None = None) -> tuple[str
 
 
 def from_state(state: Mapping[str, Tensor], family: NetworkFamily | None = None) -> tuple[str, Published]:
-    """As `load_published`, of a state dict."""
+    """The name of the family and the network of a state dict; arguments and errors as `load_published`."""
     families = [each for each in ([family] if family else FAMILIES.values()) if each.official]
     for names in _unprefixed(list(state)):
         for each in families:

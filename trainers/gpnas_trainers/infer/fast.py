@@ -214,7 +214,7 @@ def _kernels(layers: nn.Sequential, scale: int, divisor: float) -> list[tuple[Te
 
 
 def _shuffle(cells: Tensor, scale: int) -> Tensor:  # (B, 3·s², h, w) -> (B, 3, s·h, s·w)
-    """As `pixel_shuffle`, which takes twice as long from channels last."""
+    """The same as `pixel_shuffle`, which takes twice as long from channels last."""
     count, _, h, w = cells.shape
     parts = cells.view(count, 3, scale, scale, h, w).permute(0, 1, 4, 2, 5, 3)
     return parts.reshape(count, 3, scale * h, scale * w)

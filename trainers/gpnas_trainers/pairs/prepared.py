@@ -95,7 +95,7 @@ class PairSet:
         return PairSet(self._folder, self.scale, self._split, self._entries[:count], self._shards)
 
     def resampled(self, generator: np.random.Generator) -> PairSet:
-        """As many pairs, drawn with replacement: a bootstrap sample, which lacks about a third of them.
+        """A bootstrap sample: as many pairs, drawn with replacement, which lack about a third of them.
 
         B. Efron, R. Tibshirani, "An introduction to the bootstrap", 1993, section 6.2.
         """
