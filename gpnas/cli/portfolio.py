@@ -12,12 +12,23 @@ from gpnas.cli.arguments import limits_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.tables import Table
 from gpnas.cli.text import label, legend, printable
+from gpnas.errors import TrialError
 from gpnas.records import Architecture
 from gpnas.results.choosing import Allowance
+from gpnas.results.own_delivery import is_own, own_portfolio
 from gpnas.results.portfolio_report import portfolio_document
 
 
 def run(options: argparse.Namespace) -> Report:
+    if is_own(options.search):
+        given = [name for name in ("guests", "data", "output") if getattr(options, name)]
+        if given or any(limits_of(options).values()):
+            raise TrialError(
+                f"{options.search}: its trainings are a person's own, so a portfolio of them can have --top "
+                "alone; leave out the other options"
+            )
+        own = own_portfolio(options.search, options.top)
+        return Report(own, _own_shown(own))
     document = portfolio_document(
         options.search,
         options.top,
@@ -27,6 +38,36 @@ def run(options: argparse.Namespace) -> Report:
         output=options.output,
     )
     return Report(document, _shown(document))
+
+
+def _own_shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
+    title = f"The best averages of {document['trainings']} trainings, by {document['numbers']:,} errors each"
+    frontier = Table(title, "members", "mean square error", "weights", left=("weights",), whole=("members",))
+    named: dict[str, Architecture] = {}
+    for row in document["frontier"]:
+        members = list(zip(row["members"], row["architectures"], row["weights"], strict=True))
+        named |= {name: Architecture.from_json(architecture) for name, architecture, _ in members}
+        weights = ", ".join(f"{weight:.0%}" for *_, weight in members)
+        frontier.add_row(", ".join(row["members"]), f"{row['mean_square_error']:.6g}", weights)
+    yield frontier
+    yield "members: " + ", ".join(f"{name} {label(named[name])}" for name in sorted(named))
+    yield legend(named.values())
+    correlation = document["correlation"]
+    names = correlation["candidates"]
+    errors = Table(
+        "Correlation of errors, the best alone",
+        "candidate",
+        "mean square error",
+        *names,
+        whole=("candidate",),
+    )
+    for name, alone, values in zip(
+        names, correlation["mean_square_error"], correlation["matrix"], strict=True
+    ):
+        errors.add_row(name, f"{alone:.6g}", *(f"{value:.4f}" for value in values))
+    yield errors
+    if document["note"]:
+        yield printable(document["note"])
 
 
 def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -22,14 +22,17 @@ from gpnas.errors import TrialError
 from gpnas.files import opened
 from gpnas.journal import Journal
 from gpnas.own_training import ERRORS_FILE, MOST_ERRORS
-from gpnas.portfolio import choose
+from gpnas.portfolio import choose, correlations
 from gpnas.records import Candidate, Observation
 from gpnas.run.layout import candidate_folder
+from gpnas.run.setup import OwnSetup
 
 TINY = 1e-12
 """Added to each mean square error, since a perfect one has no logarithm."""
 LEAST_WEIGHT = 0.05
 """The least weight of a member of the average."""
+MOST_SHOWN = 12
+"""The most trainings whose errors' correlations are shown."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,83 @@ def _value(observation: Observation) -> float:
     return observation.value
 
 
+def is_own(run: Path) -> bool:
+    """Whether the trainings of a run are a person's own.
+
+    Raises:
+        JournalError: the journal cannot be read.
+    """
+    with Journal.read(run) as journal:
+        return OwnSetup.describes(journal)
+
+
+def own_portfolio(run: Path, top: int | None = None) -> dict[str, Any]:
+    """Which trainings of one's own belong together, by products of the errors that they reported.
+
+    Args:
+        run: folder of the search.
+        top: the most members; None is what the search says.
+
+    Returns:
+        Plain JSON values. `frontier`: the best average of 1, 2, … members, with its weights and mean square
+        error; `correlation` of the errors of the `candidates` with the least mean square errors alone;
+        `note` of errors that could not be used.
+
+    Raises:
+        JournalError: the journal cannot be read.
+        TrialError: no training reported errors.
+    """
+    with Journal.read(run) as journal:
+        header = journal.header
+        finished = [each for each in journal.observations() if each.finished]
+    assert header.search is not None
+    errors, unusable = _reported(Path(run), [each.candidate for each in finished])
+    if not errors:
+        note = "; ".join(unusable) or "none of them did; call `trial.report(…, errors=array)`"
+        raise TrialError(f"{run}: a portfolio needs trainings that reported errors, but {note}")
+    members = [each.candidate for each in finished if each.candidate.id in errors]
+    gram = products([errors[each.id] for each in members])
+    chosen = [
+        _chosen(members, gram, size)
+        for size in range(1, min(top or header.search.portfolio, len(members)) + 1)
+    ]
+    alone = gram[0].diagonal()
+    best = [int(place) for place in alone.argsort(kind="stable")[:MOST_SHOWN]]
+    matrix = correlations(gram)[np.ix_(best, best)]
+    return {
+        "run": str(run),
+        "trainings": len(members),
+        "numbers": int(next(iter(errors.values())).size),
+        "frontier": [
+            {
+                "members": [each.id for each in portfolio.members],
+                "architectures": [each.architecture.to_json() for each in portfolio.members],
+                "weights": list(portfolio.weights),
+                "mean_square_error": portfolio.error,
+            }
+            for portfolio in chosen
+        ],
+        "correlation": {
+            "candidates": [members[place].id for place in best],
+            "mean_square_error": [float(alone[place]) for place in best],
+            "matrix": matrix.tolist(),
+        },
+        "note": "; ".join(unusable),
+    }
+
+
 def _portfolio(root: Path, order: Sequence[Candidate], most: int) -> tuple[OwnPortfolio | None, str]:
+    errors, unusable = _reported(root, order)
+    if not errors:
+        told = "; ".join(unusable)
+        return None, told or "no training reported errors (`trial.report(…, errors=array)`): no portfolio"
+    members = [each for each in order if each.id in errors]
+    gram = products([errors[each.id] for each in members])
+    return _chosen(members, gram, min(most, len(members))), "; ".join(unusable)
+
+
+def _reported(root: Path, order: Sequence[Candidate]) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
+    """The errors that trainings reported, all of one shape, and why those of others cannot be used."""
     errors: dict[str, NDArray[np.float32]] = {}
     unusable = []
     for candidate in order:
@@ -167,15 +246,14 @@ def _portfolio(root: Path, order: Sequence[Candidate], most: int) -> tuple[OwnPo
             continue
         except (OSError, ValueError, EOFError) as error:
             unusable.append(f"{candidate.id}: {' '.join(str(error).split())}")
-    if not errors:
-        told = "; ".join(unusable)
-        return None, told or "no training reported errors (`trial.report(…, errors=array)`): no portfolio"
-    shape = next(iter(errors.values())).shape
-    odd = [name for name, each in errors.items() if each.shape != shape]
-    unusable += [f"{name}: its errors have the shape {errors[name].shape}, others' {shape}" for name in odd]
-    members = [each for each in order if each.id in errors and each.id not in odd]
-    gram = products([errors[each.id] for each in members])
-    count = min(most, len(members))
+    shape = next(iter(errors.values())).shape if errors else ()
+    for name in [name for name, each in errors.items() if each.shape != shape]:
+        unusable.append(f"{name}: its errors have the shape {errors.pop(name).shape}, others' {shape}")
+    return errors, unusable
+
+
+def _chosen(members: Sequence[Candidate], gram: NDArray[np.float64], count: int) -> OwnPortfolio:
+    """The average of so many members whose mean square error is least."""
     choice = choose(
         gram + TINY * np.eye(len(members)), count, convex=True, least=min(LEAST_WEIGHT, 1 / count)
     )
@@ -183,13 +261,12 @@ def _portfolio(root: Path, order: Sequence[Candidate], most: int) -> tuple[OwnPo
     places = list(choice.members)
     mean = gram.mean(axis=0)
     together = float(weights @ mean[np.ix_(places, places)] @ weights)
-    chosen = OwnPortfolio(
+    return OwnPortfolio(
         tuple(members[place] for place in places),
         tuple(float(each) for each in weights),
         together,
         float(mean.diagonal().min()),
     )
-    return chosen, "; ".join(unusable)
 
 
 def products(errors: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -17,8 +18,12 @@ from gpnas.cli import main
 from gpnas.dispatch.own_trial import KilledError, OwnTrial, OwnTrialTask
 from gpnas.dispatch.report import TrialReport
 from gpnas.errors import SpaceError
-from gpnas.results.own_delivery import products
+from gpnas.journal import Journal
+from gpnas.records import Objective
+from gpnas.results.own_delivery import own_portfolio, products
+from gpnas.run.setup import OwnSetup
 from gpnas_trainers.own import Code
+from tests.gpnas.searched import searched
 
 ROOT = Path(__file__).parents[2]
 PAGE, README = (ROOT / "docs" / "own-training.md").read_text(), (ROOT / "README.md").read_text()
@@ -157,6 +162,35 @@ def test_a_child_ends_with_its_worker(tmp_path: Path) -> None:
     assert process.wait(30) == -signal.SIGKILL
 
 
+def test_the_best_averages_are_those_of_all_subsets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a search over all pairs and weights on a grid."""
+    setup = OwnSetup("a person's own training", {})
+    run = searched(tmp_path / "run", 4, objective=Objective("error", "", "minimise"), setup=setup.to_json())
+    with Journal.read(run) as journal:
+        names = [each.candidate.id for each in journal.observations() if each.finished]
+    errors = np.random.default_rng(0).normal(0.3, size=(len(names), 50, 2)).astype(np.float32)
+    for name, each in zip(names, errors, strict=True):
+        (run / "candidates" / name).mkdir(parents=True, exist_ok=True)
+        np.save(run / "candidates" / name / "errors.npy", each)
+    document = own_portfolio(run, 2)
+    flat = errors.reshape(len(names), -1).astype(float)
+    alone = document["correlation"]["mean_square_error"]
+    assert alone[0] == pytest.approx(np.square(flat).mean(axis=1).min())
+    grid = np.linspace(0.05, 0.95, 901)[:, None]
+    least = min(
+        np.square(grid * one + (1 - grid) * other).mean(axis=1).min()
+        for one, other in itertools.combinations(flat, 2)
+    )
+    pair = document["frontier"][1]["mean_square_error"]
+    assert pair == pytest.approx(least, rel=1e-5)
+    assert main(["portfolio", str(run), "--top", "2"]) == 0
+    assert "The best averages of" in capsys.readouterr().out
+    assert main(["portfolio", str(run), "--max-gmacs", "1"]) == 1
+    assert "can have --top alone" in capsys.readouterr().err
+
+
 def test_products_of_errors_say_what_averages_miss() -> None:
     generator = np.random.default_rng(0)
     errors = [generator.normal(size=(30, 4)).astype(np.float32) for _ in range(3)]
@@ -235,6 +269,10 @@ def test_the_example_of_the_page_is_searched(
     assert json.loads(capsys.readouterr().out)["agrees"]
     assert main(["report", "run", "-o", "report.html"]) == 0
     assert "accuracy" in (tmp_path / "report.html").read_text()
+    assert main(["portfolio", "run", "--json"]) == 0
+    together = json.loads(capsys.readouterr().out)["frontier"][len(chosen) - 1]
+    assert together["members"] == [row["id"] for row in chosen]
+    assert together["mean_square_error"] == pytest.approx(document["mean_square_error"]["average"])
     assert main(["export", "run", "-o", "bundle"]) == 1
     assert "a person's own training" in capsys.readouterr().err
 
