@@ -33,7 +33,7 @@ from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.work import Means, Work
 from gpnas.journal import Header, Journal, Search
-from gpnas.records import Progress
+from gpnas.records import Candidate, Progress
 from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.storage import open_storage
 from gpnas_trainers.train import Recipe
@@ -66,7 +66,7 @@ class Listener:
 
     def say(self, line: str) -> None: ...
 
-    def preparing(self, done: int, total: int) -> None: ...
+    def preparing(self, what: str, done: int, total: int) -> None: ...
 
     def started(self, run: Path, trials: int, observed: int, cluster: Any) -> None: ...
 
@@ -120,16 +120,21 @@ def dispatch(folder: Path, trials: int) -> dict[str, float]:
         def step(self) -> dict[str, Any]:
             return to_result(TrialReport("done", 1, Progress(1, 1, 20.0, {"loss": 0.0, "ssim": 0.5}, 0.0)))
 
+    class NoWork(Work):
+        trainable = NoOp  # type: ignore[assignment]
+
+        def memory(self, candidate: Candidate) -> float:
+            return 0.0
+
     space = SearchSpace.from_table([{"a": a, "b": b} for a in range(64) for b in range(64)])
     engine = Engine(space, seed=0, strategy="random", trials=trials, steps=1)
     listener = Listener()
     listener.latency = {f"c{number:04d}": 0.0 for number in range(trials + 1)}
-    session.Trial = NoOp  # type: ignore[misc, assignment]
     run = folder / "dispatch"
     setup = Setup(2, Recipe().to_json(), Data("", "", "none", None), 1)
     pairs = prepared_pairs(None, 2, Rules())
     header = Header(trials, PSNR, Search({}, "random", 1, 2), setup.to_json(), concurrent=2)
-    work = Work(run, setup, pairs, open_storage(str(run)), Means(), header)
+    work = NoWork(run, setup, pairs, open_storage(str(run)), Means(), header)
     with Journal.create_or_open(run, work.header) as journal:
         session.Session(work, lambda: engine, journal, listener).run()
         assert len(journal.observations()) == trials

@@ -85,7 +85,7 @@ class Lines:
     def say(self, line: str) -> None:
         print(line, flush=True)
 
-    def preparing(self, done: int, total: int) -> None: ...
+    def preparing(self, what: str, done: int, total: int) -> None: ...
 
     def started(self, run: Path, trials: int, observed: int, cluster: object) -> None:
         self.say(f"{run.name}: {observed} of {trials} observed")

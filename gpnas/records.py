@@ -282,11 +282,14 @@ class Prospect:
     regret: float
     """Expected loss of stopping now: the value of the best of the space less the leader's; at least 0."""
     bound: float
-    """Which that loss exceeds with a probability of 10 %."""
+    """The loss that is exceeded with a probability of 10 %."""
 
     def settles(self, stop_below: float | None) -> bool:
-        """Whether a search may end: its bound is lower than this, in the objective's unit; None ends none."""
-        return stop_below is not None and self.observations >= SETTLED and self.bound < stop_below
+        """Whether a search may end: its bound is lower than this, in the objective's unit, and so is what is
+        expected, which a few large draws may lift above the bound; None ends none."""
+        if stop_below is None or self.observations < SETTLED:
+            return False
+        return max(self.bound, self.regret) < stop_below
 
 
 def gain_in_words(regret: str, bound: str, is_below: bool) -> str:
