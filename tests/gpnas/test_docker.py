@@ -13,6 +13,7 @@ import promql_parser
 import pytest
 import yaml
 
+from gpnas.cli.parser import command_line
 from gpnas.dispatch.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ def test_nothing_runs_as_root_or_holds_a_secret() -> None:
 
 def test_ports_are_published_on_loopback_alone() -> None:
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", [])]
-    assert len(published) == 2
+    assert len(published) == 3
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
@@ -122,6 +123,27 @@ def test_the_ray_job_asks_for_a_token_and_watches_its_pods() -> None:
     run = re.search(r"--run (\S+)", JOB["spec"]["entrypoint"])
     assert run is not None
     assert run[1].startswith(container["volumeMounts"][0]["mountPath"] + "/")
+
+
+def test_the_service_is_asked_where_it_listens() -> None:
+    """On Kubernetes and by compose: its command is one, its port the published one, its health is watched."""
+    service = COMPOSE["services"]["service"]
+    documents = list(yaml.safe_load_all((DOCKER / "service.yaml").read_text()))
+    for document in documents:
+        kubernetes_validate.validate(document, "1.33", strict=True)
+    _, port, deployment = documents
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    commands = [service["command"].split(), container["command"]]
+    for command in commands:
+        options = command_line().parse_args(command[1:])
+        assert (options.module, options.port) == ("serve", 8750)
+    assert service["ports"] == ["127.0.0.1:8750:8750"]
+    assert port["spec"]["ports"][0]["port"] == container["ports"][0]["containerPort"] == 8750
+    assert port["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    probes = [container[f"{name}Probe"]["exec"]["command"] for name in ("startup", "readiness", "liveness")]
+    for probe in [service["healthcheck"]["test"][1:], *probes]:
+        compile(probe[2], "probe", "exec")
+        assert re.search(r"http://127\.0\.0\.1:8750/(readyz|healthz)", probe[2])
 
 
 def asked(expression: Any) -> list[Any]:
