@@ -110,7 +110,7 @@ class Trial:
         measured = None if value is None else number(value, f"the {self._objective} at step {step}", DIVERGED)
         rest = {name: number(each, f"`{name}` at step {step}", DIVERGED) for name, each in metrics.items()}
         if errors is not None:
-            _keep_errors(self.folder.parent / ERRORS_FILE, errors)
+            keep_errors(self.folder.parent / ERRORS_FILE, errors)
         self._say({"kind": "report", "step": step, "value": measured, "metrics": rest})
         if self._ordered.is_set():
             raise Stopped
@@ -120,7 +120,12 @@ class Trial:
         self._said.flush()
 
 
-def _keep_errors(path: Path, errors: Any) -> None:
+def keep_errors(path: Path, errors: Any) -> None:
+    """Writes errors that a training reported, as float32 in rows; whole, or not at all.
+
+    Raises:
+        TrialError: they are none, too many or not finite.
+    """
     import numpy as np
 
     if hasattr(errors, "detach"):  # a tensor of PyTorch's

@@ -24,18 +24,15 @@ from typing import Any
 
 from gpnas.client import Client, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
 from gpnas.errors import TrialError
+from gpnas.own_training import ERRORS_FILE, Stopped, keep_errors
 from gpnas.records import Architecture, AxisValue, plain_value
 
 LONGEST_PAUSE = 60.0
 """Seconds before whoever was told that there is nothing yet asks again, at most."""
 
 
-class StopTraining(Exception):
-    """Raised by `Trial.report` where the training shall end; user code lets it pass."""
-
-
 class Trial:
-    """What a training function is given."""
+    """What a training function is given: what that of a space file's `trainer` has, and more."""
 
     def __init__(self, lent: Lent, folder: Path) -> None:
         self.candidate = lent.candidate
@@ -66,21 +63,33 @@ class Trial:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def report(
-        self, step: int, value: float | None = None, *, checkpoint: str | None = None, **metrics: float
+        self,
+        step: int,
+        value: float | None = None,
+        *,
+        errors: Any = None,
+        checkpoint: str | None = None,
+        **metrics: float,
     ) -> None:
         """Says how far the training has come.
 
         Args:
             step: steps done.
             value: of the objective after them; None where it was not measured.
+            errors: what the outputs miss of the truth on a fixed validation set; the newest are kept in the
+                folder, and do not leave this machine.
             checkpoint: address of what is trained so far; None keeps the one before, the folder at first.
             metrics: what was measured besides.
 
         Raises:
-            StopTraining: the training shall end now.
+            Stopped: the training shall end now; no `except Exception` catches it.
+            TrialError: the errors are not finite numbers.
         """
         numbers = {name: float(plain_value(each)) for name, each in metrics.items()}
         measured = None if value is None else float(plain_value(value))
+        if errors is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            keep_errors(self.folder / ERRORS_FILE, errors)
         with self._guard:
             if measured is None or math.isfinite(measured):
                 finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
@@ -90,7 +99,7 @@ class Trial:
         if measured is not None:
             self._news.set()
         if ordered is not None:
-            raise StopTraining(ordered)
+            raise Stopped(ordered)
 
     def _taken(self) -> list[Point]:
         with self._guard:
@@ -243,7 +252,7 @@ def _outcome(train: Training, trial: Trial) -> Told | None:
     """What a training came to; None where it was told to end."""
     try:
         value = train(trial)
-    except StopTraining:
+    except Stopped:
         return None
     except Exception as error:
         if trial._ordered is not None:  # user code may have wrapped the order

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from gpnas.client import AsyncClient, Client, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
@@ -35,7 +36,7 @@ def train(trial):
     width, depth = trial.axes["width"], trial.axes["depth"]
     (trial.folder / "checkpoint").write_text(str(depth))
     for step in range(1, 4):
-        trial.report(step, width + depth + step / 10, loss=1.0)
+        trial.report(step, width + depth + step / 10, errors=[[step, depth]], loss=1.0)
         while pathlib.Path("hold").exists():
             trial.report(step)
             time.sleep(0.02)
@@ -96,6 +97,8 @@ def test_a_worker_trains_a_whole_search(service: Service, train: Path) -> None:
         curve = journal.progress(finished.candidate.id)
     assert [(row.step, row.metrics) for row in curve] == [(step, {"loss": 1.0}) for step in (1, 2, 3)]
     assert any("nothing more to train" in line for line in lines)
+    (kept,) = Path("work").rglob(f"{finished.candidate.id}/errors.npy")
+    assert np.load(kept).tolist() == [[3, finished.candidate.architecture.axes["depth"]]]
 
 
 def test_values_that_are_none_are_failures(service: Service, train: Path) -> None:
