@@ -42,7 +42,10 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) 
     return captured.out or captured.err
 
 
-def test_a_shell_asks_and_tells(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shell_asks_and_tells(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal leaves columns out
     assert said(capsys, "tell", run, "c0000", "--progress", 10, "27.5") == "continue\n"
     assert "observed" in said(capsys, "tell", run, "c0000", "28.5", "--metric", "loss=0.25", "--seconds", 60)
     assert json.loads(said(capsys, "tell", run, "c0000", "29", "--json")) == {

@@ -14,11 +14,13 @@ from gpnas.run.pricing import priced
 from gpnas.run.shipped import shipped_source, shipped_trainings
 
 
-def test_the_shipped_table_has_every_drn_of_the_shipped_space_once() -> None:
+def test_the_shipped_table_has_drns_of_the_shipped_space_once_each() -> None:
+    """All that have at least 8 features; since it was made, the space begins at 4."""
     trainings = shipped_trainings(2)
     space = read_space_file(find_space("drn.yaml")).search_space()
-    assert len(trainings) == len({each.architecture for each in trainings}) == len(space)
-    assert {each.architecture for each in trainings} == set(space)
+    trained = [each.architecture for each in trainings]
+    assert len(trained) == len(set(trained))
+    assert set(trained) == {each for each in space if int(each.axes["features"]) >= 8}
     assert {each.steps for each in trainings} == {300}
     # a dearer network takes longer: rank correlation with its weights, counted elsewhere
     costs = priced(space, 2).costs["parameters"]
