@@ -29,7 +29,7 @@ def test_commands_that_read_do_what_the_pages_say(
     setup = Setup(2, {"steps": STEPS}, Data("a", "b", "photographs", None), 1).to_json()
     run = tmp_path / "runs/drn"
     searched(run, space=space, value=lambda each: float(each.axes["features"]) / 10, setup=setup)
-    for name in ("mine", "first"):
+    for name in ("mine", "first", "digits"):
         shutil.copytree(run, run.with_name(name))
         shutil.copy(ROOT / "search_spaces/drn.yaml", tmp_path / f"{name}.yaml")
     folder_of_pairs(tmp_path / "pairs")
