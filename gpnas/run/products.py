@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save
 
 from gpnas.files import read, replacing
 from gpnas.records import Candidate
@@ -114,5 +114,5 @@ def _write(path: Path, names: Sequence[str], products: Floats) -> None:
         "crc32": np.array([zlib.crc32(products.tobytes())], np.uint32),
     }
     # a run on a full disk, or of someone else, is read as well
-    with suppress(OSError, SafetensorError), replacing(path) as new:
-        save_file(content, new)
+    with suppress(OSError), replacing(path) as new:
+        new.write_bytes(save(content))

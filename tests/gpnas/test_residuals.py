@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gpnas.run.products import _read, _write
 from gpnas.run.residuals import (
     ERRORS_FILE,
     ResidualError,
@@ -231,3 +232,14 @@ def test_never_more_is_unpacked_than_asked_for() -> None:
     assert len(data) * 100 < 3 * 1600 * 1600
     with pytest.raises(ValueError, match="packed numbers are not 768"):
         unpacked(data, 768)
+
+
+def test_products_on_a_full_disk_are_left_out_and_nothing_is_left(small_disk: Path) -> None:
+    """They are a cache: whoever reads a run on a full disk is not disturbed."""
+    names = [f"c{number:04d}" for number in range(200)]
+    _write(small_disk / "products.safetensors", names, np.ones((10, 200, 200)))  # 3.2 MB
+    assert list(small_disk.iterdir()) == []
+    _write(small_disk / "products.safetensors", names[:2], np.ones((1, 2, 2)))
+    kept, products = _read(small_disk / "products.safetensors")
+    assert kept == names[:2]
+    assert (products == 1).all()
