@@ -1,4 +1,4 @@
-"""Commands of README and docs that only look at what is there are run."""
+"""Commands of README and docs are run: those that only look at what is there, and those that use a bundle."""
 
 import io
 import shlex
@@ -7,15 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from gpnas import load_space
+from gpnas import Architecture, load_space
+from gpnas.bundle import Member, write_bundle
 from gpnas.cli import main
 from gpnas.run.pricing import priced
 from gpnas.run.setup import Data, Setup
-from tests.builders import folder_of_pairs
+from gpnas_trainers import build
+from tests.builders import description, folder_of_pairs
 from tests.gpnas.searched import STEPS, searched
 from tests.test_documentation import PAGES, ROOT, commands
 
+USING = ("upscale", "convert", "evaluate", "doctor", "token")
 READING = ("space", "status", "explain", "report", "data")
 
 
@@ -45,3 +49,51 @@ def test_commands_that_read_do_what_the_pages_say(
             sys.stdout.flush()
             assert written.getvalue().isascii()
             assert written.getvalue().strip() or "report" in command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What commands that use a bundle name: bundles, photographs, pairs; the second network is an RCAN."""
+    monkeypatch.chdir(tmp_path)
+    architectures = [
+        Architecture("drn", {"features": 8, "blocks": 1, "stages": 1}),
+        Architecture("rcan", {"features": 8, "groups": 1, "blocks": 1, "reduction": 4}),
+        Architecture("drn", {"features": 4, "blocks": 1, "stages": 1}),
+    ]
+    members = [
+        Member(each, build(each.family, 2, **each.axes).state_dict(), 1 / 3, {"psnr": 20.0}, f"c{number:04d}")
+        for number, each in enumerate(architectures)
+    ]
+    for name in ("BUNDLE", "runs/drn/bundle", "runs/mine/bundle", "runs/final/bundle", "runs/first/bundle"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        write_bundle(Path(name), members, description())
+    for name in ("pairs", "Set5"):
+        folder_of_pairs(Path(name))
+    shutil.copytree("pairs/LRx2", "photos")
+    for name in ("photo.png", "photo.jpg"):
+        Image.open("pairs/LRx2/0.png").save(name)
+    return tmp_path
+
+
+def test_commands_that_use_a_bundle_do_what_the_pages_say(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but those that need a run's pairs, a network of one's own or a token's name."""
+    shown = {command for page in [*PAGES, *(ROOT / "docs").glob("*/*.md")] for command in commands(page)}
+    left_out = ("--networks", "token revoke", "doctor runs/mine")
+    using = sorted(
+        each
+        for each in shown
+        if each.split()[1] in USING
+        and not any(text in each for text in left_out)
+        and ("evaluate" not in each or "--data" in each)
+    )
+    assert len(using) >= 15
+    for command in using:
+        arguments = shlex.split(command)[1:]
+        if "evaluate" in command:
+            arguments.append("--no-tiles")
+        assert main(arguments) == 0, (command, capsys.readouterr().err)
+        if "-o" in arguments:
+            assert Path(arguments[arguments.index("-o") + 1]).exists(), command
+    assert sorted(path.name for path in Path("sr").iterdir()) == [f"{number}.png" for number in range(5)]
