@@ -160,13 +160,13 @@ def _value(observation: Observation) -> float:
 
 
 def is_own(run: Path) -> bool:
-    """Whether the trainings of a run are a person's own.
+    """Whether a run's trainings are those of a space file's `trainer`, which may report errors.
 
     Raises:
         JournalError: the journal cannot be read.
     """
     with Journal.read(run) as journal:
-        return OwnSetup.describes(journal)
+        return OwnSetup.describes(journal) and bool(journal.setup(OwnSetup).code)
 
 
 def own_portfolio(run: Path, top: int | None = None) -> dict[str, Any]:

@@ -166,7 +166,8 @@ def test_the_best_averages_are_those_of_all_subsets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Beside a search over all pairs and weights on a grid."""
-    setup = OwnSetup("a person's own training", {})
+    code = {"network": "train.py:train", "text": "def train(trial): ..."}
+    setup = OwnSetup("a person's own training", {}, code)
     run = searched(tmp_path / "run", 4, objective=Objective("error", "", "minimise"), setup=setup.to_json())
     with Journal.read(run) as journal:
         names = [each.candidate.id for each in journal.observations() if each.finished]
@@ -269,6 +270,7 @@ def test_the_example_of_the_page_is_searched(
     assert json.loads(capsys.readouterr().out)["agrees"]
     assert main(["report", "run", "-o", "report.html"]) == 0
     assert "accuracy" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
     assert main(["portfolio", "run", "--json"]) == 0
     together = json.loads(capsys.readouterr().out)["frontier"][len(chosen) - 1]
     assert together["members"] == [row["id"] for row in chosen]
