@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gpnas.cli.streams import Stream
 from gpnas.cli.tables import Table
 from gpnas.cli.terminal import PlainConsole
 from gpnas.journal import Header, Journal
@@ -208,3 +209,11 @@ def test_commands_load_what_they_need_alone(run: Path) -> None:
             command, [str(run)]
         )
         assert not {"ray", "gpnas.dispatch"} & set(loaded(command, *arguments)), command
+
+
+def test_a_stream_that_was_closed_is_no_terminal() -> None:
+    """Ray's colorama asks what was stdout when the process ends."""
+    inner = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    stream = Stream(inner)
+    inner.close()
+    assert not stream.isatty()
