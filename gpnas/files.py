@@ -1,6 +1,9 @@
 """How files are opened and replaced, and what a misspelt name may mean, for the parts of the search that
 know nothing else of the trainers."""
 
+import lzma
+from pathlib import Path
+
 from gpnas_trainers.files import check as check
 from gpnas_trainers.files import descriptor_of as descriptor_of
 from gpnas_trainers.files import look_at as look_at
@@ -10,3 +13,10 @@ from gpnas_trainers.files import replacing as replacing
 from gpnas_trainers.files import sync as sync
 from gpnas_trainers.nearest import did_you_mean as did_you_mean
 from gpnas_trainers.nearest import nearby as nearby
+
+
+def packaged(room: str, name: str) -> bytes:
+    """A file that pages ask for, from a room's folder `assets`, where a large one is kept as `NAME.xz`."""
+    path = Path(__file__).parent / room / "assets" / name
+    compressed = path.with_name(f"{name}.xz")
+    return lzma.decompress(compressed.read_bytes()) if compressed.exists() else path.read_bytes()

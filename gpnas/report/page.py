@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -18,6 +17,7 @@ from markupsafe import Markup
 from gpnas import __version__
 from gpnas.figures.catalogue import Figure
 from gpnas.figures.style import DARK, LIGHT, config, unchecked, wrapped
+from gpnas.files import packaged
 from gpnas.report.sentences import Check
 
 BADGES = {"good": "fine", "mind": "mind this", "open": "to know"}
@@ -223,4 +223,4 @@ def _policy(scripts: Sequence[str]) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("gpnas.report").joinpath("assets", name).read_text("utf-8")
+    return packaged("report", name).decode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gpnas import __version__
 from gpnas.errors import GpnasError
+from gpnas.files import packaged
 from gpnas.records import STRATEGIES, Architecture
 from gpnas.service.guard import COOKIE
 from gpnas.service.problems import Problem
@@ -44,8 +44,7 @@ def asset(name: str) -> Response:
     if name not in ASSETS:
         raise Problem(404, f"a page asks for one of {', '.join(ASSETS)}, but got {name!r:.60}")
     room, kind = ASSETS[name]
-    content = (Path(__file__).parents[1] / room / "assets" / name).read_bytes()
-    return Response(content, media_type=kind, headers={"Cache-Control": "public, max-age=300"})
+    return Response(packaged(room, name), media_type=kind, headers={"Cache-Control": "public, max-age=300"})
 
 
 @routes.get("/login")
