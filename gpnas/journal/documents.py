@@ -28,8 +28,8 @@ from pydantic import (
 from gpnas.journal.header import SESSION, Header, Session
 from gpnas.records import Architecture, Candidate, Fidelity, Observation, Progress, Stop
 
-VERSION = 1
-"""Version of the tables below, kept in SQLite's `user_version`; raised when they change."""
+VERSION = 2
+"""Version of the tables below, with leases and answers, as SQLite's `user_version`; raised as they change."""
 APPLICATION = 0x67706E61
 """SQLite's `application_id` of a journal: "gpna" in ASCII."""
 

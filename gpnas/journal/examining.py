@@ -135,7 +135,7 @@ def damage_of(path: Path, *, or_unreadable: bool = False, to_write: bool = False
             it open, since its locks would be given up (see `gpnas_trainers.files.look_at`).
 
     Raises:
-        JournalError: a newer gpnas wrote it.
+        JournalError: an older or a newer gpnas wrote it.
         sqlite3.Error: the file cannot be judged, as when the disk fails.
     """
     # the backup before the journal itself, which only grows: a driver may be at work
@@ -187,7 +187,7 @@ def examine(connection: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
 
     Raises:
         DamageError, sqlite3.DatabaseError: it is not as it was written.
-        JournalError: a newer gpnas wrote it.
+        JournalError: an older or a newer gpnas wrote it.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -199,6 +199,14 @@ def examine(connection: sqlite3.Connection, path: Path) -> tuple[int, int, int]:
             "a newer gpnas wrote it, so install that"
         )
     with snapshot(connection):
+        strange = _strange_table(connection)
+        if strange and 1 <= version < VERSION:
+            raise JournalError(
+                f"{path}: this gpnas reads journals of version {VERSION}, but got version {version}, "
+                f"{strange}; an older gpnas wrote it: look at it with that, or search anew in another folder"
+            )
+        if strange:
+            raise DamageError(f"its tables are not a journal's, {strange}")
         return _examine_content(connection)
 
 
@@ -214,7 +222,6 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _examine_content(connection: sqlite3.Connection) -> tuple[int, int, int]:
-    _check_tables(connection)
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise DamageError(" ".join(str(verdict).split()))
@@ -248,16 +255,15 @@ def _examine_content(connection: sqlite3.Connection) -> tuple[int, int, int]:
     return sessions, len(candidates), len(read_observations(connection, candidates))
 
 
-def _check_tables(connection: sqlite3.Connection) -> None:
-    """Refuses whatever a journal's making did not make: other tables or columns, triggers, views."""
+def _strange_table(connection: sqlite3.Connection) -> str:
+    """What today's making of a journal did not make, or is missing: tables, columns, triggers, views."""
     wanted = {("table", name): declaration(name) for name in TABLES}
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
         if sql is None and name.startswith("sqlite_autoindex_"):  # of a table's own UNIQUE or PRIMARY KEY
             continue
         if wanted.pop((kind, name), None) != sql:
-            raise DamageError(f"its tables are not a journal's, as the {kind} {name!r:.60} shows")
-    for _, name in wanted:
-        raise DamageError(f"its tables are not a journal's, since {name} is missing")
+            return f"as the {kind} {name!r:.60} shows"
+    return "".join(f"since {name} is missing" for _, name in list(wanted)[:1])
 
 
 def read_header(connection: sqlite3.Connection) -> Header:

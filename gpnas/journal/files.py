@@ -226,7 +226,7 @@ def open_to_write(run: Path, *, recover: bool = True) -> tuple[sqlite3.Connectio
 
     Raises:
         DamageError: it cannot be used and there is no backup to recover it from.
-        JournalError: a newer gpnas wrote it.
+        JournalError: an older or a newer gpnas wrote it.
     """
     path, note = run / JOURNAL, None
     damage = damage_of(path, to_write=True)
@@ -255,7 +255,7 @@ def open_to_read(run: Path) -> tuple[sqlite3.Connection, str | None]:
 
     Raises:
         DamageError: neither can be used.
-        JournalError: there is none, or a newer gpnas wrote it.
+        JournalError: there is none, or an older or a newer gpnas wrote it.
     """
     path, backup = run / JOURNAL, run / BACKUP
     if not path.exists() and not backup.exists():

@@ -59,8 +59,11 @@ class SearchSummary(Told):
     """A search in short."""
 
     id: str = Field(examples=["drn"])
-    state: str = Field(description="`running`, `finished`, `interrupted`, or `damaged`.")
-    kind: str = Field(description="`managed`, `external`, or `unknown` of a damaged one.")
+    state: str = Field(
+        description="`running`, `finished`, `interrupted`, or `unreadable`: its journal is damaged or "
+        "of another gpnas."
+    )
+    kind: str = Field(description="`managed`, `external`, or `unknown` of an unreadable one.")
     driver: int | None = Field(description="Number of the process that drives it, where one does.")
     objective: dict[str, str]
     trials: int

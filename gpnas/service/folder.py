@@ -98,7 +98,7 @@ class Runs:
 
         Raises:
             Problem: there is no such search.
-            JournalError: it is damaged beyond its backup.
+            JournalError: it is damaged beyond its backup, or another gpnas wrote it.
         """
         path = self.path(name)
         with self._guard:

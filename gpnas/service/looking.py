@@ -67,7 +67,7 @@ def searches(
     after: Annotated[str, Query(max_length=64, description="The last name of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> dict[str, Any]:
-    """All searches of the folder, in the order of their names; damaged ones are shown as such."""
+    """All searches of the folder, in the order of their names; those that cannot be read as such."""
     service = service_of(request)
     names = [name for name in service.runs.names() if name > after]
     page = [asdict(service.reading.summary(name)) for name in names[:limit]]

@@ -89,7 +89,7 @@ def one(request: Request, search: str) -> Response:
     service = service_of(request)
     summary = service.reading.summary(search)
     token = token_of(request)
-    if summary.state == "damaged":
+    if summary.state == "unreadable":
         return _page("search.html", row=_row(summary), token=token, trials=[], data={}, why="")
     cursor = service.runs.journal(search).end()  # what comes after it is told by events
     trials = [_trial(each) for each in service.reading.document(search)["candidates"]]

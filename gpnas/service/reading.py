@@ -22,7 +22,7 @@ class Summary:
 
     id: str
     state: str
-    """`running`, `finished`, `interrupted`, or `damaged`: its journal cannot be read."""
+    """`running`, `finished`, `interrupted`, or `unreadable`: its journal cannot be read."""
     kind: str
     """`managed`: trained on Ray by a driver of its own; `external`: its trainings ask and tell over HTTP."""
     driver: int | None
@@ -41,7 +41,7 @@ class Summary:
     begun: str
     """ISO 8601, UTC."""
     note: str | None
-    """One line about damage, None where there is none."""
+    """One line about damage or another version, None where there is neither."""
 
 
 class Kept(Generic[T]):
@@ -76,7 +76,7 @@ class Reading:
         self._summaries: Kept[Summary] = Kept(_summary)
 
     def summary(self, name: str) -> Summary:
-        """A search in short, a damaged one as such.
+        """A search in short, one that cannot be read as such.
 
         Raises:
             Problem: there is no such search.
@@ -85,22 +85,22 @@ class Reading:
         try:
             return self._summaries.of(name, self._runs.journal(name))
         except JournalError as error:
-            return _damaged(name, str(error).replace(f"{path.parent}/", ""))
+            return _unreadable(name, str(error).replace(f"{path.parent}/", ""))
 
     def document(self, name: str) -> dict[str, Any]:
         """Where a search stands, as `gpnas status` says it; `run` is its name.
 
         Raises:
             Problem: there is no such search.
-            JournalError: it is damaged beyond its backup.
+            JournalError: it is damaged beyond its backup, or another gpnas wrote it.
         """
         return self._documents.of(name, self._runs.journal(name))
 
 
-def _damaged(name: str, note: str) -> Summary:
+def _unreadable(name: str, note: str) -> Summary:
     return Summary(
         id=name,
-        state="damaged",
+        state="unreadable",
         kind="unknown",
         driver=None,
         objective={"name": "", "unit": "", "goal": "maximise"},

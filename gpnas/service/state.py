@@ -43,7 +43,7 @@ class Service:
 
         Raises:
             Problem: there is no such search.
-            JournalError: it is damaged beyond its backup.
+            JournalError: it is damaged beyond its backup, or another gpnas wrote it.
         """
         journal = self.runs.journal(name)
         return journal, journal.version(), is_driven(journal)

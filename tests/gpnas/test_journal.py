@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpnas.cli import main
 from gpnas.errors import JournalError
 from gpnas.journal import Header, Journal, Search, status
 from gpnas.records import Architecture, Candidate, Fidelity, Objective, Observation, Progress, Stop
@@ -623,13 +624,44 @@ def test_a_newer_journal_is_refused_and_left_alone(filled: Path, tmp_path: Path)
     run = tmp_path / "run"
     shutil.copytree(filled, run)
     with closing(sqlite3.connect(run / "journal.sqlite")) as connection:
-        connection.execute("PRAGMA user_version=2")
+        connection.execute("PRAGMA user_version=3")
     before = (run / "journal.sqlite").read_bytes()
     for attempt in (lambda: status(run), lambda: Journal.create_or_open(run, HEADER)):
         with pytest.raises(JournalError) as error:
             attempt()
-        assert "reads journals up to version 1, but got version 2" in one_line(error)
+        assert "reads journals up to version 2, but got version 3" in one_line(error)
     assert (run / "journal.sqlite").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "made", ["DROP TABLE answers", "ALTER TABLE attempts RENAME TO starts", "CREATE TABLE more (number)"]
+)
+def test_an_older_journal_is_told_as_such_everywhere_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: str
+) -> None:
+    """Version 1 had other tables at times; with those of today it is read."""
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(GOLDEN / "journal-v1.sqlite", run / "journal.sqlite")
+    shutil.copy(GOLDEN / "journal-v1.sqlite", run / "journal.backup.sqlite")
+    with closing(sqlite3.connect(run / "journal.sqlite")) as connection:
+        connection.execute(made)
+    before = (run / "journal.sqlite").read_bytes()
+    page = str(tmp_path / "page.html")
+    for command in (["status"], ["explain"], ["doctor"], ["portfolio"], ["report", "-o", page]):
+        assert main([command[0], str(run), *command[1:]]) == 1
+        told = " ".join("".join(capsys.readouterr()).split())
+        assert "of version 2, but got version 1, " in told
+        assert "an older gpnas wrote it: look at it with that, or search anew in another folder" in told
+        assert "damaged" not in told
+    with pytest.raises(JournalError, match="an older gpnas wrote it"):
+        Journal.create_or_open(run, HEADER)
+    assert (run / "journal.sqlite").read_bytes() == before
+    with closing(sqlite3.connect(run / "journal.sqlite")) as connection:  # what is of today must be whole
+        connection.execute("PRAGMA user_version=2")
+    (run / "journal.backup.sqlite").unlink()
+    with pytest.raises(JournalError, match="the file is damaged: its tables are not a journal's"):
+        Journal.read(run)
 
 
 def test_another_programs_database_is_refused(tmp_path: Path) -> None:
@@ -710,11 +742,12 @@ def test_a_file_size_limit_loses_nothing_committed(tmp_path: Path) -> None:
 # -- every version ever shipped stays readable
 
 
-def test_golden_journal_of_version_1(tmp_path: Path) -> None:
-    shutil.copy(GOLDEN / "journal-v1.sqlite", tmp_path / "journal.sqlite")
+@pytest.mark.parametrize("version", [1, 2])
+def test_golden_journals(tmp_path: Path, version: int) -> None:
+    shutil.copy(GOLDEN / f"journal-v{version}.sqlite", tmp_path / "journal.sqlite")
     expected = json.loads((GOLDEN / "journal-v1.json").read_text())
     with Journal.read(tmp_path) as journal:
-        assert journal.export() == expected
+        assert journal.export() == {**expected, "version": 2}
         header = journal.header
     with Journal.create_or_open(tmp_path, header) as journal:
         assert [proposed.id for proposed in journal.candidates()] == ["c0000", "c0001", "c0002", "c0003"]

@@ -65,7 +65,7 @@ def test_searches_are_listed_and_damage_is_shown(client: TestClient) -> None:
     document = client.get("/v1/searches").json()
     assert [each["id"] for each in document["searches"]] == ["long", "small", "torn"]
     long, small, torn = document["searches"]
-    assert (long["state"], small["state"], torn["state"]) == ("interrupted", "interrupted", "damaged")
+    assert (long["state"], small["state"], torn["state"]) == ("interrupted", "interrupted", "unreadable")
     assert "the file is damaged" in torn["note"]
     assert long["counts"] == {"observed": 60}
     assert small["counts"] == {"observed": 7, "stopped": 1, "failed": 1}
@@ -361,7 +361,7 @@ def test_requests_are_counted_by_route(client: TestClient) -> None:
     client.get("/v1/searches/nothing-of-that-name")
     text = client.get("/metrics").text
     assert 'gpnas_requests_total{method="GET",route="/v1/searches/{search}",status="200"}' in text
-    assert 'gpnas_searches{state="damaged"} 1.0' in text
+    assert 'gpnas_searches{state="unreadable"} 1.0' in text
     assert "nothing-of-that-name" not in text
 
 
