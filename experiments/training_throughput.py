@@ -146,7 +146,7 @@ def our_loop(
         last = training.step + steps
         while training.step < last:
             training._one_step()  # as `advance` does, which would look at the losses at its end
-        training._look()
+        training._guard.look()
 
     return run
 

@@ -464,7 +464,7 @@ def test_losses_that_are_looked_at_every_few_steps_come_to_the_same(
     reference = fresh(pairs, recipe, network=FailsOnce([], 27, math.nan))
     finish(reference)
     later = fresh(pairs, recipe, network=FailsOnce([], 27, math.nan))
-    monkeypatch.setattr(later, "_looked_every", 6)
+    monkeypatch.setattr(later._guard, "every", 6)
     finish(later)
     assert later.notes[0].startswith("collapse at step 31: the loss must stay finite, but is nan at step 27")
     for name, value in weights(reference).items():

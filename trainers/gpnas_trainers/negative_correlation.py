@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gpnas_trainers.batches import Batches
-from gpnas_trainers.guard import LossGuard
+from gpnas_trainers.guard import LossGuard, looked_every
 from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.recipe import Recipe
 
@@ -71,7 +71,7 @@ def fine_tune(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    guard = LossGuard(recipe.warmup_steps)
+    guard = LossGuard(recipe.warmup_steps, looked_every(device))
     for network in networks:
         network.train()
     for step in range(recipe.steps):
@@ -83,11 +83,12 @@ def fine_tune(
         negative_correlation_loss(outputs, hr, strength).backward()
         with torch.no_grad():
             # what is fitted may be negative; what must not explode is the networks' own error
-            guard.check(float(sum((output - hr).square().mean() for output in outputs)), step)
+            guard.note(torch.stack([(output - hr).square().mean() for output in outputs]).sum(), step)
         if recipe.clip_norm:
             for each in parameters:  # each network as if it were alone
                 nn.utils.clip_grad_norm_(each, recipe.clip_norm)
         optimizer.step()
         progress(step + 1, recipe.steps)
+    guard.look()
     for network in networks:
         network.eval()

@@ -50,6 +50,11 @@ class Ranks:
         """Sums tensors over all processes, in place."""
         self._together(list(tensors), torch.distributed.all_reduce)
 
+    def total(self, numbers: Tensor) -> Tensor:
+        """The sums of numbers, (n,), over all processes, on the device where they are."""
+        self.sum_([numbers])
+        return numbers
+
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Gives all processes the tensors of rank 0, in place."""
         self._together(list(tensors), lambda flat: torch.distributed.broadcast(flat, 0))

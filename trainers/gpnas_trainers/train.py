@@ -22,7 +22,7 @@ from gpnas_trainers.batches import Batches
 from gpnas_trainers.checkpoint import TrainingError as TrainingError
 from gpnas_trainers.checkpoint import copied, read_checkpoint, write_checkpoint
 from gpnas_trainers.families import declared
-from gpnas_trainers.guard import CollapseError, LossGuard
+from gpnas_trainers.guard import CollapseError, LossGuard, looked_every
 from gpnas_trainers.objective import Objective, precision_on
 from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.progress import Progress as Progress
@@ -47,9 +47,6 @@ LACKING = (
     "CUDNN_STATUS_ALLOC_FAILED",
 )
 """Words of errors that mean that memory lacks."""
-LOOKED_EVERY = 16
-"""Steps on a GPU between two looks at their losses. Each look waits until the GPU has done all that it was
-given; a collapse is noticed so many steps later, and goes back to the last validation all the same."""
 
 
 Watcher = Callable[["Training", Progress], None]
@@ -119,9 +116,8 @@ class Training:
         self._micro_batch = recipe.micro_batch or math.ceil(recipe.batch_size / self._ranks.size)
         self._rate_factor = 1.0
         self._seconds = 0.0
-        self._guard = LossGuard(recipe.warmup_steps)
-        self._losses: list[tuple[int, Tensor]] = []  # by step, on the device, not looked at yet
-        self._looked_every = LOOKED_EVERY if torch.device(device).type == "cuda" else 1
+        self._guard = LossGuard(recipe.warmup_steps, looked_every(device), self._ranks.total)
+        self._fitting = 0  # steps that fitted into memory with this micro-batch
         self._told = 0  # notes
         # to which a collapse goes back, once
         self._good: dict[str, Any] | None = copied(self._state())
@@ -151,14 +147,15 @@ class Training:
                 if self.step < self.recipe.steps:
                     self._one_step()
                 if self.step % self.recipe.evaluate_every == 0 or self.step >= self.recipe.steps:
-                    self._look()
+                    self._guard.look()
                     self._validate()
                     evaluated = True
                     break
-                if seconds < math.inf:
+                # who waits for the others waits for the device, so processes agree at looks alone
+                if seconds < math.inf and (self._ranks.size == 1 or self.step % self._guard.every == 0):
                     passed = time.monotonic() - start if self._ranks.rank == 0 else 0.0
                     if self._ranks.sum_numbers(passed)[0] >= seconds:
-                        self._look()
+                        self._guard.look()
                         break
             except CollapseError as collapse:
                 self._go_back(collapse)
@@ -204,11 +201,13 @@ class Training:
         lr, hr = self._batches.at(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate_factor * recipe.learning_rate_at(self.step)
-        while (loss := self._agreed(self._gradient(lr, hr))) is None:
+        loss = self._gradient(lr, hr)
+        while self._lacking(loss):
             self._take_smaller_micro_batch()
-        self._losses.append((self.step, loss))
-        if len(self._losses) >= self._looked_every:
-            self._look()
+            loss = self._gradient(lr, hr)
+        assert loss is not None
+        self._fitting += 1
+        self._guard.note(loss, self.step)
         parameters = list(self._objective.parameters())
         self._ranks.sum_(parameter.grad for parameter in parameters if parameter.grad is not None)
         if recipe.clip_norm:
@@ -241,24 +240,25 @@ class Training:
             return None
         return total
 
-    def _agreed(self, loss: Tensor | None) -> Tensor | None:
-        """The loss of all processes, which wait for each other here; None where one of them lacks memory."""
-        if self._ranks.size == 1:
-            return loss
-        total, lacking = self._ranks.sum_numbers(0.0 if loss is None else float(loss), loss is None)
-        return None if lacking else torch.tensor(total)
+    def _lacking(self, loss: Tensor | None) -> bool:
+        """Whether one of the processes lacks memory for this step.
 
-    def _look(self) -> None:
-        """Has the guard see the losses of the steps since the last look.
+        Steps are alike, so processes on GPUs ask each other only until several fitted: who asks must wait
+        for the device.
 
         Raises:
-            CollapseError: one of them tells of a collapse.
+            MemoryError: memory lacks in a step that the others did not ask about; another attempt may have it.
         """
-        if self._losses:
-            steps, losses = zip(*self._losses, strict=True)
-            self._losses.clear()
-            for step, loss in zip(steps, torch.stack(losses).tolist(), strict=True):
-                self._guard.check(loss, step)
+        if self._ranks.size == 1:
+            return loss is None
+        if self._guard.every == 1 or self._fitting < self._guard.every:
+            return self._ranks.sum_numbers(loss is None)[0] > 0
+        if loss is None:
+            raise MemoryError(
+                f"memory must hold every step, but lacked at step {self.step}, after {self._fitting} that "
+                "fitted: something else took it; go on from the last checkpoint"
+            )
+        return False
 
     def _take_smaller_micro_batch(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -270,7 +270,7 @@ class Training:
                 f"out of memory: a step must fit with one patch at a time, but at `hr_patch` "
                 f"{self.recipe.hr_patch} does not; take a smaller `hr_patch` or network"
             )
-        self._micro_batch = before // 2
+        self._micro_batch, self._fitting = before // 2, 0
         self.note(
             f"out of memory at step {self.step}: {self._micro_batch} patches at a time instead of {before}; "
             "the gradient is still that of the whole batch"
@@ -323,7 +323,7 @@ class Training:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._losses.clear()
+        self._guard.forget()
         self._objective.network.load_state_dict(state["network"])
         if self._objective.duals is not None:
             self._objective.duals.load_state_dict(state["duals"])
