@@ -144,13 +144,14 @@ class Engine:
         model: makes the model that takes the surrogate's place; `acquisition` then chooses.
         minimise: whether the smaller of two values is the better one. What is observed, believed and decided
             is in the values' own sign; `model` and what is made from it know their negatives.
+        defaults: architectures that are suggested before any other, in this order.
         acquisition: makes the acquisition function that chooses after the design, in place of the
             strategy's. None leaves the choice to the strategy or, with a model that is not the
             surrogate, to log expected improvement over the best posterior mean of what was observed.
 
     Raises:
         ValueError: an unknown strategy, or a number out of range.
-        SpaceError: a source has no architecture of this space.
+        SpaceError: a source has no architecture of this space, or a default is none of it.
     """
 
     def __init__(  # noqa: PLR0913 - the search's face for Python: each but the space may be left out
@@ -168,6 +169,7 @@ class Engine:
         model: ModelMaker | None = None,
         acquisition: AcquisitionMaker | None = None,
         minimise: bool = False,
+        defaults: Sequence[Architecture] = (),
     ) -> None:
         if strategy not in STRATEGIES:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
@@ -189,6 +191,7 @@ class Engine:
         if portfolio < 1:
             raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
         self.cost_aware, self.portfolio = cost_aware, portfolio
+        self._defaults = [space.index(each) for each in defaults]
         self._fidelity = Fidelity(steps)
         self._suggested: dict[str, int] = {}  # candidate id -> index
         self._observed: dict[str, Observation] = {}
@@ -259,6 +262,9 @@ class Engine:
         free, number = (~self._taken & ~self._vetoed).nonzero()[:, 0], len(self._suggested)
         if not len(free):
             return None
+        begins = [index for index in self._defaults if not self._taken[index] and not self._vetoed[index]]
+        if begins:
+            return Weighing("default", torch.tensor(begins), None, 0)
         if self.strategy == "random":
             return Weighing("random", free, None, self._one_of(torch.ones(len(free)), number))
         blind = self._context is None and not self._succeeded()  # all so far failed or is under way
@@ -765,4 +771,5 @@ def engine_for(space: SearchSpace, header: Header) -> Engine:
         cost_aware=search.cost_aware,
         portfolio=search.portfolio if search.portfolio_aware else 1,
         minimise=header.objective.goal == "minimise",
+        defaults=search.defaults,
     )

@@ -43,6 +43,7 @@ SCORES = {
     "times its probability of success",
     "posterior mean": "posterior mean in the objective's unit, less where success is unlikely",
     "random": "none: chance decided",
+    "default": "none: the search begins with the defaults of its families",
 }
 """Phase to what its score is."""
 

@@ -141,6 +141,7 @@ def header_of(
         steps=wishes.steps or settings.get("steps", 1),
         portfolio=settings.get("portfolio", 3),
         cost_aware=settings.get("cost_aware", False),
+        defaults=settings.get("defaults", ()),
     )
     stops = settings.get("early_stopping", True) if wishes.early_stopping is None else wishes.early_stopping
     header = Header(
@@ -159,6 +160,7 @@ def header_of(
 def read_own(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
     """A space file's space, with costs where gpnas has the networks, and its settings."""
     from gpnas.config import find_space, read_space_file
+    from gpnas.run.defaults import defaults_of
     from gpnas.run.pricing import priced, recipe_of
     from gpnas_trainers import FAMILIES
 
@@ -174,6 +176,8 @@ def read_own(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
         )
     settings = {name: getattr(file.search, name) for name in file.search.model_fields_set}
     settings |= {"portfolio": file.search.portfolio, "early_stopping": file.search.early_stopping}
+    published = file.search.defaults_first
+    settings["defaults"] = defaults_of(made, file.families.defaults, published=published)
     if file.objective is not None:
         settings["objective"] = file.objective.record()
     given = file.recipe.given()

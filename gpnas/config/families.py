@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -38,6 +39,10 @@ ARCHITECTURES = 10_000_000
 """Most architectures that the families of a file may span."""
 OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 """Names of families with networks of one's own: they stand in names of files, and before a colon."""
+DEFAULT: TypeAdapter[dict[str, AxisValue]] = TypeAdapter(
+    Annotated[dict[str, AxisValue], Field(min_length=1)], config=ConfigDict(strict=True)
+)
+"""The form of the architecture that a search begins with in a family."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,12 @@ class AnyFamilies(BaseModel):
 
     _recipes: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _codes: dict[str, Code] = PrivateAttr(default_factory=dict)
+    _defaults: dict[str, dict[str, AxisValue]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def defaults(self) -> dict[str, dict[str, AxisValue]]:
+        """The architecture near which a search begins in a family, by family, where the file says so."""
+        return self._defaults
 
     @property
     def recipes(self) -> dict[str, dict[str, Any]]:
@@ -250,7 +261,7 @@ class AnyFamilies(BaseModel):
     def _with_recipes(
         cls, value: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
     ) -> Self:
-        recipes, codes = {}, {}
+        recipes, codes, defaults = {}, {}, {}
         if isinstance(value, dict):
             _refuse_unknown_families(cls.__name__, value, info.context or Reading())
             value = dict(value)
@@ -263,10 +274,17 @@ class AnyFamilies(BaseModel):
                         recipes[name] = FamilyRecipe.model_validate(axes["recipe"]).given()
                     except ValidationError as error:
                         raise moved(error, (name, "recipe")) from None
-                    value[name] = {key: each for key, each in axes.items() if key != "recipe"}
+                    axes = value[name] = {key: each for key, each in axes.items() if key != "recipe"}
+                if (name in FAMILIES or name in codes) and isinstance(axes, dict) and "default" in axes:
+                    try:
+                        defaults[name] = DEFAULT.validate_python(axes["default"])
+                    except ValidationError as error:
+                        raise moved(error, (name, "default")) from None
+                    value[name] = {key: each for key, each in axes.items() if key != "default"}
         families = handler(value)
         families._recipes.update(recipes)
         families._codes.update(codes)
+        families._defaults.update(defaults)
         return families
 
     @model_validator(mode="after")

@@ -44,6 +44,8 @@ class SearchSettings(Strict):
     """Whether gains count per predicted second."""
     portfolio_aware: bool = False
     """Whether an architecture is valued by what it would add to the portfolio's average."""
+    defaults_first: bool = False
+    """Whether the search begins with each family's published network, scaled to the space."""
     portfolio: int = Field(default=3, ge=1)
     validation_images: int = Field(default=10, ge=1)
     """The most validation images that score a trial."""

@@ -29,6 +29,7 @@ from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.own_delivery import OwnDelivery, deliver_own
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
+from gpnas.run.defaults import defaults_of
 from gpnas.run.networks import check_networks, own_networks, taken_up
 from gpnas.run.pricing import check_candidates, priced, recipe_of
 from gpnas.run.setup import PSNR, Data, Setup
@@ -119,6 +120,7 @@ def plan(
         cost_aware=_either(request.cost_aware, file.search.cost_aware),
         portfolio_aware=_either(request.portfolio_aware, file.search.portfolio_aware),
         sources=sources_of(request.warm_start, run, scale),
+        defaults=defaults_of(space, file.families.defaults, published=file.search.defaults_first),
     )
     data = Data(
         fingerprint=pairs.training.fingerprint,

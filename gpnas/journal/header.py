@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
-from gpnas.records import FrozenMapping, Objective, Source, Strategy
+from gpnas.records import Architecture, FrozenMapping, Objective, Source, Strategy
 
 SESSION = ("trials", "concurrent", "early_stopping", "stop_below", "versions", "machine")
 """Fields of a header that may differ from one session of a run to the next."""
@@ -33,6 +33,8 @@ class Search:
     """Whether an architecture is valued by what it would add to the portfolio's average."""
     sources: tuple[Source, ...] = ()
     """Other searches that this one learns from."""
+    defaults: tuple[Architecture, ...] = ()
+    """Architectures that it begins with, in this order."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "space", FrozenMapping(self.space))
