@@ -247,7 +247,7 @@ class Training:
         for the device.
 
         Raises:
-            MemoryError: memory lacks in a step that the others did not ask about; another attempt may have it.
+            MemoryError: memory lacks in a step that the others did not ask about.
         """
         if self._ranks.size == 1:
             return loss is None
