@@ -46,9 +46,10 @@ def loaded(
         ValueError: the architecture is unknown here, or the weights do not fit it.
     """
     family, axes = architecture.family, architecture.axes
-    if isinstance(state, Graph):
-        return OnnxNetwork(state.content, _pixels(axes.get("pixels")))
     try:
+        if isinstance(state, Graph):
+            defaults = {"takes": "0..1", "makes": "0..1", "multiple_of": 1}
+            return OnnxNetwork(state.content, *({**defaults, **axes}[name] for name in defaults))
         # before anything is built: a crafted manifest may name sizes that exhaust the memory
         count = sum(tensor.numel() for tensor in state.values())
         if stored(family, scale, **axes) != count:
@@ -58,15 +59,6 @@ def loaded(
     except (TypeError, RuntimeError) as error:
         raise ValueError(str(error).splitlines()[0]) from None
     return network.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-
-
-def _pixels(value: object) -> int:
-    """What a white pixel is to an ONNX file, as its architecture says."""
-    if value not in (1, 255):
-        raise ValueError(
-            f"an ONNX file's pixels must be of 0 … 1 or 0 … 255, but its architecture has {value!r}"
-        )
-    return 1 if value == 1 else 255
 
 
 def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn.Module]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -117,3 +118,40 @@ def ensemble_by_hand(
                 outputs.append(np.rot90(sr, -turn, axes=(1, 2)))
         total = total + weight * np.mean(outputs, axis=0)
     return np.asarray(total)
+
+
+def onnx_file(
+    nodes: Sequence[Any],
+    shape: Sequence[Any],
+    tensors: Mapping[str, NDArray[Any]] | None = None,
+    *,
+    given: str = "x",
+    made: Sequence[str] = ("sr",),
+    kind: int = 1,
+    shaped: bool = True,
+) -> bytes:
+    """An ONNX file made by hand, which has `twice`, the scales of a Resize by 2.
+
+    Args:
+        nodes: its operations.
+        shape: of its input; a name is any number.
+        tensors: by name.
+        given, made: names of its input and its outputs.
+        kind: type of the input's numbers.
+        shaped: whether it says that it makes four dimensions.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {"twice": np.array([1, 1, 2, 2], np.float32), **(tensors or {})}
+    outputs = [
+        helper.make_tensor_value_info(name, 1, ["b", "c", "y", "z"] if shaped else None) for name in made
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "by hand",
+        [helper.make_tensor_value_info(given, kind, shape)],
+        outputs,
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())

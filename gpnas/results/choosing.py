@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from gpnas_trainers import check
 from gpnas_trainers.cost import gmacs, parameters
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gpnas_trainers.pairs import PairSet
 
 LEAST_SHARE = 0.1
@@ -53,6 +55,18 @@ class Allowance:
         if math.inf == self.gmacs == self.parameters:
             return None
         return Limits(costs, np.array([self.gmacs, self.parameters]))
+
+
+@dataclass(frozen=True, eq=False)
+class Outside:
+    """What is known of candidates among which are networks that no trial trained."""
+
+    gram: Floats  # (I, n, n)
+    """Mean products of the residuals of all candidates, in their order."""
+    costs: Floats  # (n, 2)
+    """GMACs and parameters of all."""
+    networks: Mapping[str, nn.Module]
+    """Those that no trial trained, by name, with their weights."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +160,7 @@ def choose_portfolio(
     allowance: Allowance | None = None,
     validation: PairSet | None = None,
     *,
-    measured: tuple[Floats, Floats] | None = None,
+    outside: Outside | None = None,
 ) -> Chosen:
     """The portfolio of at most so many trained candidates that is worth its networks.
 
@@ -161,19 +175,17 @@ def choose_portfolio(
         allowance: what they may cost together.
         validation: the pairs that they were validated by; None: what an earlier choice measured is used, and
             where that lacks a network, the portfolios are judged without self-ensemble.
-
-        measured: mean products of the candidates' residuals and their costs, where networks that no trial
-            trained are among them; portfolios are then judged without self-ensemble.
+        outside: what no journal holds, where networks that no trial trained are among the candidates.
 
     Raises:
         TrialError: residuals or weights are missing or damaged, or no network keeps the limits.
     """
     allowance, most = allowance or Allowance(), min(most, len(candidates))
-    if measured is None:
+    if outside is None:
         costs = allowance.costs(candidates, Setup.of(journal).scale)
         gram = products_of(run, candidates)
     else:
-        gram, costs = measured
+        gram, costs = outside.gram, outside.costs
     try:
         near = contenders(gram, costs[:, 0], most, LEAST_SHARE, allowance.limits(costs))
     except ValueError as error:
@@ -186,7 +198,7 @@ def choose_portfolio(
     others = [each for each in others if each]
     places = sorted({place for each in (*near, *others) for place in each})
     shortlist = tuple(candidates[place] for place in places)
-    judged = None if measured is not None else _judged(journal, shortlist, validation)
+    judged = _judged(journal, shortlist, validation, {} if outside is None else outside.networks)
     own = gram[:, places][:, :, places]
     near, others = (
         [tuple(places.index(place) for place in each) for each in some] for some in (near, others)
@@ -210,11 +222,15 @@ def _best_of(gram: Floats, size: int, limits: Limits | None) -> tuple[int, ...]:
 
 
 def _judged(
-    journal: Journal, candidates: Sequence[Candidate], validation: PairSet | None
+    journal: Journal,
+    candidates: Sequence[Candidate],
+    validation: PairSet | None,
+    outside: Mapping[str, nn.Module],
 ) -> Floats | None:  # (I, n, n)
     """Mean products of the networks' residuals with self-ensemble.
 
-    Kept in the journal, so that neither a finished search nor a later choice computes them again.
+    Those of a run's own networks are kept in the journal, so that neither a finished search nor a later
+    choice computes them again.
     """
     kept = journal.result(JUDGED) or {"candidates": [], "products": []}
     ids = [each.id for each in candidates]
@@ -226,7 +242,10 @@ def _judged(
     from gpnas_trainers.infer import Levels, upscale
 
     storage, scale = storage_of(journal), validation.scale
-    networks = [trained_network(storage, each, scale) for each in candidates]
+    networks = [
+        outside[each.id] if each.id in outside else trained_network(storage, each, scale)
+        for each in candidates
+    ]
     products = np.empty((len(validation), len(ids), len(ids)))
     for index in range(len(validation)):
         lr, hr = validation.tensors(index)
@@ -234,5 +253,6 @@ def _judged(
             [(upscale([each], lr, scale, Levels(tile=0)) - hr).double().numpy().ravel() for each in networks]
         )
         products[index] = rows @ rows.T / rows.shape[1]
-    journal.set_result(JUDGED, {"candidates": ids, "products": products.tolist()})
+    if not outside:
+        journal.set_result(JUDGED, {"candidates": ids, "products": products.tolist()})
     return products

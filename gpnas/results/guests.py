@@ -9,8 +9,9 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from gpnas.run.products import products_of
 from gpnas.run.residuals import ERRORS_FILE, residual_products, write_errors
 from gpnas.run.storage import Folder, storage_in
 from gpnas_trainers import cost, graphs
+from gpnas_trainers.contract import MULTIPLES
 from gpnas_trainers.families import FAMILIES, declare
-from gpnas_trainers.graphs import ConversionError, OnnxNetwork
+from gpnas_trainers.graphs import RANGES, ConversionError, OnnxNetwork
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.own import Code, OwnError, in_words, own_family, place_of, read_code
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
@@ -42,7 +44,7 @@ LEAST_SHARE = 0.8
 """The least share of the bicubic image's variance that a network must explain; one of another range is far
 below."""
 RANGE_GAIN = 1.0
-"""dB that an ONNX file must be better by with pixels of 0 … 255 to be taken for such."""
+"""dB that an ONNX file must be better by with pixels of another range than 0 … 1 to be taken for such."""
 CROP = 96
 """LR pixels of a side of what is looked at for this."""
 SIDES = (13, 9)
@@ -174,14 +176,28 @@ def _guest(name: str, text: str, pairs: PairSet) -> Guest:
 
 def _onnx(name: str, path: Path, pairs: PairSet) -> Guest:
     content = read(path, graphs.MOST, follow=True)
-    count = graphs.parameters(content)  # which refuses weights in other files
-    network, wide = (OnnxNetwork(content, pixels) for pixels in (1, 255))
-    if _seen(wide, pairs)[1] > _seen(network, pairs)[1] + RANGE_GAIN:
-        network = wide
+    network = OnnxNetwork(content).eval()
+    network.multiple_of = _multiple(network)
+    best, found = -math.inf, ("0..1", "0..1")
+    for network.takes, network.makes in sorted(product(RANGES, RANGES), key=lambda each: each[0] != each[1]):
+        _, value = _seen(network, pairs)
+        if value > best + RANGE_GAIN:
+            best, found = value, (network.takes, network.makes)
+    network.takes, network.makes = found
     _check(network, pairs)
-    architecture = Architecture("onnx", {"file": path.name, "pixels": network.pixels})
-    gmacs = graphs.gmacs(content, TILE, TILE)
-    return Guest(_candidate(name, architecture), network.eval(), Graph(content, max(1, count)), gmacs, count)
+    count = graphs.parameters(content)
+    architecture = Architecture("onnx", {"file": path.name, **network.axes})
+    costs = graphs.gmacs(network, TILE, TILE)
+    return Guest(_candidate(name, architecture), network, Graph(content, max(1, count)), costs, count)
+
+
+def _multiple(network: OnnxNetwork) -> int:
+    """The least number of which the sides of images must be multiples; 1 where none helps."""
+    for network.multiple_of in (1, *MULTIPLES):
+        with suppress(ConversionError):
+            network(torch.rand(1, 3, *SIDES))
+            return network.multiple_of
+    return 1
 
 
 def _own(name: str, text: str, pairs: PairSet) -> Guest:

@@ -17,7 +17,7 @@ from gpnas.heterogeneity import Disagreement, leave_one_out, log_portfolio_impro
 from gpnas.journal import Journal
 from gpnas.portfolio import Choice, Floats, choose, correlations, ensemble_psnr, frontier
 from gpnas.records import Candidate
-from gpnas.results.choosing import LEAST_SHARE, Allowance, choose_portfolio, finished_candidates
+from gpnas.results.choosing import LEAST_SHARE, Allowance, Outside, choose_portfolio, finished_candidates
 from gpnas.results.exporting import fusion_of_choice, write_portfolio
 from gpnas.run.cores import one_core
 from gpnas.run.pricing import searched_space
@@ -26,6 +26,7 @@ from gpnas.run.setup import Setup
 
 if TYPE_CHECKING:
     from gpnas.results.guests import Company
+    from gpnas_trainers.pairs import PairSet
 
 SHOWN = 10
 """Networks of the matrix of correlations, and architectures of the list of untrained ones."""
@@ -60,7 +61,7 @@ def portfolio_document(
         by PSNR and the best of each family;
         `correlation` of the errors of the best networks alone; `untrained`: what would add most,
         with the error of that prediction, None where there is no search behind it. PSNR in dB on the
-        validation images of the trials, without self-ensemble; GMACs at 120×120 LR pixels.
+        validation images of the trials, without self-ensemble but for `ensemble`; GMACs at 120×120 LR pixels.
 
     Raises:
         JournalError: there is no such run.
@@ -82,8 +83,12 @@ def portfolio_document(
         together = _together(run, journal, own, guests, data)
         candidates, gram, costs = together.candidates, together.gram, together.costs
         count = min(top or (search.portfolio if search else len(candidates)), len(candidates))
+        outside = None
+        if (company := together.company) is not None:
+            networks = {each.candidate.id: each.network for each in company.guests}
+            outside = Outside(gram, costs, networks)
         chosen = choose_portfolio(
-            *(run, journal, candidates, count, allowance), measured=(gram, costs) if guests else None
+            *(run, journal, candidates, count, allowance, together.pairs), outside=outside
         )
         if output is not None:
             delivery = journal.result("delivery")
@@ -127,6 +132,8 @@ class _Together:
     gram: Floats  # (I, n, n)
     costs: Floats  # (n, 2), GMACs and parameters
     company: Company | None
+    pairs: PairSet | None = None
+    """The images on which a company was measured."""
 
     @property
     def alone(self) -> Floats:  # (n,)
@@ -169,7 +176,7 @@ def _together(
     pairs = validation_pairs(setup, data).head(setup.validation_images)
     company = measured(run, own, read_guests(guests, pairs), pairs)
     every = [*own, *(each.candidate for each in company.guests)]
-    return _Together(every, company.gram, np.concatenate([costs, costs_of(company.guests)]), company)
+    return _Together(every, company.gram, np.concatenate([costs, costs_of(company.guests)]), company, pairs)
 
 
 def _ways(

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 from gpnas.bundle import read_bundle
 from gpnas.cli import main
 from gpnas.data import prepared_pairs
+from gpnas.ensemble import load_networks
 from gpnas.errors import DataError
 from gpnas.journal import Journal
 from gpnas.results.delivery import deliver
@@ -29,7 +30,7 @@ from gpnas_trainers.converting import save_official, save_onnx
 from gpnas_trainers.infer import Levels, upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairSet, Rules
-from tests.builders import run_of_networks
+from tests.builders import onnx_file, run_of_networks
 
 LOAD = """\
 from torch import nn
@@ -105,9 +106,21 @@ def networks(home: Path) -> dict[str, str]:
     drn = build("drn", 2, features=6, blocks=2, stages=2).eval()
     save_onnx(drn, home / "other.onnx")
     save_onnx(Ranged(nearest("edsr", blocks=1)), home / "bytes.onnx")
+    luma = onnx.helper.make_node("Resize", ["y", "", "twice"], ["z"], mode="nearest")
+    whole = [onnx.helper.make_node("Round", [each], [made]) for each, made in (("x", "y"), ("z", "sr"))]
+    content = onnx_file([whole[0], luma, whole[1]], (1, 1, 24, 16))
+    (home / "luma.onnx").write_bytes(content)  # whole numbers of 0 … 255
     (home / "nets.py").write_text(LOAD)
-    names = ("rcan_x2.pt", "edsr.safetensors", "other.onnx", "bytes.onnx", "nets.py:load")
+    names = ("rcan_x2.pt", "edsr.safetensors", "other.onnx", "bytes.onnx", "nets.py:load", "luma.onnx")
     return {name: str(home / name) for name in names}
+
+
+def coloured(x: Tensor) -> Tensor:
+    """Luma repeated, and colours interpolated: R - Y, G - Y and B - Y."""
+    weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    bicubic = interpolate(x, scale_factor=2, mode="bicubic").clamp(0, 1)
+    luma = interpolate((weights * x).sum(dim=1, keepdim=True), scale_factor=2, mode="nearest")
+    return bicubic - (weights * bicubic).sum(dim=1, keepdim=True) + luma
 
 
 def mean_psnr(network: Callable[[Tensor], Tensor], pairs: PairSet) -> float:
@@ -135,10 +148,11 @@ def test_every_kind_is_measured_on_the_runs_own_images(
         "with-3": mean_psnr(drn, pairs),
         "with-4": repeated,
         "with-5": mean_psnr(lambda x: interpolate(x, scale_factor=2, mode="bilinear") + 0.001, pairs),
+        "with-6": mean_psnr(coloured, pairs),
     }
     assert company.psnr == pytest.approx(expected, abs=0.01)
-    pixels = [each.candidate.architecture.axes.get("pixels") for each in guests]
-    assert pixels == [None, None, 1, 255, None]
+    ranges = [each.candidate.architecture.axes.get("takes") for each in guests]
+    assert ranges == [None, None, None, "0..255", None, "0..255"]
     # errors of the two that repeat pixels are the same
     assert company.gram[:, 3, 4] == pytest.approx(company.gram[:, 3, 3], rel=1e-3)
     assert [each.parameters for each in guests[:2]] == [
@@ -149,7 +163,8 @@ def test_every_kind_is_measured_on_the_runs_own_images(
 
 def test_an_onnx_file_costs_what_its_network_does(networks: dict[str, str]) -> None:
     content, axes = Path(networks["other.onnx"]).read_bytes(), {"features": 6, "blocks": 2, "stages": 2}
-    assert graphs.gmacs(content, 120, 120) == pytest.approx(cost.gmacs("drn", 2, 120, 120, **axes), rel=1e-6)
+    counted = graphs.gmacs(graphs.OnnxNetwork(content), 120, 120)
+    assert counted == pytest.approx(cost.gmacs("drn", 2, 120, 120, **axes), rel=1e-6)
     assert graphs.parameters(content) == pytest.approx(cost.parameters("drn", 2, **axes), rel=0.02)
 
 
@@ -181,8 +196,9 @@ def test_every_operation_that_multiplies_is_counted() -> None:
     assert graphs.parameters(content) == 6 * 9 + 6 * 3 * 4 + 5 + 5
     # of an LR pixel; its HR pixels are 2·2 in 3 channels
     each = 6 * 9 + 6 * 3 * 4 + 2 * (2 * 2 * 3) * 5
-    assert graphs.gmacs(content, 120, 100) == pytest.approx(each * 120 * 100 / 1e9, rel=1e-9)
-    assert graphs.OnnxNetwork(content)(torch.rand(1, 3, 7, 5)).shape == (1, 3, 14, 10)
+    network = graphs.OnnxNetwork(content)
+    assert graphs.gmacs(network, 120, 100) == pytest.approx(each * 120 * 100 / 1e9, rel=1e-9)
+    assert network(torch.rand(1, 3, 7, 5)).shape == (1, 3, 14, 10)
 
 
 def test_the_choice_the_frontier_and_the_bundle_have_them(
@@ -190,15 +206,28 @@ def test_the_choice_the_frontier_and_the_bundle_have_them(
 ) -> None:
     options = [part for each in networks.values() for part in ("--with", each)]
     target = tmp_path / "bundle"
-    assert main(["portfolio", str(run), *options, "--top", "6", "-o", str(target), "--json"]) == 0
+    assert main(["portfolio", str(run), *options, "--top", "3", "-o", str(target), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["networks"] == 8
-    assert [each["id"] for each in document["guests"]] == [f"with-{number}" for number in range(1, 6)]
-    # the cheapest there is: an interpolation takes no multiplications
-    assert document["frontier"][0]["members"] == ["with-5"]
+    assert document["networks"] == 9
+    assert [each["id"] for each in document["guests"]] == [f"with-{number}" for number in range(1, 7)]
+    # the cheapest there is: interpolations take no multiplications
+    assert {*document["frontier"][0]["members"]} <= {"with-5", "with-6"}
     chosen = document["choice"]["members"]
     assert any(name.startswith("with-") for name in chosen)
+    assert document["selection"]["self_ensemble"]
     bundle = read_bundle(target)
+    # it was judged as it upscales: each network averaged over flips and transposes
+    members = load_networks(bundle)
+    values = []
+    for index in range(len(pairs)):
+        lr, hr = pairs.tensors(index)
+        parts = [
+            each.weight * upscale([own], lr, 2, Levels(0))
+            for each, own in zip(bundle.members, members, strict=True)
+        ]
+        values.append(psnr(torch.stack(parts).sum(dim=0), hr))
+    assert document["choice"]["ensemble"] == pytest.approx(sum(values) / len(values), abs=1e-3)
+    families._OWN.clear()
     assert [member.weight for member in bundle.members] == pytest.approx(document["choice"]["weights"])
 
 
@@ -214,8 +243,8 @@ def mixed(networks: dict[str, str], run: Path, home: Path, pairs: PairSet) -> Pa
     with Journal.read(run) as journal:
         company = measured(run, journal.candidates(), guests, pairs)
         members = tuple(each.candidate for each in guests)
-        portfolio = Portfolio(members, (0.2,) * 5, 20.0)
-        chosen = Chosen(portfolio, 5, None, Selection.__new__(Selection), members)
+        portfolio = Portfolio(members, (1 / 6,) * 6, 20.0)
+        chosen = Chosen(portfolio, 6, None, Selection.__new__(Selection), members)
         delivery = journal.result("delivery")
         assert delivery is not None
         write_portfolio(journal, chosen, delivery, home / "mixed", company=company)
@@ -226,7 +255,7 @@ def mixed(networks: dict[str, str], run: Path, home: Path, pairs: PairSet) -> Pa
 def test_a_bundle_of_every_kind_upscales_in_the_same_tiles_and_transforms(
     mixed: Path, networks: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert sorted(path.suffix for path in mixed.glob("network-*")) == [".onnx"] * 2 + [".safetensors"] * 3
+    assert sorted(path.suffix for path in mixed.glob("network-*")) == [".onnx"] * 3 + [".safetensors"] * 3
     image = tmp_path / "lr.png"
     Image.fromarray(np.random.default_rng(0).integers(40, 200, (30, 41, 3), dtype=np.uint8)).save(image)
     command = ["upscale", str(mixed), str(image), "-o", str(tmp_path / "sr.png"), "--tile", "24"]
@@ -247,8 +276,13 @@ def test_a_bundle_of_every_kind_upscales_in_the_same_tiles_and_transforms(
             return interpolate(x, scale_factor=2, mode="nearest")
 
     lr = torch.from_numpy(np.asarray(Image.open(image))).permute(2, 0, 1) / 255
-    parts = [Repeated(), drn, Bilinear()]
-    expected = upscale(parts, lr, 2, Levels(24), weights=[0.6, 0.2, 0.2])
+
+    class Coloured(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return coloured(x)
+
+    parts = [Repeated(), drn, Bilinear(), Coloured()]
+    expected = upscale(parts, lr, 2, Levels(24), weights=[3, 1, 1, 1])
     found = torch.from_numpy(np.asarray(Image.open(tmp_path / "sr.png"))).permute(2, 0, 1)
     assert ((expected * 255).round() - found).abs().max() <= 1
 
@@ -272,10 +306,6 @@ def exported(path: Path, change: Callable[[Any], None] = lambda model: None, sca
     return str(path)
 
 
-def one_size(model: Any) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 24
-
-
 def outside(model: Any) -> None:
     tensor = model.graph.initializer[0]
     tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -294,7 +324,6 @@ def bright(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (one_size, r"takes 24×w alone; export it with dynamic height and width"),
         (outside, r"must hold its weights itself"),
         (bright, r"must take and make RGB in \[0, 1\]"),
     ],
@@ -336,7 +365,7 @@ def test_guests_leave_nothing_in_the_run(networks: dict[str, str], run: Path) ->
     document = portfolio_document(run, guests=[networks["other.onnx"]])
     assert document["guests"][0]["architecture"] == {
         "family": "onnx",
-        "axes": {"file": "other.onnx", "pixels": 1},
+        "axes": {"file": "other.onnx"},
     }
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before if not path.name.startswith("journal")} == {

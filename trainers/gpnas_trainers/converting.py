@@ -173,9 +173,9 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str] | None
 
 def _copied(network: OnnxNetwork, path: Path) -> float:
     """Writes the file that a network is."""
-    if network.pixels != 1:
+    if network.own_form:
         raise ConversionError(
-            f"its own file takes pixels of 0 … {network.pixels}, not of 0 … 1; it has no other"
+            f"its own file takes {network.own_form}, not RGB in [0, 1] of any size; it has no other"
         )
     with replacing(path) as temporary:
         temporary.write_bytes(network.content)
