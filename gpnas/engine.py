@@ -6,7 +6,6 @@ process, and draws suggestion number i from a generator of its own, so resuming 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from statistics import NormalDist
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
+import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement
@@ -21,6 +21,7 @@ from botorch.models.model import Model
 from botorch.utils.sampling import manual_seed
 from botorch.utils.transforms import is_ensemble
 from gpytorch.utils.warnings import NumericalWarning
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gpnas.acquisition import (
@@ -30,34 +31,22 @@ from gpnas.acquisition import (
     log_success_probability,
     success_labels,
 )
+from gpnas.design import EQUAL, Believed, Places, before_anything, choose, derived_seed, one_of, size_of
 from gpnas.errors import JournalError, SpaceError
 from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
 from gpnas.journal import Header
-from gpnas.mutual_information import gains
 from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Prospect, Source
 from gpnas.regret import DRAWS, joint_draws, most_promising, regret_of
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Context, Growing, Surrogate, fit, likeliest
 
-EQUAL = 0.05
-"""Share by which gains may differ and count as equal, so that chance decides among them: it is within
-what the surrogate knows of them, and repeated searches differ from the first training on."""
 LOGARITHMIC = ("knowledge gradient", "noisy expected improvement", "portfolio improvement")
 """Phases whose scores are logarithms of what is gained."""
-DESIGN = {"mi+kg": (1, 0.0), "mi+nei": (4, 0.1), "published": (4, 0.5), "random": (0, 0.0)}
-"""Least number of trials that mutual information chooses, and their share of all trials. The knowledge
-gradient explores by itself: after one observation it measured no worse than after four. Workers that
-ask before there is an observation get more of the design."""
-TRIALS = 40
-"""Trials counted on where nobody says how many there will be."""
 SOURCE_TRAININGS = 200
 """Largest number of a source's trainings that are learned from; of more, the best half and a part spread
 over the rest."""
 LEAST_SUCCESS = math.log(0.25)
 """Log probability of success below which nothing is trained while there is anything else."""
-DESIGN_POINTS = 1_000
-"""Largest number of architectures among which a design weighs mutual information; of more, a random
-part stands for all."""
 COVERAGE = 0.9
 """Probability of the intervals of a belief."""
 ROUND = 3
@@ -183,11 +172,8 @@ class Engine:
         self.sign = -1 if minimise else 1
         if strategy == "random" or (sources and design is None):
             self.design = 0
-        elif design is None:
-            least, share = DESIGN[strategy]
-            self.design = max(least, round(share * (trials or TRIALS)))
         else:
-            self.design = design
+            self.design = size_of(strategy, trials) if design is None else design
         if portfolio < 1:
             raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
         self.cost_aware, self.portfolio = cost_aware, portfolio
@@ -646,38 +632,26 @@ class Engine:
 
     def _by_information(self, free: Tensor) -> Weighing:
         """The architecture that tells most about the others, given what is observed or pending."""
-        forced = sorted(set(self._suggested.values()))
         published = self.strategy == "published" and self._make_model is None
         if published and len(self._succeeded()) >= ROUND:
-            model = self.surrogate
+            believed: Believed = self._believed
         else:
-            model = Surrogate(self._features[:0], torch.empty(0, dtype=torch.float64), self._columns)
-        points = free
-        if len(points) > DESIGN_POINTS:
-            points = points[
-                torch.randperm(len(points), generator=self._generator("design", 0))[:DESIGN_POINTS]
-            ]
-        points = torch.cat([points, torch.tensor(forced, dtype=points.dtype)]).unique()
-        position = {int(index): place for place, index in enumerate(points)}
-        x, kernel = self._features[points], model.covar_module
-        distances = kernel.distances(x, x)
-        if not published:
             # of the stationary part alone: a linear term sends the design to the corners, where
             # nothing good lies
-            distances = distances._replace(linear=torch.zeros_like(distances.linear))
-        covariance, noise = kernel.of(distances)[0], float(model.likelihood.noise[0])
-        gain = torch.from_numpy(gains([covariance.numpy()], noise, [position[index] for index in forced]))
-        allowed = ~torch.isin(points, torch.tensor(forced, dtype=points.dtype))
-        points, gain = points[allowed], gain[allowed]
-        # where more than half of the space is taken, nothing may tell anything about the rest
-        best = max(float(gain.max()), 0.0)
-        equal = gain >= (1 - EQUAL) * best if best else torch.ones_like(gain, dtype=torch.bool)
-        return Weighing("mutual information", points, gain, self._one_of(equal, len(self._suggested)))
+            believed = before_anything(self._features.numpy(), self._columns, linear=published)
+        forced, number = sorted(set(self._suggested.values())), len(self._suggested)
+        choice = choose(free.numpy(), forced, believed, self.seed, number)
+        points, gains = torch.from_numpy(choice.points), torch.from_numpy(choice.gains)
+        return Weighing("mutual information", points, gains, choice.place)
+
+    def _believed(self, points: Places) -> tuple[NDArray[np.float64], float]:
+        """What the surrogate's first draw says of the covariance of architectures, and of the noise."""
+        x, model = self._features[torch.from_numpy(points)], self.surrogate
+        return model.covar_module.forward(x, x)[0].numpy(), float(model.likelihood.noise[0])
 
     def _one_of(self, equal: Tensor, number: int) -> int:  # (q,)
         """The place of one of those that are equally good."""
-        places = equal.nonzero()[:, 0]
-        return int(places[torch.randint(len(places), (1,), generator=self._generator("choice", number))])
+        return one_of(equal.numpy().astype(bool), self.seed, number)
 
     def _decision(self, weighing: Weighing, index: int) -> dict[str, Any]:
         # what it knew: an observation may be committed while the engine still thinks
@@ -695,8 +669,7 @@ class Engine:
         return decision
 
     def _derived_seed(self, purpose: str, number: int) -> int:
-        digest = hashlib.sha256(f"{self.seed} {purpose} {number}".encode()).digest()
-        return int.from_bytes(digest[:4], "big") >> 1
+        return derived_seed(self.seed, purpose, number)
 
     def _generator(self, purpose: str, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._derived_seed(purpose, number))

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, solve_triangular
 
 Array = NDArray[np.float64]
 
@@ -157,10 +157,11 @@ def _oracles(matrices: list[Array], noise_variance: float) -> tuple[_Oracle, _Or
     """Σ and its inverse P."""
     if len(matrices) == 1:
         covariance = matrices[0] + noise_variance * np.eye(len(matrices[0]))
-        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
-        if failed:
-            raise ValueError("a covariance must be positive semi-definite, but factor 0 is not")
-        precision = torch.cholesky_inverse(factor).numpy()
+        try:
+            factor = cho_factor(covariance)
+        except LinAlgError:
+            raise ValueError("a covariance must be positive semi-definite, but factor 0 is not") from None
+        precision = cho_solve(factor, np.eye(len(covariance)))
         return _Dense(covariance), _Dense((precision + precision.T) / 2)
     values, vectors = [], []
     for number, matrix in enumerate(matrices):
@@ -290,11 +291,8 @@ class _Residual:
         count = len(self._chosen)
         row = weights = np.empty(0)
         if count:
-            known = torch.from_numpy(self._factor)
-            entries = torch.from_numpy(self._oracle.entries(self._chosen, index))[:, None]
-            solved = torch.linalg.solve_triangular(known, entries, upper=False)
-            row = solved[:, 0].numpy()
-            weights = torch.linalg.solve_triangular(known.T, solved, upper=True)[:, 0].numpy()
+            row = solve_triangular(self._factor, self._oracle.entries(self._chosen, index), lower=True)
+            weights = solve_triangular(self._factor, row, lower=True, trans="T")
         column = self._oracle.combine([*self._chosen, index], np.append(-weights, 1.0))
         pivot = max(float(column[index]), pivot * 1e-12)
         self.diagonal -= np.square(column, out=column) / pivot

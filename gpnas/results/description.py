@@ -6,8 +6,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from gpnas.config import find_space, read_space_file
-from gpnas.engine import Engine
+from gpnas.design import first
 from gpnas.errors import SpaceError
 from gpnas.run.networks import check_networks
 from gpnas.run.pricing import memory_of, priced, recipe_of, within_memory
@@ -52,7 +54,7 @@ def describe(space: str, progress: Callable[[int, int], None] | None = None) -> 
             steps.append((f"{name} <= {limit:,.10g}", feasible))
     except SpaceError as error:
         raise SpaceError(f"{path}: `limits`: {error}") from None
-    engine = Engine(feasible, seed=0, strategy=file.search.strategy, trials=file.search.trials)
+    design = first(feasible, 0, file.search.strategy, file.search.trials)
     extremes: dict[str, Any] = {"cheapest": None, "dearest": None}
     if not own:
         parameters = feasible.costs["parameters"]
@@ -71,12 +73,12 @@ def describe(space: str, progress: Callable[[int, int], None] | None = None) -> 
         ],
         "families": _families(feasible),
         **extremes,
-        "design": [str(candidate.architecture) for candidate in engine.suggest(engine.design)],
+        "design": list(map(str, design)),
     }
 
 
 def _families(space: SearchSpace) -> dict[str, Any]:
-    counts = space.digits[0].bincount(minlength=len(space.families)).tolist()
+    counts = np.bincount(space.places[0], minlength=len(space.families)).tolist()
     return {
         family.name: {"architectures": count, "axes": [_axis(axis) for axis in family.axes]}
         for family, count in zip(space.families, counts, strict=True)

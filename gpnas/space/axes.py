@@ -9,9 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpnas.errors import SpaceError
 from gpnas.records import AxisValue, plain_value
@@ -109,11 +107,11 @@ class Family:
         """How many architectures its axes span."""
         return math.prod(len(axis.values) for axis in self.axes)
 
-    def digits(self, places: Tensor) -> Tensor:  # (n,)
+    def digits(self, places: NDArray[np.int64]) -> NDArray[np.int64]:  # (n,)
         """(n, axes) place on each axis of the architectures at some places."""
         if self.listed is not None:
-            return torch.from_numpy(self.listed[places.numpy()].astype(np.int64))
-        found = torch.empty(len(places), len(self.axes), dtype=torch.long)
+            return self.listed[places].astype(np.int64)
+        found = np.empty((len(places), len(self.axes)), dtype=np.int64)
         for axis in reversed(range(len(self.axes))):
             count = len(self.axes[axis].values)
             found[:, axis] = places % count

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from gpnas.space.axes import Axis, Column, Family, IntegerAxis
+
+Places = NDArray[np.int64]
+Numbers = NDArray[np.float64]
 
 NEUTRAL = 0.5
 """What a column holds for architectures of a family that has no such axis."""
@@ -18,20 +21,20 @@ NEUTRAL = 0.5
 
 def digits(
     families: Sequence[Family],
-    full: Tensor,  # (n,)
-) -> tuple[Tensor, Tensor]:
+    full: Places,  # (n,)
+) -> tuple[Places, Places]:
     """Family number (n,) and place on each of the family's axes (n, most axes), -1 beyond them."""
-    sizes = torch.tensor([family.size for family in families])
-    ends = sizes.cumsum(0)
-    number = torch.searchsorted(ends, full, right=True)
-    places = torch.full((len(full), max(len(family.axes) for family in families)), -1)
+    sizes = np.array([family.size for family in families])
+    ends = sizes.cumsum()
+    number = np.searchsorted(ends, full, side="right")
+    places = np.full((len(full), max(len(family.axes) for family in families)), -1)
     for f, family in enumerate(families):
         rows = number == f
         places[rows, : len(family.axes)] = family.digits(full[rows] - (ends[f] - sizes[f]))
     return number, places
 
 
-def columns(families: Sequence[Family], costs: Mapping[str, Tensor]) -> tuple[Column, ...]:
+def columns(families: Sequence[Family], costs: Mapping[str, Numbers]) -> tuple[Column, ...]:
     """What each column of `features` means; axes with a single value have none."""
     found = [Column("family", "family")] if len(families) > 1 else []
     for f, family in enumerate(families):
@@ -48,33 +51,33 @@ def columns(families: Sequence[Family], costs: Mapping[str, Tensor]) -> tuple[Co
 
 def features(
     families: Sequence[Family],
-    number: Tensor,  # (n,)
-    places: Tensor,  # (n, most axes)
-    costs: Mapping[str, Tensor],  # (n,) each
-) -> Tensor:
-    """(n, d) float64: ordered axes and log costs scaled to [0, 1], categories as codes."""
-    found = [number.double()] if len(families) > 1 else []
+    number: Places,  # (n,)
+    places: Places,  # (n, most axes)
+    costs: Mapping[str, Numbers],  # (n,) each
+) -> Numbers:
+    """(n, d): ordered axes and log costs scaled to [0, 1], categories as codes."""
+    found = [number.astype(np.float64)] if len(families) > 1 else []
     for f, family in enumerate(families):
         rows = number == f
         for place, axis in enumerate(family.axes):
             if len(axis.values) > 1:
-                column = torch.full((len(number),), NEUTRAL, dtype=torch.float64)
+                column = np.full(len(number), NEUTRAL)
                 column[rows] = _levels(axis)[places[rows, place]]
                 found.append(column)
     for values in costs.values():
-        log = values.double().log()
+        log = np.log(values)
         if float(log.max()) > float(log.min()):
             found.append((log - log.min()) / (log.max() - log.min()))
     if not found:
-        return torch.zeros(len(number), 1, dtype=torch.float64)
-    return torch.stack(found, dim=1)
+        return np.zeros((len(number), 1))
+    return np.stack(found, axis=1)
 
 
-def _levels(axis: Axis) -> Tensor:
+def _levels(axis: Axis) -> Numbers:
     """(values,) where each value of an axis lies."""
     if not isinstance(axis, IntegerAxis):
-        return torch.arange(len(axis.values), dtype=torch.float64)
-    levels = torch.tensor(axis.values, dtype=torch.float64)
+        return np.arange(len(axis.values), dtype=np.float64)
+    levels = np.array(axis.values, dtype=np.float64)
     if axis.spacing == "log":
-        levels = levels.log()
+        levels = np.log(levels)
     return (levels - levels[0]) / (levels[-1] - levels[0])

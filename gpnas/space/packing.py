@@ -6,20 +6,20 @@ import base64
 import zlib
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from gpnas.space.encoding import Places
 
 MOST_BYTES = 2**30
 """Largest list of places that is unpacked."""
 
 
-def pack(kept: Tensor) -> str:  # (n,)
+def pack(kept: Places) -> str:  # (n,)
     """64-bit places as ASCII; the steps between them are small and alike, so it is short."""
-    steps = np.diff(kept.numpy(), prepend=0).astype("<i8")
+    steps = np.diff(kept, prepend=0).astype("<i8")
     return base64.b64encode(zlib.compress(steps.tobytes(), 6)).decode()
 
 
-def unpack(text: str) -> Tensor:  # (n,)
+def unpack(text: str) -> Places:  # (n,)
     """The places in a text that `pack` made.
 
     Raises:
@@ -33,4 +33,4 @@ def unpack(text: str) -> Tensor:  # (n,)
     if not inflating.eof:
         raise ValueError(f"packed places must be whole and have at most {MOST_BYTES:,} bytes")
     steps = np.frombuffer(data, "<i8")
-    return torch.from_numpy(steps.cumsum())
+    return steps.cumsum()

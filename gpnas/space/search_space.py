@@ -13,19 +13,23 @@ import json
 from array import array
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from gpnas.errors import SpaceError
 from gpnas.records import Architecture
 from gpnas.space import encoding, merging, packing
 from gpnas.space.axes import LARGEST, Axis, CategoricalAxis, Column, Family, IntegerAxis
+from gpnas.space.encoding import Numbers, Places
 from gpnas.space.expressions import Expression, Values, cut, evaluate, parse
+from gpnas.space.merging import Representatives
 from gpnas.space.scope import families_of, levels
 from gpnas.space.tables import Columns, Row, columns_of, read_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COUNTED = 5_000
 """Architectures whose costs are counted between two reports of how far it is."""
@@ -50,9 +54,9 @@ class SearchSpace:
         self,
         families: Sequence[Family],
         *,
-        costs: Mapping[str, Tensor] | None = None,
-        kept: Tensor | None = None,
-        representatives: tuple[Tensor, Tensor] | None = None,
+        costs: Mapping[str, Numbers] | None = None,
+        kept: Places | None = None,
+        representatives: Representatives | None = None,
     ) -> None:
         if not families:
             raise SpaceError("a space must have at least one family, but got none")
@@ -67,7 +71,7 @@ class SearchSpace:
             raise SpaceError(f"axes must span fewer than 2**62 architectures, but span {self.size}")
         self._kept = kept  # (n,) full places, increasing
         self._representatives = representatives  # (m,), (m,)
-        self.costs: dict[str, Tensor] = dict(costs or {})
+        self.costs: dict[str, Numbers] = dict(costs or {})
         if len(self) == 0:
             raise SpaceError("a space must have at least one architecture, but its limits exclude all")
         for name, values in self.costs.items():
@@ -141,9 +145,17 @@ class SearchSpace:
         return tuple(len(axis.values) for axis in self.families[0].axes)
 
     @cached_property
-    def digits(self) -> tuple[Tensor, Tensor]:
+    def places(self) -> tuple[Places, Places]:
         """Family number (n,) and place on each of the family's axes (n, most axes), -1 beyond them."""
         return encoding.digits(self.families, self._full)
+
+    @property
+    def digits(self) -> tuple[Tensor, Tensor]:
+        """`places` as tensors; whoever asks for them loads PyTorch."""
+        import torch
+
+        number, places = self.places
+        return torch.from_numpy(number), torch.from_numpy(places)
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
@@ -151,12 +163,19 @@ class SearchSpace:
         return encoding.columns(self.families, self.costs)
 
     @cached_property
-    def features(self) -> Tensor:
-        """(n, d) float64: ordered axes and log costs scaled to [0, 1], categories as codes.
+    def points(self) -> Numbers:
+        """(n, d) features: ordered axes and log costs scaled to [0, 1], categories as codes.
 
         A column of another family's axis holds .5, so that it adds no distance within a family.
         """
-        return encoding.features(self.families, *self.digits, self.costs)
+        return encoding.features(self.families, *self.places, self.costs)
+
+    @property
+    def features(self) -> Tensor:
+        """(n, d) float64, `points` as a tensor; whoever asks for it loads PyTorch."""
+        import torch
+
+        return torch.from_numpy(self.points)
 
     def with_costs(
         self,
@@ -184,7 +203,7 @@ class SearchSpace:
                 progress(number, len(self))
             for name, value in cost(architecture).items():
                 rows.setdefault(name, array("d")).append(value)
-        costs = {name: torch.tensor(values, dtype=torch.float64) for name, values in rows.items()}
+        costs = {name: np.array(values) for name, values in rows.items()}
         priced = SearchSpace(
             self.families,
             costs=self.costs | costs,
@@ -204,7 +223,7 @@ class SearchSpace:
         Raises:
             SpaceError: a limit names no cost, or the limits leave nothing.
         """
-        kept = torch.ones(len(self), dtype=torch.bool)
+        kept = np.ones(len(self), dtype=np.bool_)
         for name, limit in limits.items():
             if name not in self.costs:
                 raise SpaceError(f"a limit must name a cost ({', '.join(self.costs)}), but got {name!r}")
@@ -230,12 +249,12 @@ class SearchSpace:
         space = self
         for condition in conditions:
             expression = parse(condition)
-            kept = torch.ones(len(space), dtype=torch.bool)
+            kept = np.ones(len(space), dtype=np.bool_)
             for family in families_of(expression.names, self.families):
                 rows, values = space._evaluated(expression, family)
                 if values.dtype != bool:
                     raise SpaceError(f"a condition must be true or false, but got the value {cut(condition)}")
-                kept[rows] = torch.from_numpy(values.copy())
+                kept[rows] = values
             if not bool(kept.any()):
                 raise SpaceError(
                     f"a condition must leave at least one architecture, but {cut(condition)} excludes "
@@ -255,8 +274,8 @@ class SearchSpace:
         Raises:
             SpaceError: an expression cannot be read, or names no axis of the space.
         """
-        number, digits = self.digits
-        keys = digits.clone()
+        number, digits = self.places
+        keys = digits.copy()
         for name, text in matters.items():
             expression = parse(text)
             for family in families_of([name, *expression.names], self.families):
@@ -273,32 +292,30 @@ class SearchSpace:
                 that it stands for or its hash; architectures are equivalent where it is equal.
         """
         numbers: dict[Hashable, int] = {}
-        return self._merged(
-            torch.tensor([numbers.setdefault(canonical(each), len(numbers)) for each in self])
-        )
+        return self._merged(np.array([numbers.setdefault(canonical(each), len(numbers)) for each in self]))
 
-    def _evaluated(self, expression: Expression, family: int) -> tuple[Tensor, Values]:
+    def _evaluated(self, expression: Expression, family: int) -> tuple[Places, Values]:
         """The indices of a family's architectures, and what an expression is for each."""
-        number, digits = self.digits
-        rows = (number == family).nonzero()[:, 0]
-        places = digits[rows].numpy()
+        number, digits = self.places
+        rows = np.flatnonzero(number == family)
+        places = digits[rows]
         values = {
             name: level[places[:, axis]]
             for name, (axis, level) in levels(expression, self.families[family]).items()
         }
         return rows, evaluate(expression, values, len(rows))
 
-    def _merged(self, key: Tensor) -> SearchSpace:
+    def _merged(self, key: Places) -> SearchSpace:
         """The space with the first architecture for each key; key: (n,)."""
         kept, representatives = merging.merged(key, self._full, self._representatives)
         return self._part(kept, representatives)
 
     @property
-    def _full(self) -> Tensor:
+    def _full(self) -> Places:
         """(n,) the full place of each architecture."""
-        return torch.arange(self.size) if self._kept is None else self._kept
+        return np.arange(self.size) if self._kept is None else self._kept
 
-    def _part(self, kept: Tensor, representatives: tuple[Tensor, Tensor] | None = None) -> SearchSpace:
+    def _part(self, kept: NDArray[np.bool_], representatives: Representatives | None = None) -> SearchSpace:
         """The architectures chosen by kept: (n,) of bool."""
         return SearchSpace(
             self.families,
@@ -358,8 +375,8 @@ class SearchSpace:
             start += space.size
         return cls(
             [family for space in spaces for family in space.families],
-            kept=None if whole else torch.cat(kept),
-            representatives=(torch.cat(merged), torch.cat(into)) if merged else None,
+            kept=None if whole else np.concatenate(kept),
+            representatives=(np.concatenate(merged), np.concatenate(into)) if merged else None,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -380,7 +397,7 @@ class SearchSpace:
         """What `to_json` gives, with what is listed and what the limits left, so that `from_document` makes
         the space again."""
         listed = {
-            family.name: packing.pack(torch.from_numpy(family.listed.astype(np.int64)).flatten())
+            family.name: packing.pack(family.listed.astype(np.int64).flatten())
             for family in self.families
             if family.listed is not None
         }
@@ -417,7 +434,7 @@ class SearchSpace:
                     made.append(CategoricalAxis(axis, tuple(entry["values"])))
             places = None
             if name in listed:
-                places = packing.unpack(listed[name]).numpy().reshape(-1, len(made)).astype(np.int32)
+                places = packing.unpack(listed[name]).reshape(-1, len(made)).astype(np.int32)
             families.append(Family(name, tuple(made), places))
         kept = document.get("kept")
         space = cls(families, kept=None if kept is None else packing.unpack(kept))
@@ -436,13 +453,13 @@ class SearchSpace:
             if family.listed is not None:
                 digest.update(family.listed.tobytes())
         if self._kept is not None:
-            digest.update(self._kept.numpy().tobytes())
+            digest.update(self._kept.tobytes())
         for name, values in self.costs.items():
-            digest.update(name.encode() + values.numpy().tobytes())
+            digest.update(name.encode() + values.tobytes())
         return digest.hexdigest()
 
 
-def _place(listed: Tensor, number: int) -> int | None:
-    """Where a number is in an increasing tensor; None where it is not."""
-    place = int(torch.searchsorted(listed, number))
+def _place(listed: Places, number: int) -> int | None:
+    """Where a number is in an increasing list; None where it is not."""
+    place = int(np.searchsorted(listed, number))
     return place if place < len(listed) and int(listed[place]) == number else None

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gpnas.errors import SpaceError
 from gpnas.records import AxisValue, plain_value
 from gpnas.space.axes import Axis, CategoricalAxis, Family, IntegerAxis
+from gpnas.space.encoding import Numbers, Places
+from gpnas.space.merging import Representatives
 
 Row = Mapping[str, AxisValue]
 
@@ -56,11 +56,11 @@ class Table:
 
     family: Family
     """The values that occur, axis by axis; where these span more than the table has, its rows are listed."""
-    kept: Tensor | None  # (n,)
+    kept: Places | None  # (n,)
     """Places in the family of the configurations that stand for themselves; None: all of them."""
-    representatives: tuple[Tensor, Tensor] | None  # (m,), (m,)
+    representatives: Representatives | None  # (m,), (m,)
     """Places of those that are left out since an equivalent one comes first, and its places."""
-    costs: dict[str, Tensor]  # (n,) each
+    costs: dict[str, Numbers]  # (n,) each
 
 
 def columns_of(rows: Iterable[Any]) -> Columns:
@@ -132,13 +132,13 @@ def read_table(columns: Columns, family: str, costs: Sequence[str], canonical: s
     whole = len(grid) == math.prod(len(axis.values) for axis in axes)
     listed = Family(family, tuple(axes), None if whole else grid)
     kept, representatives = _equivalent(columns, canonical, order)
-    left = order if kept is None else order[kept.numpy()]
+    left = order if kept is None else order[kept]
     return Table(listed, kept, representatives, {name: _costs(columns, name, left) for name in costs})
 
 
 def _equivalent(
     columns: Columns, canonical: str | None, order: NDArray[np.int64]
-) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
+) -> tuple[Places | None, Representatives | None]:
     """The first configurations of their key, and of the others who stands for them."""
     if canonical is None:
         return None, None
@@ -147,17 +147,15 @@ def _equivalent(
     merged = stands != np.arange(len(order))
     if not merged.any():
         return None, None
-    left_out = torch.from_numpy(merged.nonzero()[0])
-    return torch.from_numpy((~merged).nonzero()[0]), (left_out, torch.from_numpy(stands[merged]))
+    return np.flatnonzero(~merged), (np.flatnonzero(merged), stands[merged])
 
 
-def _costs(columns: Columns, name: str, rows: NDArray[np.int64]) -> Tensor:
+def _costs(columns: Columns, name: str, rows: NDArray[np.int64]) -> Numbers:
     values = columns.values(name)
     for value in values:
         if isinstance(value, str) or not 0 < value < math.inf:
             raise SpaceError(f"cost {name}: must be a positive number, but got {value!r:.60}")
-    numbers = torch.tensor([float(value) for value in values], dtype=torch.float64)
-    return numbers[torch.from_numpy(columns.numbers(name)[rows].astype(np.int64))]
+    return np.array([float(value) for value in values])[columns.numbers(name)[rows]]
 
 
 def _axis(name: str, values: Sequence[AxisValue]) -> Axis:

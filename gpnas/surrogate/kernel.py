@@ -1,8 +1,7 @@
-"""The covariance of latent values as a GPyTorch kernel, and the priors of its hyperparameters."""
+"""The covariance of latent values as a GPyTorch kernel."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,22 +13,15 @@ from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.priors import GammaPrior, NormalPrior
 from torch import Tensor
 
+from gpnas.prior import (
+    CONSTANT_VARIANCE,
+    LENGTHSCALE_PRIOR,
+    OWN_SHARE,
+    TASK_PRIOR,
+    VARIANCE_PRIOR,
+    lengthscale_mean,
+)
 from gpnas.space import Column
-
-CONSTANT_VARIANCE = 1.0
-"""Prior variance of the constant, in units of the standardised values."""
-OWN_SHARE = 1 / 3
-"""Variance of what is an architecture's own, shared with no other, in units of the noise variance."""
-LENGTHSCALE_PRIOR = (math.log(0.5) + 0.5, 1.0)
-"""Mean (with a single column) and standard deviation of a lengthscale's logarithm; features span [0, 1]."""
-TASK_PRIOR = (math.log(2.0), 1.5)
-"""Mean and standard deviation of the logarithm of a task's lengthscale ℓ, by which two tasks correlate as
-exp(-1/ℓ)."""
-NOISE_PRIOR = (math.log(0.2), 1.5)
-"""Mean and standard deviation of the logarithm of the noise variance."""
-VARIANCE_PRIOR = (1.5, 1.5)
-"""Shape and rate of the gamma prior on the logarithmic scale of both variances: the density of log v is
-that of v ~ Gamma(shape, rate), so that the density of v itself has a shape larger by 1."""
 
 
 def logarithmic() -> Positive:
@@ -87,7 +79,7 @@ class ArchitectureKernel(Kernel):
         self._category = ~self._ordered & ~task
         # the likelihood is the model's submodule, not this one's
         self._likelihood = (likelihood,)
-        mean = LENGTHSCALE_PRIOR[0] + 0.5 * math.log(max(1, len(columns) - self._tasks))
+        mean = lengthscale_mean(len(columns) - self._tasks)
         means = torch.where(task, TASK_PRIOR[0], torch.full(task.shape, mean, dtype=torch.float64))
         spreads = torch.where(task, TASK_PRIOR[1], torch.full_like(means, LENGTHSCALE_PRIOR[1]))
         self.register_prior(

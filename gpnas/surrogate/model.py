@@ -22,8 +22,9 @@ from gpytorch.priors import NormalPrior
 from torch import Tensor
 from torch.nn import Parameter
 
+from gpnas.prior import NOISE_PRIOR, VARIANCE
 from gpnas.space import Column
-from gpnas.surrogate.kernel import NOISE_PRIOR, ArchitectureKernel, logarithmic
+from gpnas.surrogate.kernel import ArchitectureKernel, logarithmic
 from gpnas.surrogate.warp import Warp
 
 ENTRIES = 1_000_000
@@ -95,7 +96,7 @@ class Surrogate(GPyTorchModel, ExactGP):
         self.covar_module = ArchitectureKernel(columns, likelihood, batch)
         self.outcome_transform = warp
         self.double().eval().requires_grad_(False)
-        half = torch.tensor([math.log(0.5), math.log(0.5), NOISE_PRIOR[0]], dtype=torch.float64)
+        half = torch.tensor([math.log(VARIANCE), math.log(VARIANCE), NOISE_PRIOR[0]], dtype=torch.float64)
         self.theta = torch.cat([self.covar_module.densest, half])[None] if theta is None else theta
 
     def __len__(self) -> int:

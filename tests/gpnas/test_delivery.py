@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.exporting import export
 from gpnas.run.products import FILE, products_of
 from gpnas.run.residuals import ERRORS_FILE, write_errors
-from gpnas.run.setup import Data
+from gpnas.run.setup import Data, OwnSetup
 from gpnas.run.storage import Folder
 from gpnas_trainers import build
 from gpnas_trainers.infer import upscale
@@ -31,6 +32,7 @@ from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import PairSet, open_pairs, prepare_photographs
 from tests.builders import TRAINED as SIZES
 from tests.builders import run_of_networks
+from tests.gpnas.searched import searched
 
 
 @pytest.fixture(scope="module")
@@ -197,14 +199,41 @@ def test_damaged_products_are_made_anew_and_that_is_said(
     assert not file.is_symlink()
 
 
-def test_an_export_loads_neither_ray_nor_pytorch(run: Path, pairs: PairSet) -> None:
-    delivered(run, pairs)
-    code = (
-        "import sys; from gpnas.results.exporting import export; from pathlib import Path; "
-        f"export(Path({str(run)!r}), 3, Path({str(run.parent / 'out.zip')!r})); "
-        "print([name for name in ('torch', 'ray') if name in sys.modules])"
+def loaded(*commands: list[str]) -> list[set[str]]:
+    """Which of some packages are loaded once commands have run well, one after the other in a process."""
+    program = (
+        "import json, sys, gpnas.cli\n"
+        "wanted = {'torch', 'ray', 'rich', 'numpy', 'pydantic', 'altair', 'pandas', 'gpnas.dispatch'}\n"
+        "for command in json.loads(sys.argv.pop()):\n"
+        "    try: code = gpnas.cli.main(command)\n"
+        "    except SystemExit as end: code = end.code\n"
+        "    assert code == 0, command\n"
+        "    print(json.dumps([*(wanted & set(sys.modules))]), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-    own, exported = read_bundle(run), read_bundle(run.parent / "out.zip")
-    assert [member.candidate for member in exported.members] == [member.candidate for member in own.members]
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(commands)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [set(json.loads(line)) for line in done.stderr.splitlines() if line.startswith("[")]
+
+
+def test_commands_load_what_they_need_alone(run: Path, pairs: PairSet, tmp_path: Path) -> None:
+    """Help and completion load no library, `status` no NumPy; what reads a run loads no Ray, and PyTorch
+    only where the surrogate is asked."""
+    search = searched(tmp_path / "search", 9, setup=OwnSetup("a person's own loop", {}).to_json())
+    delivered(run, pairs)
+    helps = loaded(["--help"], ["search", "--help"], ["--version"], ["completion", "bash"])
+    assert helps == [set()] * 3 + [{"rich"}]
+    assert loaded(["status", str(search)]) == [{"pydantic", "rich"}]
+    space, exported, explained, chosen = loaded(
+        ["space", "drn.yaml"],
+        ["export", str(run), "-o", str(tmp_path / "bundle")],
+        ["explain", str(search), "best"],
+        ["portfolio", str(run), "--top", "2"],
+    )
+    for each in (space, exported):
+        assert not each & {"torch", "ray", "gpnas.dispatch", "pandas", "altair"}
+    for each in (explained, chosen):
+        assert not each & {"ray", "gpnas.dispatch", "pandas", "altair"}
+    own, exported_bundle = read_bundle(run), read_bundle(tmp_path / "bundle")
+    assert [each.candidate for each in exported_bundle.members] == [each.candidate for each in own.members]

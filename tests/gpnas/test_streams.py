@@ -185,32 +185,6 @@ def test_what_to_type_next_is_what_was_typed(tmp_path: Path) -> None:
             assert advice("evaluate", "my bundle") == f"{expected} evaluate 'my bundle'"
 
 
-LIGHT = ("status", "explain", "space", "export", "portfolio")
-
-
-def test_commands_load_what_they_need_alone(run: Path) -> None:
-    """`--help` loads no library, `status` no PyTorch, and what only reads a run no Ray."""
-    program = (
-        "import sys, gpnas.cli\n"
-        "try: code = gpnas.cli.main(sys.argv[1:])\n"
-        "except SystemExit as end: code = end.code\n"
-        "wanted = {'torch', 'ray', 'rich', 'numpy', 'pydantic', 'gpnas.dispatch'}\n"
-        "print(code, *sorted(wanted & set(sys.modules)), file=sys.stderr)"
-    )
-
-    def loaded(*arguments: str) -> list[str]:
-        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
-        return done.stderr.splitlines()[-1].split()
-
-    assert loaded("--help") == loaded("search", "--help") == loaded("--version") == ["0"]
-    assert loaded("status", str(run)) == ["0", "pydantic", "rich"]
-    for command in LIGHT:
-        arguments = {"space": ["drn.yaml"], "export": [str(run), "-o", str(run / "x")]}.get(
-            command, [str(run)]
-        )
-        assert not {"ray", "gpnas.dispatch"} & set(loaded(command, *arguments)), command
-
-
 def test_a_stream_that_was_closed_is_no_terminal() -> None:
     """Ray's colorama asks what was stdout when the process ends."""
     inner = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")

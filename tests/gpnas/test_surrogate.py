@@ -22,10 +22,7 @@ from hypothesis import strategies as st
 from scipy.stats import gamma, kendalltau, norm, yeojohnson
 from torch import Tensor
 
-from gpnas.records import Architecture
-from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import Context, Evidence, Surrogate, Warp, cholesky, fit, likeliest
-from gpnas.surrogate.kernel import (
+from gpnas.prior import (
     CONSTANT_VARIANCE,
     LENGTHSCALE_PRIOR,
     NOISE_PRIOR,
@@ -33,6 +30,9 @@ from gpnas.surrogate.kernel import (
     TASK_PRIOR,
     VARIANCE_PRIOR,
 )
+from gpnas.records import Architecture
+from gpnas.space import Column, SearchSpace
+from gpnas.surrogate import Context, Evidence, Surrogate, Warp, cholesky, fit, likeliest
 
 TABLES = Path(__file__).parents[3] / "shared" / "data" / "tables"
 COLUMNS = (

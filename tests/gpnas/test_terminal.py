@@ -322,18 +322,6 @@ def test_other_shells_get_a_script_that_names_every_command(
         assert parser.prog.split()[-1] in script
 
 
-def test_help_status_and_completion_load_neither_torch_nor_ray(run: Path) -> None:
-    program = (
-        "import sys; from gpnas.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "except SystemExit: pass\n"
-        "print(*sorted({'torch', 'ray', 'altair', 'pandas'} & set(sys.modules)), file=sys.stderr)"
-    )
-    for arguments in (["--help"], ["search", "--help"], ["status", str(run)], ["completion", "bash"]):
-        done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
-        assert done.stderr.strip() == "", arguments
-
-
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with suppress(SystemExit):
         assert main(arguments) == 1
