@@ -61,8 +61,11 @@ def main() -> None:
 
             traceback.print_exc()
             message = packed({"failure": f"{type(error).__name__}: {error}"[:500]})
-        out.write(message)
-        out.flush()
+        try:
+            out.write(message)
+            out.flush()
+        except BrokenPipeError:  # the service was killed
+            os._exit(0)
 
 
 if __name__ == "__main__":
