@@ -37,7 +37,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from machine import processor, versions
 from service_kills_links import FAULTS
-from service_kills_systems import NOTES, STUDY, SYSTEMS, Held, Place, System
+from service_kills_systems import NOTES, SYSTEMS, Place, System
 
 RESULTS = Path(__file__).parent / "results"
 CLIENTS = 8
@@ -308,9 +308,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=900)
     parser.add_argument("--interval", type=float, default=1.0, help="mean seconds between two kills")
     parser.add_argument("--minutes", type=float, default=20.0, help="after which the rest is left for later")
-    parser.add_argument(
-        "--table", type=Path, nargs="+", help="folders whose results are written side by side"
-    )
+    parser.add_argument("--table", type=Path, nargs="+", help="folders, whose results are written")
     options = parser.parse_args()
     if options.table:
         text = table(options.table)

@@ -1,14 +1,12 @@
-"""What `service_kills.py` kills: a server, clients of it, and what the server holds in the end, of each system.
+"""What `service_kills.py` kills: of each system a server, clients of it, and what it holds in the end.
 
 Only the standard library is imported here, so that each system runs in an environment of its own.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -356,10 +354,9 @@ class Vizier:
                 place.note("accepted", trial.id, value)
 
     def held(self, folder: Path) -> Held:
+        import sqlalchemy
         from vizier._src.service import resources, sql_datastore
         from vizier.service import pyvizier
-
-        import sqlalchemy
 
         engine = sqlalchemy.create_engine(f"sqlite:///{folder / 'vizier.db'}")
         protos = sql_datastore.SQLDataStore(engine).list_trials(resources.StudyResource("owner", STUDY).name)
