@@ -118,6 +118,8 @@ class Told:
     failure: Failure | None = None
     reason: str = ""
     """The reason of a failure, one line."""
+    checkpoint: str | None = None
+    """Where a training that was preempted may go on."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def heartbeat(lease: str, points: Sequence[Point], checkpoint: str | None) -> Ca
 
 def tell(lease: str, told: Told) -> Call[bool]:
     """What a training came to; whether it counts."""
-    body = _given({name: getattr(told, name) for name in ("value", "standard_error", "seconds")})
+    names = ("value", "standard_error", "seconds", "checkpoint")
+    body = _given({name: getattr(told, name) for name in names})
     body["metrics"] = dict(told.metrics)
     if told.failure is not None:
         body["failure"] = {"kind": told.failure, "reason": told.reason[:500]}

@@ -34,7 +34,7 @@ def read_search(run: Path) -> Recorded:
     Raises:
         JournalError: the run folder has no journal that can be read.
     """
-    from gpnas.journal import PROSPECT, Journal, status
+    from gpnas.journal import ENDED, PROSPECT, Journal, status
 
     run = Path(run)
     with Journal.read(run) as journal, journal.moment():
@@ -46,7 +46,8 @@ def read_search(run: Path) -> Recorded:
         space, notes = _space(journal)
         progress = {candidate.id: journal.progress(candidate.id) for candidate in candidates}
         delivery, note = journal.result("delivery"), journal.note
-        events = [each for each in journal.events() if each[1] != PROSPECT]  # one for each observation
+        # one for each observation, or attempt
+        events = [each for each in journal.events() if each[1] not in (PROSPECT, ENDED)]
     state = status(run)
     states = {row["id"]: row["state"] for row in state["candidates"]}
     begun = min(

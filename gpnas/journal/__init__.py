@@ -12,6 +12,7 @@ Documents in it are JSON, checked on the way in and on the way out; nothing is e
 
 from gpnas.journal.answers import Answer as Answer
 from gpnas.journal.answers import Answers as Answers
+from gpnas.journal.following import ENDED as ENDED
 from gpnas.journal.following import Cursor as Cursor
 from gpnas.journal.following import Entry as Entry
 from gpnas.journal.header import CHECKED as CHECKED

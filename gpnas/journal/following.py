@@ -10,6 +10,8 @@ from typing import Any
 
 from gpnas.journal.documents import decode, decode_result
 
+ENDED = "ended"
+"""Kind of the events that tell of attempts that ended without an observation."""
 FORM = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}){5}")
 
 
@@ -46,14 +48,16 @@ class Entry:
     cursor: Cursor
     """Where whoever has read this one and those before it goes on."""
     kind: str
-    """`session`, `candidate`, `attempt`, `progress`, `observation` or `event`."""
+    """`session`, `candidate`, `attempt`, `progress`, `observation`, `event`, or `ended` for an attempt that
+    brought no observation."""
     document: dict[str, Any]
 
 
 def entries_after(connection: sqlite3.Connection, cursor: Cursor, most: int) -> list[Entry]:
     """The rows that came after a place, at most so many.
 
-    Of attempts these are their starts, of progress the evaluations.
+    Of attempts these are their starts, and among the events how those ended that brought no observation; of
+    progress the evaluations.
 
     Rows of one table come in the order they were written, tables in the order of `Cursor`. Rows are only
     added, and evaluations never thinned out, so whoever goes on from the last cursor misses none.
@@ -112,4 +116,8 @@ def _rows(
             {"time": time, "candidate": name, **decode(text, crc32, name)},
         )
     for row, time, kind, text, crc32 in select("events", "time, kind, document, crc32"):
-        yield "events", "event", row, {"time": time, "kind": kind, **decode_result(kind, text, crc32, kind)}
+        document = decode_result(kind, text, crc32, kind)
+        if kind == ENDED:
+            yield "events", ENDED, row, {"time": time, **document}
+        else:
+            yield "events", "event", row, {"time": time, "kind": kind, **document}

@@ -29,7 +29,7 @@ from gpnas.journal.documents import (
     plain,
     read_record,
 )
-from gpnas.journal.following import Cursor, Entry, end_of, entries_after
+from gpnas.journal.following import ENDED, Cursor, Entry, end_of, entries_after
 from gpnas.journal.header import SESSION, Header, Session
 from gpnas.journal.leases import Leases
 from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect
@@ -228,6 +228,17 @@ class Journal:
         with files.errors(self._path):
             return read_record(form, self.header.setup, "header, `setup`")
 
+    def begin_session(self, header: Header) -> None:
+        """Goes on under another header, such as one that grants more trials.
+
+        Raises:
+            JournalError: the header is another search's.
+        """
+        written = _writable(header)
+        self._check_identity(written)
+        with self.writing() as connection:
+            self._enter_session(connection, written)
+
     def commit_candidates(self, candidates: Iterable[Candidate]) -> None:
         """Enters candidates, all or none; to be called before any is trained.
 
@@ -267,7 +278,7 @@ class Journal:
         return number
 
     def end_attempt(self, candidate: str, number: int, outcome: str) -> None:
-        """Enters how an attempt ended without an observation, in one word such as `killed`."""
+        """Enters how an attempt ended without an observation, in a word such as `lost`; also as an event."""
         with self.writing() as connection:
             found = connection.execute(
                 "UPDATE attempts SET ended = ?, outcome = ? WHERE candidate = ? AND number = ?",
@@ -278,6 +289,30 @@ class Journal:
                     f"{self._path}: an attempt must start before it ends, but attempt {number} of "
                     f"{candidate} has not"
                 )
+            self._enter_ends([(candidate, number, outcome)])
+
+    def end_open_attempts(self, outcome: str, candidate: str | None = None, but: int = 0) -> None:
+        """Ends every attempt that is under way without an observation.
+
+        Args:
+            outcome: a word, such as `interrupted`.
+            candidate: whose attempts; None is everyone's.
+            but: number of an attempt that goes on.
+        """
+        with self.writing() as connection:
+            ended = connection.execute(
+                "UPDATE attempts SET ended = ?1, outcome = ?2 "
+                "WHERE ended IS NULL AND (?3 IS NULL OR candidate = ?3) AND number != ?4 "
+                "RETURNING candidate, number",
+                (files.now(), outcome, candidate, but),
+            ).fetchall()
+            self._enter_ends((name, number, outcome) for name, number in ended)
+
+    def _enter_ends(self, ends: Iterable[tuple[str, int, str]]) -> None:
+        """Enters attempts' ends as events, since rows of attempts change and events are only added."""
+        for candidate, number, outcome in ends:
+            document = {"candidate": candidate, "number": number, "outcome": plain(outcome)}
+            self.enter_event(ENDED, document)
 
     def record_progress(self, candidate: str, progress: Progress) -> None:
         """Enters what an attempt at a candidate reported on its way.
@@ -565,10 +600,9 @@ class Journal:
         self._check_identity(header)
         with self.writing(keep=True) as connection:
             self._enter_session(connection, header)
+            self._enter_recovery()
             # the lock is ours, so whoever began these is gone
-            connection.execute(
-                "UPDATE attempts SET ended = ?, outcome = 'interrupted' WHERE ended IS NULL", (files.now(),)
-            )
+            self.end_open_attempts("interrupted")
 
     def _join(self, header: Header | None) -> None:
         """Takes part in the newest session, or begins one where it has another header."""
@@ -581,6 +615,7 @@ class Journal:
                 self._session = sessions[-1].number
             else:
                 self._enter_session(connection, wanted)
+                self._enter_recovery()
 
     def _check_identity(self, header: Header) -> None:
         with self.reading() as connection:
@@ -601,6 +636,8 @@ class Journal:
             (files.now(), *encode({"pid": os.getpid(), "header": header.session()})),
         )
         self._session = int(entered.lastrowid or 0)
+
+    def _enter_recovery(self) -> None:
         if self.note:
             self.enter_event("recovered", {"note": self.note})
 

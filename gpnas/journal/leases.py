@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpnas.errors import JournalError, LeaseError
-from gpnas.journal import files
 from gpnas.journal.documents import decode_lease, encode_lease, explain
 from gpnas.records import Observation
 
@@ -274,11 +273,7 @@ class Leases:
                     f"but got {name}"
                 )
             number = 0 if lease is None else lease.attempt
-            connection.execute(
-                "UPDATE attempts SET ended = ?, outcome = 'overtaken' "
-                "WHERE candidate = ? AND number != ? AND ended IS NULL",
-                (files.now(), name, number),
-            )
+            self._journal.end_open_attempts("overtaken", name, but=number)
             counts = self._journal.commit_observation(observation)
             if lease is not None and lease.outcome is not None:
                 if counts:

@@ -29,6 +29,7 @@ from gpnas.service.managed import Managed
 from gpnas.service.metrics import Metrics
 from gpnas.service.problems import Problem, told
 from gpnas.service.reading import Reading
+from gpnas.service.requests import Requests
 from gpnas.service.state import Service
 from gpnas.service.tokens import Tokens
 
@@ -62,7 +63,10 @@ def application(
         jobs = Jobs(limits)
         externals = Externals(runs, jobs, limits)
         feeds = Feeds(runs, limits.streams, ending)
-        service = Service(runs, Reading(runs), tokens, limits, metrics, jobs, externals, Managed(runs), feeds)
+        managed, requests = Managed(runs), Requests(folder)
+        service = Service(
+            runs, Reading(runs), tokens, limits, metrics, jobs, externals, managed, feeds, requests
+        )
         app.state.service = service
         try:
             yield
@@ -70,6 +74,7 @@ def application(
             ending.set()
             await externals.close()
             await jobs.close()
+            requests.close()
             runs.close()
 
     app = FastAPI(

@@ -192,6 +192,13 @@ class TellBody(Given):
     seconds: Seconds | None = None
     metrics: Metrics = Field(default={}, max_length=50)
     failure: FailureBody | None = None
+    checkpoint: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1_000,
+        pattern=PRINTABLE,
+        description="Where one that was `preempted` may go on.",
+    )
 
 
 class ObservationBody(Given):

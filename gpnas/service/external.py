@@ -98,10 +98,10 @@ class External:
             raise
         self.journal = journal
         self._answers = Answers(journal)
-        self._header = journal.header
 
     def _begin(self, journal: Journal) -> None:
         """Knows nothing of a journal yet."""
+        self._header = journal.header
         self._search = OwnSearch(journal, lambda: cast(Any, _Size(self)), worker="service", bound=False)
         self._seen = self._spent = 0
 
@@ -259,15 +259,21 @@ class External:
             return self._fenced(held, counted=counts)
         return Answer("", 200, {"candidate": name, "counted": counts})
 
-    def give_back(self, lease: str, checkpoint: str | None) -> Answer:
-        """Ends a lease before its time; its candidate is offered again, from its checkpoint."""
+    def give_back(self, lease: str, checkpoint: str | None, outcome: str = "given back") -> Answer:
+        """Ends a lease before its time; its candidate is offered again, from its checkpoint.
+
+        Args:
+            lease: its name in this journal.
+            checkpoint: address of what is trained so far; None keeps what was named before.
+            outcome: a word for the journal.
+        """
         held = self._lease(lease)
         if held.outcome is not None:
             return self._fenced(held)
         if checkpoint is not None:
             self.journal.leases.renew(lease, checkpoint=checkpoint)
-        self.journal.leases.end(lease, "given back")
-        return Answer("", 200, {"candidate": held.candidate, "outcome": "given back"})
+        self.journal.leases.end(lease, outcome)
+        return Answer("", 200, {"candidate": held.candidate, "outcome": outcome})
 
     def entered(self, architecture: Architecture, telling: Telling) -> Answer:
         """Enters a training that was made elsewhere; its architecture was found to be of the space."""
@@ -301,10 +307,9 @@ class External:
             raise Problem(
                 422, f"a search is granted more, not less: `trials` is {self._header.trials}, got {trials}"
             )
-        with self._guard:
-            header = dataclasses.replace(self.journal.header, trials=trials)
-            self.journal.close()
-            self._join(Journal.share(self.run, header))
+        if trials > self._header.trials:
+            self.journal.begin_session(dataclasses.replace(self.journal.header, trials=trials))
+            self._begin(self.journal)
             self.ahead.clear()
         return Answer("", 200, {"trials": trials})
 

@@ -42,14 +42,22 @@ class Managed:
         """
         return kind_of(self._runs.journal(name).header) == "managed"
 
-    def begin(self, name: str, space: str, wishes: dict[str, Any]) -> dict[str, Any]:
+    def begin(self, name: str, space: str, wishes: dict[str, Any], *, again: bool = False) -> dict[str, Any]:
         """Starts a search whose space was found to be fine; a folder without a journal is taken up.
+
+        Args:
+            name: of the search.
+            space: its file's text.
+            wishes: what else is asked of it.
+            again: whether the same request may have been done before; then what it began is no obstacle.
 
         Raises:
             Problem: there is such a search already, or such a file.
         """
         path = self._runs.folder / name
         with self._guard:
+            if again and not path.is_symlink() and (Journal.exists(path) or self._runs_on(name)):
+                return {"id": name, "kind": "managed"}
             if (
                 path.is_symlink()
                 or Journal.exists(path)
@@ -66,12 +74,20 @@ class Managed:
             self._start(name, options)
         return {"id": name, "kind": "managed"}
 
-    def go_on(self, name: str, trials: int | None = None) -> dict[str, Any]:
-        """Starts the driver of a search again, where none drives it; with more trials it is extended."""
+    def go_on(self, name: str, trials: int | None = None, *, again: bool = False) -> dict[str, Any]:
+        """Starts the driver of a search again, where none drives it; with more trials it is extended.
+
+        Args:
+            name: of the search.
+            trials: in all; None as many as before.
+            again: whether the same request may have been done before; then a driver that runs is no obstacle.
+        """
         header = self._runs.journal(name).header
         path = self._runs.path(name)
         with self._guard:
             if held(path) or self._runs_on(name):
+                if again:
+                    return {"id": name, "trials": trials or header.trials}
                 raise Problem(409, f"{name} is driven already; stop it first")
             if not (path / SPACE).is_file():
                 raise Problem(

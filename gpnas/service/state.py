@@ -18,6 +18,7 @@ from gpnas.service.managed import Managed
 from gpnas.service.metrics import Metrics
 from gpnas.service.problems import Problem
 from gpnas.service.reading import Reading
+from gpnas.service.requests import Requests
 from gpnas.service.tokens import Role, Token, Tokens
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Service:
     externals: Externals
     managed: Managed
     feeds: Feeds
+    requests: Requests
 
     def version(self, name: str) -> Any:
         """What changes whenever the journal of a search does.

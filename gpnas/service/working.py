@@ -76,7 +76,15 @@ async def tell(request: Request, lease: str, body: TellBody, key: Key = None) ->
     search, own = _split(lease)
     failure = body.failure
     if failure is not None and failure.kind == "preempted":
-        return await _done(request, search, key, body, lambda external: external.give_back(own, None))
+        return await _done(
+            request,
+            search,
+            key,
+            body,
+            lambda external: external.give_back(own, body.checkpoint, failure.kind),
+        )
+    if body.checkpoint is not None:
+        raise Problem(422, "a `checkpoint` is told of a training that is `preempted`, but this one is not")
     metrics = (
         body.metrics
         if body.standard_error is None
@@ -141,8 +149,12 @@ async def begin(request: Request, body: SearchBody, key: Key = None) -> Response
     if body.kind == "managed":
         space, wishes = wishes_of(document)
         size = await service.jobs.do("managed", space, service.limits.architectures)
-        told = await asyncio.to_thread(service.managed.begin, body.id, space, wishes)
-        return JSONResponse({**told, "architectures": size}, 201)
+
+        def do(again: bool) -> Answer:
+            told = service.managed.begin(body.id, space, wishes, again=again)
+            return Answer("", 201, {**told, "architectures": size})
+
+        return await _driven(request, key, body, do)
     digest = None if key is None else _key(request, key)
     return _sent(await service.externals.begin(document, digest))
 
@@ -152,7 +164,7 @@ async def stop(request: Request, search: str, key: Key = None) -> Response:
     """Has a search hand out nothing more, and its trainings told to stop."""
     managed = service_of(request).managed
     if await asyncio.to_thread(managed.is_managed, search):
-        return JSONResponse(await asyncio.to_thread(managed.stop, search))
+        return await _driven(request, key, None, lambda again: Answer("", 200, managed.stop(search)))
     return await _done(request, search, key, None, lambda external: external.stop(True))
 
 
@@ -161,18 +173,21 @@ async def go_on(request: Request, search: str, key: Key = None) -> Response:
     """Has a search that was stopped go on."""
     managed = service_of(request).managed
     if await asyncio.to_thread(managed.is_managed, search):
-        return JSONResponse(await asyncio.to_thread(managed.go_on, search))
+        return await _driven(
+            request, key, None, lambda again: Answer("", 200, managed.go_on(search, again=again))
+        )
     return await _done(request, search, key, None, lambda external: external.stop(False))
 
 
 @routes.post("/{search}/extend", dependencies=OWN)
-async def extend(request: Request, search: str, body: ExtendBody) -> Response:
+async def extend(request: Request, search: str, body: ExtendBody, key: Key = None) -> Response:
     """Grants a search more trials in all; the same again changes nothing."""
-    service = service_of(request)
-    if await asyncio.to_thread(service.managed.is_managed, search):
-        return JSONResponse(await asyncio.to_thread(service.managed.go_on, search, body.trials))
-    external = await asyncio.to_thread(service.externals.open, search)
-    return _sent(await asyncio.to_thread(external.extend, body.trials))
+    managed = service_of(request).managed
+    if await asyncio.to_thread(managed.is_managed, search):
+        return await _driven(
+            request, key, body, lambda again: Answer("", 200, managed.go_on(search, body.trials, again=again))
+        )
+    return await _done(request, search, key, body, lambda external: external.extend(body.trials))
 
 
 @routes.delete("/{search}", dependencies=OWN, status_code=204, response_class=Response)
@@ -189,11 +204,7 @@ async def _done(
     request: Request, search: str, key: str | None, body: Any, do: Callable[[External], Answer]
 ) -> Response:
     """Does something to a search once for its key, in a thread, since a commit waits for the disk."""
-    service = service_of(request)
-    asked = {
-        "path": request.url.path,
-        "body": None if body is None else body.model_dump(mode="json"),
-    }
+    service, asked = service_of(request), _asked(request, body)
     digest = None if key is None else _key(request, key)
 
     def work() -> Answer:
@@ -203,6 +214,17 @@ async def _done(
         return answer
 
     return _sent(await asyncio.to_thread(work))
+
+
+async def _driven(request: Request, key: str | None, body: Any, do: Callable[[bool], Answer]) -> Response:
+    """Does something to a driver once for its key."""
+    digest = None if key is None else _key(request, key)
+    requests = service_of(request).requests
+    return _sent(await asyncio.to_thread(requests.once, digest, _asked(request, body), do))
+
+
+def _asked(request: Request, body: Any) -> dict[str, Any]:
+    return {"path": request.url.path, "body": None if body is None else body.model_dump(mode="json")}
 
 
 def _key(request: Request, key: str) -> str:

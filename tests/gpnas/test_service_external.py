@@ -125,6 +125,11 @@ def test_a_key_is_answered_once(client: TestClient, search: str) -> None:
     answers = [client.post(path, json=told, headers={"Idempotency-Key": "b"}).json() for _ in range(3)]
     assert answers == [{"candidate": candidate["candidate"], "counted": True}] * 3
     assert client.get(f"/v1/searches/{search}").json()["counts"] == {"running": 2, "observed": 1}
+    granted, path = client.get(f"/v1/searches/{search}").json()["trials"], f"/v1/searches/{search}/extend"
+    for more, status in ((2, 200), (1, 422), (2, 200)):
+        answer = client.post(path, json={"trials": granted + more}, headers={"Idempotency-Key": "c"})
+        assert answer.status_code == status, answer.text
+    assert client.get(f"/v1/searches/{search}").json()["trials"] == granted + 2
 
 
 def test_a_lost_lease_is_offered_again_from_its_checkpoint_and_fenced(
@@ -162,9 +167,17 @@ def test_what_is_given_back_is_offered_to_the_next(client: TestClient, search: s
     assert client.post(path, json={"checkpoint": "file:///x"}).json()["outcome"] == "given back"
     again = ask(client, search)
     assert (again["candidate"], again["checkpoint"]) == (candidate["candidate"], "file:///x")
-    preempted = tell(client, again, failure={"kind": "preempted"})
-    assert preempted.json()["outcome"] == "given back"
-    assert ask(client, search)["attempt"] == 3
+    assert "`preempted`" in problem(tell(client, again, value=1.0, checkpoint="file:///y"), 422)
+    preempted = tell(client, again, failure={"kind": "preempted"}, checkpoint="file:///y")
+    assert preempted.json()["outcome"] == "preempted"
+    third = ask(client, search)
+    assert (third["attempt"], third["checkpoint"]) == (3, "file:///y")
+    lines = [json.loads(line) for line in client.get(f"/v1/searches/{search}/journal").text.splitlines()]
+    ended = [each["document"] for each in lines if each["kind"] == "ended"]
+    assert [(each["candidate"], each["number"], each["outcome"]) for each in ended] == [
+        (candidate["candidate"], 1, "given back"),
+        (candidate["candidate"], 2, "preempted"),
+    ]
     problem(client.post(path, json={}), 409)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from gpnas.journal import Journal
+from gpnas.journal import Answer, Journal
 from gpnas.service.managed import MARK, _is_ours
+from gpnas.service.problems import Problem
+from gpnas.service.requests import Requests
 from tests.gpnas.searched import searched
 from tests.gpnas.served import served
 from tests.gpnas.test_service import problem
@@ -64,6 +66,38 @@ def test_a_driver_is_known_by_its_environment(tmp_path: Path) -> None:
         for process in (ours, other):
             process.kill()
             process.wait()
+
+
+def test_a_request_about_a_driver_is_done_once_also_where_the_service_died(tmp_path: Path) -> None:
+    with served(tmp_path):
+        pass  # makes its folder
+    done: list[bool] = []
+
+    def do(again: bool) -> Answer:
+        done.append(again)
+        return Answer("", 201, {"number": len(done)})
+
+    def dies(again: bool) -> Answer:
+        do(again)
+        os._exit(1)
+
+    if (child := os.fork()) == 0:
+        Requests(tmp_path).once("key", {"a": 1}, dies)
+    os.waitpid(child, 0)
+    requests = Requests(tmp_path)
+    answers = [requests.once("key", {"a": 1}, do) for _ in range(2)]
+    assert done == [True]  # it may have been done by the one that died
+    assert [each.body for each in answers] == [{"number": 1}] * 2
+    with pytest.raises(Problem, match="came with another"):
+        requests.once("key", {"a": 2}, do)
+
+    def fails(again: bool) -> Answer:
+        raise Problem(409, "not now")
+
+    with pytest.raises(Problem, match="not now"):
+        requests.once("other", {}, fails)
+    assert requests.once("other", {}, do).body == {"number": 2}  # what was refused is no answer
+    requests.close()
 
 
 @pytest.mark.slow

@@ -100,6 +100,9 @@
       put(it.candidate, { 2: state, 3: number(it.stopped ? it.stopped.value : it.value) });
       say(`${it.candidate}: ${state} ${number(it.value)}`);
     },
+    ended: (it) => { // unless the next attempt has begun
+      if (row(it.candidate).cells[4].textContent === String(it.number)) put(it.candidate, { 2: "pending" });
+    },
     event: () => undefined,
     session: () => undefined,
   };
