@@ -29,6 +29,18 @@ def add_serve(commands: Commands) -> None:
         default=[],
         help="a name by which the service is called besides --host and localhost; repeatable",
     )
+    serve.add_argument(
+        "--address",
+        metavar="URL",
+        help="of a Ray cluster's dashboard; drivers of managed searches are its jobs (default: they share one "
+        "on this machine)",
+    )
+    serve.add_argument(
+        "--trainers",
+        metavar="DIR",
+        type=path,
+        help="folder whose Python files spaces that are sent may name as `trainer` (default: none may)",
+    )
     serve.add_argument("--certificate", metavar="FILE", type=path, help="of TLS, in PEM")
     serve.add_argument("--key", metavar="FILE", type=path, help="of the certificate, in PEM")
 

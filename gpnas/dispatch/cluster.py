@@ -92,12 +92,13 @@ def asks_for_token(url: str) -> bool:
 
 
 @contextmanager
-def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
+def connected(address: str | None, concurrent: int, *, on_loopback: bool = False) -> Iterator[Cluster]:
     """A cluster to run trials on; what was started is stopped at the end.
 
     Args:
         address: of a running cluster; None starts one on this machine.
         concurrent: trials side by side, one CPU each.
+        on_loopback: whether a cluster of an address listens on 127.0.0.1 alone, as one that was started here.
 
     Raises:
         TrialError: Ray cannot be started or reached, or is too small for a single trial.
@@ -112,7 +113,7 @@ def connected(address: str | None, concurrent: int) -> Iterator[Cluster]:
     cluster = None
     with private_ray.environment():
         try:
-            cluster = _started(token, concurrent) if address is None else _joined(token, address)
+            cluster = _started(token, concurrent) if address is None else _joined(token, address, on_loopback)
             if cluster.cpus < 1:
                 raise TrialError(
                     f"a trial needs 1 CPU, but the cluster has {cluster.cpus:g}; add a worker node"
@@ -154,15 +155,15 @@ def _started(token: str, cpus: int) -> Cluster:
     return _cluster(token, context, Path(context.address_info["session_dir"]))
 
 
-def _joined(token: str, address: str) -> Cluster:
+def _joined(token: str, address: str, on_loopback: bool) -> Cluster:
     """A running cluster.
 
     Raises:
         TrialError: it cannot be reached.
     """
     try:
-        _check_reachable(address)
-        with private_ray.starting(on_loopback=False):
+        with private_ray.starting(on_loopback=on_loopback):
+            _check_reachable(address)
             level = logging.getLogger("ray").level
             context = ray.init(address=address, log_to_driver=False, logging_level=level)
     except Exception as error:
@@ -199,7 +200,9 @@ def _check_reachable(address: str) -> None:
 
 
 @contextmanager
-def watched(halt: Halt, give_up: Callable[[], None]) -> Iterator[None]:
+def watched(
+    halt: Halt, give_up: Callable[[], None], has_died: Callable[[], bool] = private_ray.has_died
+) -> Iterator[None]:
     """Looks after the processes of a Ray that was started here; of another one it knows nothing.
 
     Ray's own answer to a raylet that died, as when memory ran out, is to wait for another node. Here there
@@ -208,12 +211,13 @@ def watched(halt: Halt, give_up: Callable[[], None]) -> Iterator[None]:
     Args:
         halt: gets the order.
         give_up: called before the process ends.
+        has_died: whether that Ray has.
     """
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(LOOK_SECONDS):
-            if private_ray.has_died():
+            if has_died():
                 halt.lost = True
                 if not ended.wait(END_SECONDS):
                     give_up()

@@ -7,6 +7,7 @@ ended.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ class Conductor(Searcher):
         listen: Callable[[Event], None],
         begun: Callable[[Candidate], int] | None = None,
         logs: Callable[[str], str] = lambda why: "Ray's logs",
+        allowed: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
         """Takes up a search where its journal ends.
 
@@ -96,6 +98,7 @@ class Conductor(Searcher):
             begun: how many attempts at a candidate have begun, reported or not; None asks the journal, which
                 knows those that were reported.
             logs: names Ray's logs to a person who wants to know why; they are kept then.
+            allowed: how many trials may run at once now, where others share Ray.
         """
         super().__init__(metric="done", mode="max")
         self._search = search
@@ -103,7 +106,7 @@ class Conductor(Searcher):
         self._trial_config = trial_config
         self._listen = listen
         self._begun = begun or (lambda candidate: len(search.journal.attempts(candidate.id)))
-        self._logs = logs
+        self._logs, self._allowed = logs, allowed
         self._running: dict[str, RunningTrial] = {}  # by Tune's name
         self._unbegun: Counter[str] = Counter()  # by the candidate's
         self._noted: set[tuple[str, str]] = set()  # Tune may hand over a last result twice
@@ -123,6 +126,8 @@ class Conductor(Searcher):
         """A candidate's trial, None while the engine still thinks, or FINISHED."""
         if self._halt.ordered:
             return Searcher.FINISHED
+        if self.is_full:
+            return None
         candidate = self._search.ask(wait=False)
         if candidate is None:
             # a candidate that runs may have to be given again
@@ -130,6 +135,11 @@ class Conductor(Searcher):
         self._running[trial_id] = RunningTrial(candidate, self._begun(candidate))
         self._listen(Event("started", candidate))
         return self._trial_config(candidate)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many trials run as may."""
+        return len(self._running) >= self._allowed()
 
     def hopeless(self, trial_id: str) -> bool:
         """Whether a trial will not matter, as far as that is known by now."""

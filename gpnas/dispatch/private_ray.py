@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import ray
 from ray._private import ray_constants, services, utils, worker
 from ray.air.execution.resources import placement_group as reservations
 from ray.job_config import JobConfig
-from ray.tune.execution import class_cache
+from ray.tune.execution import class_cache, tune_controller
 
 NAMES = (
     "ray._private.ray_constants.ENABLE_RAY_CLUSTER",
@@ -42,6 +42,7 @@ NAMES = (
     "ray._raylet.setproctitle",
     "ray.air.execution.resources.placement_group.remove_placement_group",
     "ray.job_config.JobConfig._serialize",
+    "ray.tune.execution.tune_controller._ObjectCache",
     "ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE",
 )
 
@@ -99,6 +100,28 @@ def environment() -> Iterator[None]:
     ):
         ray._raylet.Config.initialize("")
         assert ray._raylet.get_authentication_mode() == ray._raylet.AuthenticationMode.TOKEN
+        yield
+
+
+@contextmanager
+def giving_back(is_full: Callable[[], bool]) -> Iterator[None]:
+    """Has Tune end the worker that it keeps for the next trial where none may follow.
+
+    A kept worker holds what its trial was lent; others that share Ray would wait for it.
+
+    Args:
+        is_full: whether no further trial may run by now.
+    """
+
+    class Cache(tune_controller._ObjectCache):
+        @property
+        def _may_keep_one(self) -> bool:
+            return not is_full()
+
+        @_may_keep_one.setter
+        def _may_keep_one(self, value: bool) -> None: ...
+
+    with _replaced(tune_controller, "_ObjectCache", Cache):
         yield
 
 

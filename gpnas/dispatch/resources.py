@@ -94,7 +94,9 @@ class Lender:
         self._cpus = asked.cpus or 1
         self._gpus = min(1.0, cluster.gpus / concurrent) if asked.gpus is None else asked.gpus
         nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
-        self.side_by_side = min(concurrent, room(nodes, self._cpus, self._gpus))
+        self.room = room(nodes, self._cpus, self._gpus)
+        """Trials of this size that the cluster has room for."""
+        self.side_by_side = min(concurrent, self.room)
         """Trials that run at once, at most."""
         self._memory = gpu_memory() if asked.gpus is None and self._gpus else None
 

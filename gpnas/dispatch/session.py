@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,9 @@ from gpnas.dispatch.halt import Deadline, Halt
 from gpnas.dispatch.monitoring import monitored
 from gpnas.dispatch.own_work import OwnWork
 from gpnas.dispatch.preflight import preflight
-from gpnas.dispatch.private_ray import has_died
+from gpnas.dispatch.private_ray import giving_back, has_died
 from gpnas.dispatch.resources import Lender, check_machine, placed
+from gpnas.dispatch.shared import is_kept, joined
 from gpnas.dispatch.signals import Interrupted, signals
 from gpnas.dispatch.trial import name_of
 from gpnas.dispatch.work import Work
@@ -31,6 +33,7 @@ from gpnas.journal import Journal
 from gpnas.records import Candidate
 from gpnas.run.copying import JournalCopy
 from gpnas.run.layout import attempts
+from gpnas.run.shares import FOLDER, Share, entered
 
 TUNE = "tune"
 """Folder of Tune's session in a run folder, while it lasts."""
@@ -122,21 +125,39 @@ class Session(Generic[A]):
         """Trains until all is observed, there is an order to end, or Ray has died."""
         means, adviser = self._work.means, self._adviser()
         cpus = self._work.header.concurrent * means.devices * (means.asked.cpus or 1)
+        shared = os.environ.get(FOLDER) if means.devices == 1 else None
         try:
-            with connected(means.address, cpus) as cluster:
-                self._train(adviser, cluster)
+            with ExitStack() as stack:
+                address, share, died = means.address, None, has_died
+                if shared is not None:
+                    folder, wants = Path(shared), self._work.header.concurrent
+                    if address is None:
+                        address, share = stack.enter_context(joined(folder, wants))
+                        died = lambda: not is_kept(folder)  # noqa: E731 - a name of its own would say less
+                    else:
+                        share = stack.enter_context(entered(folder, wants))
+                own = shared is not None and means.address is None
+                cluster = stack.enter_context(connected(address, cpus, on_loopback=own))
+                self._train(adviser, cluster, share, died)
         except StartError:
             self._halt.lost = True
         return adviser
 
-    def _train(self, adviser: A, cluster: Cluster) -> None:
+    def _train(
+        self,
+        adviser: A,
+        cluster: Cluster,
+        share: Share | None = None,
+        has_died: Callable[[], bool] = has_died,
+    ) -> None:
         journal, trials = self._journal, self._trials
         lender = self._looked_over(cluster)
         give_up = partial(self._give_up, "error: Ray's processes have died")
-        with self._conducted(adviser, cluster, lender) as (conductor, search):
+        with self._conducted(adviser, cluster, lender, share) as (conductor, search):
             self._listener.started(journal.run, trials, len(journal.observations()), cluster)
             with (
-                watched(self._halt, give_up),
+                watched(self._halt, give_up, has_died),
+                giving_back(lambda: conductor.is_full) if share is not None else nullcontext(),
                 monitored(journal.run, trials, lambda: search.uncertainty),
             ):
                 try:
@@ -170,7 +191,7 @@ class Session(Generic[A]):
 
     @contextmanager
     def _conducted(
-        self, adviser: A, cluster: Cluster, lender: Lender | None
+        self, adviser: A, cluster: Cluster, lender: Lender | None, share: Share | None
     ) -> Iterator[tuple[Conductor, AskTell]]:
         work = self._work
 
@@ -199,6 +220,9 @@ class Session(Generic[A]):
             listen=listen,
             begun=lambda candidate: attempts(work.storage, candidate),
             logs=cluster.logs,
+            allowed=(lambda: sys.maxsize)
+            if share is None or lender is None
+            else partial(share.allowed, lender.room),
         )
         yield conductor, search
         if self._halt.error is None:

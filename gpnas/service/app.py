@@ -25,7 +25,7 @@ from gpnas.service.folder import Runs
 from gpnas.service.guard import Guard
 from gpnas.service.jobs import Jobs
 from gpnas.service.limits import Limits
-from gpnas.service.managed import Managed
+from gpnas.service.managed import Managing
 from gpnas.service.metrics import Metrics
 from gpnas.service.problems import Problem, told
 from gpnas.service.reading import Reading
@@ -44,6 +44,7 @@ def application(
     limits: Limits | None = None,
     hosts: frozenset[str] = LOOPBACK,
     ending: threading.Event | None = None,
+    managing: Managing | None = None,
 ) -> Guard:
     """The service on a folder of runs; whoever serves it holds the folder's lock (`folder.alone`).
 
@@ -53,7 +54,9 @@ def application(
         limits: of what they may ask.
         hosts: names, without ports, under which it may be called.
         ending: set when the service is to end, so that event streams end too.
+        managing: how searches are driven that Ray trains.
     """
+    managing = managing or Managing()
     ending = ending or threading.Event()
     limits, metrics = limits or Limits(), Metrics()
 
@@ -63,7 +66,7 @@ def application(
         jobs = Jobs(limits)
         externals = Externals(runs, jobs, limits)
         feeds = Feeds(runs, limits.streams, ending)
-        managed, requests = Managed(runs), Requests(folder)
+        managed, requests = managing.of(runs), Requests(folder)
         service = Service(
             runs, Reading(runs), tokens, limits, metrics, jobs, externals, managed, feeds, requests
         )

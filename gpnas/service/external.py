@@ -88,7 +88,7 @@ class External:
 
     def _join(self, journal: Journal) -> None:
         try:
-            if not OwnSetup.describes(journal):
+            if not OwnSetup.describes(journal) or journal.header.setup.get("code"):
                 raise Problem(
                     409, f"{self.run.name} is trained by a driver of its own, so nobody asks and tells"
                 )

@@ -4,34 +4,67 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
+import re
 import sys
 import threading
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpnas.files import replacing
+from gpnas.errors import GpnasError
+from gpnas.files import read, replacing
 from gpnas.journal import Header, Journal
 from gpnas.journal.files import held
+from gpnas.run.shares import FOLDER as SHARED
+from gpnas.service.drivers import Drivers, Processes, RayJobs
 from gpnas.service.folder import Runs
 from gpnas.service.problems import Problem
 from gpnas.service.reading import kind_of
+from gpnas.service.tokens import FOLDER
 
 SPACE, LOG = "space.yaml", "driver.log"
 """Files of a run folder: the space that was sent, and what the driver says."""
-MARK = "GPNAS_SERVICE"
-"""Variable that tells a driver that this service started from one that a person did."""
+RAY = "ray"
+"""Folder of the Ray that drivers share, in the service's own."""
+SOURCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\.py")
+"""Names of files with trainings."""
+MOST_SOURCE = 2**20
+
+
+@dataclass(frozen=True)
+class Managing:
+    """How searches are driven that Ray trains."""
+
+    address: str | None = None
+    """The dashboard of a cluster whose jobs the drivers are; None has processes here share a Ray."""
+    trainers: Path | None = None
+    """Folder whose files spaces may name as trainings; None allows none."""
+
+    def of(self, runs: Runs) -> Managed:
+        """The drivers of a folder of runs.
+
+        Raises:
+            GpnasError: the address is none, or there is no such folder.
+        """
+        if self.trainers is not None and not self.trainers.is_dir():
+            raise GpnasError(f"{self.trainers}: --trainers must name a folder, but this is none")
+        drivers = Processes(runs.folder) if self.address is None else RayJobs(runs.folder, self.address)
+        return Managed(runs, drivers, self.trainers)
 
 
 class Managed:
     """The drivers of a folder of runs. Its methods may be called from several threads."""
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs = runs
+    def __init__(self, runs: Runs, drivers: Drivers, trainers: Path | None = None) -> None:
+        """Takes charge of a folder of runs.
+
+        Args:
+            runs: the folder.
+            drivers: runs them.
+            trainers: folder whose files spaces may name as trainings; None allows none.
+        """
+        self._runs, self._drivers, self._trainers = runs, drivers, trainers
         self._guard = threading.Lock()
-        self._started: dict[str, subprocess.Popen[bytes]] = {}
 
     def is_managed(self, name: str) -> bool:
         """Whether Ray trains a search.
@@ -42,32 +75,45 @@ class Managed:
         """
         return kind_of(self._runs.journal(name).header) == "managed"
 
-    def begin(self, name: str, space: str, wishes: dict[str, Any], *, again: bool = False) -> dict[str, Any]:
+    def begin(
+        self,
+        name: str,
+        space: str,
+        wishes: dict[str, Any],
+        *,
+        trainer: str | None = None,
+        again: bool = False,
+    ) -> dict[str, Any]:
         """Starts a search whose space was found to be fine; a folder without a journal is taken up.
 
         Args:
             name: of the search.
             space: its file's text.
             wishes: what else is asked of it.
+            trainer: the file with its training, as the space names it; None is gpnas's own.
             again: whether the same request may have been done before; then what it began is no obstacle.
 
         Raises:
             Problem: there is such a search already, or such a file.
         """
         path = self._runs.folder / name
+        source = None if trainer is None else self._source(trainer)
         with self._guard:
-            if again and not path.is_symlink() and (Journal.exists(path) or self._runs_on(name)):
+            if again and not path.is_symlink() and (Journal.exists(path) or self._drivers.runs(name)):
                 return {"id": name, "kind": "managed"}
             if (
                 path.is_symlink()
                 or Journal.exists(path)
                 or (path.exists() and not path.is_dir())
-                or self._runs_on(name)
+                or self._drivers.runs(name)
             ):
                 raise Problem(409, f"a search's id must be new in its folder, but there is {name!r} already")
             path.mkdir(exist_ok=True)
             with replacing(path / SPACE) as fresh:
                 fresh.write_text(space, "utf-8")
+            if trainer is not None and source is not None:
+                with replacing(path / trainer) as fresh:
+                    fresh.write_bytes(source)
             options = [f"--{key}={wishes[key]}" for key in ("trials", "strategy", "seed") if key in wishes]
             if "early_stopping" in wishes:
                 options.append("--early-stopping" if wishes["early_stopping"] else "--no-early-stopping")
@@ -85,7 +131,7 @@ class Managed:
         header = self._runs.journal(name).header
         path = self._runs.path(name)
         with self._guard:
-            if held(path) or self._runs_on(name):
+            if held(path) or self._drivers.runs(name):
                 if again:
                     return {"id": name, "trials": trials or header.trials}
                 raise Problem(409, f"{name} is driven already; stop it first")
@@ -105,44 +151,47 @@ class Managed:
             Problem: a process of someone else's drives it.
         """
         path = self._runs.path(name)
-        if not held(path):
+        if not held(path) and not self._drivers.runs(name):
             return {"stopped": True}
         sessions = self._runs.journal(name).sessions()
         pid = sessions[max(sessions)].pid if sessions else 0
-        if not _is_ours(pid, self._runs.folder):
+        if not self._drivers.stop(name, pid):
             raise Problem(409, f"{name} is driven by another process ({pid}), which only its owner ends")
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
         return {"stopped": True}
 
     def _start(self, name: str, options: list[str]) -> None:
         path = self._runs.folder / name
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "gpnas.cli",
-            "search",
-            f"--space={path / SPACE}",
-            f"--run={path}",
-        ]
-        with open(path / LOG, "ab") as log:
-            self._started[name] = subprocess.Popen(
-                [*command, *options, "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, MARK: str(self._runs.folder)},
-                start_new_session=True,  # signals of the service's terminal are not its
-            )
+        command = [sys.executable, "-P", "-m", "gpnas.cli", "search"]
+        arguments = [f"--space={path / SPACE}", f"--run={path}", *options, "--json"]
+        shared = {SHARED: str(self._runs.folder / FOLDER / RAY)}
+        self._drivers.start(name, [*command, *arguments], path / LOG, shared)
 
-    def _runs_on(self, name: str) -> bool:
-        """Whether a driver that was started here has not ended; one that has is taken leave of."""
-        process = self._started.get(name)
-        if process is not None and process.poll() is not None:
-            del self._started[name]
-            process = None
-        return process is not None
+    def _source(self, place: str) -> bytes:
+        """The source of a training: of a file that the folder of trainers itself lists, and no other.
+
+        Raises:
+            Problem: there is no such file.
+        """
+        if self._trainers is None:
+            raise Problem(
+                422,
+                "a space that is sent may name no code, but has `trainer`; whoever starts the service may "
+                "allow the files of a folder by --trainers",
+            )
+        try:
+            with os.scandir(self._trainers) as entries:
+                names = sorted(
+                    each.name for each in entries if SOURCE.fullmatch(each.name) and _is_file(each)
+                )
+            if place in names:
+                return read(self._trainers / place, MOST_SOURCE)
+        except OSError as error:
+            raise Problem(500, f"the folder of trainers must be readable, but {error.strerror}") from None
+        raise Problem(
+            422,
+            f"`trainer` must be a file that the service allows, {', '.join(names)[:200]}, "
+            f"but got {place!r:.80}",
+        )
 
 
 def wishes_of(asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -153,7 +202,9 @@ def wishes_of(asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     if asked["objective"] is not None or asked["steps"] is not None:
         raise Problem(
-            422, "a managed search has PSNR as its objective, and its steps in the space's `recipe`"
+            422,
+            "a managed search has PSNR as its objective, or with a `trainer` what its space's `objective` "
+            "says, and its steps in the space's `recipe`",
         )
     space = asked["space"] if isinstance(asked["space"], str) else json.dumps(asked["space"])
     names = ("trials", "strategy", "seed", "early_stopping")
@@ -170,10 +221,5 @@ def _options(header: Header, trials: int | None) -> list[str]:
     ]
 
 
-def _is_ours(pid: int, folder: Path) -> bool:
-    """Whether a process was started by a service on this folder, before or after it died."""
-    try:
-        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return f"{MARK}={folder}".encode() in variables
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False)

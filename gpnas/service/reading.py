@@ -117,7 +117,7 @@ def _unreadable(name: str, note: str) -> Summary:
 
 def kind_of(header: Header) -> str:
     """Whether a driver of the service's own or trainings elsewhere train a search's candidates."""
-    return "managed" if header.setup.get("recipe") else "external"
+    return "managed" if header.setup.get("recipe") or header.setup.get("code") else "external"
 
 
 def _summary(journal: Journal, driven: bool) -> Summary:

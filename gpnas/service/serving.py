@@ -15,7 +15,8 @@ from types import FrameType
 import uvicorn
 
 from gpnas.service.app import LOOPBACK, application
-from gpnas.service.folder import ServiceError, alone
+from gpnas.service.folder import Runs, ServiceError, alone
+from gpnas.service.managed import Managing
 from gpnas.service.tokens import FOLDER, Tokens
 
 AUDIT = "audit.jsonl"
@@ -47,20 +48,23 @@ class Address:
                 raise ServiceError(f"{path}: a certificate and its key must be files, but this is none")
 
 
-def serve(runs: Path, address: Address, say: Callable[[str], None]) -> None:
+def serve(runs: Path, address: Address, say: Callable[[str], None], managing: Managing | None = None) -> None:
     """Serves a folder of runs until a signal ends it.
 
     Args:
         runs: the folder; made where it is missing.
         address: where to listen.
         say: called with the lines that tell where the service is and who may use it.
+        managing: how searches are driven that Ray trains.
 
     Raises:
         ServiceError: the folder or the address cannot be used.
         TokenError: the file of tokens cannot.
+        GpnasError: searches cannot be driven so.
     """
     address.check()
-    runs = runs.absolute()
+    runs, managing = runs.absolute(), managing or Managing()
+    managing.of(Runs(runs))  # says what is wrong with it before anything begins
     with alone(runs), Tokens(runs) as tokens:
         token = tokens.own()
         listening = _bound(address)
@@ -69,7 +73,7 @@ def serve(runs: Path, address: Address, say: Callable[[str], None]) -> None:
         _log(runs)
         ending = threading.Event()
         config = uvicorn.Config(
-            application(runs, tokens, hosts=frozenset(hosts), ending=ending),
+            application(runs, tokens, hosts=frozenset(hosts), ending=ending, managing=managing),
             log_level="warning",
             access_log=False,
             proxy_headers=False,

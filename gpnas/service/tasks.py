@@ -149,11 +149,14 @@ def header(text: str, wishes: dict[str, Any], most: int) -> dict[str, Any]:
     return {"header": json.loads(text), "architectures": len(space)}
 
 
-def managed(text: str, most: int) -> int:
-    """How many architectures a space has that Ray is to search: of families that gpnas trains."""
+def managed(text: str, most: int) -> dict[str, Any]:
+    """How many architectures a space has that Ray is to search, and the `trainer` that it names.
+
+    Only the service knows which trainers may be named; a module of a package is none.
+    """
     from gpnas.config import read_space_file
 
-    check_alone(text)
+    trainer = check_alone(text, trainer=True)
     with TemporaryDirectory(prefix="gpnas-space-") as folder:
         path = Path(folder) / "space"
         path.write_text(text, "utf-8")
@@ -163,20 +166,30 @@ def managed(text: str, most: int) -> int:
             raise SpaceError(str(error).replace(str(path), "space")) from None
     if size > most:
         raise SpaceError(f"a space may have {most:,} architectures, but this one has {size:,}")
-    return size
+    return {"architectures": size, "trainer": trainer}
 
 
-def check_alone(text: str) -> None:
+def check_alone(text: str, *, trainer: bool = False) -> str | None:
     """Raises a `SpaceError` where a space file names another file, or code.
 
     From outside, neither may be named: whoever may begin a search may not read or run what lies here.
+
+    Args:
+        text: of the space file.
+        trainer: whether it may name the file of a training, which the service looks for where it allows.
+
+    Returns:
+        That file's name, None where none is named.
     """
     from gpnas.config.yaml12 import YamlError, parse
 
     try:
         document, _ = parse(text)
     except YamlError:
-        return  # told with its line by whoever reads it next
+        return None  # told with its line by whoever reads it next
+    place = None
+    if trainer and isinstance(document, dict) and isinstance(document.get("trainer"), str):
+        place = document.pop("trainer").rpartition(":")[0]
     waiting: list[Any] = [document]
     while waiting:
         each = waiting.pop()
@@ -188,6 +201,7 @@ def check_alone(text: str) -> None:
             waiting.extend(each.values())
         elif isinstance(each, list):
             waiting.extend(each)
+    return place
 
 
 def contains(run: str, architecture: dict[str, Any]) -> bool:

@@ -148,11 +148,12 @@ async def begin(request: Request, body: SearchBody, key: Key = None) -> Response
     document = body.model_dump(mode="json")
     if body.kind == "managed":
         space, wishes = wishes_of(document)
-        size = await service.jobs.do("managed", space, service.limits.architectures)
+        checked = await service.jobs.do("managed", space, service.limits.architectures)
 
         def do(again: bool) -> Answer:
-            told = service.managed.begin(body.id, space, wishes, again=again)
-            return Answer("", 201, {**told, "architectures": size})
+            trainer = checked["trainer"]
+            told = service.managed.begin(body.id, space, wishes, trainer=trainer, again=again)
+            return Answer("", 201, {**told, "architectures": checked["architectures"]})
 
         return await _driven(request, key, body, do)
     digest = None if key is None else _key(request, key)

@@ -16,15 +16,18 @@ from starlette.testclient import TestClient
 from gpnas.client import Client
 from gpnas.service.app import application
 from gpnas.service.limits import Limits
+from gpnas.service.managed import Managing
 from gpnas.service.tokens import Role, Tokens
 
 
 @contextmanager
-def served(runs: Path, role: Role | None = "own", limits: Limits | None = None) -> Iterator[TestClient]:
+def served(
+    runs: Path, role: Role | None = "own", limits: Limits | None = None, managing: Managing | None = None
+) -> Iterator[TestClient]:
     """A client with a token of a role, or without any, of a service on these runs."""
     with Tokens(runs) as tokens:
         headers = {} if role is None else bearer(tokens, role)
-        app: Any = application(runs, tokens, limits=limits)
+        app: Any = application(runs, tokens, limits=limits, managing=managing)
         with TestClient(app, "http://localhost", headers=headers) as client:
             yield client
 

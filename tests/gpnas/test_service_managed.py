@@ -1,6 +1,8 @@
 """Searches that a service has Ray train: begun, stopped, gone on with, and never another's."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from gpnas.journal import Answer, Journal
-from gpnas.service.managed import MARK, _is_ours
+from gpnas.service.drivers import MARK, is_ours
+from gpnas.service.managed import Managing
 from gpnas.service.problems import Problem
 from gpnas.service.requests import Requests
 from tests.gpnas.searched import searched
@@ -56,12 +59,12 @@ def test_a_driver_is_known_by_its_environment(tmp_path: Path) -> None:
     other = subprocess.Popen(command)
     try:
         for _ in range(200):  # the environment is there once the program has begun
-            if _is_ours(ours.pid, tmp_path):
+            if is_ours(ours.pid, tmp_path):
                 break
             time.sleep(0.02)
-        assert _is_ours(ours.pid, tmp_path)
-        assert not _is_ours(other.pid, tmp_path)
-        assert not _is_ours(ours.pid, tmp_path / "other")
+        assert is_ours(ours.pid, tmp_path)
+        assert not is_ours(other.pid, tmp_path)
+        assert not is_ours(ours.pid, tmp_path / "other")
     finally:
         for process in (ours, other):
             process.kill()
@@ -98,6 +101,147 @@ def test_a_request_about_a_driver_is_done_once_also_where_the_service_died(tmp_p
         requests.once("other", {}, fails)
     assert requests.once("other", {}, do).body == {"number": 2}  # what was refused is no answer
     requests.close()
+
+
+OWN = """
+scale: 2
+trainer: {trainer}
+objective: {{name: score}}
+families:
+  mlp: {{width: {{low: 1, high: 40}}}}
+search: {{trials: 8, concurrent: 2, early_stopping: false, strategy: random}}
+recipe: {{steps: 1}}
+"""
+TRAINER = """
+import time
+def train(trial):
+    time.sleep(1.5)
+    return float(trial.axes["width"])
+"""
+
+
+def test_a_trainer_is_a_file_that_the_folder_of_trainers_lists(tmp_path: Path) -> None:
+    """Neither a path, nor a link, nor a module of a package, whatever its name looks like."""
+    folder = tmp_path / "trainers"
+    folder.mkdir()
+    (tmp_path / "outside.py").write_text(TRAINER)
+    (folder / "own.py").write_text(TRAINER)
+    (folder / "link.py").symlink_to(tmp_path / "outside.py")
+    (folder / "folder.py").mkdir()
+    names = ("../outside.py", f"{tmp_path}/outside.py", "link.py", "folder.py", "other.py", "os", "./own.py")
+    begun = [{"id": "a", "kind": "managed", "space": OWN.format(trainer=f"{name}:train")} for name in names]
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    with served(runs, managing=Managing(trainers=folder)) as client:
+        for each in begun:
+            assert "the service allows, own.py" in problem(client.post("/v1/searches", json=each), 422)
+        nested = OWN.format(trainer="own.py:train") + "trainers: [{trainer: 1}]\n"
+        problem(client.post("/v1/searches", json={**begun[0], "space": nested}), 422)
+        external = {**begun[0], "kind": "external", "space": OWN.format(trainer="own.py:train")}
+        assert "no code" in problem(client.post("/v1/searches", json=external), 422)
+    with served(runs) as client:
+        own = {**begun[0], "space": OWN.format(trainer="own.py:train")}
+        assert "--trainers" in problem(client.post("/v1/searches", json=own), 422)
+    with served(runs, "work", managing=Managing(trainers=folder)) as client:
+        problem(client.post("/v1/searches", json=own), 403)
+    assert not (runs / "a").exists()
+
+
+def most_at_once(*runs: Path) -> int:
+    """Most attempts that were under way at one time."""
+    steps = []
+    for run in runs:
+        with Journal.read(run) as journal:
+            for each in journal.attempts():
+                assert each.ended is not None
+                steps += [(each.started, 1), (each.ended, -1)]
+    count = most = 0
+    for _, step in sorted(steps):
+        count += step
+        most = max(most, count)
+    return most
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_two_searches_by_trainers_share_one_ray(tmp_path: Path) -> None:
+    """Neither waits for the other's end, and together they run no more trials than there are cores."""
+    folder, runs = tmp_path / "trainers", tmp_path / "runs"
+    folder.mkdir()
+    (folder / "own.py").write_text(TRAINER)
+    with served(runs, managing=Managing(trainers=folder)) as client:
+        for number, name in enumerate("ab"):
+            space = {"space": OWN.format(trainer="own.py:train"), "seed": number}
+            answer = client.post("/v1/searches", json={"id": name, "kind": "managed", **space})
+            assert answer.status_code == 201, answer.text
+
+        def state(name: str) -> str:
+            answer = client.get(f"/v1/searches/{name}")
+            return str(answer.json()["state"]) if answer.status_code == 200 else ""
+
+        for _ in range(1_200):
+            if {state("a"), state("b")} == {"finished"}:
+                break
+            time.sleep(0.25)
+        assert (state("a"), state("b")) == ("finished", "finished"), (runs / "a/driver.log").read_text()
+        assert client.get("/v1/searches/a").json()["kind"] == "managed"
+        assert "of its own" in problem(client.post("/v1/searches/a/ask", json={"worker": "w"}), 409)
+    assert most_at_once(runs / "a", runs / "b") <= (os.cpu_count() or 1)
+    with Journal.read(runs / "a") as one, Journal.read(runs / "b") as other:
+        assert [len(each.observations()) for each in (one, other)] == [8, 8]
+        starts = [min(row.started for row in each.attempts()) for each in (one, other)]
+        ends = [max(row.ended or "" for row in each.attempts()) for each in (one, other)]
+    assert max(starts) < min(ends)
+    place = json.loads((runs / ".service/ray/ray.json").read_text())
+    os.kill(place["pid"], signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_search_as_a_job_of_a_cluster(tmp_path: Path) -> None:
+    folder, runs, ended = tmp_path / "trainers", tmp_path / "runs", tmp_path / "ended"
+    folder.mkdir()
+    (folder / "own.py").write_text(TRAINER)
+    head = (
+        "import sys, time; from pathlib import Path\n"
+        "from gpnas.dispatch.cluster import connected\n"
+        "with connected(None, 2) as cluster:\n"
+        "    print(cluster.dashboard, flush=True)\n"
+        "    while not Path(sys.argv[1]).exists(): time.sleep(0.2)\n"
+    )
+    ray = subprocess.Popen(
+        [sys.executable, "-c", head, str(ended)], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    try:
+        assert ray.stdout is not None
+        dashboard = ray.stdout.readline().strip()
+        with served(runs, managing=Managing(dashboard, folder)) as client:
+            space = OWN.format(trainer="own.py:train")
+            answer = client.post("/v1/searches", json={"id": "a", "kind": "managed", "space": space})
+            assert answer.status_code == 201, answer.text
+
+            def summary() -> dict[str, Any]:
+                answer = client.get("/v1/searches/a")
+                return answer.json() if answer.status_code == 200 else {"state": "", "counts": {}}
+
+            def until(condition: Any) -> None:
+                for _ in range(1_200):
+                    if condition():
+                        return
+                    time.sleep(0.25)
+                log = runs / "a/driver.log"
+                raise AssertionError(log.read_text()[-2_000:] if log.exists() else summary())
+
+            until(lambda: summary()["counts"].get("observed", 0) >= 1)
+            assert client.post("/v1/searches/a/stop").json() == {"stopped": True}
+            until(lambda: summary()["state"] == "interrupted")
+            until(lambda: client.post("/v1/searches/a/extend", json={"trials": 9}).status_code == 200)
+            until(lambda: summary()["state"] == "finished")
+            assert summary()["counts"] == {"observed": 9}
+            until(lambda: client.delete("/v1/searches/a").status_code == 204)
+    finally:
+        ended.touch()
+        ray.wait(60)
 
 
 @pytest.mark.slow
