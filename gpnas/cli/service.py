@@ -32,8 +32,8 @@ def add_serve(commands: Commands) -> None:
     serve.add_argument(
         "--address",
         metavar="URL",
-        help="of a Ray cluster's dashboard; drivers of managed searches are its jobs (default: they share one "
-        "on this machine)",
+        help="of a Ray cluster's dashboard; drivers of managed searches are its jobs (default: they share "
+        "one on this machine)",
     )
     serve.add_argument(
         "--trainers",
