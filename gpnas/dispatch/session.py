@@ -167,6 +167,9 @@ class Session(Generic[A]):
                     if self._halt.error is None and not has_died():
                         raise
                     self._halt.lost = self._halt.lost or has_died()
+                finally:
+                    if share is not None:  # Ray takes its time to let go
+                        share.close()
 
     def _looked_over(self, cluster: Cluster) -> Lender | None:
         """Raises a `TrialError` where the cluster cannot run the trials; else says what each is lent."""

@@ -67,10 +67,12 @@ class Share:
         self._looked, self._wants = -LOOK_SECONDS, {self._name: wants}
 
     def close(self) -> None:
-        """Leaves the others all there is."""
+        """Leaves the others all there is; the second time nothing happens."""
         with suppress(OSError):
             (self._folder / self._name).unlink()
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
     def allowed(self, room: int) -> int:
         """How many trials this search may run at once now.
