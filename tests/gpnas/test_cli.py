@@ -56,7 +56,7 @@ OPTIONS = {
     "convert": "--json --networks --output BUNDLE NETWORK",
     "upscale": "--average --blend --convert --drop-outlier --json --networks --no-self-ensemble --output "
     "--overlap --precision --self-ensemble --tile BUNDLE IN",
-    "serve": "--certificate --host --host-name --json --key --port --runs",
+    "serve": "--address --certificate --host --host-name --json --key --port --runs --trainers",
     "worker": "--authorities --folder --json --lease-seconds --max-gmacs --max-parameters --most --name "
     "--patience --search --token-file --train URL",
     "token make": "--json --name --role --runs",
