@@ -159,6 +159,11 @@ class Managed:
             raise Problem(409, f"{name} is driven by another process ({pid}), which only its owner ends")
         return {"stopped": True}
 
+    def check_idle(self, name: str) -> None:
+        """Raises a `Problem` while a driver of a search has not ended, also before it has its journal."""
+        if self._drivers.runs(name):
+            raise Problem(409, f"{name} must be stopped before it is deleted, but its driver runs")
+
     def _start(self, name: str, options: list[str]) -> None:
         path = self._runs.folder / name
         command = [sys.executable, "-P", "-m", "gpnas.cli", "search"]

@@ -196,6 +196,8 @@ async def delete(request: Request, search: str) -> Response:
     """Moves a search that nobody drives to the trash folder of the service."""
     service = service_of(request)
     await asyncio.to_thread(service.runs.path, search)
+    if await asyncio.to_thread(service.managed.is_managed, search):
+        await asyncio.to_thread(service.managed.check_idle, search)
     await service.externals.forget(search)
     await asyncio.to_thread(service.runs.throw_away, search)
     return Response(status_code=204)

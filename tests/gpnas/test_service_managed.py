@@ -147,6 +147,20 @@ def test_a_trainer_is_a_file_that_the_folder_of_trainers_lists(tmp_path: Path) -
     assert not (runs / "a").exists()
 
 
+def until(condition: Any, runs: Path) -> None:
+    for _ in range(1_200):
+        if condition():
+            return
+        time.sleep(0.25)
+    raise AssertionError([path.read_text()[-2_000:] for path in runs.glob("*/driver.log")])
+
+
+def end_ray(runs: Path) -> None:
+    """Ends the Ray that drivers shared, for which nobody waits."""
+    place = json.loads((runs / ".service/ray/ray.json").read_text())
+    os.kill(place["pid"], signal.SIGTERM)
+
+
 def most_at_once(*runs: Path) -> int:
     """Most attempts that were under way at one time."""
     steps = []
@@ -179,21 +193,18 @@ def test_two_searches_by_trainers_share_one_ray(tmp_path: Path) -> None:
             answer = client.get(f"/v1/searches/{name}")
             return str(answer.json()["state"]) if answer.status_code == 200 else ""
 
-        for _ in range(1_200):
-            if {state("a"), state("b")} == {"finished"}:
-                break
-            time.sleep(0.25)
-        assert (state("a"), state("b")) == ("finished", "finished"), (runs / "a/driver.log").read_text()
+        until(lambda: {state("a"), state("b")} == {"finished"}, runs)
         assert client.get("/v1/searches/a").json()["kind"] == "managed"
         assert "of its own" in problem(client.post("/v1/searches/a/ask", json={"worker": "w"}), 409)
-    assert most_at_once(runs / "a", runs / "b") <= (os.cpu_count() or 1)
-    with Journal.read(runs / "a") as one, Journal.read(runs / "b") as other:
-        assert [len(each.observations()) for each in (one, other)] == [8, 8]
-        starts = [min(row.started for row in each.attempts()) for each in (one, other)]
-        ends = [max(row.ended or "" for row in each.attempts()) for each in (one, other)]
-    assert max(starts) < min(ends)
-    place = json.loads((runs / ".service/ray/ray.json").read_text())
-    os.kill(place["pid"], signal.SIGTERM)
+        assert most_at_once(runs / "a", runs / "b") <= (os.cpu_count() or 1)
+        with Journal.read(runs / "a") as one, Journal.read(runs / "b") as other:
+            assert [len(each.observations()) for each in (one, other)] == [8, 8]
+            starts = [min(row.started for row in each.attempts()) for each in (one, other)]
+            ends = [max(row.ended or "" for row in each.attempts()) for each in (one, other)]
+        assert max(starts) < min(ends)
+        for name in "ab":
+            until(lambda name=name: client.delete(f"/v1/searches/{name}").status_code == 204, runs)
+    end_ray(runs)
 
 
 @pytest.mark.slow
@@ -217,28 +228,21 @@ def test_a_search_as_a_job_of_a_cluster(tmp_path: Path) -> None:
         dashboard = ray.stdout.readline().strip()
         with served(runs, managing=Managing(dashboard, folder)) as client:
             space = OWN.format(trainer="own.py:train")
-            answer = client.post("/v1/searches", json={"id": "a", "kind": "managed", "space": space})
-            assert answer.status_code == 201, answer.text
+            asked = {"id": "a", "kind": "managed", "space": space}
+            # a cluster that has just begun has no agent that takes jobs
+            until(lambda: client.post("/v1/searches", json=asked).status_code == 201, runs)
 
             def summary() -> dict[str, Any]:
                 answer = client.get("/v1/searches/a")
                 return answer.json() if answer.status_code == 200 else {"state": "", "counts": {}}
 
-            def until(condition: Any) -> None:
-                for _ in range(1_200):
-                    if condition():
-                        return
-                    time.sleep(0.25)
-                log = runs / "a/driver.log"
-                raise AssertionError(log.read_text()[-2_000:] if log.exists() else summary())
-
-            until(lambda: summary()["counts"].get("observed", 0) >= 1)
+            until(lambda: summary()["counts"].get("observed", 0) >= 1, runs)
             assert client.post("/v1/searches/a/stop").json() == {"stopped": True}
-            until(lambda: summary()["state"] == "interrupted")
-            until(lambda: client.post("/v1/searches/a/extend", json={"trials": 9}).status_code == 200)
-            until(lambda: summary()["state"] == "finished")
+            until(lambda: summary()["state"] == "interrupted", runs)
+            until(lambda: client.post("/v1/searches/a/extend", json={"trials": 9}).status_code == 200, runs)
+            until(lambda: summary()["state"] == "finished", runs)
             assert summary()["counts"] == {"observed": 9}
-            until(lambda: client.delete("/v1/searches/a").status_code == 204)
+            until(lambda: client.delete("/v1/searches/a").status_code == 204, runs)
     finally:
         ended.touch()
         ray.wait(60)
@@ -247,13 +251,6 @@ def test_a_search_as_a_job_of_a_cluster(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_search_is_begun_stopped_and_gone_on_with(tmp_path: Path) -> None:
-    def until(condition: Any) -> None:
-        for _ in range(1_200):
-            if condition():
-                return
-            time.sleep(0.25)
-        raise AssertionError((tmp_path / "m" / "driver.log").read_text()[-2_000:])
-
     with served(tmp_path) as client:
         answer = client.post("/v1/searches", json={"id": "m", "kind": "managed", "space": SPACE})
         assert answer.status_code == 201, answer.text
@@ -263,15 +260,16 @@ def test_a_search_is_begun_stopped_and_gone_on_with(tmp_path: Path) -> None:
             answer = client.get("/v1/searches/m")
             return answer.json() if answer.status_code == 200 else {"state": "", "counts": {}}
 
-        until(lambda: state()["counts"].get("running") == 1)
+        until(lambda: state()["counts"].get("running") == 1, tmp_path)
         assert state()["kind"] == "managed"
         assert client.post("/v1/searches/m/stop").json() == {"stopped": True}
-        until(lambda: state()["state"] == "interrupted")
+        until(lambda: state()["state"] == "interrupted", tmp_path)
         # its lock is free before Ray has ended
-        until(lambda: client.post("/v1/searches/m/go-on").status_code == 200)
-        until(lambda: state()["counts"].get("running") == 1)
+        until(lambda: client.post("/v1/searches/m/go-on").status_code == 200, tmp_path)
+        until(lambda: state()["counts"].get("running") == 1, tmp_path)
         client.post("/v1/searches/m/stop")
-        until(lambda: state()["state"] == "interrupted")
+        until(lambda: state()["state"] == "interrupted", tmp_path)
         with Journal.read(tmp_path / "m") as journal:
             assert len(journal.sessions()) == 2
-        assert client.delete("/v1/searches/m").status_code == 204
+        until(lambda: client.delete("/v1/searches/m").status_code == 204, tmp_path)
+    end_ray(tmp_path)
