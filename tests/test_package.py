@@ -68,7 +68,7 @@ def complete(installed: Path) -> Path:
 def test_the_release_is_whole_and_small(built: Path) -> None:
     run(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir(), cwd=built)
     (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    assert wheel.stat().st_size < 2**20
+    assert wheel.stat().st_size < 10**6
     names = zipfile.ZipFile(wheel).namelist()
     assert {"gpnas/py.typed", "gpnas_trainers/py.typed", "gpnas/search_spaces/drn.yaml"} <= set(names)
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {
