@@ -324,9 +324,9 @@ class Journal:
         with self.writing(durable=False) as connection:
             self._require(connection, candidate)
             connection.execute(
-                "DELETE FROM progress WHERE candidate = ?1 AND attempt = ?2 AND NOT evaluated AND step = "
-                "(SELECT max(step) FROM progress WHERE candidate = ?1 AND attempt = ?2)",
-                (candidate, progress.attempt),
+                "DELETE FROM progress WHERE candidate = ? AND attempt = ? AND NOT evaluated AND step = "
+                "(SELECT max(step) FROM progress WHERE candidate = ? AND attempt = ?)",
+                2 * (candidate, progress.attempt),
             )
             connection.execute(
                 "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?)",
@@ -493,8 +493,8 @@ class Journal:
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT candidate, number, started, ended, outcome FROM attempts "
-                "WHERE ?1 IS NULL OR candidate = ?1 ORDER BY candidate, number",
-                (candidate,),
+                "WHERE ? IS NULL OR candidate = ? ORDER BY candidate, number",
+                (candidate, candidate),
             )
             return [Attempt(*row) for row in rows]
 

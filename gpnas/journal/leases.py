@@ -300,8 +300,9 @@ class Leases:
     def open(self, candidate: str | None = None) -> list[Lease]:
         """Leases that nobody has ended, run out or not: those on one candidate, or all."""
         return self._read(
-            "WHERE attempts.ended IS NULL AND (?1 IS NULL OR leases.candidate = ?1) "
+            "WHERE attempts.ended IS NULL AND (? IS NULL OR leases.candidate = ?) "
             "ORDER BY leases.candidate, leases.attempt",
+            candidate,
             candidate,
         )
 
