@@ -270,7 +270,7 @@ def test_a_browser_draws_all_without_an_error_or_a_request(shown: Any) -> None:
     addresses = [
         each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"
     ]
-    assert [each for each in addresses if not each.startswith(("file:", "data:", "blob:", "chrome:"))] == []
+    assert [each for each in addresses if not each.startswith(("file:", "data:", "blob:", "chrome"))] == []
     each = "(drawing) => drawing.querySelectorAll('svg path').length"
     drawn = f"return [...document.querySelectorAll('.drawing')].map({each})"
     counts = shown.execute_script(drawn)
