@@ -83,7 +83,9 @@ class Externals:
         def work() -> Answer:
             path = self._runs.folder / name
             with self._guard:
-                taken = path.exists() or path.is_symlink()
+                # a folder without a journal was left where the service died, or found no room
+                folder = path.is_dir() and not path.is_symlink() and not Journal.exists(path)
+                taken = not folder and (path.exists() or path.is_symlink())
                 if not taken:
                     Journal.share(path, header).close()
             search = self.open(name)

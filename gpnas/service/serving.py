@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import logging.handlers
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,13 +123,30 @@ def _bound(address: Address) -> socket.socket:
 def _log(runs: Path) -> None:
     """Has every write noted in a file beside the runs."""
     audit = logging.getLogger("gpnas.service.audit")
-    handler = logging.handlers.RotatingFileHandler(
-        runs / FOLDER / AUDIT, maxBytes=AUDIT_BYTES, backupCount=AUDIT_FILES, encoding="utf-8"
-    )
+    handler = _Audit(runs / FOLDER / AUDIT, maxBytes=AUDIT_BYTES, backupCount=AUDIT_FILES, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     audit.handlers = [handler]
     audit.setLevel(logging.INFO)
     audit.propagate = False
+
+
+class _Audit(logging.handlers.RotatingFileHandler):
+    """Says once that lines cannot be written, as on a full disk, and once more after they could."""
+
+    lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        before = self.lost
+        super().emit(record)
+        if before and self.lost == before:
+            logging.getLogger("gpnas.service").error("audit lines are written again; %d are lost", before)
+            self.lost = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.lost:
+            error = sys.exc_info()[1]
+            logging.getLogger("gpnas.service").error("audit lines cannot be written: %s", error)
+        self.lost += 1
 
 
 def _shown(host: str) -> str:

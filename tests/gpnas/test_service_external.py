@@ -3,10 +3,12 @@
 import itertools
 import json
 import math
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +386,45 @@ def test_a_run_that_another_process_drives_is_looked_at_only(client: TestClient,
         assert client.get("/v1/searches/driven").json()["state"] == "running"
         problem(client.post("/v1/searches/driven/ask", json={"worker": "w"}), 409)
         assert "must be stopped" in problem(client.delete("/v1/searches/driven"), 409)
+
+
+def test_a_full_disk_is_told_and_what_found_no_room_is_done_later(small_disk: Path) -> None:
+    """Writes answer 507 and leave nothing half done, reads go on, and with room the same are done."""
+    subprocess.run(["mount", "-o", "remount,size=3m", str(small_disk)], check=True)
+    runs = small_disk / "runs"
+    managed = "scale: 2\nfamilies: {drn: {features: [8], blocks: [1, 2], stages: [1]}}\n"
+    with served(runs, limits=FAST) as client:
+        assert client.post("/v1/searches", json={"id": "a", "space": SPACE, "trials": 6}).status_code == 201
+        leases = [f"/v1/leases/{ask(client, 'a')['lease']}" for _ in range(3)]
+        requests: list[tuple[str, Any]] = [
+            (f"{leases[0]}/tell", {"value": 1.0}),
+            (f"{leases[1]}/heartbeat", {"points": [{"step": 1, "value": 1.0}]}),
+            (f"{leases[2]}/give-back", {}),
+            ("/v1/searches/a/ask", {"worker": "w"}),
+            ("/v1/searches/a/extend", {"trials": 7}),
+            ("/v1/searches", {"id": "b", "space": SPACE}),
+        ]
+
+        def sent(key: str | None) -> list[int]:
+            return [
+                client.post(
+                    path, json=body, headers={} if key is None else {"Idempotency-Key": f"{key} {path}"}
+                ).status_code
+                for path, body in requests
+            ]
+
+        with open(small_disk / "filler", "wb", buffering=0) as filler, suppress(OSError):
+            while filler.write(b"x" * 1024):
+                pass
+        assert sent(None) == sent("key") == [507] * len(requests)
+        driven = client.post("/v1/searches", json={"id": "m", "kind": "managed", "space": managed})
+        assert driven.status_code == 507
+        for path in ("", "/a", "/a/status", "/a/journal"):
+            assert client.get(f"/v1/searches{path}").status_code == 200
+        assert client.get("/v1/searches/a").json()["counts"] == {"running": 3}
+        (small_disk / "filler").unlink()
+        assert sent("key") == [200, 200, 200, 200, 200, 201]
+        assert client.get("/v1/searches/a").json()["counts"]["observed"] == 1
 
 
 def test_many_who_ask_and_tell_lose_nothing(client: TestClient) -> None:
