@@ -24,20 +24,20 @@ each. Beyond the last the likeliest hyperparameters serve alone: the observation
 BOUNDS = {"lengthscale": (0.05, 50.0), "variance": (1e-4, 100.0), "noise": (1e-5, 10.0)}
 """Ranges of the hyperparameters, beyond which a fit tells nothing more and a Cholesky factorisation could
 fail."""
-POWERS = (1.0, 0.5, 1.5)
-"""Powers of the warp that are tried first; smaller steps changed nothing that could be measured."""
-FURTHER = {0.5: 0.0, 1.5: 2.0}
-"""The power that is tried next where one of the first is the likeliest."""
+POWERS = (0.5, 1.5)
+"""Powers of the warp that are tried beside 1, and 0 or 2 beyond the likelier one; smaller steps changed nothing
+that could be measured."""
 POWER_STDDEV = 0.5
 """Standard deviation of the normal prior on the power, around 1."""
-UNITS = tuple(1.5**step for step in range(-5, 6))
-"""Units of the values that are tried, as multiples of the other tasks' unit."""
+UNITS = tuple(1.5**step for step in range(-5, 6) if step)
+"""Units of the values that are tried beside the other tasks' unit, as multiples of it."""
 UNIT_STDDEV = 0.7
 """Standard deviation of the normal prior on the unit's logarithm, around that of the other tasks."""
 OPTIONS = {"maxiter": 100, "factr": 1e-9 / np.finfo(np.float64).eps, "pgtol": 1e-5}
 """Options of BoTorch's batched L-BFGS-B."""
 NOWHERE = -1e10
 """Log density that stands for a covariance without a Cholesky factor, so that the optimiser turns back."""
+LOG_TWO_PI = math.log(2 * math.pi)
 LEAST_WARPED = 8
 """Observations below which values are not warped."""
 
@@ -67,22 +67,18 @@ def fit(
     count = len(y) + (len(context.z) if context else 0)
     if members is None:
         members = next((draws for most, draws in MEMBERS if count <= most), 1)
-    model = Surrogate(x, y, columns, warp=Warp(y, 1.0, context.unit if context else None), context=context)
-    evidence = Evidence(model)
-    starts = evidence.starts()
-    if count > MEMBERS[0][0]:  # which leave no more than one maximum that matters
-        starts = starts[:1]
-    unit = None
-    if context is not None:
-        best = evidence.maximum(
-            starts, [Warp(y, 1.0, context.unit * each) for each in UNITS if len(y) or each == 1]
-        )
-        starts, unit = best.theta[None], best.warp.unit
-    powers = POWERS if len(y) >= LEAST_WARPED else POWERS[:1]
-    best = evidence.maximum(starts, [Warp(y, power, unit) for power in powers])
-    if best.warp.power in FURTHER:
-        further = evidence.maximum(best.theta[None], [Warp(y, FURTHER[best.warp.power], unit)])
-        best = max(best, further, key=lambda each: each.density)
+    first = Warp(y, 1.0, context.unit if context else None)
+    evidence = Evidence(Surrogate(x, y, columns, warp=first, context=context))
+    # many observations leave no more than one maximum that matters
+    starts = evidence.starts()[: 1 if count > MEMBERS[0][0] else None]
+    best = evidence.maximum(starts, [first])
+    if context is not None and len(y):
+        best = evidence.higher(best, [Warp(y, 1.0, context.unit * each) for each in UNITS])
+    if len(y) >= LEAST_WARPED:
+        unit = best.warp.unit if context else None
+        best = evidence.higher(best, [Warp(y, power, unit) for power in POWERS])
+        if best.warp.power != 1:
+            best = evidence.higher(best, [Warp(y, 2 * best.warp.power - 1, unit)])
     theta = best.theta[None] if members == 1 else evidence.draws(best, members)
     return Surrogate(x, y, columns, torch.from_numpy(theta), best.warp, context)
 
@@ -108,16 +104,17 @@ class Evidence:
     """Log density of hyperparameters and values, as a function of the hyperparameters' logarithms.
 
     GPyTorch's `ExactMarginalLogLikelihood` of a model of latent values times their number, its priors
-    included, but for two things: distances between observations are kept, and the gradient is that of
-    Rasmussen & Williams, Eq. 5.9, so that no Cholesky factorisation is differentiated.
+    included, but for two things: distances between observations are kept, each pair once, and the gradient is
+    that of Rasmussen & Williams, Eq. 5.9, so that no Cholesky factorisation is differentiated.
     """
 
     def __init__(self, model: Surrogate) -> None:
         self._model, self._centre = model.requires_grad_(), model.theta[0].numpy()
-        x = model.x
-        self._distances = model.covar_module.distances(x, x)
+        self._pairs = torch.tril_indices(len(model.x), len(model.x)).unbind()
+        rows, columns = (model.x[each] for each in self._pairs)
+        self._distances = model.covar_module.distances(rows, columns, matrix=False)
+        self._diagonal = (self._pairs[0] == self._pairs[1]).to(model.x)
         self._priors = list(model.named_priors())
-        self._eye = torch.eye(len(x), dtype=x.dtype)
         lengthscales = [BOUNDS["lengthscale"]] * len(model.columns)
         self.bounds = np.log([*lengthscales, *[BOUNDS["variance"]] * 2, BOUNDS["noise"]])
 
@@ -126,28 +123,28 @@ class Evidence:
 
         A value far below all others marks where there is none.
         """
-        model, noise = self._model, self._model.likelihood.noise_covar
+        model, (rows, columns) = self._model, self._pairs
         with torch.enable_grad():
             model.theta = theta
             parameters = model.raw()
-            covariance = model.covar_module.of(self._distances)
-            covariance = covariance + noise.noise[..., None] * self._eye
+            noise = model.likelihood.noise * self._diagonal
+            covariance = model.covar_module.of(self._distances)[:, 0] + noise  # (b, pairs)
+            prior = sum(
+                density.log_prob(closure(module)).view(len(theta), -1).sum(dim=1)
+                for _, module, density, closure, _ in self._priors
+            )
             with torch.no_grad():
-                factor, failed = torch.linalg.cholesky_ex(covariance)
+                factor = torch.zeros(*z.shape, z.shape[1], dtype=z.dtype)
+                factor[:, rows, columns] = covariance
+                factor, failed = torch.linalg.cholesky_ex(factor)
                 alpha = torch.cholesky_solve(z[..., None], factor)
-                value = -0.5 * (z[..., None, :] @ alpha)[..., 0, 0] - 0.5 * z.shape[-1] * math.log(
-                    2 * math.pi
-                )
-                value -= factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-                weight = 0.5 * (alpha @ alpha.mT - torch.cholesky_inverse(factor))
-            prior = torch.zeros(len(theta), dtype=theta.dtype)
-            for _, module, density, closure, _ in self._priors:
-                prior = prior + density.log_prob(closure(module)).reshape(len(theta), -1).sum(dim=1)
+                value = prior - 0.5 * (z[..., None, :] @ alpha)[..., 0, 0]
+                value -= factor.diagonal(dim1=1, dim2=2).log().sum(dim=1) + 0.5 * z.shape[1] * LOG_TWO_PI
+                weight = (alpha @ alpha.mT - torch.cholesky_inverse(factor))[:, rows, columns]
+                weight *= 1 - self._diagonal / 2
             parts = torch.autograd.grad(prior.sum() + (weight * covariance).sum(), parameters)
         gradient = torch.cat([part.reshape(len(theta), -1) for part in parts], dim=1)
-        value += prior.detach()
-        if bool(failed.any()):
-            value[failed > 0], gradient[failed > 0] = NOWHERE, 0.0
+        value[failed > 0], gradient[failed > 0] = NOWHERE, 0.0
         return value, gradient
 
     def starts(self) -> Array:  # (2, p)
@@ -177,6 +174,10 @@ class Evidence:
         densities = np.array(added) - losses
         best = int(densities.argmax())
         return Maximum(ends[best], warps[best // len(starts)], float(densities[best]))
+
+    def higher(self, best: Maximum, warps: Sequence[Warp]) -> Maximum:
+        """The likelier one of a maximum and of those with other warps, looked for from there."""
+        return max(best, self.maximum(best.theta[None], warps), key=lambda each: each.density)
 
     def _prior(self, warp: Warp) -> float:
         """Log density of a warp, up to a constant."""

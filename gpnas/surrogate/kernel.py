@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from gpytorch.constraints import Positive
 from gpytorch.kernels import Kernel
@@ -29,19 +28,13 @@ def logarithmic() -> Positive:
     return Positive(transform=torch.exp, inv_transform=torch.log)
 
 
-BLOCK = 65_536
-"""Numbers of a block of columns (512 kB)."""
-
-
 class Distances(NamedTuple):
     """What the kernel needs to know of pairs of points, whatever its hyperparameters; S is the shape of
-    the pairs, (*b, n, q) or, of points one by one, (*b, n)."""
+    the pairs, (*b, n, q) or, of points one by one, (*b, 1, n)."""
 
     columns: Tensor  # (d, *S)
     """Absolute differences; in columns of codes 1.0 where they differ."""
     linear: Tensor  # S
-    same: Tensor  # S
-    """1.0 where two points are the same architecture."""
 
 
 class ArchitectureKernel(Kernel):
@@ -111,105 +104,41 @@ class ArchitectureKernel(Kernel):
 
         Args:
             x1, x2: (*b, n, d) and (*b, q, d).
-            matrix: whether all pairs are meant, (*b, n, q), rather than the i-th with the i-th, (*b, n).
+            matrix: whether all pairs are meant, (*b, n, q), rather than the i-th with the i-th, (*b, 1, n).
         """
         a, b = (2 * x[..., self._ordered] - 1 for x in (x1, x2))
-        linear = a @ b.mT if matrix else (a * b).sum(dim=-1)
-        if matrix:
-            x1, x2 = x1.unsqueeze(-2), x2.unsqueeze(-3)
+        linear = a @ b.mT if matrix else (a * b).sum(dim=-1).unsqueeze(-2)
+        x1, x2 = x1.unsqueeze(-2 if matrix else -3), x2.unsqueeze(-3)
         rank = max(x1.dim(), x2.dim())
-        a, b = (x[(None,) * (rank - x.dim())] for x in (x1, x2))
-        columns = (a.movedim(-1, 0) - b.movedim(-1, 0)).abs()
+        a, b = (x[(None,) * (rank - x.dim())].movedim(-1, 0) for x in (x1, x2))
+        columns = (a - b).abs_()
         for number, ordered in enumerate(self._ordered.tolist()):
             if not ordered:
                 columns[number] = (columns[number] != 0).to(columns)
         if bool(self._category.any()):
             linear = linear + (1 - columns[self._category]).sum(dim=0)
-        same = columns[: len(columns) - self._tasks].sum(dim=0) == 0
-        return Distances(columns, linear, same.to(columns))
+        return Distances(columns, linear)
 
-    def of(self, pairs: Distances, *, matrix: bool = True) -> Tensor:
-        """Covariances of pairs of points, (*B, *S), broadcast.
-
-        Args:
-            pairs: their distances.
-            matrix: whether S ends in (n, q) rather than in (n).
-        """
-        rank = [1] * (2 if matrix else 1)
-        decay = (self._decay / self.lengthscale[..., 0, :]).movedim(-1, 0)
-        decay = decay.reshape(*decay.shape, *rank)
-        outputscale, linear_variance, own_variance = (
-            value.reshape(*value.shape, *rank)
-            for value in (self.outputscale, self.linear_variance, self.own_variance)
-        )
+    def of(self, pairs: Distances) -> Tensor:
+        """Covariances of pairs of points, (*B, *S), broadcast."""
+        decay = (self._decay / self.lengthscale[..., 0, :]).movedim(-1, 0)[..., None, None]
+        exponent, polynomial = decay.new_zeros(()), decay.new_ones(())
         untied = len(decay) - self._tasks
-        local = _product(pairs.columns[:untied], decay[:untied], self._ordered[:untied])
-        varying = outputscale * local + linear_variance * pairs.linear + own_variance * pairs.same
+        for distance, rate, ordered in zip(pairs.columns[:untied], decay, self._ordered.tolist(), strict=False):
+            scaled = distance * rate
+            exponent = exponent + scaled
+            if ordered:  # Matérn-5/2 is (1 + s + s²/3) exp(-s)
+                factor = torch.addcmul(scaled, scaled, scaled, value=1 / 3)
+                polynomial = torch.addcmul(polynomial, polynomial, factor)
+        local, linear, own = (
+            value[..., None, None] for value in (self.outputscale, self.linear_variance, self.own_variance)
+        )
+        varying = local * polynomial * (-exponent).exp() + linear * pairs.linear + own * (exponent == 0)
         if not self._tasks:
             return varying + CONSTANT_VARIANCE
-        apart = sum(pairs.columns[number] * decay[number] for number in range(untied, len(decay)))
+        apart = sum(d * rate for d, rate in zip(pairs.columns[untied:], decay[untied:], strict=True))
         return varying * (-apart).exp() + CONSTANT_VARIANCE * (apart == 0)
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **_: Any) -> Tensor:
-        if diag:
-            return self.of(self.distances(x1, x2, matrix=False), matrix=False)
-        return self.of(self.distances(x1, x2))
-
-
-def _product(distance: Tensor, decay: Tensor, ordered: Tensor) -> Tensor:
-    """The product over columns of Matérn-5/2 kernels or, for codes, exponentials of mismatch.
-
-    Args:
-        distance: (d, *S) of pairs.
-        decay: (d, *B, 1, …) by which each column's are multiplied, √5 / ℓ or 1 / ℓ.
-        ordered: (d,), which columns are.
-    """
-    if distance.requires_grad or distance.dim() > 3:
-        exponent, polynomial = torch.zeros((), dtype=decay.dtype), torch.ones((), dtype=decay.dtype)
-        for number, each in enumerate(ordered.tolist()):
-            scaled = distance[number] * decay[number]
-            exponent = exponent + scaled
-            if each:
-                polynomial = polynomial * (1 + scaled * (1 + scaled / 3))
-        return polynomial * (-exponent).exp()
-    product: Tensor = _Product.apply(distance, decay, ordered)
-    return product
-
-
-class _Product(torch.autograd.Function):
-    """`_product` with its gradient by the decays in closed form, as GPyTorch has for its Matérn kernels:
-    a fit then keeps no matrix per column. Columns are taken in blocks that fit a processor's cache."""
-
-    @staticmethod
-    def forward(ctx: Any, distance: Tensor, decay: Tensor, ordered: Tensor) -> Tensor:
-        # not torch.broadcast_shapes, whose first call loads SymPy, for most of a second
-        shape = np.broadcast_shapes(distance.shape[1:], decay.shape[1:])
-        exponent, polynomial = distance.new_zeros(shape), distance.new_ones(shape)
-        for apart, rate, straight in _blocks(distance, decay, ordered, exponent.numel()):
-            scaled = apart * rate
-            exponent += scaled.sum(dim=0)
-            polynomial *= scaled.div(3).add_(1).mul_(scaled).mul_(straight).add_(1).prod(dim=0)
-        product = polynomial.mul_(exponent.neg_().exp_())
-        ctx.save_for_backward(distance, decay, ordered, product)
-        return product
-
-    @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[None, Tensor, None]:
-        distance, decay, ordered, product = ctx.saved_tensors
-        weighted, gradients = outputs[0] * product, []
-        for apart, rate, straight in _blocks(distance, decay, ordered, product.numel()):
-            scaled = apart * rate
-            # d log[(1 + s + s²/3) exp(-s)] / ds = -s (1 + s) / (3 + 3s + s²)
-            slope = (scaled + 1).mul_(scaled).div_(scaled.add(3).mul_(scaled).add_(3))
-            slope = slope.sub_(1).mul_(straight).add_(1).mul_(apart)
-            gradients.append(-(weighted * slope).sum(dim=tuple(range(1 - distance.dim(), 0)), keepdim=True))
-        return None, torch.cat(gradients), None
-
-
-def _blocks(distance: Tensor, decay: Tensor, ordered: Tensor, size: int) -> Iterator[tuple[Tensor, ...]]:
-    """A few columns at once of distances and decays, aligned, and 1 where they are ordered, else 0."""
-    lead = [1] * (decay.dim() - 1)
-    apart = distance.view(len(distance), *[1] * (decay.dim() - distance.dim()), *distance.shape[1:])
-    width = max(1, BLOCK // max(1, size))
-    parts = (each.split(width) for each in (apart, decay, ordered.to(decay).view(-1, *lead)))
-    return zip(*parts, strict=True)
+        covariance = self.of(self.distances(x1, x2, matrix=not diag))
+        return covariance[..., 0, :] if diag else covariance
