@@ -187,7 +187,9 @@ def run_own(request: Request, listener: Listener) -> OwnDelivery:
                 engine = Session(work, adviser, journal, listener, copy).run()
             delivery = deliver_own(work.storage.root, journal, engine, time.monotonic() - begun)
             learned, diagnostics = taught(engine)
-    for line in learned.conclusions(work.header.objective.unit) if learned else ():
+            ahead = _ahead(engine, len(journal.candidates()), work.header)
+    conclusions = learned.conclusions(work.header.objective.unit) if learned else ()
+    for line in [*conclusions, *ahead]:
         listener.say(line)
     listener.say(diagnostics.warning or diagnostics.in_words)
     return delivery
@@ -261,7 +263,8 @@ def _ahead(engine: Engine, proposed: int, header: Header) -> Iterator[str]:
     prospect = engine.prospect()
     if prospect is None:
         return
-    about, most = (f"{each:.3f} {PSNR.unit}" for each in (prospect.regret, prospect.bound))
+    unit = header.objective.unit
+    about, most = (f"{each:.3f} {unit}".rstrip() for each in (prospect.regret, prospect.bound))
     yield f"left to gain: {gain_in_words(about, most, prospect.bound < prospect.regret)}"
     if proposed < header.trials and prospect.settles(header.stop_below):
         yield (

@@ -25,16 +25,16 @@ BOUNDS = {"lengthscale": (0.05, 50.0), "variance": (1e-4, 100.0), "noise": (1e-5
 """Ranges of the hyperparameters, beyond which a fit tells nothing more and a Cholesky factorisation could
 fail."""
 POWERS = (0.5, 1.5)
-"""Powers of the warp that are tried beside 1, and 0 or 2 beyond the likelier one; smaller steps changed nothing
-that could be measured."""
+"""Powers of the warp that are tried beside 1, and then 0 or 2 beyond the likelier one; smaller steps changed
+nothing that could be measured."""
 POWER_STDDEV = 0.5
 """Standard deviation of the normal prior on the power, around 1."""
 UNITS = tuple(1.5**step for step in range(-5, 6) if step)
 """Units of the values that are tried beside the other tasks' unit, as multiples of it."""
 UNIT_STDDEV = 0.7
 """Standard deviation of the normal prior on the unit's logarithm, around that of the other tasks."""
-OPTIONS = {"maxiter": 100, "factr": 1e-9 / np.finfo(np.float64).eps, "pgtol": 1e-5}
-"""Options of BoTorch's batched L-BFGS-B."""
+OPTIONS = {"maxiter": 100, "factr": 1e-6 / np.finfo(np.float64).eps, "pgtol": 1e-2}
+"""Options of BoTorch's batched L-BFGS-B: within about 1e-4 of the largest log density."""
 NOWHERE = -1e10
 """Log density that stands for a covariance without a Cholesky factor, so that the optimiser turns back."""
 LOG_TWO_PI = math.log(2 * math.pi)

@@ -124,8 +124,8 @@ class ArchitectureKernel(Kernel):
         decay = (self._decay / self.lengthscale[..., 0, :]).movedim(-1, 0)[..., None, None]
         exponent, polynomial = decay.new_zeros(()), decay.new_ones(())
         untied = len(decay) - self._tasks
-        for distance, rate, ordered in zip(pairs.columns[:untied], decay, self._ordered.tolist(), strict=False):
-            scaled = distance * rate
+        for number, ordered in enumerate(self._ordered[:untied].tolist()):
+            scaled = pairs.columns[number] * decay[number]
             exponent = exponent + scaled
             if ordered:  # Matérn-5/2 is (1 + s + s²/3) exp(-s)
                 factor = torch.addcmul(scaled, scaled, scaled, value=1 / 3)

@@ -29,7 +29,7 @@ from gpnas.surrogate.warp import Warp
 
 ENTRIES = 1_000_000
 """Numbers in one block of covariances (8 MB); larger queries are taken in parts."""
-CACHED = 100_000
+CACHED = 100000
 """Numbers in one block of distances, which a processor's cache holds."""
 WATCHED = 40_000_000
 """Largest number of numbers that are kept of points that are watched (320 MB)."""
@@ -91,7 +91,7 @@ class Surrogate(GPyTorchModel, ExactGP):
         super().__init__(everything.expand(*batch, -1, -1), z.expand(*batch, -1), likelihood)
         self.columns, self.y, self.context = tuple(columns), y, context
         self._base: tuple[Surrogate, ...] = ()  # in a tuple, so that it is no submodule
-        self._watched: Tensor | None = None  # (M, n, w)
+        self._watched: Tensor | None = None  # (M, w, n)
         self.mean_module = ZeroMean()
         self.covar_module = ArchitectureKernel(columns, likelihood, batch)
         self.outcome_transform = warp
@@ -155,70 +155,65 @@ class Surrogate(GPyTorchModel, ExactGP):
         """Keeps what the observations tell of these points, so that surrogates upon this one need not ask
         again; where that is too much to be kept, it is computed whenever it is asked for."""
         if len(self.theta) * len(self.x) * len(x) <= WATCHED:
-            watched = torch.empty(len(self.theta), len(self.x), len(x), dtype=x.dtype)
-            for part in torch.arange(len(x)).split(self._width()):
-                watched[..., part] = self.solved(x[part])
-            self._watched = watched
+            self._watched = torch.cat([self.solved(part) for part in x.split(self._width())], dim=1)
 
     @cached_property
     def factor(self) -> Tensor:
         """(M, n, n) Cholesky factors of the observations' covariance."""
         if self._base:
             side, corner = self._appended
-            above = torch.cat([self._base[0].factor, torch.zeros_like(side)], dim=2)
-            return torch.cat([above, torch.cat([side.mT, corner], dim=2)], dim=1)
+            above = torch.cat([self._base[0].factor, torch.zeros_like(side).mT], dim=2)
+            return torch.cat([above, torch.cat([side, corner], dim=2)], dim=1)
         return cholesky(self._noisy(self.x))
 
     @cached_property
     def _appended(self) -> tuple[Tensor, Tensor]:
-        """What a factor has beyond the base's: its further rows, (M, n₀, n - n₀), transposed, and (M, n - n₀,
-        n - n₀) its corner."""
+        """What a factor has beyond the base's: its further rows, (M, n - n₀, n₀), and its corner, (M, n - n₀,
+        n - n₀)."""
         x = self.x[len(self._base[0].x) :]
         side = self._base[0].solved(x)
-        return side, cholesky(self._noisy(x) - side.mT @ side)
+        return side, cholesky(self._noisy(x) - side @ side.mT)
 
     def _noisy(self, x: Tensor) -> Tensor:
         covariance = self.covar_module.forward(x, x)
         return covariance + self.likelihood.noise[..., None] * torch.eye(len(x), dtype=x.dtype)
 
-    def _forwards(self, right: Tensor) -> Tensor:  # (M, n, q)
-        """The factors' inverses times the right-hand sides."""
-        if not self._base:
-            return torch.linalg.solve_triangular(self.factor, right, upper=False)
-        (side, corner), count = self._appended, len(self._base[0].x)
-        above = self._base[0]._forwards(right[:, :count])
-        below = torch.linalg.solve_triangular(corner, right[:, count:] - side.mT @ above, upper=False)
-        return torch.cat([above, below], dim=1)
-
     def solved(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """The factors' inverses times the covariances between observations and (q, d) points, (M, n, q).
+        """The factors' inverses times the covariances with the observations of (q, d) points, (M, q, n).
 
         Args:
             x: the points.
             at: where they are among those that are watched, if any are.
         """
         if self._watched is not None and at is not None:
-            return self._watched[..., at]
+            return self._watched[:, at]
         if not self._base:
-            return torch.linalg.solve_triangular(self.factor, self._cross(self.x, x), upper=False)
-        (side, corner), base = self._appended, self._base[0]
-        above = base.solved(x, at)
-        right = self._cross(self.x[len(base.x) :], x) - side.mT @ above
-        return torch.cat([above, torch.linalg.solve_triangular(corner, right, upper=False)], dim=1)
+            return _solved(self.factor, self._cross(x, self.x))
+        base = self._base[0]
+        return self._further(base.solved(x, at), self._cross(x, self.x[len(base.x) :]))
+
+    def _further(self, above: Tensor, right: Tensor) -> Tensor:  # (M, q, n₀), (M, q, n - n₀)
+        """The factors' inverses times right-hand sides, of which the base's part is solved."""
+        side, corner = self._appended
+        return torch.cat([above, _solved(corner, right - above @ side.mT)], dim=2)
 
     def _width(self) -> int:
         """How many points are asked about at once."""
         return max(1, ENTRIES // (max(1, len(self.x)) * max(len(self.theta), len(self.columns))))
 
-    def _cross(self, x1: Tensor, x2: Tensor) -> Tensor:  # (n, d), (q, d) -> (M, n, q)
+    def _cross(self, x1: Tensor, x2: Tensor) -> Tensor:  # (q, d), (n, d) -> (M, q, n)
         """The kernel, in blocks that fit a processor's cache."""
-        width = max(8, CACHED // max(1, len(x1) * len(self.theta)))
-        return torch.cat([self.covar_module.forward(x1, part) for part in x2.split(width)], dim=-1)
+        width = max(8, CACHED // max(1, len(x2) * len(self.theta)))
+        return torch.cat([self.covar_module.forward(part, x2) for part in x1.split(width)], dim=1)
 
     @cached_property
     def whitened(self) -> Tensor:
         """The factors' inverses times the latent values, (M, n)."""
-        return self._forwards(self.train_targets[..., None])[..., 0]
+        right = self.train_targets[:, None]
+        if not self._base:
+            return _solved(self.factor, right)[:, 0]
+        count = len(self._base[0].x)
+        return self._further(_solved(self._base[0].factor, right[..., :count]), right[..., count:])[:, 0]
 
     @cached_property
     def weights(self) -> Tensor:
@@ -248,10 +243,9 @@ class Surrogate(GPyTorchModel, ExactGP):
     def joint(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (*b, q, d) -> (*b, M, q), (*b, M, q, q)
         """Means and covariances by each draw on the latent scale (Rasmussen & Williams Eq. 2.23-2.24)."""
         prior = self.covar_module.forward(x.unsqueeze(-3), x.unsqueeze(-3))
-        solved = self.solved(x.flatten(end_dim=-2))  # (M, n, b·q)
-        mean = (self.whitened.unsqueeze(-2) @ solved).view(-1, *x.shape[:-1]).movedim(0, -2)
-        solved = solved.view(*solved.shape[:2], *x.shape[:-1]).movedim((0, 1), (-3, -2))
-        return mean, prior - solved.mT @ solved
+        solved = self.solved(x.flatten(end_dim=-2)).unflatten(1, x.shape[:-1]).movedim(0, -3)  # (*b, M, q, n)
+        mean = (solved @ self.whitened[..., None])[..., 0]
+        return mean, prior - solved @ solved.mT
 
     def drawn(self, x: Tensor, normal: Tensor) -> Tensor:  # (q, d), (M, S, q) -> (M, S, q)
         """Joint draws of latent values by each draw of the hyperparameters, from standard normal ones."""
@@ -267,10 +261,10 @@ class Surrogate(GPyTorchModel, ExactGP):
             variances.append(variance)
         return torch.cat(means, dim=1), torch.cat(variances, dim=1)
 
-    def _moments(self, x: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:  # (q, d), (M, n, q)
+    def _moments(self, x: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:  # (q, d), (M, q, n)
         prior = self.covar_module.forward(x, x, diag=True)
-        variance = (prior - solved.square().sum(dim=1)).clamp_min(1e-12)
-        return (self.whitened[:, None] @ solved)[:, 0], variance
+        variance = (prior - torch.linalg.vector_norm(solved, dim=2).square()).clamp_min(1e-12)
+        return (solved @ self.whitened[..., None])[..., 0], variance
 
     def thinned(self, draws: int) -> Surrogate:
         """A mixture of the first few draws alone."""
@@ -302,7 +296,7 @@ class Surrogate(GPyTorchModel, ExactGP):
         there, here = self.solved(x, at), self.solved(rivals, rivals_at)
         (means, variances), (own, _) = self._moments(x, there), self._moments(rivals, here)
         mean, variance = _mixed(means, variances)
-        between = (self._cross(rivals, x) - here.mT @ there).mean(dim=0)
+        between = (self._cross(rivals, x) - here @ there.mT).mean(dim=0)
         between += (own - own.mean(dim=0)).T @ (means - mean) / len(means)
         return own.mean(dim=0), mean, variance, between
 
@@ -336,6 +330,11 @@ class Surrogate(GPyTorchModel, ExactGP):
         variance = 1 / torch.cholesky_inverse(self.factor).diagonal(dim1=-2, dim2=-1)
         mean = self.train_targets - self.weights * variance
         return _mixed(mean[:, : len(self)], variance[:, : len(self)])
+
+
+def _solved(factor: Tensor, right: Tensor) -> Tensor:  # (M, n, n), (M, q, n) -> (M, q, n)
+    """Inverses of lower factors times right-hand sides, which are rows."""
+    return torch.linalg.solve_triangular(factor.mT, right, upper=True, left=False)
 
 
 def _mixed(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:  # (M, q) each

@@ -277,6 +277,12 @@ def test_the_example_of_the_page_is_searched(
     assert together["mean_square_error"] == pytest.approx(document["mean_square_error"]["average"])
     assert main(["export", "run", "-o", "bundle"]) == 1
     assert "a person's own training" in capsys.readouterr().err
+    # no accuracy lies 100 % above another, so the search ends where eight observations let it
+    written(tmp_path, space.replace("search: {", "search: {stop_below: 100, "), source)
+    assert main(["search", "--space", "space.yaml", "--run", "run", "--trials", "14", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert 8 <= json.loads(captured.out)["trials"]["observed"] < 14
+    assert "of 14 trials, since that is below `search.stop_below`, 100" in captured.err
 
 
 def test_a_trainer_takes_no_option_of_images(tmp_path: Path) -> None:
