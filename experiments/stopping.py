@@ -8,13 +8,17 @@ exceeds with a probability of 10 %. The true regret is the table's best mean ove
 the recommended network. Counted is how often the true regret lies under the bound; and for limits of
 `search.stop_below`, how many trainings would have been saved, and what the recommendation then lost beside
 that of all forty. The best mean over a few replicates is lucky, so that true regrets are overstated where
-trainings are noisy. Writes `results/stopping.md`.
+trainings are noisy. A finished search is appended to `results/stopping.csv` and not run again, so that the
+command may be interrupted and extended; `results/stopping.md` is made from all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
+import time
+from collections import defaultdict
 from datetime import date
 from typing import NamedTuple
 
@@ -29,6 +33,8 @@ from tables import TABLES, Table, load_table
 from gpnas import Engine, Observation
 from gpnas.records import SETTLED
 
+ROWS = RESULTS / "stopping.csv"
+COLUMNS = ["table", "seed", "trials", "expected", "bound", "regret"]
 BUDGET = 40
 JUDGED = (8, 12, 16, 20, 24, 32, 40)
 LIMITS = (0.25, 0.5, 1.0, 2.0)
@@ -58,6 +64,30 @@ def searched(table: Table, seed: int) -> list[Moment]:
     return moments
 
 
+def read_searches() -> dict[str, dict[int, list[Moment]]]:
+    """Finished searches by table and seed; a torn last one is left out."""
+    found: dict[str, dict[int, dict[int, Moment]]] = defaultdict(lambda: defaultdict(dict))
+    if ROWS.exists():
+        with ROWS.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row["regret"]:
+                    moment = Moment(float(row["expected"]), float(row["bound"]), float(row["regret"]))
+                    found[row["table"]][int(row["seed"])][int(row["trials"])] = moment
+    return {
+        name: {seed: list(each.values()) for seed, each in searches.items() if len(each) == BUDGET}
+        for name, searches in found.items()
+    }
+
+
+def append(name: str, seed: int, moments: list[Moment]) -> None:
+    """Adds a search by a single write."""
+    lines = [] if ROWS.exists() else [",".join(COLUMNS)]
+    for trials, each in enumerate(moments, 1):
+        lines.append(f"{name},{seed},{trials}," + ",".join(f"{value:.4g}" for value in each))
+    with ROWS.open("a") as file:
+        file.write("\n".join(lines) + "\n")
+
+
 def noise(table: Table) -> float:
     """Standard deviation between two trainings of one network."""
     return float(table.runs.var(axis=1, ddof=1).mean() ** 0.5)
@@ -70,18 +100,19 @@ def under(searches: list[list[Moment]], trials: int) -> str:
 
 def stopped(moments: list[Moment], limit: float) -> int:
     """Trainings until the search ends."""
-    ends = (number for number, each in enumerate(moments, 1) if number >= SETTLED and each.bound < limit)
-    return next(ends, BUDGET)
+    for number, each in enumerate(moments, 1):
+        if number >= SETTLED and max(each.bound, each.expected) < limit:
+            return number
+    return BUDGET
 
 
-def report(found: dict[str, tuple[Table, list[list[Moment]]]], seeds: int) -> list[str]:
+def report(found: dict[str, tuple[Table, list[list[Moment]]]]) -> list[str]:
     known = versions(("torch", "gpytorch", "botorch", *PACKAGES.values()))
     everything = [each for _, searches in found.values() for each in searches]
     lines = [
         "# What stopping loses, foretold and true",
         "",
-        f"{processor()}, one thread; {known}; {date.today()}. {seeds} seeds, {len(everything)} searches of "
-        f"{BUDGET} trials.",
+        f"{processor()}, one thread; {known}; {date.today()}. {len(everything)} searches of {BUDGET} trials.",
         "",
         "## Searches whose true regret lies under the 90 % bound, %",
         "",
@@ -129,17 +160,24 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seeds", type=int, default=20)
     options.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    options.add_argument("--minutes", type=float, default=60.0, help="begin no search after so long")
     arguments = options.parse_args()
     quieten()
-    found: dict[str, tuple[Table, list[list[Moment]]]] = {}
+    done, deadline = read_searches(), time.monotonic() + 60 * arguments.minutes
     for seed in range(arguments.seeds):  # seed by seed, so that an interrupted run tells something of each
         for name in arguments.tables:
-            table = load_table(name, seed)
-            if table is None:
+            if seed in done.get(name, {}) or time.monotonic() >= deadline:
                 continue
-            found.setdefault(name, (table, []))[1].append(searched(table, seed))
-        _replace(RESULTS / "stopping.md", "\n".join(report(found, seed + 1)) + "\n")
-        print(f"seed {seed}", flush=True)
+            table = load_table(name, seed)
+            if table is not None:
+                append(name, seed, searched(table, seed))
+                print(name, seed, flush=True)
+    found = {}
+    for name, searches in read_searches().items():
+        table = load_table(name)
+        if table is not None:
+            found[name] = table, list(searches.values())
+    _replace(RESULTS / "stopping.md", "\n".join(report(found)) + "\n")
 
 
 if __name__ == "__main__":
