@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpnas.errors import GpnasError
 from gpnas.files import read
+from gpnas.service.folder import ServiceError
 from gpnas.service.problems import Problem
 
 MARK = "GPNAS_SERVICE"
@@ -91,10 +91,10 @@ class RayJobs:
             address: of its dashboard, such as `http://127.0.0.1:8265`.
 
         Raises:
-            GpnasError: it is no such address.
+            ServiceError: it is no such address.
         """
         if not address.startswith(("http://", "https://")):
-            raise GpnasError(
+            raise ServiceError(
                 f"--address must be that of a cluster's dashboard, such as http://127.0.0.1:8265, "
                 f"but got {address!r:.100}"
             )

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpnas.errors import GpnasError
 from gpnas.files import read, replacing
 from gpnas.journal import Header, Journal
 from gpnas.journal.files import held
 from gpnas.run.shares import FOLDER as SHARED
 from gpnas.service.drivers import Drivers, Processes, RayJobs
-from gpnas.service.folder import Runs
+from gpnas.service.folder import Runs, ServiceError
 from gpnas.service.problems import Problem
 from gpnas.service.reading import kind_of
 from gpnas.service.tokens import FOLDER
@@ -44,10 +43,10 @@ class Managing:
         """The drivers of a folder of runs.
 
         Raises:
-            GpnasError: the address is none, or there is no such folder.
+            ServiceError: the address is none, or there is no such folder.
         """
         if self.trainers is not None and not self.trainers.is_dir():
-            raise GpnasError(f"{self.trainers}: --trainers must name a folder, but this is none")
+            raise ServiceError(f"{self.trainers}: --trainers must name a folder, but this is none")
         drivers = Processes(runs.folder) if self.address is None else RayJobs(runs.folder, self.address)
         return Managed(runs, drivers, self.trainers)
 

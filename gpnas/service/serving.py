@@ -59,9 +59,8 @@ def serve(runs: Path, address: Address, say: Callable[[str], None], managing: Ma
         managing: how searches are driven that Ray trains.
 
     Raises:
-        ServiceError: the folder or the address cannot be used.
+        ServiceError: the folder or the address cannot be used, or searches cannot be driven so.
         TokenError: the file of tokens cannot.
-        GpnasError: searches cannot be driven so.
     """
     address.check()
     runs, managing = runs.absolute(), managing or Managing()
