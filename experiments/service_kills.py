@@ -7,7 +7,8 @@
     python experiments/service_kills.py --table campaign campaign-engine campaign-optuna campaign-vizier
 
 Eight clients ask a server for candidates, train for a moment and tell. SIGKILL ends the server and clients at
-random moments, others take their places at once, and links break in four ways (`service_kills_links.py`).
+random moments, others take their places at once, and links break in four ways (`service_kills_links.py`);
+what has done nothing since it was started is left alone until it has.
 What a server accepted each client notes in a file of its own, synced before it goes on. In the end nothing
 is killed any more until every candidate of before is observed, or 90 s have passed; then the notes are held
 against what the server keeps. The same command goes on with a campaign that was ended before its last kill.
@@ -57,7 +58,9 @@ class Campaign:
         self.system, self.folder, self.strategy = system, folder, strategy
         self.clients: dict[int, Any] = {}
         self.leaving: list[subprocess.Popen[bytes]] = []
-        self.counts: Counter[str] = Counter()
+        self.seen: dict[str, int] = {}
+        """What there was of notes when the server, or a client of this number, was started."""
+        self.owed = 0
 
     def __enter__(self) -> Campaign:
         fresh = not (self.folder / PORTS).exists()
@@ -101,11 +104,13 @@ class Campaign:
             raise SystemExit(f"the search must begin, but did not; see {self.folder / 'server.log'}")
 
     def _serve(self) -> subprocess.Popen[bytes]:
+        self.seen["server"] = sum(self._sizes().values())
         with open(self.folder / "server.log", "ab") as log:
             command = self.system.server(self.folder, self.port)
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     def _work(self, number: int) -> None:
+        self.seen[str(number)] = self._sizes()[number]
         place = Place(f"127.0.0.1:{self.links[number]}", self.folder, number)
         command = self.system.client(place)
         if command is None:
@@ -118,9 +123,18 @@ class Campaign:
             )
 
     def kill(self, chance: random.Random) -> None:
-        """Kills one thing, and starts another in its place."""
+        """Kills one thing, and starts another in its place.
+
+        What has not done anything since it was started is left alone: its turn comes once it has.
+        """
         what = chance.choices(list(SHARES), list(SHARES.values()))[0]
         fault, number, seconds = "", chance.randrange(CLIENTS), chance.uniform(0.2, 3.0)
+        sizes = self._sizes()
+        self.owed += what == "service"
+        if self.owed and sum(sizes.values()) > self.seen["server"]:
+            what, self.owed = "service", self.owed - 1
+        elif what == "service" or (what == "worker" and sizes[number] == self.seen[str(number)]):
+            what = "link"
         if what == "service":
             self.server.kill()
             self.server.wait()
@@ -174,8 +188,13 @@ class Campaign:
         return before, {number for number, size in self._sizes().items() if size == begun[number]}
 
     def _sizes(self) -> dict[int, int]:
-        notes = {number: self.folder / f"notes-{number}" for number in range(CLIENTS)}
-        return {number: file.stat().st_size if file.exists() else 0 for number, file in notes.items()}
+        """How much the clients have noted and said, by their numbers."""
+
+        def size(number: int) -> int:
+            files = [self.folder / f"{name}-{number}" for name in ("notes", "said")]
+            return sum(file.stat().st_size for file in files if file.exists())
+
+        return {number: size(number) for number in range(CLIENTS)}
 
 
 class Forked:
@@ -257,6 +276,7 @@ def judged(system: System, folder: Path, before: int, idle: set[int]) -> dict[st
     words = Counter(
         line.partition("\t")[0] for notes in folder.glob("notes-*") for line in notes.read_text().splitlines()
     )
+    again = len((folder / "again").read_text().splitlines()) if (folder / "again").exists() else 0
     per_candidate = Counter(name for name, _ in set(told))
     return {
         "kills": kills(done),
@@ -269,7 +289,7 @@ def judged(system: System, folder: Path, before: int, idle: set[int]) -> dict[st
         "**counted twice**": sum(count > 1 for count in per_candidate.values()),
         "**candidates stuck**": len(set(held.trials[:before]) - set(held.values)),
         "**clients that stood still in the end**": len(idle),
-        "requests sent again under their key": words["again"],
+        "requests sent again under their key": again,
         **held.more,
     }
 

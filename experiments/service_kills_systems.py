@@ -148,7 +148,7 @@ class Gpnas:
                 if key:
                     keys[key] += 1
                     if keys[key] > 1:
-                        place.note("again", request.url.path)
+                        noted(place.folder / "again", request.url.path)
                 return super().handle_request(request)
 
         token = (place.folder / "runs" / ".service" / "token").read_text()
