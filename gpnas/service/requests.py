@@ -67,19 +67,23 @@ class Requests:
         name = hashlib.sha256(key.encode()).hexdigest()
         with self._guard:
             turn = self._doing.setdefault(name, threading.Lock())
-        with turn:
-            kept, again = self._entered(name, digest)
-            if kept is not None:
-                return kept
-            try:
-                answer = replace(do(again), request=digest)
-            except BaseException:
-                self._write("DELETE FROM requests WHERE key = ?", name)
-                raise
-            text = json.dumps({"status": answer.status, "body": answer.body})
-            self._write("UPDATE requests SET answer = ? WHERE key = ?", text, name)
-        with self._guard:
-            self._doing.pop(name, None)
+        try:
+            with turn:
+                kept, again = self._entered(name, digest)
+                return kept or self._done(name, digest, do, again)
+        finally:
+            with self._guard:
+                self._doing.pop(name, None)
+
+    def _done(self, name: str, digest: str, do: Callable[[bool], Answer], again: bool) -> Answer:
+        """Does what is asked, and keeps the answer."""
+        try:
+            answer = replace(do(again), request=digest)
+        except BaseException:
+            self._write("DELETE FROM requests WHERE key = ?", name)
+            raise
+        text = json.dumps({"status": answer.status, "body": answer.body})
+        self._write("UPDATE requests SET answer = ? WHERE key = ?", text, name)
         return answer
 
     def _entered(self, name: str, digest: str) -> tuple[Answer | None, bool]:
