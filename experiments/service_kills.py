@@ -42,8 +42,10 @@ from service_kills_systems import NOTES, SYSTEMS, Place, System
 
 RESULTS = Path(__file__).parent / "results"
 CLIENTS = 8
-SHARES = {"service": 15, "worker": 45, "link": 40}
+SHARES = {"service": 10, "worker": 50, "link": 40}
 """Of what is killed, in a hundred."""
+ALIVE_BYTES = 150
+"""So much, some ten lines, clients must have noted since the server was started before it is killed."""
 ORDERLY = 0.1
 """Share of the ends of `gpnas worker` that SIGTERM brings about; these are not counted as kills."""
 QUIET_SECONDS, DRAIN_SECONDS = 25.0, 90.0
@@ -125,16 +127,18 @@ class Campaign:
     def kill(self, chance: random.Random) -> None:
         """Kills one thing, and starts another in its place.
 
-        What has not done anything since it was started is left alone: its turn comes once it has.
+        What has not done anything since it was started, or since its link broke, is left alone: its turn comes
+        once it has.
         """
         what = chance.choices(list(SHARES), list(SHARES.values()))[0]
         fault, number, seconds = "", chance.randrange(CLIENTS), chance.uniform(0.2, 3.0)
         sizes = self._sizes()
         self.owed += what == "service"
-        if self.owed and sum(sizes.values()) > self.seen["server"]:
+        if self.owed and sum(sizes.values()) - self.seen["server"] > ALIVE_BYTES:
             what, self.owed = "service", self.owed - 1
-        elif what == "service" or (what == "worker" and sizes[number] == self.seen[str(number)]):
-            what = "link"
+        elif what == "service" or sizes[number] == self.seen[str(number)]:
+            self.owed = min(self.owed, 3)
+            return
         if what == "service":
             self.server.kill()
             self.server.wait()
@@ -152,6 +156,7 @@ class Campaign:
             self._work(number)
         else:
             fault = chance.choice(FAULTS)
+            self.seen[str(number)] = sizes[number]
             assert self.proxy.stdin is not None
             self.proxy.stdin.write(f"{number}\t{fault}\t{seconds:.2f}\n")
             self.proxy.stdin.flush()
