@@ -127,7 +127,7 @@ class Campaign:
     def kill(self, chance: random.Random) -> None:
         """Kills one thing, and starts another in its place.
 
-        What has not done anything since it was started, or since its link broke, is left alone: its turn comes
+        What has done nothing since it was started, or since its link broke, is left alone: its turn comes
         once it has.
         """
         what = chance.choices(list(SHARES), list(SHARES.values()))[0]
