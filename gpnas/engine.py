@@ -33,7 +33,13 @@ from gpnas.acquisition import (
 )
 from gpnas.design import EQUAL, Believed, Places, before_anything, choose, derived_seed, one_of, size_of
 from gpnas.errors import JournalError, SpaceError
-from gpnas.heterogeneity import Disagreement, log_portfolio_improvement, measured_correlation
+from gpnas.heterogeneity import (
+    Disagreement,
+    correlations_from,
+    log_portfolio_improvement,
+    measured_correlation,
+    overlaps,
+)
 from gpnas.journal import Header
 from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Prospect, Source
 from gpnas.regret import DRAWS, joint_draws, most_promising, regret_of
@@ -67,7 +73,8 @@ PART = 1_024
 
 VERSION = 3
 """The engine's version, raised whenever it would decide otherwise on the same journal; each decision holds
-it. The first had a Gaussian process of its own, the second BoTorch's; the third ends its fits earlier."""
+it. The first had a Gaussian process of its own, the second BoTorch's; the third ends its fits earlier, and
+predicts correlations of errors from differences in PSNR, too."""
 
 
 @dataclass(frozen=True)
@@ -561,15 +568,18 @@ class Engine:
         posterior, features = self.surrogate, self._features
         trained = features[[*own, *pending]]
         measured = measured_correlation(succeeded)
-        disagreement = Disagreement.fitted(features[own], measured, self._columns)
-        correlation = disagreement(trained, trained, self._columns).fill_diagonal_(1.0)
+        known_overlaps = overlaps(measured, self._merits(succeeded))
+        disagreement = Disagreement.fitted(features[own], known_overlaps, self._columns)
+        values = posterior.mean_and_variance(trained)[0]
+        overlap = disagreement(trained, trained, self._columns)
+        correlation = correlations_from(overlap, values, values).fill_diagonal_(1.0)
         known = ~measured.isnan()
         correlation[: len(own), : len(own)][known] = measured[known]
         mean, variance = posterior.mean_and_variance(features[free])
         gain = log_portfolio_improvement(
             mean,
             variance.sqrt(),
-            posterior.mean_and_variance(trained)[0],
+            values,
             correlation,
             disagreement(features[free], trained, self._columns),
             self.portfolio,

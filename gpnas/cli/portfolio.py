@@ -143,7 +143,7 @@ def _untrained(untrained: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield made
     if left_out["rmse"] is not None:
         yield (
-            f"each of the {left_out['networks']} trained networks left out once: correlations are predicted "
-            f"to ± {left_out['rmse']:.4f} (their mean as the prediction: "
+            f"each of the {left_out['networks']} trained networks left out once: given its PSNR, its "
+            f"correlations are predicted to ± {left_out['rmse']:.4f} (the others' mean as the prediction: "
             f"± {left_out['mean_correlation_rmse']:.4f})"
         )

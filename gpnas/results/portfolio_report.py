@@ -13,7 +13,13 @@ import torch
 
 from gpnas.engine import engine_for
 from gpnas.errors import TrialError
-from gpnas.heterogeneity import Disagreement, leave_one_out, log_portfolio_improvement
+from gpnas.heterogeneity import (
+    Disagreement,
+    correlations_from,
+    leave_one_out,
+    log_portfolio_improvement,
+    overlaps,
+)
 from gpnas.journal import Journal
 from gpnas.portfolio import Choice, Floats, choose, correlations, ensemble_psnr, frontier
 from gpnas.records import Candidate
@@ -217,7 +223,8 @@ def _untrained(
     indices = free.nonzero()[:, 0]
     columns, features = engine.surrogate.columns, engine.features()
     measured = torch.from_numpy(correlations(gram))
-    off, guess = leave_one_out(features[own], measured, columns)
+    psnr = torch.from_numpy(ensemble_psnr(gram, np.arange(len(own))[:, None]))
+    off, guess = leave_one_out(features[own], measured, columns, psnr)
     document: dict[str, Any] = {
         "architectures": int(free.sum()),
         "leave_one_out": {
@@ -231,17 +238,18 @@ def _untrained(
         return document
     promise = mean[indices] + 2 * stddev[indices]
     indices = indices[promise.argsort(descending=True, stable=True)[:PROMISING]]
-    disagreement = Disagreement.fitted(features[own], measured, columns)
+    disagreement = Disagreement.fitted(features[own], overlaps(measured, psnr), columns)
     cross = disagreement(features[indices], features[own], columns)
     gain = log_portfolio_improvement(
         mean[indices],
         stddev[indices],
-        torch.from_numpy(ensemble_psnr(gram, np.arange(len(own))[:, None])),
+        psnr,
         measured,
         cross,
         count,
         uncertainty=disagreement.stddev,
     ).exp()
+    expected = correlations_from(cross, mean[indices], psnr)
     for place in gain.argsort(descending=True, stable=True)[:SHOWN].tolist():
         index = int(indices[place])
         document["rows"].append(
@@ -250,7 +258,7 @@ def _untrained(
                 "gain": float(gain[place]),
                 "predicted": float(mean[index]),
                 "stddev": float(stddev[index]),
-                "correlation": float(cross[place].mean()),
+                "correlation": float(expected[place].mean()),
             }
         )
     return document

@@ -12,9 +12,11 @@ from gpnas import Engine, Observation, SearchSpace
 from gpnas.heterogeneity import (
     CORRELATION,
     Disagreement,
+    correlations_from,
     leave_one_out,
     log_portfolio_improvement,
     measured_correlation,
+    overlaps,
 )
 from gpnas.portfolio import choose
 from gpnas.records import Candidate
@@ -57,7 +59,12 @@ def test_a_known_network_adds_what_averages_of_residuals_say(size: int) -> None:
         after = [psnr(torch.cat([trained[kept], candidate[None]]).mean(dim=0)) for kept in grown]
         expected.append(max(0.0, max(after) - before))
     own = log_portfolio_improvement(
-        values[5:], torch.zeros(4).double(), values[:5], correlation[:5, :5], correlation[5:, :5], size
+        values[5:],
+        torch.zeros(4).double(),
+        values[:5],
+        correlation[:5, :5],
+        overlaps(correlation, values)[5:, :5],
+        size,
     )
     torch.testing.assert_close(own.exp(), torch.tensor(expected).double(), atol=1e-9, rtol=1e-6)
 
@@ -185,10 +192,33 @@ def test_what_distance_explains_is_predicted_of_a_network_left_out() -> None:
     x = torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]
     apart = (x - x.T).abs()
     correlation = 0.95 - 0.2 * apart + 0.05 * torch.eye(9)
-    error, guess = leave_one_out(x, correlation, COLUMNS[:1])
+    values = torch.full((9,), 28.0, dtype=torch.float64)
+    error, guess = leave_one_out(x, correlation, COLUMNS[:1], values)
     assert error < 0.01
     distances = apart[~torch.eye(9, dtype=torch.bool)]
     assert guess == pytest.approx(0.2 * float(distances.std()), rel=0.1)
     correlation[2, 5] = correlation[5, 2] = math.nan  # not measured: not judged by
-    assert leave_one_out(x, correlation, COLUMNS[:1])[0] < 0.01
-    assert all(map(math.isnan, leave_one_out(x[:2], correlation[:2, :2], COLUMNS[:1])))
+    assert leave_one_out(x, correlation, COLUMNS[:1], values)[0] < 0.01
+    assert all(map(math.isnan, leave_one_out(x[:2], correlation[:2, :2], COLUMNS[:1], values[:2])))
+
+
+def test_errors_that_contain_each_other_overlap_wholly() -> None:
+    """Of e and e + f, with f and e independent, the mean product is that of e with itself."""
+    generator = torch.Generator().manual_seed(4)
+    e, f = torch.randn(2, 400_000, generator=generator, dtype=torch.float64)
+    residuals = torch.stack([0.03 * e, 0.03 * e + 0.02 * f])
+    values = torch.tensor([psnr(each) for each in residuals], dtype=torch.float64)
+    correlation = correlation_of(residuals)
+    assert float(correlation[0, 1]) == pytest.approx(10 ** (-float(values[0] - values[1]) / 20), abs=2e-3)
+    overlap = overlaps(correlation, values)
+    torch.testing.assert_close(overlap, torch.ones(2, 2).double(), atol=5e-3, rtol=0)
+    torch.testing.assert_close(correlations_from(overlap, values, values), correlation)
+
+
+def test_correlations_are_predicted_from_differences_in_quality() -> None:
+    """Networks of one kind that err alike, the worse ones more."""
+    values = torch.linspace(26, 29, 8, dtype=torch.float64)
+    correlation = 10 ** (-(values[:, None] - values).abs() / 20)
+    x = torch.rand(8, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    error, guess = leave_one_out(x, correlation, COLUMNS[:1], values)
+    assert error < 0.005 < 0.04 < guess
