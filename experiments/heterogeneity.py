@@ -1,111 +1,63 @@
 """What differing networks are worth at equal cost: one, three of a kind, three of different families.
 
-    python experiments/heterogeneity.py WORK [--scales 2 3 4] [--seeds 5] [--steps 2400] [-o TABLE.md]
+    python experiments/heterogeneity.py WORK [--scales 2 3 4] [--seeds 3] [--steps 1200] [-o TABLE.md]
 
-City100 (Chen et al., CVPR 2019), 80 pairs to train on and 20 to validate; read from `../shared/data/city100`
-beside the repository, and skipped where that is absent. For each scale and seed:
+City100 as `members.py` trains on it. For each scale and seed:
 
-- a pool: one small network of each of five families, about as dear;
+- a pool: one small network of each of four families, such that they come near each other in PSNR;
 - `single`: the best of it; `large`: its family, as wide as keeps the cost of three;
 - `same family`: the best one's architecture, trained from three seeds;
-- `families`: the best three of different families; `chosen`: the three whose average is best by their errors'
-  products, on the other images, among all that keep the cost of `families`.
+- `families`: the best three of different families; `chosen`: the three whose average is best by their
+  errors' products, on the other images, among all that keep the cost of `families`.
 
-Each set is averaged plainly, with convex weights and with our table, without and with self-ensemble. Choices
-and weights are fitted to four fifths of the validation images and judged on the fifth, in turn. Intervals:
-95 %, bootstrap over seeds and over images. All that is trained and judged lies in WORK: the same command goes
-on where it was stopped.
+Each set is averaged plainly, with convex weights and with our table, without and (on the first seed) with
+self-ensemble. Choices and weights are fitted to four fifths of the validation images and judged on the
+fifth, in turn. Intervals: 95 %, bootstrap over seeds and over images. All that is trained lies in WORK: the
+same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import os
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from fusion import CITY100, POOL
 from machine import processor, versions
-from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import nn
+from members import Cache, Floats, Member, psnr_of, skipped
 
 from gpnas.fusing import convex_shares, folds, fused_psnr, table_weights
 from gpnas.portfolio import correlations
 from gpnas.results.fusing import LEAST, Outputs, cell_products, edges_of
-from gpnas_trainers import build, cost
-from gpnas_trainers.files import replacing
 from gpnas_trainers.fusion import Table
-from gpnas_trainers.infer import Levels, upscale
-from gpnas_trainers.pairs import PairSet, Rules, open_pairs, prepare_folder
-from gpnas_trainers.train import Recipe, train
 
-Floats = NDArray[np.float64]
 WAYS = ("plain", "convex", "table")
+PASSES = ("one pass", "self-ensemble")
 RESAMPLES = 10_000
+POOL: dict[str, dict[str, int]] = {
+    "edsr": {"features": 16, "blocks": 3},
+    "rcan": {"features": 16, "groups": 1, "blocks": 3},
+    "plksr": {"features": 16, "blocks": 3, "kernel": 9},
+    "nafnet": {"width": 24, "blocks": 4},
+}
+WIDTHS = {"nafnet": "width"}
+"""The axis of a family that says how wide it is, where that is not `features`."""
 
 
-def gmacs(family: str, axes: dict[str, Any], scale: int) -> float:
-    return cost.gmacs(family, scale, 120, 120, **axes)
-
-
-def widened(family: str, axes: dict[str, Any], scale: int, limit: float) -> dict[str, Any]:
+def widened(member: Member, limit: float) -> Member:
     """The same architecture, as wide as keeps a limit of GMACs."""
-    name = "width" if "width" in axes else "features"
-    wider = axes
-    while gmacs(family, wider | {name: wider[name] + 4}, scale) <= limit:
-        wider = wider | {name: wider[name] + 4}
-    return wider
+    name = WIDTHS.get(member.family, "features")
 
+    def wider(each: Member) -> Member:
+        return replace(each, axes=each.axes | {name: each.axes[name] + 4})
 
-class Trainings:
-    """Networks of one scale, each trained once."""
-
-    def __init__(self, work: Path, scale: int, steps: int, pairs: PairSet, validation: PairSet) -> None:
-        self.work, self.scale, self.steps = work, scale, steps
-        self.pairs, self.validation = pairs, validation
-
-    def network(self, family: str, axes: dict[str, Any], seed: int) -> nn.Module:
-        sizes = "-".join(str(value) for value in axes.values() if value is not True)
-        path = self.work / f"x{self.scale}-{family}-{sizes}-{self.steps}-{seed}.safetensors"
-        torch.manual_seed(seed)
-        network = build(family, self.scale, **axes)
-        if not path.exists():
-            recipe = Recipe(
-                steps=self.steps,
-                batch_size=8,
-                hr_patch=32 * self.scale,
-                learning_rate=POOL[family][1],
-                ms_ssim_weight=0.0,
-                ema_decay=0.999,
-                precision="float32",
-                evaluate_every=self.steps,
-            )
-            checkpoint = path.with_suffix(".ckpt")
-            progress = train(network, self.pairs, self.validation, recipe, seed=seed, checkpoint=checkpoint)
-            print(f"{path.stem}: {progress.psnr:.3f} dB", flush=True)
-            state = {name: value.contiguous() for name, value in network.state_dict().items()}
-            with replacing(path) as temporary:
-                save_file(state, temporary)
-        network.load_state_dict(load_file(path))
-        return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-    def outputs(self, networks: list[nn.Module], self_ensemble: bool) -> list[Outputs]:
-        levels = Levels(0, self_ensemble=self_ensemble)
-        made = []
-        for index in range(len(self.validation)):
-            lr, hr = self.validation.tensors(index)
-            sr = torch.stack([upscale([each], lr, self.scale, levels) for each in networks])
-            made.append(Outputs(sr, hr))
-        return made
+    while wider(member).gmacs <= limit:
+        member = wider(member)
+    return member
 
 
 def some(images: list[Outputs], members: list[int]) -> list[Outputs]:
@@ -151,37 +103,63 @@ def chosen(gram: Floats, prices: Floats, limit: float) -> list[list[int]]:
     return found
 
 
-def one_seed(trainings: Trainings, seed: int) -> dict[str, Any]:
-    """Scores of every set, by self-ensemble, way and image; as JSON."""
-    scale = trainings.scale
-    families = list(POOL)
-    networks = [trainings.network(family, POOL[family][0], seed) for family in families]
-    plain = trainings.outputs(networks, False)
-    gram = products(plain)
-    order = np.argsort((10 * np.log10(gram.diagonal(axis1=1, axis2=2))).mean(axis=0), kind="stable").tolist()
-    best, prices = families[order[0]], np.array([gmacs(name, POOL[name][0], scale) for name in families])
-    limit = float(prices[order[:3]].sum())
-    large = trainings.network(best, widened(best, POOL[best][0], scale, limit), seed)
-    same = [trainings.network(best, POOL[best][0], seed + shift) for shift in (1000, 2000)]
-    every = [*networks, large, *same]
+@dataclass(frozen=True, eq=False)
+class Seed:
+    """What the sets of one seed came to."""
+
+    best: Member
+    large: Member
+    families: tuple[str, ...]
+    picked: tuple[tuple[str, ...], ...]
+    """Families of `chosen`, by fold."""
+    matrix: Floats  # (F, F)
+    """Correlations of the pool's errors."""
+    alone: Floats  # (F,)
+    """PSNR of the pool."""
+    scores: dict[tuple[str, str, str], list[float]]
+    """PSNR of each image, by passes, set and way to fuse."""
+
+
+def one_seed(cache: Cache, scale: int, steps: int, seed: int, seeds: int) -> Seed:
+    pool = [Member(family, axes, steps, scale, seed) for family, axes in POOL.items()]
+    gram = cache.products(pool)
+    alone = psnr_of(gram).mean(axis=0)
+    order = np.argsort(-alone, kind="stable").tolist()
+    best, prices = pool[order[0]], np.array([each.gmacs for each in pool])
+    limit = float(prices[order[:3]].sum()) * (1 + 1e-9)
+    large = widened(best, limit)
+    # other seeds' trainings serve, so that with three seeds the set is the same for all
+    others = sorted(other for other in range(max(3, seeds)) if other != seed)[:2]
+    every = [*pool, large, *(replace(best, seed=other) for other in others)]
     sets = {
         "single": [order[0]],
-        "large": [len(families)],
-        "same family": [order[0], len(families) + 1, len(families) + 2],
+        "large": [len(pool)],
+        "same family": [order[0], len(pool) + 1, len(pool) + 2],
         "families": order[:3],
     }
-    picked = chosen(gram, prices, limit * (1 + 1e-9))
-    document: dict[str, Any] = {"best": best, "correlations": correlations(gram).tolist(), "scores": {}}
-    for turned in (False, True):
-        images = trainings.outputs(every, turned)
-        scores = {name: judged(some(images, members)) for name, members in sets.items()}
-        scores["chosen"] = {way: [0.0] * len(images) for way in WAYS}
+    picked = chosen(gram, prices, limit)
+    scores: dict[tuple[str, str, str], list[float]] = {}
+    for passes in PASSES[: 2 if seed == 0 else 1]:
+        images = cache.outputs(every, passes == "self-ensemble")
+        for name, members in sets.items():
+            for way, values in judged(some(images, members)).items():
+                scores[passes, name, way] = values
         of_three = {tuple(each): judged(some(images, each)) for each in picked}
-        for part, members in zip(folds(len(images)), picked, strict=True):
-            for way, place in itertools.product(WAYS, np.flatnonzero(part).tolist()):
-                scores["chosen"][way][place] = of_three[tuple(members)][way][place]
-        document["scores"]["self-ensemble" if turned else "one pass"] = scores
-    return document
+        for way in WAYS:
+            values = np.zeros(len(images))
+            for part, members in zip(folds(len(images)), picked, strict=True):
+                values[part] = np.array(of_three[tuple(members)][way])[part]
+            scores[passes, "chosen", way] = values.tolist()
+    names = list(POOL)
+    return Seed(
+        best,
+        large,
+        tuple(names[place] for place in order[:3]),
+        tuple(tuple(names[place] for place in each) for each in picked),
+        correlations(gram),
+        alone,
+        scores,
+    )
 
 
 def interval(values: Floats) -> tuple[float, float]:  # (seeds, images)
@@ -196,59 +174,93 @@ def interval(values: Floats) -> tuple[float, float]:  # (seeds, images)
     return float(low), float(high)
 
 
-def rows(scale: int, seeds: list[dict[str, Any]]) -> list[str]:
+def rows(scale: int, seeds: Sequence[Seed]) -> list[str]:
     """The rows of the table."""
     lines = []
-    for passes in ("one pass", "self-ensemble"):
-        base = np.array([each["scores"][passes]["single"]["plain"] for each in seeds])
+    for passes in PASSES:
+        told = [each for each in seeds if (passes, "single", "plain") in each.scores]
+        singles, larges = (
+            np.array([each.scores[passes, name, "plain"] for each in told]) for name in ("single", "large")
+        )
         for name in ("single", "large", "same family", "families", "chosen"):
             for way in WAYS if name not in ("single", "large") else WAYS[:1]:
-                values = np.array([each["scores"][passes][name][way] for each in seeds])
-                low, high = interval(values - base)
-                over = f"{(values - base).mean():+.3f} ({low:+.3f} … {high:+.3f})"
-                lines.append(f"| ×{scale} | {passes} | {name} | {way} | {values.mean():.3f} | {over} |")
+                values = np.array([each.scores[passes, name, way] for each in told])
+                shown = [f"×{scale}", passes, name, way, f"{values.mean():.3f}"]
+                for base in (singles, larges):
+                    low, high = interval(values - base)
+                    shown.append(f"{(values - base).mean():+.3f} ({low:+.3f} … {high:+.3f})")
+                lines.append(f"| {' | '.join(shown)} |")
     return lines
+
+
+def pool_lines(scale: int, seeds: Sequence[Seed]) -> list[str]:
+    """The pool, its PSNR and the correlations of its errors, means over seeds."""
+    alone = np.mean([each.alone for each in seeds], axis=0)
+    matrix = np.mean([each.matrix for each in seeds], axis=0)
+    lines = []
+    for place, (family, axes) in enumerate(POOL.items()):
+        member = Member(family, axes, 1, scale)
+        sizes = ", ".join(str(value) for value in axes.values())
+        others = ", ".join(f"{matrix[place, other]:.3f}" for other in range(len(POOL)) if other != place)
+        costs = f"{member.parameters:,} | {member.gmacs:.2f}"
+        lines.append(f"| ×{scale} | {family} ({sizes}) | {costs} | {alone[place]:.3f} | {others} |")
+    return lines
+
+
+def story(scale: int, seeds: Sequence[Seed]) -> str:
+    """Which networks the sets were."""
+    least = [
+        each.matrix[np.ix_(*[[list(POOL).index(name) for name in each.families]] * 2)].min() for each in seeds
+    ]
+    sets = sorted({", ".join(each.families) for each in seeds})
+    picked = sorted({", ".join(sorted(three)) for each in seeds for three in each.picked})
+    larges = sorted(
+        {
+            f"{each.large.family} {tuple(each.large.axes.values())} of {each.large.gmacs:.2f} GMACs"
+            for each in seeds
+        }
+    )
+    return (
+        f"×{scale}, {len(seeds)} seed{'s' * (len(seeds) > 1)}: `families` {'; '.join(sets)}, least "
+        "correlation "
+        f"within them {np.mean(least):.3f}; `chosen` {'; '.join(picked)}; `large` {'; '.join(larges)}."
+    )
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("work", type=Path)
     options.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
-    options.add_argument("--seeds", type=int, default=5)
-    options.add_argument("--steps", type=int, default=2400, help="of each training")
-    options.add_argument("--images", type=int, help="of validation, at most")
+    options.add_argument("--seeds", type=int, nargs="+", default=[3, 1, 1], help="of each scale, in turn")
+    options.add_argument("--steps", type=int, default=1200, help="of each training")
+    options.add_argument("--images", type=int, help="of validation, at most, in a WORK of their own")
     options.add_argument("-o", "--output", type=Path, help="a Markdown file")
     arguments = options.parse_args()
-    if not CITY100.is_dir():
-        print(f"skipped: there is no {CITY100.name} folder in ../shared/data beside the repository")
+    if skipped():
         return
-    torch.set_num_threads(1)
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    lines = [
-        "# Heterogeneity at equal cost",
-        "",
-        f"{processor()}, one thread; {versions(('gpnas', 'torch'))}; {date.today()}. City100; "
-        f"{arguments.steps} steps each, {arguments.seeds} seeds; PSNR in dB on RGB; over the single network: "
-        "mean and 95 % bootstrap interval over seeds and images.",
-        "",
-        "| scale | passes | networks | fused by | PSNR | over the single network |",
-        "|---|---|---|---|---|---|",
-    ]
-    for scale in arguments.scales:
-        rules = Rules(validation_fraction=0.2, max_validation=None)
-        folder = prepare_folder(CITY100, arguments.work / f"pairs-x{scale}", scale, rules)
-        validation = open_pairs(folder, "validation").head(arguments.images)
-        trainings = Trainings(arguments.work, scale, arguments.steps, open_pairs(folder, "train"), validation)
-        seeds = []
-        for seed in range(arguments.seeds):
-            path = arguments.work / f"x{scale}-{arguments.steps}-{len(validation)}-{seed}.json"
-            if not path.exists():
-                with replacing(path) as temporary:
-                    temporary.write_text(json.dumps(one_seed(trainings, seed)), encoding="utf-8")
-            seeds.append(json.loads(path.read_text(encoding="utf-8")))
-        least = [min(min(row) for row in each["correlations"]) for each in seeds]
-        lines += rows(scale, seeds)
-        print(f"×{scale}: least correlation of errors {np.mean(least):.3f}", flush=True)
+    cache, pools, table, stories = Cache(arguments.work, arguments.images), [], [], []
+    for scale, count in zip(arguments.scales, arguments.seeds, strict=False):
+        seeds = [one_seed(cache, scale, arguments.steps, seed, count) for seed in range(count)]
+        pools += pool_lines(scale, seeds)
+        table += rows(scale, seeds)
+        stories.append(story(scale, seeds))
+        lines = [
+            "# Heterogeneity at equal cost",
+            "",
+            f"{processor()}, one thread; {versions(('gpnas', 'torch'))}; {date.today()}. City100, 80 pairs "
+            "to "
+            f"train on, 20 to validate; {arguments.steps} steps of 8 patches of 24×24 LR each; PSNR in dB on "
+            "RGB, GMACs at 120×120 LR; in brackets 95 % bootstrap intervals over seeds and images.",
+            "",
+            "| scale | network | parameters | GMACs | PSNR | correlation of errors with the others |",
+            "|---|---|---|---|---|---|",
+            *pools,
+            "",
+            *(line for each in stories for line in (each, "")),
+            "| scale | passes | networks | fused by | PSNR | over `single` | over `large` |",
+            "|---|---|---|---|---|---|---|",
+            *table,
+        ]
         print("\n".join(lines), flush=True)
         if arguments.output:
             arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
