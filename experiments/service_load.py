@@ -1,37 +1,62 @@
-"""Ask/tell pairs per second of the service, and how long each request takes.
+"""The service under load: ask/tell pairs, event streams, its page in a browser, and its memory.
 
-    python experiments/service_load.py --seconds 20 --json result.json
+    python experiments/service_load.py pairs [--seconds 20] [--strategy random] [--warm 60]
+    python experiments/service_load.py streams [--streams 300]
+    python experiments/service_load.py page [--trials 1000]
+    python experiments/service_load.py memory [--requests 100000]
 
-Starts `gpnas serve` as a process of its own on a search of 10,000 architectures with 500 observations, and
-has clients in threads of this process ask and tell without training in between. Suggestions are worked out
-ahead, as they are while workers train; who asks faster than the engine thinks is answered 204, which is
-counted by itself.
+Each starts `gpnas serve` as a process of its own on searches of 10,000 architectures with 500 observations,
+and prints one JSON document (`--json FILE` keeps it). Processor seconds are those of the service's process
+and of its helpers, as the system counts them, so that they mean something on a machine that others use too.
+
+`pairs`: clients in processes of their own ask and tell without training in between. Before that clients ask
+for `--burst` seconds, by which the service learns how many suggestions to have ready, and nobody asks for
+`--warm` seconds, as while workers train, in which it works them out; it goes on while the measurement lasts.
+Who asks faster than the engine thinks is answered 204, which is counted by itself.
+`streams`: so many event streams are open on one search while it is told values; how long after a tell each
+stream has its event.
+`page`: headless Chromium opens the page of a search of so many trials, says when it first painted, and how
+long after a tell its table shows the value, painted.
+`memory`: resident memory of the service after each tenth of so many requests: asks, tells, looks and errors.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import multiprocessing
+import os
 import random
 import re
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
+from typing import Any
 
-from gpnas.client import Client, FinishedError, Told
+import httpx
+from machine import processor
+
+from gpnas.client import Client, FinishedError, Lent, Told
 from gpnas.journal import Journal
 from gpnas.opening import Wishes, header_of
 from gpnas.records import Candidate, Fidelity, Observation, Strategy
 from gpnas.space import Family, IntegerAxis, SearchSpace
 
 SPACE = SearchSpace([Family("net", tuple(IntegerAxis(name, tuple(range(1, 11))) for name in "abcd"))])
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def value_of(axes: dict[str, int]) -> float:
+def value_of(axes: Any) -> float:
     """A smooth value with its best inside the space."""
     return -sum((axes[name] - best) ** 2 for name, best in zip("abcd", (3, 5, 7, 9), strict=True)) / 10
 
@@ -49,81 +74,368 @@ def prepared(run: Path, observations: int, trials: int, strategy: Strategy) -> N
     with Journal.share(run, header) as journal, journal.writing(keep=True):
         journal.commit_candidates(candidates)
         for each in candidates:
-            journal.commit_observation(Observation(each, value_of(dict(each.architecture.axes)), None, 1.0))
+            journal.commit_observation(Observation(each, value_of(each.architecture.axes), None, 1.0))
 
 
-def percentile(values: list[float], share: float) -> float:
-    """A percentile in milliseconds."""
-    return round(1e3 * sorted(values)[min(len(values) - 1, int(share * len(values)))], 1) if values else 0.0
+class Service:
+    """A service in a process of its own."""
+
+    def __init__(self, runs: Path) -> None:
+        command = [sys.executable, "-m", "gpnas.cli", "serve", "--runs", str(runs), "--port", "0"]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        self._process.stderr.readline()
+        found = re.search(r"http://\S+:\d+", self._process.stderr.readline())
+        assert found is not None
+        self.url, self.token = found[0], (runs / ".service" / "token").read_text()
+
+    def client(self) -> Client:
+        """A client of it."""
+        return Client(self.url, self.token)
+
+    def processor(self) -> tuple[float, float]:
+        """Seconds of the processor that the service itself has had, and that its helpers have had."""
+        own = self._process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return _processor(own), sum(map(_processor, map(int, children)))
+
+    def resident(self) -> float:
+        """Resident memory of the service's own process, in MiB."""
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", text)
+        assert found is not None
+        return int(found[1]) / 1024
+
+    def end(self) -> None:
+        """Ends it."""
+        self._process.terminate()
+        self._process.wait(30)
+
+
+def _processor(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@contextmanager
+def serving(observations: int, strategy: Strategy, trials: int = 10_000) -> Iterator[Service]:
+    """A service on one search, `load`."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared(Path(folder) / "load", observations, trials, strategy)
+        service = Service(Path(folder))
+        try:
+            yield service
+        finally:
+            service.end()
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, 99th percentile and largest of times, in milliseconds."""
+    ordered = sorted(seconds) or [0.0]
+    chosen = {
+        "median": statistics.median(ordered),
+        "p99": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
+        "most": ordered[-1],
+    }
+    return {name: round(1e3 * each, 1) for name, each in chosen.items()}
+
+
+def pairs(options: argparse.Namespace) -> dict[str, Any]:
+    """Ask/tell pairs of several clients."""
+    with serving(options.observations, options.strategy) as service:
+        context = multiprocessing.get_context("fork")
+        results, begin = context.Queue(), context.Event()
+        workers = [
+            context.Process(target=_asks_and_tells, args=(service, number, options, begin, results))
+            for number in range(options.clients)
+        ]
+        for worker in workers:
+            worker.start()
+        _burst(service, options.clients, options.burst)
+        time.sleep(options.warm)
+        before = service.processor()
+        begin.set()
+        told = [results.get(timeout=options.seconds + 120) for _ in workers]
+        after = service.processor()
+        for worker in workers:
+            worker.join()
+    asks, tells = ([each for one in told for each in one[name]] for name in ("asks", "tells"))
+    waits, known = sum(one["nothing"] for one in told), [each for one in told for each in one["behind"]]
+    count = max(1, len(tells))
+    return {
+        "strategy": options.strategy,
+        "clients": options.clients,
+        "observations at first": options.observations,
+        "architectures": len(SPACE),
+        "seconds": options.seconds,
+        "pairs": len(tells),
+        "pairs per second": round(len(tells) / options.seconds, 1),
+        "answered 204": waits,
+        "ask ms": percentiles(asks),
+        "tell ms": percentiles(tells),
+        "processor ms per pair": {
+            "service": round(1e3 * (after[0] - before[0]) / count, 2),
+            "helpers": round(1e3 * (after[1] - before[1]) / count, 2),
+            "clients": round(1e3 * sum(one["processor"] for one in told) / count, 2),
+        },
+        "observations that a suggestion did not know": percentiles([each / 1e3 for each in known]),
+    }
+
+
+def _burst(service: Service, clients: int, seconds: float) -> None:
+    """Clients ask and give back, by which the service learns how many suggestions to have ready."""
+
+    def work(number: int) -> None:
+        ending = time.monotonic() + seconds
+        with service.client() as client:
+            while time.monotonic() < ending:
+                lent, _ = client.ask("load", f"w{number}")
+                for each in lent:
+                    client.give_back(each.lease)
+                time.sleep(0.0 if lent else 0.05)
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(work, range(clients)))
+
+
+def _asks_and_tells(
+    service: Service, number: int, options: argparse.Namespace, begin: Any, results: Any
+) -> None:
+    asks, tells, behind, nothing = [], [], [], 0
+    with service.client() as client:
+        begin.wait()
+        ending = time.monotonic() + options.seconds
+        had = _own_processor()
+        observed = options.observations
+        while time.monotonic() < ending:
+            begun = time.perf_counter()
+            try:
+                lent, _ = client.ask("load", f"w{number}")
+            except FinishedError:
+                break
+            asked = time.perf_counter()
+            if not lent:
+                nothing += 1
+                time.sleep(0.05)
+                continue
+            client.tell(lent[0].lease, Told(value=value_of(lent[0].architecture.axes)))
+            tells.append(time.perf_counter() - asked)
+            asks.append(asked - begun)
+            observed = max(observed, options.observations + options.clients * len(tells))
+            behind.append(max(0, observed - lent[0].decision.get("observations", observed)))
+    results.put(
+        {
+            "asks": asks,
+            "tells": tells,
+            "nothing": nothing,
+            "behind": behind,
+            "processor": _own_processor() - had,
+        }
+    )
+
+
+def streams(options: argparse.Namespace) -> dict[str, Any]:
+    """Event streams of one search, while values are told."""
+    with serving(options.observations, "random") as service:
+        return asyncio.run(_streamed(service, options))
+
+
+async def _streamed(service: Service, options: argparse.Namespace) -> dict[str, Any]:
+    told, delays = dict[str, float](), list[float]()
+    address, _, port = service.url.partition("//")[2].partition(":")
+
+    async def listen(opened: asyncio.Semaphore) -> None:
+        reader, writer = await asyncio.open_connection(address, int(port))
+        head = f"GET /v1/searches/load/events?after={end} HTTP/1.1\r\nHost: {address}\r\n"
+        writer.write(f"{head}Authorization: Bearer {service.token}\r\n\r\n".encode())
+        line = await reader.readline()
+        assert b" 200 " in line, line
+        opened.release()
+        event = b""
+        while line:
+            line = await reader.readline()
+            if line.startswith(b"event: "):
+                event = line[7:].strip()
+            elif line.startswith(b"data: ") and event == b"observation":
+                delays.append(time.time() - told[json.loads(line[6:])["candidate"]])
+
+    def ask_and_tell(client: Client) -> None:
+        lent = _asked(client)
+        told[lent.candidate] = time.time()
+        client.tell(lent.lease, Told(value=value_of(lent.architecture.axes)))
+
+    with service.client() as client:
+        end = [row["id"] for row in client.journal("load")][-1]
+        opened = asyncio.Semaphore(0)
+        tasks = [asyncio.create_task(listen(opened)) for _ in range(options.streams)]
+        for _ in tasks:
+            async with asyncio.timeout(60):
+                await opened.acquire()
+        await asyncio.to_thread(ask_and_tell, client)
+        before, ending = service.processor()[0], time.monotonic() + options.seconds
+        while time.monotonic() < ending:
+            await asyncio.to_thread(ask_and_tell, client)
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(2.0)
+        had = service.processor()[0] - before
+    for task in tasks:
+        task.cancel()
+    return {
+        "streams": options.streams,
+        "tells": len(told),
+        "events": len(delays),
+        "expected": len(told) * options.streams,
+        "ms from tell to event": percentiles(delays),
+        "processor ms per event": round(1e3 * had / max(1, len(delays)), 3),
+        "resident MiB": round(service.resident()),
+    }
+
+
+PAINTS = "return performance.getEntriesByName('first-contentful-paint').map((it) => it.startTime)"
+WATCH = """
+window.painted = [];
+new MutationObserver(() => requestAnimationFrame(() => setTimeout(() => window.painted.push(Date.now()), 0)))
+  .observe(document.querySelector(arguments[0]),
+           {childList: true, subtree: true, characterData: true, attributes: true});
+"""
+"""Notes when a frame with a changed table, or sparkline, was painted: the task after an animation frame comes
+after its paint."""
+
+
+def page(options: argparse.Namespace) -> dict[str, Any]:
+    """The pages in a browser: first paint, and from a tell to a changed pixel."""
+    with serving(options.trials, "random") as service, service.client() as client, _browser() as browser:
+        browser.get(f"{service.url}/")
+        browser.find_element("id", "token").send_keys(service.token)
+        browser.find_element("css selector", "main button").click()
+        changed: dict[str, list[float]] = {}
+        first: dict[str, list[float]] = {}
+        for path, place in (("/searches/load", "#trials-table tbody"), ("/", "#searches tbody")):
+            for _ in range(3):
+                browser.get(f"{service.url}{path}")
+                _until(lambda: browser.execute_script(PAINTS))
+                first.setdefault(path, []).append(browser.execute_script(PAINTS)[0] / 1e3)
+                client.give_back(_asked(client).lease)  # so that it is not kept from before
+            _until(lambda: browser.find_element("id", "link").text == "live")
+            time.sleep(5.0)  # its figures are drawn
+            browser.execute_script(WATCH, place)
+            for _ in range(options.changes):
+                lent = _asked(client)
+                time.sleep(3.0)
+                browser.execute_script("window.painted = []")
+                begun = time.time()
+                client.tell(lent.lease, Told(value=value_of(lent.architecture.axes)))
+                _until(lambda: browser.execute_script("return window.painted.length"))
+                painted = browser.execute_script("return window.painted[0]") / 1e3
+                changed.setdefault(path, []).append(painted - begun)
+    return {
+        "trials": options.trials,
+        "ms to first paint": {path: percentiles(each) for path, each in first.items()},
+        "ms from tell to painted change": {path: percentiles(each) for path, each in changed.items()},
+    }
+
+
+def _asked(client: Client) -> Lent:
+    while True:
+        lent, _ = client.ask("load", "w")
+        if lent:
+            return lent[0]
+        time.sleep(0.1)
+
+
+def _until(condition: Callable[[], Any]) -> None:
+    for _ in range(6_000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to be")
+
+
+@contextmanager
+def _browser() -> Iterator[Any]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    with tempfile.TemporaryDirectory() as profile:
+        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"):
+            options.add_argument(argument)
+        browser = webdriver.Chrome(
+            options=options, service=webdriver.ChromeService(shutil.which("chromedriver"))
+        )
+        try:
+            yield browser
+        finally:
+            browser.quit()
+
+
+def memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Resident memory over many requests."""
+    with serving(options.observations, "random") as service:
+        resident = [round(service.resident(), 1)]
+        before, begun = service.processor()[0], time.monotonic()
+        for _ in range(10):
+            left = [options.requests // 10 // options.clients] * options.clients
+            with ThreadPoolExecutor(options.clients) as pool:
+                list(pool.map(lambda number: _mixed(service, number), left))
+            resident.append(round(service.resident(), 1))
+        had = service.processor()[0] - before
+    return {
+        "requests": options.requests,
+        "resident MiB at first and after each tenth": resident,
+        "processor ms per request": round(1e3 * had / options.requests, 2),
+        "requests per second": round(options.requests / (time.monotonic() - begun)),
+    }
+
+
+def _mixed(service: Service, number: int) -> None:
+    """So many requests, in rounds of 100: one pair, leases that are renewed and given back, looks, errors."""
+    bearer = {"Authorization": f"Bearer {service.token}"}
+    with service.client() as client, httpx.Client(base_url=service.url, headers=bearer) as plain:
+        sent = 0
+        while sent < number:
+            lent, _ = client.ask("load", "w")
+            sent += 1
+            for each in lent:
+                client.tell(each.lease, Told(value=value_of(each.architecture.axes)))
+            for _ in range(24):
+                lent, _ = client.ask("load", "w")
+                for each in lent:
+                    client.heartbeat(each.lease, [])
+                    client.give_back(each.lease)
+                plain.post("/v1/leases/load:0000/tell", json={"value": 1.0})
+                sent += 4
+            for path in ("/healthz", "/v1/searches/load/journal?after=9.9.9.9.9.9", "/v1/searches/none"):
+                plain.get(path)
+                sent += 1
+
+
+def _own_processor() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    measured: dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
+    measured = {"pairs": pairs, "streams": streams, "page": page, "memory": memory}
+    parser.add_argument("what", choices=[*measured])
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--observations", type=int, default=500)
+    parser.add_argument("--burst", type=float, default=5.0, help="seconds of asking before that, not counted")
     parser.add_argument("--warm", type=float, default=20.0, help="seconds to think ahead before it begins")
-    parser.add_argument("--strategy", default="mi+nei", help="`random` tells what the service alone takes")
+    parser.add_argument("--strategy", default="mi+kg", help="`random` tells what the service alone takes")
+    parser.add_argument("--streams", type=int, default=300, help="event streams")
+    parser.add_argument("--trials", type=int, default=1_000, help="of the search whose page is opened")
+    parser.add_argument("--changes", type=int, default=10, help="values that are told while a page is open")
+    parser.add_argument("--requests", type=int, default=100_000, help="while memory is watched")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    runs = Path(tempfile.mkdtemp())
-    prepared(runs / "load", options.observations, 10_000, options.strategy)
-    command = [sys.executable, "-m", "gpnas.cli", "serve", "--runs", str(runs), "--port", "0"]
-    service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert service.stderr is not None
-    service.stderr.readline()
-    found = re.search(r"http://\S+:\d+", service.stderr.readline())
-    assert found is not None
-    token = (runs / ".service" / "token").read_text()
-    asks: list[float] = []
-    tells: list[float] = []
-    nothing, guard = [0], threading.Lock()
-    ending = time.monotonic() + options.warm + options.seconds
-
-    def work(number: int) -> None:
-        with Client(found[0], token) as client:
-            client.ask("load", f"w{number}", count=1)
-            time.sleep(options.warm)
-            while time.monotonic() < ending:
-                begun = time.perf_counter()
-                try:
-                    lent, _ = client.ask("load", f"w{number}")
-                except FinishedError:
-                    return
-                asked = time.perf_counter()
-                if not lent:
-                    with guard:
-                        nothing[0] += 1
-                    time.sleep(0.05)
-                    continue
-                client.tell(lent[0].lease, Told(value=value_of(dict(lent[0].architecture.axes))))  # type: ignore[arg-type]
-                with guard:
-                    asks.append(asked - begun)
-                    tells.append(time.perf_counter() - asked)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(options.clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    service.terminate()
-    service.wait(30)
-    result = {
-        "strategy": options.strategy,
-        "clients": options.clients,
-        "observations at first": options.observations,
-        "architectures": len(SPACE),
-        "pairs": len(tells),
-        "pairs per second": round(len(tells) / options.seconds, 1),
-        "answered 204": nothing[0],
-        "ask ms": {"median": round(1e3 * statistics.median(asks or [0]), 1), "p99": percentile(asks, 0.99)},
-        "tell ms": {
-            "median": round(1e3 * statistics.median(tells or [0]), 1),
-            "p99": percentile(tells, 0.99),
-        },
-    }
+    result = {"what": options.what, **measured[options.what](options)}
+    result |= {"processor": processor(), "date": date.today().isoformat()}
     print(json.dumps(result, indent=2))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")

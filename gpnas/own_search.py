@@ -14,15 +14,17 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, SupportsFloat
 
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.errors import JournalError, LeaseError, SpaceError, TrialError
-from gpnas.journal import Clock, Holder, Journal, Lease, process_identity
+from gpnas.journal import Clock, Holder, Journal, Lease, Memory, process_identity
 from gpnas.journal.files import turn
-from gpnas.journal.leases import free_candidates
+from gpnas.journal.leases import tried
 from gpnas.records import (
     ENTERED,
     WANTED,
@@ -144,10 +146,10 @@ class OwnSearch:
         self._seconds = seconds
         self._space: SearchSpace | None = None
         self._engine: Engine | None = None
-        self._words = 0  # of people, that the engine knows
-        self._candidates: dict[str, Candidate] = {}
-        self._observations: list[Observation] = []
-        self._held: dict[str, str] = {}  # candidate to lease
+        self.memory = Memory(journal)
+        """What the journal holds, as of the last look."""
+        self._taught = (0, 0, 0)  # candidates, observations and words that the engine knows
+        self._held: dict[str, str] = {}  # candidate to lease, of what this object itself was handed
         self._header = journal.header
 
     def __enter__(self) -> OwnSearch:
@@ -159,7 +161,8 @@ class OwnSearch:
     def close(self) -> None:
         """Gives back the candidates that this object was handed and told nothing of, and closes the run."""
         for lease in self._held.values() if self.holder.process else ():
-            self.journal.leases.end(lease, "given back")
+            with suppress(LeaseError):  # what granted it was undone
+                self.journal.leases.end(lease, "given back")
         self._held.clear()
         self.journal.close()
 
@@ -198,7 +201,7 @@ class OwnSearch:
                 if asked is not None:
                     return asked
                 self._catch_up()
-                left = self._header.trials - self._granted()
+                left = self.left
                 if left < 1:
                     return None
                 with one_core():  # what is computed must not depend on where
@@ -222,25 +225,26 @@ class OwnSearch:
             fits: whether the holder can train a candidate.
         """
         leases = self.journal.leases
-        self._catch_up()
         with self.journal.writing():
-            leases.lapse()
+            self._catch_up()
+            pending = self.memory.pending
+            leases.lapse(among=pending)
             if self._named:  # who asks again under its own name has lost what it had
-                for lease in leases.open():
+                for lease in leases.open(pending):
                     if lease.holder.name == self.holder.name and not self._is_held(lease):
                         leases.end(lease.id, "lost")
-            vetoed = self._vetoed()
             with self.journal.reading() as connection:
-                names = free_candidates(connection)
-            for name in names:
-                candidate = self._candidates.get(name) or self.journal.candidate(name)
-                if candidate.architecture not in vetoed and fits(candidate):
-                    before = [each.checkpoint for each in leases.of(name) if each.checkpoint]
-                    lease = leases.grant(name, holder or self.holder, seconds or self._seconds)
-                    break
-            else:
+                under_way = tried(connection, pending)
+            vetoed = self.memory.vetoed
+            free = (each for name, each in pending.items() if name not in under_way)
+            candidate = next((each for each in free if each.architecture not in vetoed and fits(each)), None)
+            if candidate is None:
                 return None
-        self._held[name] = lease.id
+            name = candidate.id
+            before = [each.checkpoint for each in leases.of(name) if each.checkpoint]
+            lease = leases.grant(name, holder or self.holder, seconds or self._seconds)
+        if holder is None:
+            self._held[name] = lease.id
         return Asked(candidate, lease, before[-1] if before else None)
 
     def _is_held(self, lease: Lease) -> bool:
@@ -406,20 +410,17 @@ class OwnSearch:
     def state(self) -> State:
         """Whether there is more to train."""
         self._catch_up()
-        vetoed = self._vetoed()
-        observed = {each.candidate.id for each in self._observations}
-        left = [
-            each
-            for each in self._candidates.values()
-            if each.id not in observed and each.architecture not in vetoed
-        ]
-        clock = Clock.now()
-        held = {each.candidate for each in self.journal.leases.open() if each.remaining(clock) > 0}
-        if any(each.id not in held for each in left):
-            return "open"
-        if self._granted() < self._header.trials and not self._exhausted():
+        memory, clock = self.memory, Clock.now()
+        left = [name for name, each in memory.pending.items() if each.architecture not in memory.vetoed]
+        held = {each.candidate for each in self.journal.leases.open(left) if each.remaining(clock) > 0}
+        if len(held) < len(left) or (self.left and not self._exhausted()):
             return "open"
         return "waiting" if left else "finished"
+
+    @property
+    def left(self) -> int:
+        """Trials that may still be proposed, as of the last look."""
+        return max(0, self._header.trials - self.memory.granted)
 
     def named(self, text: str) -> Architecture:
         """The architecture of the space that a person wrote as `family:axis=value,…`.
@@ -436,7 +437,7 @@ class OwnSearch:
     def best(self) -> Observation | None:
         """The observation of the best value that was measured; None while there is none."""
         self._catch_up()
-        finished = [each for each in self._observations if each.finished]
+        finished = [each for each in self.memory.observations if each.finished]
         return max(finished, key=lambda each: self.sign * (each.value or 0.0), default=None)
 
     @property
@@ -446,26 +447,24 @@ class OwnSearch:
             from gpnas.engine import engine_for
 
             self._engine = engine_for(self.space, self._header)
-            self._words = 0
-            self._teach(self._engine, list(self._candidates.values()), self._observations)
+            self._taught = (0, 0, 0)
+            self._teach(self._engine)
         return self._engine
 
     def _catch_up(self) -> None:
         """Reads what the journal got since the last time, and has the engine learn it."""
-        with self.journal.reading():
-            candidates = self.journal.candidates(len(self._candidates))
-            self._candidates |= {each.id: each for each in candidates}
-            observations = self.journal.observations(len(self._observations), self._candidates)
-            self._observations += observations
+        if not self.memory.catch_up():
+            self._engine = None  # it believes what did not come true
         if self._engine is not None:
-            self._teach(self._engine, candidates, observations)
+            self._teach(self._engine)
 
-    def _teach(self, engine: Engine, candidates: list[Candidate], observations: list[Observation]) -> None:
-        engine.replay([each for each in candidates if not engine.knows(each)], observations)
-        words = self.journal.words()
-        for word, architecture in words[self._words :]:
+    def _teach(self, engine: Engine) -> None:
+        memory, (candidates, observations, words) = self.memory, self._taught
+        new = [*islice(memory.candidates.values(), candidates, None)]
+        engine.replay([each for each in new if not engine.knows(each)], memory.observations[observations:])
+        for word, architecture in memory.words[words:]:
             engine.allow(architecture, word == "wanted")
-        self._words = len(words)
+        self._taught = (len(memory.candidates), len(memory.observations), len(memory.words))
 
     def commit(self, suggested: list[Candidate]) -> bool:
         """Enters candidates that an engine suggests after all that this object has seen, unless others were
@@ -475,10 +474,9 @@ class OwnSearch:
             Whether they were entered.
         """
         with self.journal.writing(keep=True):
-            if self.journal.count() != len(self._candidates):
+            if self.journal.count() != len(self.memory.candidates):
                 return False
             self.journal.commit_candidates(suggested)
-        self._candidates |= {each.id: each for each in suggested}
         return True
 
     def _enter_candidate(self, architecture: Architecture, phase: str) -> Candidate:
@@ -495,22 +493,14 @@ class OwnSearch:
         self.journal.commit_candidates([candidate])
         return candidate
 
-    def _granted(self) -> int:
-        return sum(each.decision.get("phase") != ENTERED for each in self._candidates.values())
-
     def _exhausted(self) -> bool:
         # an engine that may train architectures again never is, while one succeeded
-        taken = {each.architecture for each in self._candidates.values()} | self._vetoed()
-        if len(taken) < len(self.space):
+        memory = self.memory
+        size = len(self.space)
+        if len(memory.taken) + len(memory.vetoed) < size or len(memory.taken | memory.vetoed) < size:
             return False
         assert self._header.search is not None
         return self._header.search.strategy != "mi+kg"
-
-    def _vetoed(self) -> set[Architecture]:
-        vetoed: set[Architecture] = set()
-        for word, architecture in self.journal.words():
-            (vetoed.add if word == "vetoed" else vetoed.discard)(architecture)
-        return vetoed
 
     def _lease(self, candidate: Asked | str, lease: str | None) -> Lease:
         leases = self.journal.leases
@@ -560,7 +550,7 @@ class OwnSearch:
         assert search is not None
         self._catch_up()
         finished = []
-        for each in self._observations:
+        for each in self.memory.observations:
             if each.finished and each.value is not None:
                 curve = self._curve(each.candidate.id)
                 if curve:

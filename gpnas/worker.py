@@ -29,8 +29,6 @@ from gpnas.records import Architecture, AxisValue, plain_value
 
 LONGEST_PAUSE = 60.0
 """Seconds before whoever was told that there is nothing yet asks again, at most."""
-GOODBYE_SECONDS = 10.0
-"""Patience of a worker that a signal ends: whoever sent it soon sends another that nobody survives."""
 
 
 class Trial:
@@ -214,7 +212,7 @@ def _train(
     client: Client, job: Job, lent: Lent, train: Training, say: Callable[[str], None], tally: Tally
 ) -> None:
     """Trains one candidate and tells what came of it."""
-    folder = (job.folder / job.search / lent.candidate).absolute()  # others are told where it is
+    folder = job.folder / job.search / lent.candidate
     folder.mkdir(parents=True, exist_ok=True)
     trial, begun = Trial(lent, folder), time.monotonic()
     beats = _Beats(client, lent, trial)
@@ -244,7 +242,6 @@ def _train(
         tally.lost += 1
         say(f"{lent.candidate}  {error}" + ("; what it came to counts nevertheless" if error.counted else ""))
     except KeyboardInterrupt:
-        client.patience = min(client.patience, GOODBYE_SECONDS)
         with suppress(RefusedError):
             client.give_back(lent.lease, checkpoint=trial._saved())
             say(f"{lent.candidate}  given back")

@@ -45,8 +45,7 @@ class Client:
             certificates: file of the authorities to trust; True is the system's.
             transport: how requests travel; None is HTTP.
         """
-        self.patience = patience
-        """Seconds for which a request is tried again from now on."""
+        self._patience = patience
         if isinstance(certificates, str):
             context: ssl.SSLContext | bool = ssl.create_default_context(cafile=certificates)
         else:
@@ -158,7 +157,7 @@ class Client:
 
     def _send(self, call: Call[T]) -> T:
         """Sends a request, again and again where that is worth it, and reads its answer."""
-        waits = calls.pauses(self.patience)
+        waits = calls.pauses(self._patience)
         while True:
             try:
                 response = self._http.request(

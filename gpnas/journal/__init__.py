@@ -31,6 +31,7 @@ from gpnas.journal.leases import process_identity as process_identity
 from gpnas.journal.looking import Look as Look
 from gpnas.journal.looking import Training as Training
 from gpnas.journal.looking import look as look
+from gpnas.journal.memory import Memory as Memory
 from gpnas.journal.status import is_driven as is_driven
 from gpnas.journal.status import status as status
 from gpnas.journal.status import status_of as status_of

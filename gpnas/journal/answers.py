@@ -62,7 +62,11 @@ class Answers:
             ).lastrowid
             if row and row % SWEPT == 0:
                 oldest = (now - KEPT).isoformat(timespec="milliseconds")
-                connection.execute("DELETE FROM answers WHERE time < ?", (oldest,))
+                connection.execute(  # rows come by time, so that none beyond the first to stay is looked at
+                    "DELETE FROM answers WHERE rowid < coalesce((SELECT rowid FROM answers WHERE time >= ? "
+                    "ORDER BY rowid LIMIT 1), 0)",
+                    (oldest,),
+                )
 
 
 def _digest(key: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ from gpnas.journal.leases import Leases
 from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect
 
 R = TypeVar("R")
+log = logging.getLogger(__name__)
 PROSPECT = "prospect"
 """Name of the result that a search renews with what its surrogate makes of it, and of the events that keep
 all of them."""
@@ -102,6 +104,9 @@ class Journal:
         self._in_writing = False
         self._stale = False
         self._next_backup = 0.0
+        self._backing: threading.Thread | None = None
+        self.undone = 0
+        """How often something that was written here was undone, for who keeps what was read."""
 
     @classmethod
     def create_or_open(cls, run: Path, header: Header) -> Journal:
@@ -199,11 +204,12 @@ class Journal:
 
     def close(self) -> None:
         """Lets go of the file and of the lock."""
+        if self._backing is not None:
+            self._backing.join()
         with self._guard:
             if self._stale and self._lock is not None:
-                self._next_backup = 0.0
                 with suppress(JournalError, sqlite3.Error, OSError), files.errors(self._path):
-                    self._back_up()
+                    self._renew_backup(self._connection)
             self._connection.close()
             if self._lock is not None:
                 files.release(self._lock)
@@ -413,6 +419,24 @@ class Journal:
                 (files.now(), self._session, kind, text, crc32),
             )
 
+    def said(self, after: int = 0) -> tuple[int, list[tuple[str, dict[str, Any]]]]:
+        """What people said of the search, in order: what they want or veto, that it is stopped or goes on.
+
+        Args:
+            after: so many rows of events are left out, whatever they tell.
+
+        Returns:
+            How many rows of events there are, and the kind and details of those that people said.
+        """
+        with self.reading() as connection:
+            (newest,) = connection.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
+            rows = connection.execute(
+                "SELECT kind, document, crc32 FROM events WHERE number > ? "
+                "AND kind IN ('wanted', 'vetoed', 'stopped', 'gone on') ORDER BY number",
+                (after,),
+            )
+            return int(newest), [(kind, decode(text, crc32, kind)) for kind, text, crc32 in rows]
+
     def words(self) -> list[tuple[str, Architecture]]:
         """What people want to be trained (`wanted`), or not (`vetoed`), in order; the last word counts."""
         with self.reading() as connection:
@@ -424,7 +448,8 @@ class Journal:
     def count(self, table: Literal["candidates", "observations"] = "candidates") -> int:
         """How many candidates, or observations, there are."""
         with self.reading() as connection:
-            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+            # rows are only added, so the newest has the number that there are
+            return int(connection.execute(f"SELECT coalesce(max(number), 0) FROM {table}").fetchone()[0])
 
     def candidates(self, after: int = 0) -> list[Candidate]:
         """Every candidate, in the order of proposal, without the first so many."""
@@ -530,11 +555,6 @@ class Journal:
         """What came after a place, in order, at most so many rows."""
         with self.reading() as connection:
             return entries_after(connection, cursor, most)
-
-    def observed(self) -> int:
-        """How many observations there are."""
-        with self.reading() as connection:
-            return int(connection.execute("SELECT count(*) FROM observations").fetchone()[0])
 
     def end(self) -> Cursor:
         """The place after the newest row."""
@@ -677,11 +697,12 @@ class Journal:
                 return
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
-            self._in_writing = True
+            self._in_writing, before = True, (connection.total_changes, self._session)
             try:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
+                self._undo(*before)
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -691,20 +712,60 @@ class Journal:
             if self._stale:
                 self._back_up()
 
+    def _undo(self, changes: int, session: int) -> None:
+        """Takes note that what was written since is undone."""
+        self.undone += self._connection.total_changes != changes
+        self._session = session
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a transaction is under way that can still be committed."""
+        return self._in_writing and self._connection.in_transaction
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """A part of the transaction under way that is undone alone where it fails, so that several who write
+        may share a commit."""
+        connection, before = self._connection, (self._connection.total_changes, self._session)
+        assert self._in_writing, "a part belongs to a transaction"
+        with files.errors(self._path):
+            connection.execute("SAVEPOINT apart")
+            try:
+                yield
+            except BaseException:
+                self._undo(*before)
+                if connection.in_transaction:  # SQLite has ended it by itself where the disk failed
+                    connection.execute("ROLLBACK TO apart")
+                    connection.execute("RELEASE apart")
+                raise
+            connection.execute("RELEASE apart")
+
     def _back_up(self) -> None:
-        """Renews the backup; among several who write, one at a time, and not oftener than it pays."""
-        connection, begun = self._connection, time.monotonic()
+        """Renews the backup; where several write, in a thread and not oftener than it pays."""
         if not self._shared:
+            files.back_up(self._connection, self.run)
+            self._stale = False
+        elif time.monotonic() >= self._next_backup and not (self._backing and self._backing.is_alive()):
+            self._stale = False
+            self._backing = threading.Thread(target=self._back_up_meanwhile, name="backup", daemon=True)
+            self._backing.start()
+
+    def _back_up_meanwhile(self) -> None:
+        """Renews the backup through a connection of its own, so that nobody who writes waits for it."""
+        begun = time.monotonic()
+        try:
+            with files.errors(self._path), closing(examining.connect(self._path, "mode=ro")) as connection:
+                self._renew_backup(connection)
+        except JournalError as error:
+            self._stale = True  # the next commit tries again
+            log.warning("%s", error)
+        ended = time.monotonic()
+        self._next_backup = ended + (ended - begun) / BACKUP_SHARE
+
+    def _renew_backup(self, connection: sqlite3.Connection) -> None:
+        # in turns, so that what came later is not replaced by what came before
+        with files.turn(self.run, files.BACKING):
             files.back_up(connection, self.run)
-        elif begun >= self._next_backup:
-            # in turns, so that what came later is not replaced by what came before
-            with files.turn(self.run, files.BACKING):
-                files.back_up(connection, self.run)
-            ended = time.monotonic()
-            self._next_backup = ended + (ended - begun) / BACKUP_SHARE
-        else:
-            return
-        self._stale = False
 
 
 def _outcome(observation: Observation) -> str:

@@ -14,10 +14,12 @@ own length. A lease that is bound to a process of this machine ends with that pr
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import secrets
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -175,7 +177,7 @@ class Leases:
                 f"a lease must last more than 0 and at most {LONGEST_SECONDS:.0f} s, but got {seconds:g}"
             )
         with self._journal.writing() as connection:
-            if self.open(candidate):
+            if self.open([candidate]):
                 raise JournalError(
                     f"{self._journal.run}: one at a time may train {candidate}, but somebody does"
                 )
@@ -240,13 +242,18 @@ class Leases:
             if lease.outcome is None:
                 self._journal.end_attempt(lease.candidate, lease.attempt, outcome)
 
-    def lapse(self, clock: Clock | None = None) -> list[Lease]:
-        """Ends as `lost` every lease that has run out, and returns these."""
+    def lapse(self, clock: Clock | None = None, among: Collection[str] | None = None) -> list[Lease]:
+        """Ends as `lost` every lease that has run out, and returns these.
+
+        Args:
+            clock: the time; None is now.
+            among: candidates of which alone it is asked; None is all.
+        """
         clock = clock or Clock.now()
-        if not any(lease.remaining(clock) <= 0 for lease in self.open()):
+        if not any(lease.remaining(clock) <= 0 for lease in self.open(among)):
             return []
         with self._journal.writing():
-            lost = [lease for lease in self.open() if lease.remaining(clock) <= 0]
+            lost = [lease for lease in self.open(among) if lease.remaining(clock) <= 0]
             for lease in lost:
                 self._journal.end_attempt(lease.candidate, lease.attempt, "lost")
         return [replace(lease, outcome="lost") for lease in lost]
@@ -297,13 +304,12 @@ class Leases:
         """Every lease on a candidate, in the order of their attempts."""
         return self._read("WHERE leases.candidate = ? ORDER BY leases.attempt", candidate)
 
-    def open(self, candidate: str | None = None) -> list[Lease]:
-        """Leases that nobody has ended, run out or not: those on one candidate, or all."""
+    def open(self, among: Collection[str] | None = None) -> list[Lease]:
+        """Leases that nobody has ended, run out or not: those on some candidates, or all."""
+        chosen = "" if among is None else "AND leases.candidate IN (SELECT value FROM json_each(?))"
         return self._read(
-            "WHERE attempts.ended IS NULL AND (? IS NULL OR leases.candidate = ?) "
-            "ORDER BY leases.candidate, leases.attempt",
-            candidate,
-            candidate,
+            f"WHERE attempts.ended IS NULL {chosen} ORDER BY leases.candidate, leases.attempt",
+            *([] if among is None else [json.dumps([*among])]),
         )
 
     def told(self, lease: Lease) -> str:
@@ -325,14 +331,14 @@ class Leases:
             return [_lease(*row) for row in rows]
 
 
-def free_candidates(connection: sqlite3.Connection) -> list[str]:
-    """Names of the candidates that have neither an observation nor an attempt under way, in order."""
+def tried(connection: sqlite3.Connection, among: Collection[str]) -> set[str]:
+    """Those of some candidates that an attempt under way is at."""
     rows = connection.execute(
-        "SELECT id FROM candidates "
-        "WHERE NOT EXISTS (SELECT 1 FROM observations WHERE candidate = candidates.id) AND NOT EXISTS "
-        "(SELECT 1 FROM attempts WHERE candidate = candidates.id AND ended IS NULL) ORDER BY number"
+        "SELECT candidate FROM attempts WHERE candidate IN (SELECT value FROM json_each(?)) "
+        "AND ended IS NULL",
+        (json.dumps([*among]),),
     )
-    return [name for (name,) in rows]
+    return {name for (name,) in rows}
 
 
 def _encoded(lease: Lease) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -68,8 +69,10 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
             for lease in journal.leases.open()
             if lease.remaining(clock) > 0
         }
+        attempts = journal.attempts()
+        tries = Counter(each.candidate for each in attempts)
+        open_ = {each.candidate for each in attempts if each.ended is None}
         for candidate in journal.candidates():
-            attempts = journal.attempts(candidate.id)
             observation = observations.get(candidate.id)
             if observation is not None:
                 state = "failed" if observation.failed else "observed"
@@ -77,8 +80,7 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
                 if observation.stopped is not None:
                     state, value = "stopped", observation.stopped.value
             else:
-                is_running = driven and any(attempt.ended is None for attempt in attempts)
-                state = "running" if is_running else "pending"
+                state = "running" if driven and candidate.id in open_ else "pending"
                 progress = journal.progress(candidate.id)
                 value = next((row.value for row in reversed(progress) if row.value is not None), None)
                 seconds = max((row.seconds for row in progress), default=0.0)
@@ -90,7 +92,7 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
                     "value": value,
                     objective.name: value,
                     "seconds": seconds,
-                    "attempts": len(attempts),
+                    "attempts": tries[candidate.id],
                     **({"holder": holders[candidate.id]} if candidate.id in holders else {}),
                     **_why_stopped(observation),
                 }

@@ -15,19 +15,26 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from gpnas.errors import GpnasError
 from gpnas.service.external import External, Foreseen
 from gpnas.service.jobs import Helper
 from gpnas.service.limits import Limits
-from gpnas.service.tasks import candidate_of, document_of
+from gpnas.service.tasks import candidate_of
 
 log = logging.getLogger("gpnas.service")
-READY, PART = 4, 4
-"""Candidates that are worked out before anyone asks where few do, and those that are at once."""
+READY, MOST = 4, 256
+"""Candidates that are worked out at once, at least and at most; the least is ready before anyone asks."""
+LONG_SECONDS, SHORT_SECONDS = 2.0, 0.5
+"""Where working out some took longer, it is fewer the next time; where shorter, more."""
 DEMAND_SECONDS = 10.0
-"""So long a look back says how many are asked for."""
+"""So long a look back says how many are asked for, and for so long it suffices what is ready."""
+FORGOTTEN_SECONDS = 600.0
+"""After so long half as many are kept ready as were once asked for."""
+REST_SECONDS = 0.02
+"""Pause between looks at what is ready."""
 PAUSE_SECONDS = 5.0
 """Before a search whose engine failed is thought about again."""
 
@@ -78,8 +85,8 @@ class Ahead:
     def __init__(self, search: External, thinkers: Thinkers, limits: Limits) -> None:
         self._search, self._thinkers, self._most = search, thinkers, limits.ahead
         self._wanted = asyncio.Event()
-        self._asked: deque[float] = deque(maxlen=256)
-        self._seconds = 1.0
+        self._demand = Demand()
+        self._seconds, self._part = 1.0, READY
         self._observed = -1
         loop = asyncio.get_running_loop()
         search.changed = lambda: _soon(loop, self._wanted.set)
@@ -88,8 +95,7 @@ class Ahead:
 
     def was_asked(self, count: int) -> None:
         """Takes note of candidates that someone asked for."""
-        now = time.monotonic()
-        self._asked.extend([now] * count)
+        self._demand.note(count)
 
     async def close(self) -> None:
         """Thinks no more."""
@@ -97,20 +103,18 @@ class Ahead:
         with suppress(asyncio.CancelledError):
             await self.task
 
-    def _expected(self, seconds: float) -> int:
-        """Candidates that will be asked for within a time, judged by as long a time before."""
-        since = time.monotonic() - max(seconds, 1.0)
-        return math.ceil(1.5 * sum(each > since for each in self._asked))
-
     async def _work(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
             try:
                 await self._refresh()
-            except GpnasError as error:
-                log.error("%s: %s", self._search.run.name, error)
+                await asyncio.sleep(REST_SECONDS)  # what comes meanwhile is looked at together
+            except Exception as error:  # whatever it is, those who ask wait for the next try
+                known = isinstance(error, GpnasError)
+                log.error("%s: %s", self._search.run.name, error, exc_info=None if known else error)
                 await asyncio.sleep(PAUSE_SECONDS)
+                self._wanted.set()
 
     async def _refresh(self) -> None:
         """Works out what comes after those that will be asked for meanwhile, which stay as they are."""
@@ -119,32 +123,47 @@ class Ahead:
         if number < 1:
             return
         begun = time.monotonic()
-        documents = [document_of(each.candidate) for each in kept]
-        told = await self._thinkers.do(search.run.name, "foreseen", str(search.run), documents, number)
+        names = [[each.candidate.id, each.answer] for each in kept]
+        told = await self._thinkers.do(search.run.name, "foreseen", str(search.run), names, number)
         self._seconds = time.monotonic() - begun
+        if number == self._part and self._seconds < SHORT_SECONDS:
+            self._part = min(2 * self._part, MOST)
+        elif self._seconds > LONG_SECONDS:
+            self._part = max(self._part // 2, READY)
         await asyncio.to_thread(self._install, kept, told)
 
     def _wish(self) -> tuple[list[Foreseen], int]:
-        """What stays as it is, and how many more are worked out: few while what is there is old."""
+        """What stays as it is, and how many more are worked out."""
         search = self._search
-        with search.moment() as journal:
-            if search.stopped:
+        with search.moment() as memory:
+            if memory.stopped:
                 return [], 0
-            fresh = self._observed == journal.observed() and bool(search.ahead)
             kept = list(search.ahead)
-            if not fresh:
-                kept = kept[: self._expected(self._seconds)]
-            wanted = min(max(READY, 2 * self._expected(DEMAND_SECONDS)), self._most)
-            return kept, min(wanted - len(kept), PART, search.left - len(kept))
+            if self._observed != len(memory.observations):
+                kept = kept[: self._lasting(len(kept))]
+            wanted = min(max(READY, self._demand.ready()), self._most)
+            return kept, min(wanted - len(kept), self._part, search.left - len(kept))
+
+    def _lasting(self, count: int) -> int:
+        """How many stay that are old: those that will be asked for before newer ones are there, or all where
+        more are asked for than can be worked out."""
+        rate = self._demand.rate()
+        if rate * self._seconds > self._part:
+            return max(0, min(count, self._most - self._part))
+        return math.ceil(1.5 * rate * self._seconds)
 
     def _install(self, kept: list[Foreseen], told: dict[str, Any]) -> None:
         search = self._search
-        new = [Foreseen(candidate_of(each["candidate"]), each["costs"]) for each in told["candidates"]]
-        with search.moment() as journal:
+        new = [
+            Foreseen(candidate_of(each["candidate"]), each["costs"], told["answer"])
+            for each in told["candidates"]
+        ]
+        with search.moment() as memory:
             search.learned_size(told["architectures"])
-            search.costs.update(told["costs"])
-            since = journal.candidates(told["count"])
-            foreseen = [*kept, *new]
+            costs = {**search.costs, **told["costs"]}
+            search.costs = {name: costs[name] for name in memory.pending if name in costs}
+            since = [*islice(memory.candidates.values(), told["count"], None)]
+            foreseen = [*kept[: told["kept"]], *new]
             same = len(since) <= len(foreseen) and all(
                 each.architecture == other.candidate.architecture
                 for each, other in zip(since, foreseen, strict=False)
@@ -156,6 +175,38 @@ class Ahead:
                     search.changed()  # goes on until there are enough
             if not same or (new and not search.ahead):  # all of it was handed out meanwhile
                 search.changed()
+
+
+class Demand:
+    """How many candidates are asked for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque()
+        self._peak, self._then = 0.0, clock()
+
+    def note(self, count: int) -> None:
+        """Takes note of some that someone asked for now."""
+        self._times.extend([self._clock()] * count)
+        self._forget()
+        self._peak = max(self._peak, float(len(self._times)))
+
+    def rate(self) -> float:
+        """How many a second are asked for."""
+        self._forget()
+        return len(self._times) / DEMAND_SECONDS
+
+    def ready(self) -> int:
+        """How many to have ready: what was asked for at once before may be asked for at once again."""
+        now = self._clock()
+        self._peak *= 0.5 ** ((now - self._then) / FORGOTTEN_SECONDS)
+        self._then = now
+        return math.ceil(1.5 * self._peak)
+
+    def _forget(self) -> None:
+        since = self._clock() - DEMAND_SECONDS
+        while self._times and self._times[0] < since:
+            self._times.popleft()
 
 
 def _soon(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:

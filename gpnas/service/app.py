@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -66,11 +65,10 @@ def application(
         runs = Runs(folder)
         jobs = Jobs(limits)
         externals = Externals(runs, jobs, limits)
-        feeds = Feeds(runs, limits.streams, ending)
+        reading = Reading(runs)
+        feeds = Feeds(runs, reading, limits.streams, ending)
         managed, requests = managing.of(runs), Requests(folder)
-        service = Service(
-            runs, Reading(runs), tokens, limits, metrics, jobs, externals, managed, feeds, requests
-        )
+        service = Service(runs, reading, tokens, limits, metrics, jobs, externals, managed, feeds, requests)
         app.state.service = service
         try:
             yield
@@ -94,6 +92,7 @@ def application(
         looking.metric_routes,
         looking.routes,
         events.routes,
+        events.list_routes,
         working.routes,
         working.lease_routes,
         working.space_routes,
@@ -101,8 +100,6 @@ def application(
     ):
         app.include_router(routes)
     app.add_exception_handler(GpnasError, _broken)
-    app.add_exception_handler(OSError, _full)
-    app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.openapi = lambda: _described(app)
@@ -116,21 +113,6 @@ def _broken(request: Request, error: Exception) -> Response:
     # where the runs lie is nobody's business; a search is known by its name
     problem.args = (str(problem).replace(f"{folder}/", ""), *problem.args[1:])
     return problem.response()
-
-
-def _full(request: Request, error: Exception) -> Response:
-    """A file that found no room, wherever that was."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text = "the disk must have room for what is written, but it is full; free some space, and ask again"
-        return Problem(HTTPStatus.INSUFFICIENT_STORAGE, text).response()
-    raise error
-
-
-def _failed(request: Request, error: Exception) -> Response:
-    """What should not happen; whoever asked is told where the log tells more."""
-    number = request.scope["state"]["number"]
-    text = f"the service must answer, but failed; its log tells more under request {number}"
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, text).response()
 
 
 def _invalid(request: Request, error: Exception) -> Response:

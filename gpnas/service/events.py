@@ -1,4 +1,5 @@
-"""Server-sent events: a journal's rows as they come, each with the place from which to go on.
+"""Server-sent events: a journal's rows as they come, each with the place from which to go on; and searches
+as they change.
 
 All who watch a search share one look at its journal, and where they have come as far, one reading of it.
 """
@@ -8,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -19,13 +23,15 @@ from gpnas.journal import Cursor, Entry
 from gpnas.service.documents import PROBLEMS
 from gpnas.service.folder import Runs
 from gpnas.service.problems import Problem
+from gpnas.service.reading import Reading
 from gpnas.service.state import Service, needs, service_of
 
 routes = APIRouter(
     prefix="/v1/searches", tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS
 )
-LOOK_SECONDS = 0.1
-"""Pause between looks at a journal."""
+list_routes = APIRouter(tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS)
+LOOK_SECONDS, LIST_SECONDS = 0.1, 0.2
+"""Pauses between looks at a journal, and at the files of all."""
 ALIVE_SECONDS = 15.0
 """After so long without an event a comment is sent, so that no proxy takes the stream for dead."""
 PART = 200
@@ -39,12 +45,13 @@ class Feed:
         self._runs, self._name, self._stopping = runs, name, stopping
         self._version: Any = None
         self._changed = asyncio.Event()
-        self._read: dict[Cursor, asyncio.Future[list[Entry]]] = {}
+        self._read: dict[Cursor, asyncio.Future[tuple[str, Cursor]]] = {}
         self.watchers = 0
         self._task: asyncio.Task[None] | None = None
 
-    async def rows(self, cursor: Cursor) -> AsyncIterator[list[Entry]]:
-        """Rows after a place, in parts, for ever; an empty part where nothing came for a while.
+    async def parts(self, cursor: Cursor) -> AsyncIterator[str]:
+        """Rows after a place as events, several in one text, for ever; an empty text where nothing came for a
+        while.
 
         Ends where the search is gone or the service stops.
         """
@@ -54,32 +61,32 @@ class Feed:
         try:
             while not self._stopping.is_set():
                 changed = self._changed
-                part = await self._part(cursor)
-                if part:
-                    cursor = part[-1].cursor
-                    yield part
+                text, cursor = await self._part(cursor)
+                if text:
+                    yield text
                     continue
                 try:
                     async with asyncio.timeout(ALIVE_SECONDS):
                         await changed.wait()
                 except TimeoutError:
-                    yield []
+                    yield ""
         finally:
             self.watchers -= 1
             if not self.watchers and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
-    async def _part(self, cursor: Cursor) -> list[Entry]:
-        """Rows after a place; who has come as far waits for the same reading."""
+    async def _part(self, cursor: Cursor) -> tuple[str, Cursor]:
+        """Rows after a place, and the place after them; who has come as far waits for the same reading."""
         reading = self._read.get(cursor)
         if reading is None:
             reading = asyncio.ensure_future(asyncio.to_thread(self._after, cursor))
             self._read[cursor] = reading
         return await asyncio.shield(reading)
 
-    def _after(self, cursor: Cursor) -> list[Entry]:
-        return self._runs.journal(self._name).after(cursor, PART)
+    def _after(self, cursor: Cursor) -> tuple[str, Cursor]:
+        part = self._runs.journal(self._name).after(cursor, PART)
+        return "".join(map(_event, part)), part[-1].cursor if part else cursor
 
     async def _look(self) -> None:
         """Has everyone read on whenever the journal has changed."""
@@ -101,30 +108,126 @@ class Feed:
         changed.set()
 
 
-class Feeds:
-    """A feed for each search that is watched."""
+class Overview:
+    """All searches in short, for all who watch their list."""
 
-    def __init__(self, runs: Runs, most: int, stopping: threading.Event) -> None:
+    def __init__(self, reading: Reading, runs: Runs, stopping: threading.Event) -> None:
+        self._reading, self._runs, self._stopping = reading, runs, stopping
+        self._changed = asyncio.Event()
+        self._seen: dict[str, Any] = {}
+        self._told: dict[str, tuple[int, str]] = {}
+        self._number = 0
+        self._watchers = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def parts(self) -> AsyncIterator[str]:
+        """Every search as an event, then those that change, several in one text, for ever; an empty text
+        where nothing changed for a while."""
+        self._watchers += 1
+        if self._task is None:
+            self._seen, self._told = {}, {}
+            self._task = asyncio.create_task(self._look())
+        number = 0
+        try:
+            while not self._stopping.is_set():
+                changed, newer = self._changed, [each for each in self._told.values() if each[0] > number]
+                if newer:
+                    number = max(each for each, _ in newer)
+                    yield "".join(text for _, text in newer)
+                    continue
+                try:
+                    async with asyncio.timeout(ALIVE_SECONDS):
+                        await changed.wait()
+                except TimeoutError:
+                    yield ""
+        finally:
+            self._watchers -= 1
+            if not self._watchers and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _look(self) -> None:
+        while not self._stopping.is_set():
+            texts = await asyncio.to_thread(self._changes)
+            if texts:
+                self._number += 1
+                self._told |= {name: (self._number, text) for name, text in texts.items()}
+                self._wake()
+            await asyncio.sleep(LIST_SECONDS)
+        self._wake()
+
+    def _changes(self) -> dict[str, str]:
+        """Events of the searches that are not as they were at the last look, by their names."""
+        texts: dict[str, str] = {}
+        with suppress(GpnasError):
+            names = self._runs.names()
+            for name in self._seen.keys() - names:
+                del self._seen[name]
+                texts[name] = _message("gone", {"id": name})
+            for name in names:
+                # one that is trained may cease to be, though nobody writes
+                written = self._runs.written(name), int(time.monotonic() / ALIVE_SECONDS)
+                if self._seen.get(name) != written:
+                    text = self._summary(name)
+                    if self._told.get(name, (0, ""))[1] != text:
+                        texts[name] = text
+                    self._seen[name] = written
+        return texts
+
+    def _summary(self, name: str) -> str:
+        try:
+            return _message("search", asdict(self._reading.summary(name)))
+        except GpnasError:  # gone by now
+            return _message("gone", {"id": name})
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Feeds:
+    """A feed for each search that is watched, and one for their list."""
+
+    def __init__(self, runs: Runs, reading: Reading, most: int, stopping: threading.Event) -> None:
         self._runs, self._most, self._stopping = runs, most, stopping
         self._feeds: dict[str, Feed] = {}
+        self._overview = Overview(reading, runs, stopping)
         self.open = 0
 
-    async def rows(self, name: str, cursor: Cursor) -> AsyncIterator[list[Entry]]:
-        """The rows that `Feed.rows` gives."""
+    async def rows(self, name: str, cursor: Cursor) -> AsyncIterator[str]:
+        """The rows of a search that `Feed.parts` gives."""
         feed = self._feeds.setdefault(name, Feed(self._runs, name, self._stopping))
+        try:
+            async for part in self._counted(feed.parts(cursor)):
+                yield part
+        finally:
+            if not feed.watchers:
+                self._feeds.pop(name, None)
+
+    def searches(self) -> AsyncIterator[str]:
+        """The searches that `Overview.parts` gives."""
+        return self._counted(self._overview.parts())
+
+    async def _counted(self, parts: AsyncIterator[str]) -> AsyncIterator[str]:
         self.open += 1
         try:
-            async for part in feed.rows(cursor):
+            async for part in parts:
                 yield part
         finally:
             self.open -= 1
-            if not feed.watchers:
-                self._feeds.pop(name, None)
 
     def check(self) -> None:
         """Raises a `Problem` where as many watch as may."""
         if self.open >= self._most:
             raise Problem(503, f"{self._most} event streams may be open, and are", retry=5.0)
+
+
+@list_routes.get("/v1/events", response_class=StreamingResponse)
+async def searches(request: Request) -> StreamingResponse:
+    """Every search in short, then those that change, as server-sent events: `search`, or `gone` with `id`."""
+    service = service_of(request)
+    service.feeds.check()
+    return StreamingResponse(_sent(service, service.feeds.searches()), media_type="text/event-stream")
 
 
 @routes.get("/{search}/events", response_class=StreamingResponse)
@@ -142,19 +245,23 @@ async def events(
         cursor = Cursor.parse(last or after) if last or after else Cursor()
     except ValueError as error:
         raise Problem(422, str(error)) from None
-    return StreamingResponse(_sent(service, search, cursor), media_type="text/event-stream")
+    rows = service.feeds.rows(search, cursor)
+    return StreamingResponse(_sent(service, rows), media_type="text/event-stream")
 
 
-async def _sent(service: Service, search: str, cursor: Cursor) -> AsyncIterator[str]:
+async def _sent(service: Service, parts: AsyncIterator[str]) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
     with service.metrics.streams.track_inprogress():
         try:
-            async for part in service.feeds.rows(search, cursor):
-                yield "".join(map(_event, part)) or ": nothing new\n\n"
+            async for part in parts:
+                yield part or ": nothing new\n\n"
         except GpnasError as error:
-            document = {"detail": str(error).replace(f"{service.runs.folder}/", "")}
-            yield f"event: gone\ndata: {json.dumps(document)}\n\n"
+            yield _message("gone", {"detail": str(error).replace(f"{service.runs.folder}/", "")})
+
+
+def _message(kind: str, document: Mapping[str, Any]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(document)}\n\n"
 
 
 def _event(entry: Entry) -> str:
-    return f"id: {entry.cursor}\nevent: {entry.kind}\ndata: {json.dumps(entry.document)}\n\n"
+    return f"id: {entry.cursor}\n{_message(entry.kind, entry.document)}"

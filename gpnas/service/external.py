@@ -1,4 +1,8 @@
-"""A search whose trainings ask and tell over HTTP: what a request does to its journal, in one transaction."""
+"""A search whose trainings ask and tell over HTTP: what a request does to its journal.
+
+Requests that wait share one transaction, so that one synchronisation of the disk serves all of them; each is
+a part of it that fails alone. Nobody is answered before the commit.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,19 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from gpnas.errors import LeaseError, TrialError
-from gpnas.journal import Answer, Answers, Holder, Journal, Lease
+from gpnas.journal import Answer, Answers, Holder, Journal, Lease, Memory
 from gpnas.own_search import Asked, OwnSearch
-from gpnas.records import ENTERED, Architecture, Candidate
+from gpnas.records import Architecture, Candidate
 from gpnas.run.setup import OwnSetup
 from gpnas.service.problems import Problem
+from gpnas.service.turns import Turns
 
 FRESH_SECONDS, LOST_SECONDS = 1.0, 30.0
 """Pauses after which it is worth to ask again: while the engine thinks; while others train all the rest."""
@@ -33,6 +39,8 @@ class Foreseen:
 
     candidate: Candidate
     costs: Mapping[str, float]
+    answer: int
+    """Which answer of the engine's process it comes from, by which that process knows it again."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,10 @@ class Telling:
 
 
 class External:
-    """One search, open for whoever asks and tells; a context manager. Its methods take turns."""
+    """One search, open for whoever asks and tells; a context manager.
+
+    What a request does is handed to `once`, which has it done by a thread of the search's own.
+    """
 
     def __init__(self, run: Path) -> None:
         """Takes part in a run.
@@ -81,29 +92,21 @@ class External:
         self.ahead: deque[Foreseen] = deque()
         """What would be trained next, in order; the first has the name of the journal's next candidate."""
         self.costs: dict[str, Mapping[str, float]] = {}
-        """Name of a candidate to what is known of it before it is trained."""
+        """Name of a pending candidate to what is known of it before it is trained."""
         self.changed: Callable[[], None] = lambda: None
         """Called whenever what would be trained next may have become another."""
-        self._join(Journal.share(run))
+        self.journal = Journal.share(run)
+        if not OwnSetup.describes(self.journal) or self.journal.header.setup.get("code"):
+            self.journal.close()
+            raise Problem(409, f"{run.name} is trained by a driver of its own, so nobody asks and tells")
+        self._answers = Answers(self.journal)
+        self._begin()
+        self._turns = Turns(run.name, self._together)
 
-    def _join(self, journal: Journal) -> None:
-        try:
-            if not OwnSetup.describes(journal) or journal.header.setup.get("code"):
-                raise Problem(
-                    409, f"{self.run.name} is trained by a driver of its own, so nobody asks and tells"
-                )
-            self._begin(journal)
-        except BaseException:
-            journal.close()
-            raise
-        self.journal = journal
-        self._answers = Answers(journal)
-
-    def _begin(self, journal: Journal) -> None:
-        """Knows nothing of a journal yet."""
-        self._header = journal.header
-        self._search = OwnSearch(journal, lambda: cast(Any, _Size(self)), worker="service", bound=False)
-        self._seen = self._spent = 0
+    def _begin(self) -> None:
+        """Knows nothing of the journal yet."""
+        self._header = self.journal.header
+        self._search = OwnSearch(self.journal, lambda: cast(Any, _Size(self)), bound=False)
 
     def __enter__(self) -> External:
         return self
@@ -112,7 +115,8 @@ class External:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the run; leases last."""
+        """Lets go of the run, once what was asked is answered; leases last."""
+        self._turns.close()
         with self._guard:
             self.journal.close()
 
@@ -121,24 +125,26 @@ class External:
         self._size = size
 
     @contextmanager
-    def moment(self) -> Iterator[Journal]:
-        """The journal, while no request writes to it."""
+    def moment(self) -> Iterator[Memory]:
+        """What the journal holds, while no request writes to it."""
         with self._guard:
-            yield self.journal
+            self._search.memory.catch_up()
+            yield self._search.memory
 
-    def once(self, key: str | None, request: Any, do: Callable[[], Answer]) -> Answer:
+    def once(self, key: str | None, request: Any, do: Callable[[], Answer]) -> Future[Answer]:
         """Does something once for each key, in one transaction with keeping what was answered.
 
         Args:
             key: of the request; None does it anyway.
             request: what is asked, plain JSON.
-            do: does it.
+            do: does it, in another thread. What it raises undoes what it did.
 
-        Raises:
-            Problem: another request came with the key before. Whatever `do` raises undoes what it did.
+        Returns:
+            The answer, once it is committed; a `Problem` where another request came with the key before.
         """
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        with self._guard, self._undone(), self.journal.writing(keep=True):
+
+        def work() -> Answer:
             kept = None if key is None else self._answers.find(key)
             if kept is not None:
                 if kept.request != digest:
@@ -150,17 +156,31 @@ class External:
             # an answer that says "later" is no answer, so the same request is tried again
             if key is not None and answer.status != 204:
                 self._answers.keep(key, answer)
-        return answer
+            return answer
 
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        """Forgets what was known of the journal where the block fails, since what it wrote is undone."""
-        try:
-            yield
-        except BaseException:
-            self.ahead.clear()
-            self._begin(self.journal)
-            raise
+        return self._turns.take(work)
+
+    def _together(self, works: Sequence[Callable[[], Answer]]) -> list[Answer | Exception]:
+        """Does what waits, each apart from the others, and commits all of it at once."""
+        outcomes: list[Answer | Exception] = []
+        with self._guard:
+            undone = self.journal.undone
+            try:
+                with self.journal.writing():
+                    for work in works:
+                        try:
+                            with self.journal.apart():
+                                outcomes.append(work())
+                        except Exception as error:
+                            if not self.journal.is_writing:  # as when the disk is full: nothing is committed
+                                raise
+                            outcomes.append(error)
+            finally:
+                if self.journal.undone != undone:  # what was believed of it did not come true
+                    self.ahead.clear()
+                    self._begin()
+        self.changed()
+        return outcomes
 
     def ask(self, asking: Asking) -> Answer:
         """Candidates with leases, or why there are none."""
@@ -188,7 +208,7 @@ class External:
 
     def _advance(self) -> bool:
         """Commits the next candidate that was foreseen; whether there was one."""
-        if not self.ahead or self.left < 1:
+        if not self.ahead or self._search.left < 1:
             return False
         foreseen = self.ahead.popleft()
         if foreseen.candidate.id != f"c{self.journal.count():04d}" or not self._search.commit(
@@ -309,23 +329,20 @@ class External:
             )
         if trials > self._header.trials:
             self.journal.begin_session(dataclasses.replace(self.journal.header, trials=trials))
-            self._begin(self.journal)
+            self._begin()
             self.ahead.clear()
         return Answer("", 200, {"trials": trials})
 
     @property
     def stopped(self) -> bool:
         """Whether someone stopped it and nobody went on."""
-        words = [kind for _, kind, _ in self.journal.events() if kind in ("stopped", "gone on")]
-        return bool(words) and words[-1] == "stopped"
+        self._search.memory.catch_up()
+        return self._search.memory.stopped
 
     @property
     def left(self) -> int:
-        """Trials that may still be proposed."""
-        new = self.journal.candidates(self._seen)
-        self._seen += len(new)
-        self._spent += sum(each.decision.get("phase") != ENTERED for each in new)
-        return max(0, self._header.trials - self._spent)
+        """Trials that may still be proposed, as of the last look."""
+        return self._search.left
 
     def _lease(self, name: str) -> Lease:
         try:

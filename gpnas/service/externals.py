@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +40,22 @@ class Externals:
         with self._guard:
             known = self._open.get(name)
             if known is None:
-                known = _joined(self._runs.path(name))
-                self._open[name] = known
-                started: Future[None] = Future()
-                self._loop.call_soon_threadsafe(self._think, name, known, started)
-                started.result(10.0)
+                known = self._open[name] = _joined(self._runs.path(name))
+                # not waited for, since the loop may wait for this very lock
+                self._loop.call_soon_threadsafe(self._think, name, known)
             return known
 
-    def _think(self, name: str, search: External, started: Future[None]) -> None:
-        self._ahead[name] = Ahead(search, self._thinkers, self._limits)
-        started.set_result(None)
+    def opened(self, name: str) -> External | None:
+        """A search that is open for asking and telling already."""
+        return self._open.get(name)
+
+    def _think(self, name: str, search: External) -> None:
+        if self._open.get(name) is search:  # it may be forgotten by now
+            self._ahead[name] = Ahead(search, self._thinkers, self._limits)
 
     def known(self, name: str) -> Candidate | None:
         """What would be trained next of a search that is open; None where that is not worked out."""
-        with self._guard:
-            search = self._open.get(name)
+        search = self._open.get(name)
         if search is None:
             return None
         with search.moment():
@@ -83,9 +83,7 @@ class Externals:
         def work() -> Answer:
             path = self._runs.folder / name
             with self._guard:
-                # a folder without a journal was left where the service died, or found no room
-                folder = path.is_dir() and not path.is_symlink() and not Journal.exists(path)
-                taken = not folder and (path.exists() or path.is_symlink())
+                taken = path.exists() or path.is_symlink()
                 if not taken:
                     Journal.share(path, header).close()
             search = self.open(name)
@@ -98,7 +96,7 @@ class Externals:
                     raise _taken(name)
                 return done
 
-            return search.once(key, asked, do)
+            return search.once(key, asked, do).result()
 
         return await asyncio.to_thread(work)
 
@@ -108,10 +106,13 @@ class Externals:
         if ahead is not None:
             await ahead.close()
         self._thinkers.forget(name)
+        await asyncio.to_thread(self._close, name)
+
+    def _close(self, name: str) -> None:
         with self._guard:
             search = self._open.pop(name, None)
-        if search is not None:
-            await asyncio.to_thread(search.close)
+            if search is not None:
+                search.close()
 
     async def close(self) -> None:
         """Lets go of every search."""

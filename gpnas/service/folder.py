@@ -14,6 +14,7 @@ from pathlib import Path
 from gpnas.errors import GpnasError, JournalError
 from gpnas.files import descriptor_of
 from gpnas.journal import Journal
+from gpnas.journal.examining import BACKUP, JOURNAL
 from gpnas.journal.files import held
 from gpnas.service.problems import Problem
 from gpnas.service.tokens import FOLDER
@@ -115,6 +116,15 @@ class Runs:
                 self._open.pop(oldest)[1].close()
             return kept[1]
 
+    def written(self, name: str) -> tuple[tuple[int, int], ...]:
+        """What changes whenever the files of a search's journal do, without opening any."""
+        files = []
+        for suffix in ("", "-wal"):
+            with suppress(OSError):
+                status = os.stat(self.folder / name / f"{JOURNAL}{suffix}", follow_symlinks=False)
+                files.append((status.st_mtime_ns, status.st_size))
+        return tuple(files)
+
     def forget(self, name: str) -> None:
         """Closes the journal of a search, as before it is moved."""
         with self._guard:
@@ -147,8 +157,6 @@ class Runs:
 
 def _identity(run: Path) -> tuple[int, int]:
     """What tells a journal's file from another of its name, without opening it."""
-    from gpnas.journal.examining import BACKUP, JOURNAL
-
     for name in (JOURNAL, BACKUP):
         with suppress(OSError):
             status = os.stat(run / name, follow_symlinks=False)

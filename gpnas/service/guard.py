@@ -130,7 +130,7 @@ class Guard:
                 f"a write must come from this service's own pages, but came from {origin!r:.100}",
             )
         client = (scope.get("client") or ("", 0))[0]
-        token = await self._caller(scope, headers, origin, client)
+        token = self._caller(scope, headers, origin, client)
         scope["state"]["token"] = token
         if token is None and not scope["path"].startswith(OPEN):
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
@@ -152,15 +152,13 @@ class Guard:
             )
         return await self._with_body(scope, headers, receive) if unsafe else receive
 
-    async def _caller(
-        self, scope: Scope, headers: dict[str, str], origin: str | None, client: str
-    ) -> Token | None:
+    def _caller(self, scope: Scope, headers: dict[str, str], origin: str | None, client: str) -> Token | None:
         """Whose valid token a request brings: in its header, or in the cookie of the service's own pages."""
         link = (
             parse_qs(scope["query_string"].decode("latin-1")).get("token") if scope["path"] == "/" else None
         )
         if link is not None and scope["method"] == "GET":
-            token = await asyncio.to_thread(self._tokens.whose, link[0])
+            token = self._tokens.whose(link[0])
             # a link is passed on and kept in histories, so it may show and do no more
             return token if token is not None and token.role == "read" else None
         kind, _, text = headers.get("authorization", "").partition(" ")
@@ -171,7 +169,7 @@ class Guard:
                 text = ""
         if not text:
             return None
-        return await asyncio.to_thread(self._tokens.whose, text.strip())
+        return self._tokens.whose(text.strip())
 
     async def _with_body(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Receive:
         """What gives a request's whole body, which was checked to be JSON without a repeated key."""

@@ -19,17 +19,13 @@ class Limits:
     """Requests of one token at once."""
     strangers: float = 10.0
     """Requests a second that name no valid token, of one address."""
-    page: int = 1_000
-    """Entries of a list in one answer."""
     streams: int = 400
     """Event streams that are open at once."""
     job_seconds: float = 120.0
     """So long a fit, a figure or a report may take."""
     jobs: int = 32
     """Fits, figures and reports that wait at once."""
-    ahead: int = 64
+    ahead: int = 2_048
     """Candidates of a search that are worked out before anyone asks, at most."""
     architectures: int = 1_000_000
     """Size of a space that someone asks to search."""
-    trials: int = 10_000
-    """Trials that a search may be granted."""

@@ -26,6 +26,8 @@ AUDIT_FILES = 4
 """Files of audit lines that are kept besides the one that is written, 16 MiB each."""
 GRACE_SECONDS = 5
 """So long requests that are under way may take when the service ends."""
+SWITCH_SECONDS = 0.0005
+"""So long a thread at work may keep the event loop waiting."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def serve(runs: Path, address: Address, say: Callable[[str], None], managing: Ma
         port = listening.getsockname()[1]
         hosts = LOOPBACK | {address.host.lower(), *(name.lower() for name in address.names)}
         _log(runs)
+        sys.setswitchinterval(SWITCH_SECONDS)
         ending = threading.Event()
         config = uvicorn.Config(
             application(runs, tokens, hosts=frozenset(hosts), ending=ending, managing=managing),
@@ -122,30 +125,13 @@ def _bound(address: Address) -> socket.socket:
 def _log(runs: Path) -> None:
     """Has every write noted in a file beside the runs."""
     audit = logging.getLogger("gpnas.service.audit")
-    handler = _Audit(runs / FOLDER / AUDIT, maxBytes=AUDIT_BYTES, backupCount=AUDIT_FILES, encoding="utf-8")
+    handler = logging.handlers.RotatingFileHandler(
+        runs / FOLDER / AUDIT, maxBytes=AUDIT_BYTES, backupCount=AUDIT_FILES, encoding="utf-8"
+    )
     handler.setFormatter(logging.Formatter("%(message)s"))
     audit.handlers = [handler]
     audit.setLevel(logging.INFO)
     audit.propagate = False
-
-
-class _Audit(logging.handlers.RotatingFileHandler):
-    """Says once that lines cannot be written, as on a full disk, and once more after they could."""
-
-    lost = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        before = self.lost
-        super().emit(record)
-        if before and self.lost == before:
-            logging.getLogger("gpnas.service").error("audit lines are written again; %d are lost", before)
-            self.lost = 0
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not self.lost:
-            error = sys.exc_info()[1]
-            logging.getLogger("gpnas.service").error("audit lines cannot be written: %s", error)
-        self.lost += 1
 
 
 def _shown(host: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,10 +71,10 @@ def token_of(request: Request) -> Token:
     return token
 
 
-def needs(role: Role) -> Callable[[Request], None]:
+def needs(role: Role) -> Callable[[Request], Awaitable[None]]:
     """A dependency that turns away whoever may not do what needs a role."""
 
-    def check(request: Request) -> None:
+    async def check(request: Request) -> None:  # a function that is not would be called in a thread
         token = token_of(request)
         if not token.may(role):
             raise Problem(403, f"this needs a token of the role `{role}`, but this one may `{token.role}`")

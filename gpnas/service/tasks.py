@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,8 @@ from gpnas.errors import GpnasError, JournalError, SpaceError
 
 if TYPE_CHECKING:
     from gpnas.engine import Engine
-    from gpnas.journal import Journal
-    from gpnas.records import Candidate, Observation
+    from gpnas.journal import Journal, Memory
+    from gpnas.records import Candidate
     from gpnas.space import SearchSpace
 
 CHEAP = ("course", "curves", "costs", "workers", "coordinates")
@@ -212,33 +214,41 @@ def contains(run: str, architecture: dict[str, Any]) -> bool:
     return True
 
 
-def foreseen(run: str, kept: list[dict[str, Any]], number: int) -> dict[str, Any]:
+def foreseen(run: str, kept: list[list[Any]], number: int) -> dict[str, Any]:
     """What would be suggested next.
 
     Args:
         run: path of the run folder.
-        kept: candidates that are suggested before, as this function returned them.
+        kept: names of candidates that are suggested before, as this function returned them, each with its
+            answer's number.
         number: how many more.
 
     Returns:
-        `candidates`, each with its `costs`; `count` and `observed`, how many candidates and observations the
-        journal had; `costs` of those that are pending, by name; `architectures`, the size of the space.
+        `candidates`, each with its `costs`; `answer`, this answer's number; `kept`, after how many of those
+        that are kept they come, since this process may not know what a former one said; `count` and
+        `observed`, how many candidates and observations the journal had; `costs` of those that are pending,
+        by name; `architectures`, the size of the space.
     """
     from gpnas.run.cores import one_core
 
     with one_core():
         mind = _mind(run)
         engine = mind.engine
-        after = [each for each in map(candidate_of, kept) if not engine.knows(each)]
-        found = engine.foresee(number, after)
-        pending = [each for name, each in mind.candidates.items() if name not in mind.observed]
+        names = [(name, answer) for name, answer in kept]
+        known = [*takewhile(mind.said.__contains__, names)]
+        after = {each: mind.said[each] for each in known if not engine.knows(mind.said[each])}
+        found = engine.foresee(number, [*after.values()])
+        mind.answers += 1
+        mind.said = after | {(each.id, mind.answers): each for each in found}
         return {
             "candidates": [
                 {"candidate": document_of(each), "costs": _costs(engine.space, each)} for each in found
             ],
-            "count": len(mind.candidates),
-            "observed": len(mind.observed),
-            "costs": {each.id: _costs(engine.space, each) for each in pending},
+            "answer": mind.answers,
+            "kept": len(known),
+            "count": len(mind.memory.candidates),
+            "observed": len(mind.memory.observations),
+            "costs": {name: _costs(engine.space, each) for name, each in mind.memory.pending.items()},
             "architectures": len(engine.space),
         }
 
@@ -258,13 +268,14 @@ def what_if(run: str, told: list[dict[str, Any]], number: int) -> dict[str, Any]
     with one_core():
         mind = _mind(run)
         engine = engine_for(mind.engine.space, mind.journal.header)
-        engine.replay(list(mind.candidates.values()), mind.journal.observations())
+        memory = mind.memory
+        engine.replay([*memory.candidates.values()], memory.observations)
         for each in told:
-            if each["candidate"] not in mind.candidates or each["candidate"] in mind.observed:
+            if each["candidate"] not in memory.pending:
                 raise JournalError(f"a candidate must be pending, but got {each['candidate']!r:.60}")
-            engine.observe(Observation(mind.candidates[each["candidate"]], float(each["value"])))
+            engine.observe(Observation(memory.pending[each["candidate"]], float(each["value"])))
         return {
-            "observations": len(mind.observed) + len(told),
+            "observations": len(memory.observations) + len(told),
             "candidates": [document_of(each) for each in engine.foresee(number)],
         }
 
@@ -275,22 +286,24 @@ class _Mind:
 
     journal: Journal
     engine: Engine
-    candidates: dict[str, Candidate] = field(default_factory=dict)
-    observed: dict[str, Observation] = field(default_factory=dict)
-    words: int = 0
+    memory: Memory
+    said: dict[tuple[str, int], Candidate] = field(default_factory=dict)
+    """What the last answer foresaw, and what was to come before, by name and answer's number."""
+    answers: int = field(default_factory=lambda: secrets.randbits(40))
+    """The last answer's number; another process begins elsewhere."""
+    taught: tuple[int, int, int] = (0, 0, 0)
 
     def catch_up(self) -> None:
         """Learns what the journal got since."""
-        with self.journal.moment():
-            new = {each.id: each for each in self.journal.candidates(len(self.candidates))}
-            self.candidates |= new
-            observations = self.journal.observations(len(self.observed), self.candidates)
-            words = self.journal.words()
-        self.engine.replay([each for each in new.values() if not self.engine.knows(each)], observations)
-        self.observed |= {each.candidate.id: each for each in observations}
-        for word, architecture in words[self.words :]:
+        memory, (candidates, observations, words) = self.memory, self.taught
+        memory.catch_up()
+        new = [*islice(memory.candidates.values(), candidates, None)]
+        self.engine.replay(
+            [each for each in new if not self.engine.knows(each)], memory.observations[observations:]
+        )
+        for word, architecture in memory.words[words:]:
             self.engine.allow(architecture, word == "wanted")
-        self.words = len(words)
+        self.taught = (len(memory.candidates), len(memory.observations), len(memory.words))
 
 
 MINDS: dict[str, tuple[tuple[int, int], _Mind]] = {}
@@ -299,7 +312,7 @@ MINDS: dict[str, tuple[tuple[int, int], _Mind]] = {}
 
 def _mind(run: str) -> _Mind:
     from gpnas.engine import engine_for
-    from gpnas.journal import Journal
+    from gpnas.journal import Journal, Memory
     from gpnas.run.pricing import searched_space
 
     status = os.stat(Path(run) / "journal.sqlite", follow_symlinks=False)
@@ -308,7 +321,8 @@ def _mind(run: str) -> _Mind:
     if known is None or known[0] != identity:
         MINDS.clear()
         journal = Journal.read(Path(run))
-        known = identity, _Mind(journal, engine_for(searched_space(journal), journal.header))
+        engine = engine_for(searched_space(journal), journal.header)
+        known = identity, _Mind(journal, engine, Memory(journal))
         MINDS[run] = known
     known[1].catch_up()
     return known[1]

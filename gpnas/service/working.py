@@ -206,17 +206,13 @@ async def delete(request: Request, search: str) -> Response:
 async def _done(
     request: Request, search: str, key: str | None, body: Any, do: Callable[[External], Answer]
 ) -> Response:
-    """Does something to a search once for its key, in a thread, since a commit waits for the disk."""
+    """Does something to a search once for its key, in the search's thread, since a commit waits."""
     service, asked = service_of(request), _asked(request, body)
     digest = None if key is None else _key(request, key)
-
-    def work() -> Answer:
-        external = service.externals.open(search)
-        answer = external.once(digest, asked, lambda: do(external))
-        external.changed()
-        return answer
-
-    return _sent(await asyncio.to_thread(work))
+    external = service.externals.opened(search)
+    if external is None:
+        external = await asyncio.to_thread(service.externals.open, search)
+    return _sent(await asyncio.wrap_future(external.once(digest, asked, lambda: do(external))))
 
 
 async def _driven(request: Request, key: str | None, body: Any, do: Callable[[bool], Answer]) -> Response:

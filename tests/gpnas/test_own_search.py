@@ -232,3 +232,47 @@ def test_several_processes_share_one_run(tmp_path: Path) -> None:
         assert [each.id for each in journal.candidates()] == [f"c{number:04d}" for number in range(12)]
         assert len(journal.observations()) == 12
         assert [each.number for each in journal.attempts()] == [1] * 12
+
+
+def test_what_is_undone_is_forgotten(tmp_path: Path) -> None:
+    with gpnas.open_search(tmp_path, SPACE, trials=6, strategy="random") as search:
+        first = asked(search)
+
+        def fails() -> None:
+            search.tell(asked(search), 1.0)
+            search.wanted(net(20))
+            search.veto(net(19))
+            assert search.state == "open"  # all of it is known here
+            raise ZeroDivisionError
+
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError), search.journal.writing():
+                fails()
+        assert [each.id for each in search.journal.candidates()] == [first.id]
+        again = asked(search)
+        assert (again.id, again.attempt) == ("c0001", 1)
+        assert search.tell(again, 30.0)
+        best = search.best()
+        assert best is not None
+        assert best.candidate == again.candidate
+        assert net(20) not in {each.architecture for each in search.journal.candidates()}
+        assert not search.memory.vetoed
+
+
+def test_a_part_of_a_transaction_fails_alone(tmp_path: Path) -> None:
+    with gpnas.open_search(tmp_path, SPACE, trials=6, strategy="random") as search:
+        journal = search.journal
+
+        def fails() -> None:
+            asked(search)
+            raise ZeroDivisionError
+
+        with journal.writing():
+            with journal.apart():
+                kept = asked(search)
+            with pytest.raises(ZeroDivisionError), journal.apart():
+                fails()
+            with journal.apart():
+                more = asked(search)
+        assert [kept.id, more.id] == [each.id for each in journal.candidates()] == ["c0000", "c0001"]
+        assert [each.number for each in journal.attempts()] == [1, 1]

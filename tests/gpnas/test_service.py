@@ -1,5 +1,6 @@
 """The service, looked at: who may ask, what is said of searches, and what no request can do."""
 
+import asyncio
 import io
 import json
 import re
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from starlette.testclient import TestClient
 
 from gpnas.cli import main
 from gpnas.journal import Cursor, Journal, status
+from gpnas.service.app import application
 from gpnas.service.folder import ServiceError, alone
 from gpnas.service.limits import Limits
 from gpnas.service.problems import MEDIA_TYPE
@@ -427,3 +430,88 @@ def test_the_command_serves_and_ends_on_a_signal(runs: Path, tmp_path: Path) -> 
 def test_a_method_that_there_is_not_is_told(runs: Path) -> None:
     with served(runs, None) as client, Tokens(runs) as tokens:
         problem(client.put("/v1/searches", headers=bearer(tokens, "own")), 405)
+
+
+def test_what_one_caller_may_take_is_bounded(runs: Path) -> None:
+    limits = Limits(rate=0.001, burst=4, body=100, architectures=10, jobs=0)
+    with served(runs, limits=limits) as client:
+        search = {"id": "large", "space": {"scale": 2, "families": {"net": {"width": [*range(50)]}}}}
+        assert "100 bytes" in problem(client.post("/v1/searches", json=search), 413)
+        parts = client.post("/v1/searches", content=iter([b" " * 60] * 2))  # whose length nobody tells before
+        assert "100 bytes" in problem(parts, 413)
+        waiting = client.get("/v1/searches/small/explain")
+        assert "wait already" in problem(waiting, 503)
+        assert int(waiting.headers["retry-after"]) >= 1
+        problem(client.get("/v1/searches", params={"limit": 1_001}), 422)
+        often = client.get("/v1/searches")
+        assert "times a second" in problem(often, 429)
+        assert int(often.headers["retry-after"]) >= 1
+    with served(runs, limits=Limits(architectures=10)) as client:
+        assert "may have 10 architectures" in problem(client.post("/v1/searches", json=search), 422)
+        many = {**search, "trials": 10_001}
+        assert "trials" in problem(client.post("/v1/searches", json=many), 422)
+    with served(runs, limits=Limits(job_seconds=0.01)) as client:
+        slow = client.get("/v1/searches/small/explain")
+        assert "must be done within 0.01 s" in problem(slow, 503)
+
+
+async def slow() -> AsyncIterator[bytes]:
+    """A body that never ends."""
+    while True:
+        await asyncio.sleep(0.05)
+        yield b" "
+
+
+async def called(
+    app: Any, token: str, path: str, parts: AsyncIterator[bytes] | None = None
+) -> AsyncGenerator[Any]:
+    """What the service sends, by the messages of ASGI; a body comes in parts."""
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def receive() -> Any:
+        if parts is None:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": await anext(parts or slow()), "more_body": True}
+
+    scope = {
+        "type": "http",
+        "method": "GET" if parts is None else "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {token}".encode())],
+    }
+    task = asyncio.create_task(app(scope, receive, sent.put))
+    try:
+        while True:
+            yield await sent.get()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def test_slow_bodies_and_many_streams_are_turned_away(runs: Path) -> None:
+    async def first(*arguments: Any) -> int:
+        async with aclosing(called(*arguments)) as messages:
+            return int((await anext(messages))["status"])
+
+    async def tried() -> None:
+        with Tokens(runs) as tokens:
+            token = tokens.make("own")[1]
+            app: Any = application(runs, tokens, limits=Limits(body_seconds=0.2, streams=2))
+            async with app._app.router.lifespan_context(app._app):
+                assert await first(app, token, "/v1/searches", slow()) == 408
+                paths = ("/v1/events", "/v1/searches/small/events")
+                async with AsyncExitStack() as stack:
+                    for path in paths:
+                        messages = await stack.enter_async_context(aclosing(called(app, token, path)))
+                        assert (await anext(messages))["status"] == 200
+                        text = b""
+                        while b"data: " not in text:
+                            text += (await anext(messages))["body"]
+                        assert b"event: " in text
+                    for path in paths:
+                        assert await first(app, token, path) == 503
+                assert await first(app, token, paths[0]) == 200  # once others have ended
+
+    asyncio.run(tried())

@@ -3,12 +3,10 @@
 import itertools
 import json
 import math
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from gpnas.engine import engine_for
-from gpnas.journal import Journal
+from gpnas.journal import Answer, Journal
 from gpnas.records import Architecture
 from gpnas.run.pricing import searched_space
+from gpnas.service import ahead
+from gpnas.service.ahead import FORGOTTEN_SECONDS, Ahead, Demand
+from gpnas.service.external import Asking, External
 from gpnas.service.limits import Limits
+from gpnas.service.problems import Problem
 from gpnas.service.tokens import Tokens
 from tests.gpnas.searched import searched
 from tests.gpnas.served import bearer, served
@@ -388,45 +390,6 @@ def test_a_run_that_another_process_drives_is_looked_at_only(client: TestClient,
         assert "must be stopped" in problem(client.delete("/v1/searches/driven"), 409)
 
 
-def test_a_full_disk_is_told_and_what_found_no_room_is_done_later(small_disk: Path) -> None:
-    """Writes answer 507 and leave nothing half done, reads go on, and with room the same are done."""
-    subprocess.run(["mount", "-o", "remount,size=3m", str(small_disk)], check=True)
-    runs = small_disk / "runs"
-    managed = "scale: 2\nfamilies: {drn: {features: [8], blocks: [1, 2], stages: [1]}}\n"
-    with served(runs, limits=FAST) as client:
-        assert client.post("/v1/searches", json={"id": "a", "space": SPACE, "trials": 6}).status_code == 201
-        leases = [f"/v1/leases/{ask(client, 'a')['lease']}" for _ in range(3)]
-        requests: list[tuple[str, Any]] = [
-            (f"{leases[0]}/tell", {"value": 1.0}),
-            (f"{leases[1]}/heartbeat", {"points": [{"step": 1, "value": 1.0}]}),
-            (f"{leases[2]}/give-back", {}),
-            ("/v1/searches/a/ask", {"worker": "w"}),
-            ("/v1/searches/a/extend", {"trials": 7}),
-            ("/v1/searches", {"id": "b", "space": SPACE}),
-        ]
-
-        def sent(key: str | None) -> list[int]:
-            return [
-                client.post(
-                    path, json=body, headers={} if key is None else {"Idempotency-Key": f"{key} {path}"}
-                ).status_code
-                for path, body in requests
-            ]
-
-        with open(small_disk / "filler", "wb", buffering=0) as filler, suppress(OSError):
-            while filler.write(b"x" * 1024):
-                pass
-        assert sent(None) == sent("key") == [507] * len(requests)
-        driven = client.post("/v1/searches", json={"id": "m", "kind": "managed", "space": managed})
-        assert driven.status_code == 507
-        for path in ("", "/a", "/a/status", "/a/journal"):
-            assert client.get(f"/v1/searches{path}").status_code == 200
-        assert client.get("/v1/searches/a").json()["counts"] == {"running": 3}
-        (small_disk / "filler").unlink()
-        assert sent("key") == [200, 200, 200, 200, 200, 201]
-        assert client.get("/v1/searches/a").json()["counts"]["observed"] == 1
-
-
 def test_many_who_ask_and_tell_lose_nothing(client: TestClient) -> None:
     name, trials = f"search-{next(NUMBERS)}", 20
     begun = {"id": name, "space": SPACE, "trials": trials, "strategy": "random"}
@@ -453,3 +416,71 @@ def test_many_who_ask_and_tell_lose_nothing(client: TestClient) -> None:
     rows = client.get(f"/v1/searches/{name}/status").json()["candidates"]
     assert {row["id"]: row["value"] for row in rows} == told
     assert len(told) == trials
+
+
+def test_requests_that_wait_share_a_commit_and_fail_alone(tmp_path: Path) -> None:
+    with served(tmp_path, limits=FAST) as client:
+        client.post("/v1/searches", json={"id": "s", "space": SPACE, "trials": 6})
+    external = External(tmp_path / "s")
+    with external:
+        wanted = [Architecture("net", {"width": width, "depth": 1}) for width in (4, 8, 12, 16)]
+
+        def fails() -> Answer:
+            external.wanted(wanted[0])
+            raise Problem(409, "no")
+
+        with external.moment():  # so that all of them wait
+            futures = [
+                external.once("a", 1, lambda: external.wanted(wanted[1])),
+                external.once("b", 2, fails),
+                external.once("c", 3, lambda: external.wanted(wanted[2])),
+                external.once("c", 3, lambda: external.wanted(wanted[2])),
+            ]
+            futures[3].cancel()
+        told = [future.exception() or future.result() for future in futures[:3]]
+        assert isinstance(told[1], Problem)
+        assert [each.body for each in told if isinstance(each, Answer)] == [
+            {"candidate": "c0000"},
+            {"candidate": "c0001"},
+        ]
+        again = external.once("b", 2, lambda: external.wanted(wanted[3])).result(10)  # none was kept
+        assert again.body == {"candidate": "c0002"}
+        assert external.once("a", 1, fails).result(10) == told[0]
+        asking = Asking("w", 1, 60.0, {})
+        (lent,) = external.once(None, None, lambda: external.ask(asking)).result(10).body["candidates"]
+        assert lent["candidate"] == "c0000"
+        with Journal.read(tmp_path / "s") as journal:
+            assert [each.architecture for each in journal.candidates()] == wanted[1:]
+    with pytest.raises(Problem, match="is being closed"):
+        external.once(None, None, fails)
+
+
+def test_a_search_that_cannot_be_thought_of_is_thought_of_again(
+    client: TestClient, search: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "PAUSE_SECONDS", 0.01)
+    install, failed = Ahead._install, threading.Event()
+
+    def fails_once(self: Ahead, *arguments: Any) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise ZeroDivisionError
+        install(self, *arguments)
+
+    monkeypatch.setattr(Ahead, "_install", fails_once)
+    assert ask(client, search)["candidate"] == "c0000"
+    assert failed.is_set()
+
+
+def test_what_is_kept_ready_grows_with_what_is_asked_for() -> None:
+    now = [0.0]
+    demand = Demand(lambda: now[0])
+    assert (demand.rate(), demand.ready()) == (0, 0)
+    for _ in range(40):
+        demand.note(2)
+        now[0] += 0.25
+    assert demand.rate() == pytest.approx(8, rel=0.05)
+    assert demand.ready() == pytest.approx(120, rel=0.02)
+    now[0] += FORGOTTEN_SECONDS
+    assert demand.rate() == 0
+    assert demand.ready() == pytest.approx(60, rel=0.02)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from gpnas.dispatch.cluster import token_file
-from gpnas.dispatch.private_ray import LOOPBACK
 from gpnas.journal import Answer, Journal
 from gpnas.service.drivers import MARK, is_ours
 from gpnas.service.managed import Managing
@@ -213,28 +210,23 @@ def test_two_searches_by_trainers_share_one_ray(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_search_as_a_job_of_a_cluster(tmp_path: Path) -> None:
-    folder, runs = tmp_path / "trainers", tmp_path / "runs"
+    folder, runs, ended = tmp_path / "trainers", tmp_path / "runs", tmp_path / "ended"
     folder.mkdir()
     (folder / "own.py").write_text(TRAINER)
-    token_file()
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    port, dashboard, agent = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    # another Ray of this machine may have the usual port of the agent that takes jobs
+    head = (
+        "import sys, time; from pathlib import Path\n"
+        "from gpnas.dispatch.cluster import connected\n"
+        "with connected(None, 2) as cluster:\n"
+        "    print(cluster.dashboard, flush=True)\n"
+        "    while not Path(sys.argv[1]).exists(): time.sleep(0.2)\n"
+    )
     ray = subprocess.Popen(
-        [
-            *(Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--disable-usage-stats"),
-            *("--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={dashboard}"),
-            *(f"--dashboard-agent-listen-port={agent}", "--num-cpus=2", "--object-store-memory=200000000"),
-        ],
-        env={**os.environ, **dict([LOOPBACK.split("=")]), "RAY_AUTH_MODE": "token"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        [sys.executable, "-c", head, str(ended)], stdout=subprocess.PIPE, text=True, cwd=tmp_path
     )
     try:
-        with served(runs, managing=Managing(f"http://127.0.0.1:{dashboard}", folder)) as client:
+        assert ray.stdout is not None
+        dashboard = ray.stdout.readline().strip()
+        with served(runs, managing=Managing(dashboard, folder)) as client:
             space = OWN.format(trainer="own.py:train")
             asked = {"id": "a", "kind": "managed", "space": space}
             # a cluster that has just begun has no agent that takes jobs
@@ -252,7 +244,7 @@ def test_a_search_as_a_job_of_a_cluster(tmp_path: Path) -> None:
             assert summary()["counts"] == {"observed": 9}
             until(lambda: client.delete("/v1/searches/a").status_code == 204, runs)
     finally:
-        ray.terminate()
+        ended.touch()
         ray.wait(60)
 
 

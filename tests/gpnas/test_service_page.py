@@ -154,6 +154,40 @@ def test_a_search_is_watched_stopped_extended_and_found_again(browser: Any, serv
     assert Axe().run(browser)["violations"] == []
 
 
+def test_the_list_of_searches_changes_as_they_do(browser: Any, service: Service) -> None:
+    from selenium.webdriver.common.by import By
+
+    log_in(browser, service)
+    until(lambda: text(browser, "link") == "live")
+
+    def row(name: str) -> list[str]:
+        cells = browser.find_elements(By.CSS_SELECTOR, f"tr[data-search={name}] > *")
+        return [each.text for each in cells]
+
+    def line() -> Any:
+        return browser.execute_script(
+            "return document.querySelector('tr[data-search=listed] polyline')?.getAttribute('points')"
+        )
+
+    with service.client() as client:
+        client.begin("listed", SPACE, trials=3, strategy="random")
+        until(lambda: row("listed")[:3] == ["listed", "interrupted", "0 of 3"])
+        values = (1.0, 3.0)
+        for value in values:
+            client.tell(asked(service, "listed").lease, Told(value=value))
+        until(lambda: row("listed")[2:4] == ["2 of 3", "3.000"])
+        assert line() == sparkline(values)
+        client.tell(asked(service, "listed").lease, Told(value=2.0))
+        until(lambda: row("listed")[1:3] == ["finished", "3 of 3"])
+        assert line() == sparkline((*values, 3.0))
+        assert [each.text for each in browser.find_elements(By.CSS_SELECTOR, "#searches tbody th")] == sorted(
+            each["id"] for each in client.searches()
+        )
+    headers = {"Authorization": f"Bearer {service.token}"}
+    assert httpx.delete(f"{service.url}/v1/searches/listed", headers=headers).status_code == 204
+    until(lambda: row("listed") == [])
+
+
 def test_a_search_is_begun_with_its_space_checked(browser: Any, service: Service) -> None:
     from selenium.webdriver.common.by import By
 

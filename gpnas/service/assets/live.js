@@ -50,6 +50,69 @@
     });
   }
 
+  const link = (text) => { byId("link").textContent = text; };
+  const named = (family, axes) => `${family}:${Object.entries(axes).map(([name, value]) => `${name}=${value}`).join(",")}`;
+  const ends = (counts) => ["observed", "stopped", "failed"].reduce((sum, state) => sum + (counts[state] || 0), 0);
+
+  // the list: rows change as searches do; its own box and that of a sparkline are the server's
+  const list = document.querySelector("#searches tbody");
+  const WIDTH = 120, HEIGHT = 28;
+  const sparkline = (values) => {
+    const low = Math.min(...values), span = Math.max(...values) - low || 1;
+    return values.map((value, place) =>
+      `${(place * WIDTH / (values.length - 1)).toFixed(1)},${(2 + (HEIGHT - 4) * (1 - (value - low) / span)).toFixed(1)}`).join(" ");
+  };
+  const drawn = (cell, values) => {
+    if (values.length < 2) { cell.replaceChildren(); return; }
+    let line = cell.querySelector("polyline");
+    if (!line) {
+      const make = (name, of) => {
+        const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+        Object.entries(of).forEach(([key, value]) => element.setAttribute(key, value));
+        return element;
+      };
+      const box = make("svg", { width: WIDTH, height: HEIGHT, role: "img", "aria-label": "best value so far, after each trial" });
+      line = make("polyline", {});
+      box.append(line);
+      cell.replaceChildren(box);
+    }
+    line.setAttribute("points", sparkline(values));
+  };
+  const listed = (it) => {
+    let row = list.querySelector(`tr[data-search="${it.id}"]`);
+    if (!row) {
+      row = document.createElement("tr");
+      row.dataset.search = it.id;
+      const head = document.createElement("th"), to = document.createElement("a");
+      head.scope = "row";
+      to.href = `/searches/${encodeURIComponent(it.id)}`;
+      to.textContent = it.id;
+      head.append(to);
+      row.append(head, ...[0, 1, 2, 3, 4].map(() => document.createElement("td")));
+      const next = [...list.rows].find((other) => other.dataset.search > it.id);
+      list.insertBefore(row, next || null);
+      byId("none")?.remove();
+    }
+    const failed = it.counts.failed ? `, ${it.counts.failed} failed` : "";
+    const best = it.best ? `${Number(it.best.value).toPrecision(4)} ${it.objective.unit}`.trim() : "";
+    const architecture = it.best ? named(it.best.architecture.family, it.best.architecture.axes) : "";
+    const texts = [it.state, `${ends(it.counts)} of ${it.trials}${failed}`, best, it.state === "unreadable" ? it.note : architecture];
+    texts.forEach((text, place) => { if (row.cells[place + 1].textContent !== text) row.cells[place + 1].textContent = text; });
+    row.cells[1].className = `state-${it.state}`;
+    drawn(row.cells[5], it.course);
+  };
+  const watch = () => {
+    const source = new EventSource("/v1/events");
+    source.onopen = () => link("live");
+    source.onerror = () => {
+      link("lost, trying again");
+      if (source.readyState === EventSource.CLOSED) setTimeout(watch, 1000); // it was refused, so the browser gives up
+    };
+    source.addEventListener("search", (event) => listed(JSON.parse(event.data)));
+    source.addEventListener("gone", (event) => list.querySelector(`tr[data-search="${JSON.parse(event.data).id}"]`)?.remove());
+  };
+  if (list) watch();
+
   if (!byId("data")) return;
   const data = JSON.parse(byId("data").textContent);
   const base = `/v1/searches/${encodeURIComponent(data.search)}`;
@@ -90,7 +153,6 @@
   };
   const put = (name, cells) => Object.entries(cells).forEach(([place, text]) => { row(name).cells[place].textContent = text; });
   const number = (value) => value === null || value === undefined ? "" : Number(value).toFixed(4);
-  const named = (family, axes) => `${family}:${Object.entries(axes).map(([name, value]) => `${name}=${value}`).join(",")}`;
   const seen = {
     candidate: (it) => put(it.id, { 1: named(it.family, it.axes), 2: "pending", 4: "0" }),
     attempt: (it) => put(it.candidate, { 2: "running", 4: it.number }),
@@ -114,10 +176,9 @@
       const response = await fetch(base, { credentials: "same-origin" });
       if (!response.ok) return;
       const summary = await response.json();
-      const ended = ["observed", "stopped", "failed"].reduce((sum, state) => sum + (summary.counts[state] || 0), 0);
       byId("state").textContent = summary.state;
       byId("state").className = `state-${summary.state}`;
-      byId("ended").textContent = ended;
+      byId("ended").textContent = ends(summary.counts);
       byId("granted").textContent = summary.trials;
       if (summary.best) {
         byId("best").textContent = `${Number(summary.best.value).toPrecision(4)} ${data.objective.unit}`.trim();
@@ -170,7 +231,6 @@
   };
 
   let last = data.cursor, source = null;
-  const link = (text) => { byId("link").textContent = text; };
   const listen = () => {
     source = new EventSource(`${base}/events?after=${encodeURIComponent(last)}`);
     source.onopen = () => { link("live"); refresh(); };
