@@ -140,6 +140,8 @@ class Engine:
         model: makes the model that takes the surrogate's place; `acquisition` then chooses.
         minimise: whether the smaller of two values is the better one. What is observed, believed and decided
             is in the values' own sign; `model` and what is made from it know their negatives.
+        common_seeds: whether the first trainings of all architectures have one seed, the second ones another,
+            and so on, rather than each training its own.
         defaults: architectures that are suggested before any other, in this order.
         acquisition: makes the acquisition function that chooses after the design, in place of the
             strategy's. None leaves the choice to the strategy or, with a model that is not the
@@ -165,6 +167,7 @@ class Engine:
         model: ModelMaker | None = None,
         acquisition: AcquisitionMaker | None = None,
         minimise: bool = False,
+        common_seeds: bool = False,
         defaults: Sequence[Architecture] = (),
     ) -> None:
         if strategy not in STRATEGIES:
@@ -184,6 +187,7 @@ class Engine:
         if portfolio < 1:
             raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
         self.cost_aware, self.portfolio = cost_aware, portfolio
+        self._common_seeds = common_seeds
         self._defaults = [space.index(each) for each in defaults]
         self._fidelity = Fidelity(steps)
         self._suggested: dict[str, int] = {}  # candidate id -> index
@@ -225,11 +229,12 @@ class Engine:
             if weighing is None:
                 break
             number, index = len(self._suggested), int(weighing.indices[weighing.place])
+            earlier = list(self._suggested.values()).count(index)
             candidate = Candidate(
                 id=f"c{number:04d}",
                 architecture=self.space[index],
                 fidelity=self._fidelity,
-                seed=self._derived_seed("training", number),
+                seed=self._derived_seed("training", earlier if self._common_seeds else number),
                 decision=self._decision(weighing, index),
             )
             self._note(candidate)
@@ -757,5 +762,6 @@ def engine_for(space: SearchSpace, header: Header) -> Engine:
         cost_aware=search.cost_aware,
         portfolio=search.portfolio if search.portfolio_aware else 1,
         minimise=header.objective.goal == "minimise",
+        common_seeds=search.common_seeds,
         defaults=search.defaults,
     )

@@ -44,6 +44,8 @@ class SearchSettings(Strict):
     """Whether gains count per predicted second."""
     portfolio_aware: bool = False
     """Whether an architecture is valued by what it would add to the portfolio's average."""
+    common_seeds: bool = False
+    """Whether all architectures are trained from the same seeds, each replicate from the next."""
     defaults_first: bool = False
     """Whether the search begins with each family's published network, scaled to the space."""
     portfolio: int = Field(default=3, ge=1)

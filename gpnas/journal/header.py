@@ -31,6 +31,8 @@ class Search:
     """Whether gains count per predicted second."""
     portfolio_aware: bool = False
     """Whether an architecture is valued by what it would add to the portfolio's average."""
+    common_seeds: bool = False
+    """Whether all architectures are trained from the same seeds, each replicate from the next."""
     sources: tuple[Source, ...] = ()
     """Other searches that this one learns from."""
     defaults: tuple[Architecture, ...] = ()

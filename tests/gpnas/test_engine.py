@@ -255,8 +255,9 @@ def test_what_breaks_a_rule_is_named() -> None:
 
 def test_a_stopped_training_informs_and_is_not_recommended() -> None:
     """The best of all by its prediction: the surrogate believes it, nobody is given its network."""
-    engine = Engine(SPACE, seed=0, trials=20)
+    engine = Engine(SPACE, seed=0, trials=20, common_seeds=True)
     candidates = engine.suggest(6)
+    assert len({candidate.seed for candidate in candidates}) == 1
     for candidate in candidates[:-1]:
         engine.observe(Observation(candidate, objective(candidate.architecture)))
     last = candidates[-1]
