@@ -9,7 +9,7 @@ follows at once, as a second worker asks. Medians of five, one thread. Memory is
 after the first and after the last of 1,000 suggestions with an observation each, on 10,164.
 
 With `--growth` seconds are the processor's, so that other load counts less, and the peak of a process's
-memory stands beside them; the first suggestion learns hyperparameters and loads what is loaded once.
+memory stands beside them. The first suggestion learns hyperparameters; what is loaded once was loaded before.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def of_peer(make: Callable[[Table, int, int], Peer], space: SearchSpace, count: 
 def growth(counts: Iterable[int]) -> Iterator[str]:
     """A row for each number of observations: first, after one more (median), another at once, peak memory."""
     space = grid(SIZES["10,164"])
-    len(space.features)
+    of_engine(space, 12)
     for count in counts:
         engine = Engine(space, seed=0, trials=count + REPEATS)
         engine.design = 0
@@ -148,7 +148,7 @@ def main() -> None:
         lines = [
             "# Latency of a suggestion with ever more observations",
             "",
-            f"{processor()}, one thread, busy with other work; {versions(('torch', 'botorch'))}; "
+            f"{processor()}, one thread; {versions(('torch', 'botorch'))}; "
             f"{date.today()}. 10,164 architectures; seconds of the processor.",
             "",
             head,
