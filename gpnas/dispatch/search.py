@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from gpnas.config import SpaceFile, find_space, read_space_file
-from gpnas.data import prepared_pairs
+from gpnas.data import Prepared, prepared_pairs
 from gpnas.dispatch.own_work import OwnWork, plan_own
 from gpnas.dispatch.session import Listener, Session, not_begun, standing
 from gpnas.dispatch.signals import interruptible
@@ -123,12 +123,7 @@ def plan(
         sources=sources_of(request.warm_start, run, scale),
         defaults=defaults_of(space, file.families.defaults, published=file.search.defaults_first),
     )
-    data = Data(
-        fingerprint=pairs.training.fingerprint,
-        validation=pairs.validation.fingerprint,
-        source=request.data.name if request.data else "photographs",
-        camera=None if request.data else dataclasses.asdict(camera),
-    )
+    data = _data(pairs, request, camera)
     own = file.families.recipes
     setup = Setup(
         *(scale, recipe.to_json(), data, file.search.validation_images),
@@ -148,6 +143,15 @@ def plan(
         stop_below=file.search.stop_below,
     )
     return Plan(run, setup, pairs, storage, request.means, header, space=space)
+
+
+def _data(pairs: Prepared, request: Request, camera: Camera) -> Data:
+    return Data(
+        fingerprint=pairs.training.fingerprint,
+        validation=pairs.validation.fingerprint,
+        source=request.data.name if request.data else "photographs",
+        camera=None if request.data else dataclasses.asdict(camera),
+    )
 
 
 def _check_objective(path: Path, request: Request, file: SpaceFile) -> None:
