@@ -101,20 +101,19 @@ def finished(
     """A chart with its title, its alternative text, its size and the light scheme.
 
     Args:
-        chart: of one view or of layers.
+        chart: of one view or of layers, just made; it is changed, since Altair's own way, a copy for each
+            property, makes all layers anew three times.
         title: what to see in it.
         description: the alternative text.
         table: the rows that a reader may want as numbers.
         width, height: in pixels.
     """
     about = {"title": title, "alt": description, "fields": list(table[0]) if table else []}
-    return chart.properties(
-        title=alt.TitleParams(wrapped(title)),
-        description=description,
-        usermeta=about,
-        width=width,
-        height=height,
-    ).configure(**config(LIGHT))
+    chart.title = alt.TitleParams(wrapped(title))
+    chart.description, chart.usermeta = description, about
+    chart.width, chart.height = width, height
+    chart.config = alt.Config(**config(LIGHT))
+    return chart
 
 
 def wrapped(text: str, width: int = 84) -> list[str]:

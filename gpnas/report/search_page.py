@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,12 @@ SCORES = {
 """Phase to what its score is."""
 
 
-def search_page(run: Path, *, table1: Table | None = None, pictures: Sequence[Picture] = ()) -> Page:
+def search_page(run: Path, *, table1: Table | None = None) -> Page:
     """The page of a search, also of one under way.
 
     Args:
         run: its folder.
         table1: of its bundle, where it was evaluated.
-        pictures: of its networks at work.
 
     Raises:
         JournalError: the run folder has no journal that can be read.
@@ -64,8 +64,6 @@ def search_page(run: Path, *, table1: Table | None = None, pictures: Sequence[Pi
         tables = (table1,) if name == "quality" and table1 is not None else ()
         if shown or tables:
             sections.append(Section(name=name, heading=heading, short=short, figures=shown, tables=tables))
-    if pictures:
-        sections.append(pictures_section(pictures))
     sections.append(
         Section(name="trials", heading="All trials", short="Trials", tables=(trials_table(recorded),))
     )
@@ -79,6 +77,15 @@ def search_page(run: Path, *, table1: Table | None = None, pictures: Sequence[Pi
         state=f"{recorded.state}, {len(recorded.trials)} trials; {recorded.run}",
         sections=tuple(sections),
     )
+
+
+def with_pictures(page: Page, pictures: Sequence[Picture]) -> Page:
+    """The page of a search with pictures of its networks at work, before the table of its trials."""
+    if not pictures:
+        return page
+    place = [section.name for section in page.sections].index("trials")
+    sections = (*page.sections[:place], pictures_section(pictures), *page.sections[place:])
+    return replace(page, sections=sections)
 
 
 def pictures_section(pictures: Sequence[Picture]) -> Section:

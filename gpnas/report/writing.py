@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from gpnas.files import replacing
 from gpnas.journal import Journal
 from gpnas.report.comparison_page import comparison_page
 from gpnas.report.page import Page, Table, render
-from gpnas.report.search_page import search_page
+from gpnas.report.search_page import search_page, with_pictures
 from gpnas.run.cores import one_core
 
 
@@ -59,12 +60,7 @@ def page_of(request: Request) -> Page:
     if len(request.sources) > 1:
         return comparison_page(request.sources)
     if Journal.exists(source):
-        from gpnas.report.pictures import pictures_of_run
-
-        pictures, why = pictures_of_run(source, request.data)
-        table1, why_not = _table1(request, source / "bundle")
-        page = search_page(source, table1=table1, pictures=pictures)
-        return _with_lines(page, why, why_not)
+        return _page_of_run(request, source)
     if (source / "manifest.json").exists() or source.suffix == ".zip":
         from gpnas.report.bundle_page import bundle_page
         from gpnas.report.pictures import pictures_of_bundle
@@ -75,6 +71,19 @@ def page_of(request: Request) -> Page:
     raise JournalError(
         f"{source}: a report is of a run folder with a journal, or of a bundle, but this is neither"
     )
+
+
+def _page_of_run(request: Request, run: Path) -> Page:
+    from gpnas.figures import beliefs, together  # before there is a second thread that loads as well
+    from gpnas.report.pictures import pictures_of_run
+
+    _ = beliefs, together
+    with ThreadPoolExecutor(1, "pictures") as pool:  # networks at work leave the interpreter to the figures
+        pictured = pool.submit(pictures_of_run, run, request.data)
+        table1, why_not = _table1(request, run / "bundle")
+        page = search_page(run, table1=table1)
+        pictures, why = pictured.result()
+    return _with_lines(with_pictures(page, pictures), why, why_not)
 
 
 def _table1(request: Request, bundle: Path) -> tuple[Table | None, str]:
