@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 
 import shtab
@@ -18,6 +19,8 @@ def run(options: argparse.Namespace) -> Report:
         if action.type is path or action.dest in FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     script = shtab.complete(parser, options.shell)
+    if options.shell == "zsh":  # shtab 1.13 says "(*)" of what may stand several times, which is once to zsh
+        script = re.sub(r'^  "\(\*\)::?', '  "*:', script, flags=re.MULTILINE)
     return Report({"shell": options.shell, "script": script}, [script])
 
 

@@ -322,6 +322,69 @@ def test_other_shells_get_a_script_that_names_every_command(
         assert parser.prog.split()[-1] in script
 
 
+TYPED = {
+    "sea": "search",
+    "--json rep": "--json report",
+    "data ch": "data check",
+    "search --strat": "search --strategy",
+    "search --verbose --strategy rand": "search --verbose --strategy random",
+    "space one": "space one.yaml",
+    "report one.yaml tw": "report one.yaml two.yaml",
+    "explain one.yaml c0007 --js": "explain one.yaml c0007 --json",
+}
+"""What is typed after `gpnas` to what stands there once Tab was pressed."""
+
+
+@pytest.fixture
+def completing(tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Path:
+    """The script of a shell that is here, and files beside it."""
+    shell = request.param
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed (apt-get install {shell})")
+    assert main(["completion", shell]) == 0
+    (tmp_path / "_gpnas").write_text(capsys.readouterr().out)
+    for name in ("one.yaml", "two.yaml"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("completing", ["fish"], indirect=True)
+def test_fish_completes(completing: Path) -> None:
+    asked = "".join(f"complete -C 'gpnas {line}'; echo ----; " for line in TYPED)
+    command = ["fish", "--no-config", "-c", f"source _gpnas; {asked}"]
+    done = subprocess.run(command, cwd=completing, capture_output=True, text=True, check=True)
+    *answers, rest = done.stdout.split("----\n")
+    assert rest == ""
+    words = [[row.split("\t")[0] for row in answer.splitlines()] for answer in answers]
+    assert words == [[line.split()[-1]] for line in TYPED.values()]
+
+
+@pytest.mark.parametrize("completing", ["zsh"], indirect=True)
+def test_zsh_completes(completing: Path) -> None:
+    """By keys in a terminal, since zsh completes nowhere else."""
+    keyboard, terminal = pty.openpty()
+    typed = "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -d dump\n"
+    typed += "gpnas() { print -r -- $* >> got }\n"
+    typed += "".join(f"gpnas {line}\t\n" for line in TYPED) + "exit\n"
+    with subprocess.Popen(
+        ["zsh", "-f", "-i"],
+        cwd=completing,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "dumb"},
+        start_new_session=True,
+    ) as shell:
+        os.close(terminal)
+        os.write(keyboard, typed.encode())
+        with suppress(OSError):  # EIO once the shell has gone
+            while os.read(keyboard, 4096):
+                pass
+    os.close(keyboard)
+    assert shell.returncode == 0
+    assert [line.rstrip() for line in (completing / "got").read_text().splitlines()] == list(TYPED.values())
+
+
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with suppress(SystemExit):
         assert main(arguments) == 1
