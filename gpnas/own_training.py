@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, SupportsFloat, TextIO
 
+from gpnas.asked import number
 from gpnas.errors import TrialError
 from gpnas.files import replacing
-from gpnas.own_search import number
 from gpnas.records import Architecture, AxisValue
 from gpnas_trainers.own import Code, OwnError, defined, entry_of, in_words, place_of
 

@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from gpnas.asked import Asked
 from gpnas.cli.reporting import Report
 from gpnas.cli.text import printable
 from gpnas.opening import open_search
-from gpnas.own_search import Asked, OwnSearch
+from gpnas.own_search import OwnSearch
 
 FINISHED, WAITING = 3, 75
 """Exit codes where there is no candidate: none will come; come again later (`EX_TEMPFAIL` of sysexits.h)."""

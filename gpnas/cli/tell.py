@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from gpnas.asked import Verdict
 from gpnas.cli.reporting import Report
 from gpnas.errors import TrialError
 from gpnas.opening import open_search
-from gpnas.own_search import OwnSearch, Verdict
+from gpnas.own_search import OwnSearch
 
 
 def run(options: argparse.Namespace) -> Report:

@@ -143,7 +143,9 @@ def _evaluations(rows: Sequence[Progress]) -> Iterator[Evaluation]:
 
 
 def _observation_times(journal: Journal) -> dict[str, str]:
-    return {row["candidate"]: row["time"] for row in journal.export()["observations"]}
+    from gpnas.journal import export
+
+    return {row["candidate"]: row["time"] for row in export(journal)["observations"]}
 
 
 def _outcome(observation: Observation | None) -> dict[str, Any]:

@@ -12,6 +12,10 @@ Documents in it are JSON, checked on the way in and on the way out; nothing is e
 
 from gpnas.journal.answers import Answer as Answer
 from gpnas.journal.answers import Answers as Answers
+from gpnas.journal.entries import Attempt as Attempt
+from gpnas.journal.entries import Moment as Moment
+from gpnas.journal.exporting import excerpt as excerpt
+from gpnas.journal.exporting import export as export
 from gpnas.journal.following import ENDED as ENDED
 from gpnas.journal.following import Cursor as Cursor
 from gpnas.journal.following import Entry as Entry
@@ -20,9 +24,7 @@ from gpnas.journal.header import Header as Header
 from gpnas.journal.header import Search as Search
 from gpnas.journal.header import Session as Session
 from gpnas.journal.journal import PROSPECT as PROSPECT
-from gpnas.journal.journal import Attempt as Attempt
 from gpnas.journal.journal import Journal as Journal
-from gpnas.journal.journal import Moment as Moment
 from gpnas.journal.leases import Clock as Clock
 from gpnas.journal.leases import Holder as Holder
 from gpnas.journal.leases import Lease as Lease

@@ -91,7 +91,10 @@ class Header:
 
     def to_json(self) -> dict[str, Any]:
         """The form that journals and exports hold."""
-        return {name: value for name, value in asdict(self).items() if name != "stop_below" or value}
+        document = {name: value for name, value in asdict(self).items() if name != "stop_below" or value}
+        if self.search is not None and not self.search.defaults:
+            del document["search"]["defaults"]  # as searches were begun that knew of none
+        return document
 
     def session(self) -> dict[str, Any]:
         """The part that may differ from one session to the next, as JSON."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeVar
 from gpnas.errors import JournalError
 from gpnas.journal import examining, files
 from gpnas.journal.documents import (
-    VERSION,
     decode,
     decode_candidate,
     decode_header,
@@ -30,8 +29,10 @@ from gpnas.journal.documents import (
     plain,
     read_record,
 )
+from gpnas.journal.entries import Attempt, Moment
 from gpnas.journal.following import ENDED, Cursor, Entry, end_of, entries_after
-from gpnas.journal.header import SESSION, Header, Session
+from gpnas.journal.header import Header, Session
+from gpnas.journal.identity import check_same
 from gpnas.journal.leases import Leases
 from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect
 
@@ -43,34 +44,6 @@ all of them."""
 
 BACKUP_SHARE = 0.1
 """Largest share of the time that the backup of a journal may take that several processes write."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try at a candidate; a candidate whose worker died is tried again."""
-
-    candidate: str
-    number: int
-    """Number of the attempt, from 1."""
-    started: str
-    """ISO 8601, UTC."""
-    ended: str | None
-    outcome: str | None
-    """`observed`, `failed`, `stopped`, `killed`, …; None while it runs. An attempt whose driver was killed
-    gets `interrupted` from the next driver."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """When a candidate was proposed, and what was known then."""
-
-    candidate: Candidate
-    time: str
-    """When it was committed; ISO 8601, UTC."""
-    session: int
-    """Number of the session that proposed it."""
-    observations: int
-    """How many observations, the first in the order they were committed, the engine knew."""
 
 
 class Journal:
@@ -221,6 +194,12 @@ class Journal:
         with self.reading() as connection:
             sessions = examining.read_sessions(connection)
             return sessions[-1].header if sessions else examining.read_header(connection)
+
+    @property
+    def first_header(self) -> Header:
+        """What the run was begun as."""
+        with self.reading() as connection:
+            return examining.read_header(connection)
 
     def setup(self, form: type[R]) -> R:
         """The header's `setup`, read as a record.
@@ -572,50 +551,6 @@ class Journal:
         with self.reading():
             yield
 
-    def export(self) -> dict[str, Any]:
-        """Everything, as one JSON document."""
-        with self.reading() as connection:
-
-            def documents(table: str, columns: str, order: str) -> list[dict[str, Any]]:
-                names = columns.split(", ")
-                rows = connection.execute(f"SELECT {columns}, document, crc32 FROM {table} ORDER BY {order}")
-                return [
-                    dict(zip(names, rest, strict=True)) | {"document": decode(text, crc32, table)}
-                    for *rest, text, crc32 in rows
-                ]
-
-            candidates = documents("candidates", "time, session, id", "number")
-            return {
-                "format": "gpnas journal",
-                "version": VERSION,
-                "header": plain(examining.read_header(connection).to_json()),
-                "sessions": documents("sessions", "number, time", "number"),
-                "candidates": candidates,
-                "attempts": [asdict(attempt) for attempt in self.attempts()],
-                "leases": documents("leases", "candidate, attempt", "candidate, attempt"),
-                "progress": {
-                    entry["id"]: [asdict(row) for row in self.progress(entry["id"])] for entry in candidates
-                },
-                "observations": documents("observations", "time, candidate", "number"),
-                "results": documents("results", "key, time, session", "key"),
-                "events": documents("events", "time, session, kind", "number"),
-            }
-
-    def excerpt(self, candidates: Iterable[str]) -> dict[str, Any]:
-        """What a bundle tells of the search that it came from.
-
-        Args:
-            candidates: names of those whose decision, training and observation are told.
-        """
-        wanted = set(candidates)
-        document = self.export()
-        return {
-            "candidates": len(document["candidates"]),
-            "observations": len(document["observations"]),
-            "chosen": [entry for entry in document["candidates"] if entry["id"] in wanted],
-            "observed": [entry for entry in document["observations"] if entry["candidate"] in wanted],
-        }
-
     def _begin_session(self, header: Header) -> None:
         self._check_identity(header)
         with self.writing(keep=True) as connection:
@@ -639,16 +574,7 @@ class Journal:
 
     def _check_identity(self, header: Header) -> None:
         with self.reading() as connection:
-            before = examining.read_header(connection)
-        differences = list(_differences(_identity(before), _identity(header)))
-        if differences:
-            name, old, new = differences[0]
-            name = name.removeprefix("setup.").removeprefix("search.")
-            more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-            raise JournalError(
-                f"{self.run}: a run goes on only as it was begun, but `{name}` was {_short(old)} and is now "
-                f"{_short(new)}{more}; choose another folder with --run, or go back to what it was begun with"
-            )
+            check_same(self.run, examining.read_header(connection), header)
 
     def _enter_session(self, connection: sqlite3.Connection, header: Header) -> None:
         entered = connection.execute(
@@ -786,31 +712,3 @@ def _writable(header: Header) -> Header:
     """A header as it will be read."""
     text, crc32 = _encoded(encode, header.to_json())
     return decode_header(text, crc32)
-
-
-def _identity(header: Header) -> dict[str, Any]:
-    """What going on with a run must not change, as JSON."""
-    document: dict[str, Any] = plain(header.to_json())
-    return {"kind": header.kind} | {key: value for key, value in document.items() if key not in SESSION}
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two documents differ: path, old value, new value; what a person understands comes first."""
-    if old == new:
-        return
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        yield name, old, new
-        return
-    if "fingerprint" in old and old.get("fingerprint") == new.get("fingerprint"):
-        return
-    keys = dict.fromkeys([*old, *new])
-    for key in sorted(keys, key=lambda key: key == "fingerprint"):
-        if key not in old or key not in new:
-            yield f"{name}.{key}".lstrip("."), old.get(key, "absent"), new.get(key, "absent")
-        else:
-            yield from _differences(old[key], new[key], f"{name}.{key}".lstrip("."))
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -18,7 +18,7 @@ from gpnas.bundle import (
     write_bundle,
 )
 from gpnas.errors import BundleError, TrialError
-from gpnas.journal import Journal
+from gpnas.journal import Journal, excerpt
 from gpnas.records import Candidate
 from gpnas.results.choosing import Allowance, Chosen, choose_portfolio, finished_candidates
 from gpnas.results.networks import trained_weights
@@ -147,7 +147,7 @@ def write_portfolio(
             for family, source in sources.items()
             if any(member.architecture.family == family for member in members)
         },
-        journal=journal.excerpt(member.id for member in portfolio.members),
+        journal=excerpt(journal, (member.id for member in portfolio.members)),
     )
     write_bundle(output, members, description, licence=licence, picture=seen, fusion=fusion)
 

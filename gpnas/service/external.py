@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from gpnas.asked import Asked
 from gpnas.errors import LeaseError, TrialError
 from gpnas.journal import Answer, Answers, Holder, Journal, Lease, Memory
-from gpnas.own_search import Asked, OwnSearch
+from gpnas.own_search import OwnSearch
 from gpnas.records import Architecture, Candidate
 from gpnas.run.setup import OwnSetup
 from gpnas.service.problems import Problem

@@ -12,8 +12,9 @@ import pytest
 
 import gpnas
 from gpnas import Architecture, Engine, SearchSpace
+from gpnas.asked import Asked
 from gpnas.errors import JournalError, SpaceError, TrialError
-from gpnas.own_search import Asked, OwnSearch
+from gpnas.own_search import OwnSearch
 from gpnas.records import Observation
 from gpnas.space import Family, IntegerAxis
 
