@@ -1,6 +1,6 @@
 """What the search costs beside the trainings: latency, dispatch, driver memory, busy workers.
 
-    python experiments/overhead.py [--only latency|dispatch|busy|peer] [--trials 1000]
+    python experiments/overhead.py [--parts latency dispatch busy peer] [--trials 1000] [--beside CHECKOUT]
 
 Latency: from the moment a suggestion is handed to Tune to the first training step, as the first report
 of each trial tells (its arrival less the seconds it has trained; so the report's own way is counted in).
@@ -45,6 +45,9 @@ families:
 search: {trials: TRIALS, concurrent: 2, strategy: STRATEGY, validation_images: 1, early_stopping: false}
 recipe: {steps: STEPS, batch_size: 8, hr_patch: 48, evaluate_every: 10000, warmup_steps: 5}
 """
+
+
+PARTS = ("latency", "dispatch", "busy", "peer")
 
 
 def memory() -> tuple[float, float]:
@@ -207,11 +210,13 @@ def peer(folder: Path, trials: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("latency", "dispatch", "busy", "peer"))
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--beside", type=Path, help="a checkout of another commit, with a .venv of its own")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     options = parser.parse_args()
     if options.only is None:
-        print(report(options.trials))
+        print(report(options.trials, options.beside, tuple(options.parts)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -227,50 +232,70 @@ def main() -> None:
     print(json.dumps(found), flush=True)
 
 
-def report(trials: int) -> str:
-    """All parts, each in a process of its own, since memory is measured."""
+def measured(checkout: Path, trials: int, parts: tuple[str, ...]) -> dict[str, Any]:
+    """What a checkout's own script finds, each part in a process of its own, since memory is measured."""
     found = {}
-    for part in ("latency", "dispatch", "busy", "peer"):
-        command = [sys.executable, __file__, "--only", part, "--trials", str(trials)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    python = checkout / ".venv" / "bin" / "python"
+    for part in parts:
+        command = [str(python) if python.exists() else sys.executable, "experiments/overhead.py"]
+        command += ["--only", part, "--trials", str(trials)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=checkout)
         found[part] = json.loads(done.stdout.splitlines()[-1])
-        print(part, found[part], file=sys.stderr, flush=True)
-    first, work, full, plain = found["latency"], found["dispatch"], found["busy"], found["peer"]
-    rows = {
-        "from suggestion to first training step, reused worker": (
-            f"median {1000 * first['median']:.0f} ms, largest {1000 * first['largest']:.0f} ms "
-            f"({first['trials']} trials)",
-            "100 ms",
-        ),
-        "the same, a worker's first trial (its process starts)": (f"{first['first']:.1f} s", ""),
-        f"no-op candidates per second, {work['trials']} of them": (f"{work['rate']:.0f}", "10"),
-        "the last tenth of them": (f"{work['rate_last']:.0f}", ""),
-        "Ray Tune alone, a function, no journal": (
-            f"{plain['rate']:.1f} ({plain['trials']} trials; a ratio of {work['rate'] / plain['rate']:.0f})",
-            "",
-        ),
-        "driver's memory after 50 trials, resident (in proportion)": (
-            f"{work['resident_50']:.0f} ({work['memory_50']:.0f}) MiB",
-            "",
-        ),
-        "after 500": (
-            f"{work['resident_500']:.0f} ({work['memory_500']:.0f}) MiB",
-            "the same, at most 429 MiB (450 MB)",
-        ),
-        "in the end": (f"{work['resident_end']:.0f} ({work['memory_end']:.0f}) MiB", ""),
-        "Ray Tune alone, in the end": (f"{plain['resident_end']:.0f} ({plain['memory_end']:.0f}) MiB", ""),
-        f"two workers train, of their time once begun, trials of {full['mean']:.0f} s": (
-            f"{full['share']:.1%}; from the first suggestion on {full['share_with_start']:.1%}",
-            "95 %",
-        ),
-    }
+        print(checkout.name, part, found[part], file=sys.stderr, flush=True)
+    return found
+
+
+def cells(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Rows of the table: what, measured, goal."""
+    rows: list[tuple[str, str, str]] = []
+    if first := found.get("latency"):
+        reused = f"median {1000 * first['median']:.0f} ms, largest {1000 * first['largest']:.0f} ms"
+        rows += [
+            ("from suggestion to first training step, reused worker", reused, "100 ms"),
+            ("the same, a worker's first trial (its process starts)", f"{first['first']:.1f} s", ""),
+        ]
+    if work := found.get("dispatch"):
+        rows += [
+            (f"no-op candidates per second, {work['trials']} of them", f"{work['rate']:.0f}", "10"),
+            ("the last tenth of them", f"{work['rate_last']:.0f}", ""),
+        ]
+        for word, key, goal in (
+            ("driver's memory after 50 trials, resident (in proportion)", "50", ""),
+            ("after 500", "500", "the same, at most 429 MiB (450 MB)"),
+            ("in the end", "end", ""),
+        ):
+            rows.append((word, f"{work[f'resident_{key}']:.0f} ({work[f'memory_{key}']:.0f}) MiB", goal))
+    if full := found.get("busy"):
+        share = f"{full['share']:.1%}; from the first suggestion on {full['share_with_start']:.1%}"
+        what = "two workers train, of their time once begun"
+        rows.append((what, f"{share}; trials of {full['mean']:.0f} s", "95 %"))
+    if plain := found.get("peer"):
+        rows += [
+            ("Ray Tune alone, a function, no journal, trials per second", f"{plain['rate']:.1f}", ""),
+            ("its driver in the end", f"{plain['resident_end']:.0f} ({plain['memory_end']:.0f}) MiB", ""),
+        ]
+    return rows
+
+
+def report(trials: int, beside: Path | None, parts: tuple[str, ...]) -> str:
+    """The table; with another checkout beside it, what that one's own script finds stands in front."""
+    here = Path(__file__).resolve().parents[1]
+    columns = [cells(measured(each, trials, parts)) for each in ([beside] if beside else []) + [here]]
     place = (
         f"{processor()}, {os.cpu_count()} cores, {versions(['ray', 'torch'])}, {time.strftime('%Y-%m-%d')}"
     )
-    lines = [f"# Overhead of the search\n\n`python experiments/overhead.py`, {place}.\n"]
-    lines += ["| what | measured | goal |\n|---|---|---|"]
-    lines += [f"| {what} | {measured} | {goal} |" for what, (measured, goal) in rows.items()]
+    options = f" --beside, which is {_commit(beside)}" if beside else ""
+    lines = [f"# Overhead of the search\n\n`python experiments/overhead.py`{options}, {place}.\n"]
+    heads = (["before"] if beside else []) + ["measured"]
+    lines += [f"| what | {' | '.join(heads)} | goal |", "|---|" + "---|" * (len(heads) + 1)]
+    for rows in zip(*columns, strict=True):
+        lines.append(f"| {rows[0][0]} | {' | '.join(row[1] for row in rows)} | {rows[0][2]} |")
     return "\n".join(lines)
+
+
+def _commit(checkout: Path) -> str:
+    command = ["git", "-C", str(checkout), "log", "-1", "--format=%h of %cs"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
