@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
 
 from gpnas.client import calls
-from gpnas.client.calls import AGAIN, Call, Lent, Point, RefusedError, Told, Verdict
+from gpnas.client.calls import Call, Lent, Point, Told, Verdict
+from gpnas.client.travelling import PATIENCE, document, options, request, settled
 from gpnas.records import Architecture
 
 T = TypeVar("T")
-PATIENCE = 60.0
-"""Seconds for which a request is tried again where nobody says how long."""
 
 
 class AsyncClient:
-    """A service, as a coroutine sees it; an asynchronous context manager.
+    """A service, as a coroutine sees it; an asynchronous context manager, with the methods of `Client`.
 
     What any method raises: `RefusedError` where the service says no or is not reached within the patience,
     `LeaseLostError` where a lease is another's by now, `FinishedError` where a search has nothing left.
@@ -46,17 +44,7 @@ class AsyncClient:
             transport: how requests travel; None is HTTP.
         """
         self._patience = patience
-        if isinstance(certificates, str):
-            context: ssl.SSLContext | bool = ssl.create_default_context(cafile=certificates)
-        else:
-            context = certificates
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(30.0, read=150.0),
-            verify=context,
-            transport=transport,
-        )
+        self._http = httpx.AsyncClient(transport=transport, **options(url, token, certificates))
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -69,7 +57,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def searches(self) -> list[dict[str, Any]]:
-        """Every search in short."""
+        """The coroutine of `Client.searches`."""
         found: list[dict[str, Any]] = []
         after: str | None = ""
         while after is not None:
@@ -78,18 +66,12 @@ class AsyncClient:
         return found
 
     async def look(self, search: str, what: str = "") -> dict[str, Any]:
-        """A search in short, or what of it can be looked at, such as `status` or `explain/c0007`."""
+        """The coroutine of `Client.look`."""
         path = f"/v1/searches/{quote(search, safe='')}"
         return await self._send(calls.look(f"{path}/{what}" if what else path))
 
     async def begin(self, search: str, space: str | Mapping[str, Any], **more: Any) -> dict[str, Any]:
-        """Begins a search.
-
-        Args:
-            search: its name.
-            space: a space file, as text or as the same in JSON.
-            more: `trials`, `strategy`, `seed`, `steps`, `early_stopping`, `objective`.
-        """
+        """The coroutine of `Client.begin`."""
         return await self._send(calls.begin({"id": search, "space": space, **more}))
 
     async def ask(
@@ -101,18 +83,7 @@ class AsyncClient:
         lease_seconds: float = 300.0,
         capacity: Mapping[str, float] | None = None,
     ) -> tuple[list[Lent], float]:
-        """Candidates to train.
-
-        Args:
-            search: its name.
-            worker: a name for people.
-            count: the most that are wanted.
-            lease_seconds: so long a lease lasts without a heartbeat.
-            capacity: the most that the worker can train, by `parameters` or `gmacs`.
-
-        Returns:
-            The candidates, and where there are none yet the seconds after which it is worth to ask again.
-        """
+        """The coroutine of `Client.ask`."""
         body: dict[str, Any] = {"worker": worker, "count": count, "lease_seconds": lease_seconds}
         body["capacity"] = dict(capacity or {})
         return await self._send(calls.ask(search, body))
@@ -120,29 +91,29 @@ class AsyncClient:
     async def heartbeat(
         self, lease: str, points: Sequence[Point] = (), *, checkpoint: str | None = None
     ) -> Verdict:
-        """Renews a lease with how far its training has come; says whether it goes on."""
+        """The coroutine of `Client.heartbeat`."""
         return await self._send(calls.heartbeat(lease, points, checkpoint))
 
     async def tell(self, lease: str, told: Told) -> bool:
-        """What a training came to; whether it counts."""
+        """The coroutine of `Client.tell`."""
         return await self._send(calls.tell(lease, told))
 
     async def give_back(self, lease: str, *, checkpoint: str | None = None) -> None:
-        """Ends a lease before its time, so that another goes on from the checkpoint."""
+        """The coroutine of `Client.give_back`."""
         await self._send(calls.give_back(lease, checkpoint))
 
     async def observe(self, search: str, architecture: Architecture, value: float) -> str:
-        """Enters a training that was made elsewhere; the name that its candidate got."""
+        """The coroutine of `Client.observe`."""
         body = {"architecture": architecture.to_json(), "value": value}
         return str((await self._send(calls.wish(search, "observations", body)))["candidate"])
 
     async def want(self, search: str, architecture: Architecture) -> str:
-        """Has an architecture trained before all others; the name that its candidate got."""
+        """The coroutine of `Client.want`."""
         body = {"architecture": architecture.to_json()}
         return str((await self._send(calls.wish(search, "wanted", body)))["candidate"])
 
     async def veto(self, search: str, architecture: Architecture) -> None:
-        """Has an architecture not be trained."""
+        """The coroutine of `Client.veto`."""
         await self._send(calls.wish(search, "vetoed", {"architecture": architecture.to_json()}))
 
     async def journal(self, search: str, after: str = "") -> AsyncIterator[dict[str, Any]]:
@@ -151,7 +122,7 @@ class AsyncClient:
         async with self._http.stream("GET", path, params={"after": after}) as response:
             if response.status_code >= 400:
                 await response.aread()
-                raise calls.refusal(response.status_code, _document(response))
+                raise calls.refusal(response.status_code, document(response))
             async for line in response.aiter_lines():
                 yield json.loads(line)
 
@@ -160,27 +131,10 @@ class AsyncClient:
         waits = calls.pauses(self._patience)
         while True:
             try:
-                response = await self._http.request(
-                    call.method, call.path, json=call.body, params=dict(call.query), headers=call.headers
-                )
+                came: httpx.Response | httpx.TransportError = await self._http.request(**request(call))
             except httpx.TransportError as error:
-                pause = next(waits, None)
-                if pause is None:
-                    text = f"{self._http.base_url}: the service must be reached, but {error}"
-                    raise RefusedError(0, text) from None
-            else:
-                retry = float(response.headers.get("retry-after", 0.0))
-                if response.status_code < 400:
-                    return call.read(response.status_code, _document(response), retry)
-                pause = next(waits, None) if response.status_code in AGAIN else None
-                if pause is None:
-                    raise calls.refusal(response.status_code, _document(response))
-                pause = max(pause, retry)
+                came = error
+            found, pause = settled(call, came, waits, self._http.base_url)
+            if pause is None:
+                return cast(T, found)
             await asyncio.sleep(pause)
-
-
-def _document(response: httpx.Response) -> Any:
-    try:
-        return response.json() if response.content else None
-    except ValueError:
-        return None

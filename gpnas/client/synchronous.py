@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
 
 from gpnas.client import calls
-from gpnas.client.calls import AGAIN, Call, Lent, Point, RefusedError, Told, Verdict
+from gpnas.client.calls import Call, Lent, Point, Told, Verdict
+from gpnas.client.travelling import PATIENCE, document, options, request, settled
 from gpnas.records import Architecture
 
 T = TypeVar("T")
-PATIENCE = 60.0
-"""Seconds for which a request is tried again where nobody says how long."""
 
 
 class Client:
@@ -46,17 +44,7 @@ class Client:
             transport: how requests travel; None is HTTP.
         """
         self._patience = patience
-        if isinstance(certificates, str):
-            context: ssl.SSLContext | bool = ssl.create_default_context(cafile=certificates)
-        else:
-            context = certificates
-        self._http = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(30.0, read=150.0),
-            verify=context,
-            transport=transport,
-        )
+        self._http = httpx.Client(transport=transport, **options(url, token, certificates))
 
     def __enter__(self) -> Client:
         return self
@@ -151,7 +139,7 @@ class Client:
         with self._http.stream("GET", path, params={"after": after}) as response:
             if response.status_code >= 400:
                 response.read()
-                raise calls.refusal(response.status_code, _document(response))
+                raise calls.refusal(response.status_code, document(response))
             for line in response.iter_lines():
                 yield json.loads(line)
 
@@ -160,27 +148,10 @@ class Client:
         waits = calls.pauses(self._patience)
         while True:
             try:
-                response = self._http.request(
-                    call.method, call.path, json=call.body, params=dict(call.query), headers=call.headers
-                )
+                came: httpx.Response | httpx.TransportError = self._http.request(**request(call))
             except httpx.TransportError as error:
-                pause = next(waits, None)
-                if pause is None:
-                    text = f"{self._http.base_url}: the service must be reached, but {error}"
-                    raise RefusedError(0, text) from None
-            else:
-                retry = float(response.headers.get("retry-after", 0.0))
-                if response.status_code < 400:
-                    return call.read(response.status_code, _document(response), retry)
-                pause = next(waits, None) if response.status_code in AGAIN else None
-                if pause is None:
-                    raise calls.refusal(response.status_code, _document(response))
-                pause = max(pause, retry)
+                came = error
+            found, pause = settled(call, came, waits, self._http.base_url)
+            if pause is None:
+                return cast(T, found)
             time.sleep(pause)
-
-
-def _document(response: httpx.Response) -> Any:
-    try:
-        return response.json() if response.content else None
-    except ValueError:
-        return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -176,23 +177,10 @@ def run_own(request: Request, listener: Listener) -> OwnDelivery:
         request.means.asked.check(1)
         path = find_space(request.space)
         work = plan_own(path, read_space_file(path), request, listener.say)
-    with (
-        one_core(),
-        Journal.create_or_open(work.run, work.header) as journal,
-        interruptible(lambda: standing(journal, work.header.trials)),
-    ):
-        if journal.note:
-            listener.say(journal.note)
-
-        adviser = partial(_engine, work, journal)
-
-        with journal_copied(work.run, work.storage, listener.say) as copy:
-            engine = adviser()
-            if journal.pending() or not _ended(engine, journal, work.header):
-                engine = Session(work, adviser, journal, listener, copy).run()
-            delivery = deliver_own(work.storage.root, journal, engine, time.monotonic() - begun)
-            learned, diagnostics = taught(engine)
-            ahead = _ahead(engine, len(journal.candidates()), work.header)
+    with _searched(work, listener) as (journal, engine):
+        delivery = deliver_own(work.storage.root, journal, engine, time.monotonic() - begun)
+        learned, diagnostics = taught(engine)
+        ahead = _ahead(engine, len(journal.candidates()), work.header)
     conclusions = learned.conclusions(work.header.objective.unit) if learned else ()
     for line in [*conclusions, *ahead]:
         listener.say(line)
@@ -218,6 +206,23 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     begun = time.monotonic()
     with interruptible(not_begun):
         work = plan(request, listener.say, listener.preparing)
+    with _searched(work, listener) as (journal, engine):
+        assert work.header.search is not None
+        validation = work.pairs.validation.head(work.setup.validation_images)
+        most = work.header.search.portfolio
+        delivery = deliver(work.run, journal, validation, most, begun, engine=engine)
+        learned, _ = taught(engine)
+        ahead = _ahead(engine, len(journal.candidates()), work.header)
+    for line in [*(learned.conclusions(PSNR.unit) if learned else ()), *ahead]:
+        listener.say(line)
+    assert delivery.diagnostics is not None
+    listener.say(delivery.diagnostics.warning or delivery.diagnostics.in_words)
+    return delivery
+
+
+@contextmanager
+def _searched(work: Plan | OwnWork, listener: Listener) -> Iterator[tuple[Journal, Engine]]:
+    """The journal of a search whose trials are all observed, and an engine that knows it."""
     # what the engine computes must not depend on where: sums in threads differ in their last digits
     with (
         one_core(),
@@ -226,26 +231,13 @@ def run_search(request: Request, listener: Listener) -> Delivery:
     ):
         if journal.note:
             listener.say(journal.note)
-
         check_candidates(journal, work.space)
-
         adviser = partial(_engine, work, journal)
-
         with journal_copied(work.run, work.storage, listener.say) as copy:
             engine = adviser()
             if journal.pending() or not _ended(engine, journal, work.header):
                 engine = Session(work, adviser, journal, listener, copy).run()
-            assert work.header.search is not None
-            validation = work.pairs.validation.head(work.setup.validation_images)
-            most = work.header.search.portfolio
-            delivery = deliver(work.run, journal, validation, most, begun, engine=engine)
-            learned, _ = taught(engine)
-            ahead = _ahead(engine, len(journal.candidates()), work.header)
-    for line in [*(learned.conclusions(PSNR.unit) if learned else ()), *ahead]:
-        listener.say(line)
-    assert delivery.diagnostics is not None
-    listener.say(delivery.diagnostics.warning or delivery.diagnostics.in_words)
-    return delivery
+            yield journal, engine
 
 
 def _engine(work: Plan | OwnWork, journal: Journal) -> Engine:
