@@ -46,8 +46,7 @@ def read_search(run: Path) -> Recorded:
         space, notes = _space(journal)
         progress = {candidate.id: journal.progress(candidate.id) for candidate in candidates}
         delivery, note = journal.result("delivery"), journal.note
-        # one for each observation, or attempt
-        events = [each for each in journal.events() if each[1] not in (PROSPECT, ENDED)]
+        events = [each for each in journal.events() if each[1] not in (PROSPECT, ENDED)]  # one for each trial
     state = status(run)
     states = {row["id"]: row["state"] for row in state["candidates"]}
     begun = min(

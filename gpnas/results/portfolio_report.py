@@ -84,7 +84,7 @@ def portfolio_document(
         )
     with one_core(), Journal.read(run) as journal, journal.moment():
         search = journal.header.search
-        own = finished_candidates(run, journal)
+        own, delivery = finished_candidates(run, journal), journal.result("delivery")
         observations, every = journal.observations(), journal.candidates()
         together = _together(run, journal, own, guests, data)
         candidates, gram, costs = together.candidates, together.gram, together.costs
@@ -97,7 +97,6 @@ def portfolio_document(
             *(run, journal, candidates, count, allowance, together.pairs), outside=outside
         )
         if output is not None:
-            delivery = journal.result("delivery")
             assert delivery is not None
             write_portfolio(journal, chosen, delivery, output, company=together.company)
         found = frontier(
@@ -117,7 +116,7 @@ def portfolio_document(
             "frontier": [together.described(each) for _, each in found],
             "choice": together.described(choice) | {"ensemble": chosen.ensemble},
             "selection": chosen.to_json(),
-            "fusion": fusion_of_choice(chosen, journal.result("delivery") or {}),
+            "fusion": fusion_of_choice(chosen, delivery or {}),
             "compared": [
                 {"way": way, "plain_psnr": float(ensemble_psnr(gram, [sorted(each.members)])[0])}
                 | together.described(each)

@@ -41,7 +41,7 @@ RANGES = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
 SHARED = 4
 """Tiles of a file that takes one size alone share a quarter of their side with each neighbour."""
 LUMA = (0.299, 0.587, 0.114)
-"""Of BT.601, in full range, as JPEG has it."""
+"""Shares of red, green and blue in BT.601's luma, in full range, as JPEG has it."""
 
 
 class ConversionError(ValueError):
