@@ -172,8 +172,8 @@ def report(steps: int, searches: int) -> str:
         "MLPs of HPOBench, each column of which is of one seed.",
         "",
         "Standard deviations: between architectures; of a training from its own seed; of one from a seed "
-        "that all share. Regret of the recommendation: mean over "
-        f"{searches} searches, and the paired difference with its standard error.",
+        "that all share. Regret of the recommendation: mean over searches, and the paired difference with "
+        f"its standard error. Searches replayed: {searches}.",
         "",
         "| table | networks × seeds | between | own seed | common seed | trainings | regret, own seeds | "
         "common seeds | common less own |",
@@ -183,6 +183,9 @@ def report(steps: int, searches: int) -> str:
         common, rest, between = two_way(values)
         first = f"| {name} | {len(space)} × {values.shape[1]} | {between**0.5:.1f} | "
         first += f"{(common + rest) ** 0.5:.1f} | {rest**0.5:.1f} |"
+        if not searches:
+            lines.append(f"{first} – | – | – | – |")
+            continue
         pairs = np.array(
             [[replayed(space, values, each, common=way) for way in (False, True)] for each in range(searches)]
         )
@@ -202,7 +205,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--minutes", type=float, default=20.0, help="begin no training after so long")
     options.add_argument("--steps", type=int, default=80)
-    options.add_argument("--searches", type=int, default=SEARCHES)
+    options.add_argument("--searches", type=int, default=SEARCHES, help="0 replays none")
     options.add_argument("--report", action="store_true", help="train nothing")
     arguments = options.parse_args()
     torch.set_num_threads(1)
