@@ -24,6 +24,8 @@ DRAWS = 16
 RIVALS = 100
 """Largest number of trained architectures among which the recommended one is: those of the best
 posterior means."""
+ROUNDED = 1e-12
+"""Gain, in standardised units, up to which it may be an error of rounding, so that it is none."""
 OUTCOMES = 24
 """Outcomes of a training over which the knowledge gradient is averaged."""
 NUGGET = 1e-6
@@ -88,8 +90,8 @@ class LogKnowledgeGradient(AcquisitionFunction):
     It is -inf where nothing can be added.
 
     Args:
-        model: of the observations; what pends is believed (`Surrogate.believing`).
-        rivals: (t, d), what may be recommended, pending ones included; at least one.
+        model: of the observations.
+        rivals: (t, d), what may be recommended; at least one.
         at: where they are among the points that the model watches, if it watches any.
     """
 
@@ -109,19 +111,32 @@ class LogKnowledgeGradient(AcquisitionFunction):
     def scores(self, x: Tensor, at: Tensor | None = None) -> Tensor:  # (q, d)
         """The acquisition's values at points that may be among those that the model watches."""
         own, mean, variance, between = self.model.beside(x, self._rivals, at, self._at)
-        outcome = (variance + self.model.noise).sqrt()  # standard deviation of one more observation
-        slope = between / outcome  # (t, q), by which means then move
-        shares = (torch.arange(OUTCOMES, dtype=torch.float64) + 0.5) / OUTCOMES
-        outcomes = torch.special.ndtri(shares)
-        # what cannot become the best whatever comes out need not be looked at
-        reach = float(outcomes[-1]) * slope.abs().amax(dim=1)
-        rivals = own + reach >= (own - reach).max()
-        highest, slope = own[rivals], slope[rivals]
-        added = torch.zeros_like(mean)
-        for normal in outcomes:
-            best = (highest[:, None] + slope * normal).amax(dim=0)
-            added += torch.maximum(best, mean + variance / outcome * normal) / OUTCOMES
-        return (added - own.max()).clamp_min(0).log()
+        return log_knowledge_gradient(own, mean, variance, between, self.model.noise)
+
+
+def log_knowledge_gradient(
+    own: Tensor,  # (t,)
+    mean: Tensor,  # (q,)
+    variance: Tensor,  # (q,)
+    between: Tensor,  # (t, q)
+    noise: float,
+) -> Tensor:  # (q,)
+    """The values of `LogKnowledgeGradient`, from latent means of rivals, latent means and variances of
+    candidates, the covariances between them, and the variance of an observation."""
+    outcome = (variance + noise).sqrt()  # standard deviation of one more observation
+    slope = between / outcome  # (t, q), by which means then move
+    shares = (torch.arange(OUTCOMES, dtype=torch.float64) + 0.5) / OUTCOMES
+    outcomes = torch.special.ndtri(shares)
+    # what cannot become the best whatever comes out need not be looked at
+    reach = float(outcomes[-1]) * slope.abs().amax(dim=1)
+    rivals = own + reach >= (own - reach).max()
+    highest, slope = own[rivals], slope[rivals]
+    added = torch.zeros_like(mean)
+    for normal in outcomes:
+        best = (highest[:, None] + slope * normal).amax(dim=0)
+        added += torch.maximum(best, mean + variance / outcome * normal) / OUTCOMES
+    gain = added - own.max()
+    return torch.where(gain > ROUNDED, gain, 0.0).log()
 
 
 def success_labels(succeeded: Tensor, failed: Tensor) -> tuple[Tensor, Tensor]:  # (·, d) each

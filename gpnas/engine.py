@@ -26,8 +26,8 @@ from torch import Tensor
 
 from gpnas.acquisition import (
     RIVALS,
-    LogKnowledgeGradient,
     LogNoisyExpectedImprovement,
+    log_knowledge_gradient,
     log_success_probability,
     success_labels,
 )
@@ -44,7 +44,7 @@ from gpnas.journal import Header
 from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Prospect, Source
 from gpnas.regret import DRAWS, joint_draws, most_promising, regret_of
 from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import Context, Growing, Surrogate, fit, likeliest
+from gpnas.surrogate import Believing, Context, Growing, Surrogate, fit, likeliest
 
 LOGARITHMIC = ("knowledge gradient", "noisy expected improvement", "portfolio improvement")
 """Phases whose scores are logarithms of what is gained."""
@@ -62,6 +62,8 @@ SCORED = 20_000
 FINALISTS = 1_000
 """Largest number of new architectures whose knowledge gradient is worked out: the ones of the best
 posterior mean plus two standard deviations."""
+ROW = 256
+"""Suggestions in a row for which what they are chosen from is prepared at once."""
 REPLICATES = 200
 """Largest number of trained architectures of which another training is weighed: those of the best
 posterior means."""
@@ -73,8 +75,8 @@ PART = 1_024
 
 VERSION = 3
 """The engine's version, raised whenever it would decide otherwise on the same journal; each decision holds
-it. The first had a Gaussian process of its own, the second BoTorch's; the third ends its fits earlier, and
-predicts correlations of errors from differences in PSNR, too."""
+it. The first had a Gaussian process of its own, the second BoTorch's; the third ends its fits earlier, takes
+what may be rounding for no gain, and predicts correlations of errors from differences in PSNR, too."""
 
 
 @dataclass(frozen=True)
@@ -544,26 +546,53 @@ class Engine:
 
     def _by_gradient(self, free: Tensor, success: Tensor) -> tuple[str, Tensor, Tensor]:
         """The phase, indices that may be trained, replicates last, and the score of each."""
-        features = self._features
+        spare = free
         if len(free) > FINALISTS:
             promise = success + self._optimism(free)
-            finalists = promise.argsort(descending=True, stable=True)[:FINALISTS].sort().values
+            order = promise.argsort(descending=True, stable=True)
+            finalists, spare = order[:FINALISTS].sort().values, free[order[: FINALISTS + ROW]]
             free, success = free[finalists], success[finalists]
         trained, best = self._trained(), self._leaders()
-        pending = sorted(set(self._suggested.values()) - set(trained) - set(self._failed()))
-        posterior = self.surrogate.believing(features[pending])
+        # in the order of suggestion, in which they came to be believed
+        ended = {*trained, *self._failed()}
+        pending = [each for each in dict.fromkeys(self._suggested.values()) if each not in ended]
         # one that was stopped can only be recommended when it is trained again
         finished = [index for index in best if trained[index]][:RIVALS]
-        rivals = torch.tensor([*dict.fromkeys([*finished, *pending])])
         again = torch.tensor(sorted(set(best[:REPLICATES]) - set(pending)), dtype=torch.int64)
         again = again[~self._vetoed[again]]
         indices = torch.cat([free, again])
         success = torch.cat([success, torch.zeros(len(again), dtype=torch.float64)])
-        gradient = LogKnowledgeGradient(posterior, features[rivals], rivals)
-        scores = success + gradient.scores(features[indices], indices)
+        rivals, asked = [*dict.fromkeys([*finished, *pending])], indices.tolist()
+        believing = self._believing(pending, [*asked, *rivals], spare)
+        if len(rivals) > RIVALS:
+            order = believing.mean(rivals).argsort(descending=True, stable=True)[:RIVALS]
+            rivals = [rivals[place] for place in order.tolist()]
+        told = believing.beside(asked, rivals)
+        scores = success + log_knowledge_gradient(*told, self.surrogate.noise)
         if bool(scores.isinf().all()):  # nothing can change the recommendation: widen what is known
             return "optimism", free, success[: len(free)] + self._optimism(free)
         return "knowledge gradient", indices, scores - self._log_seconds(indices)
+
+    def _believing(self, pending: list[int], asked: list[int], spare: Tensor) -> Believing:
+        """The surrogate that believes what pends, and may be asked about some architectures.
+
+        Suggestions come in rows, each after the one before, so it goes on from what was believed then.
+
+        Args:
+            pending: in the order of suggestion.
+            asked: what it is asked about now.
+            spare: (s,), what it may be asked about after that.
+        """
+        known: Believing | None = self._since.get("believing")
+        if (
+            known is None
+            or known.believed != pending[: len(known.believed)]
+            or not all(each in known for each in asked)
+        ):
+            at = torch.tensor(sorted({*asked, *pending, *spare.tolist()}), dtype=torch.int64)
+            known = self._since["believing"] = Believing(self.surrogate, self._features[at], at)
+        known.believe(pending[len(known.believed) :])
+        return known
 
     def _by_portfolio(self, free: Tensor, success: Tensor) -> tuple[str, Tensor]:
         """The phase, and the score of each; what pends is believed, its errors' correlation predicted."""

@@ -26,6 +26,7 @@ Glossary: n observed points, q queried points, d feature columns, p = d + 3 hype
 of the mixture. All float64.
 """
 
+from gpnas.surrogate.believing import Believing as Believing
 from gpnas.surrogate.fitting import Evidence as Evidence
 from gpnas.surrogate.fitting import fit as fit
 from gpnas.surrogate.fitting import likeliest as likeliest

@@ -188,9 +188,9 @@ class Surrogate(GPyTorchModel, ExactGP):
         if self._watched is not None and at is not None:
             return self._watched[:, at]
         if not self._base:
-            return _solved(self.factor, self._cross(x, self.x))
+            return _solved(self.factor, self.cross(x, self.x))
         base = self._base[0]
-        return self._further(base.solved(x, at), self._cross(x, self.x[len(base.x) :]))
+        return self._further(base.solved(x, at), self.cross(x, self.x[len(base.x) :]))
 
     def _further(self, above: Tensor, right: Tensor) -> Tensor:  # (M, q, n₀), (M, q, n - n₀)
         """The factors' inverses times right-hand sides, of which the base's part is solved."""
@@ -201,8 +201,8 @@ class Surrogate(GPyTorchModel, ExactGP):
         """How many points are asked about at once."""
         return max(1, ENTRIES // (max(1, len(self.x)) * max(len(self.theta), len(self.columns))))
 
-    def _cross(self, x1: Tensor, x2: Tensor) -> Tensor:  # (q, d), (n, d) -> (M, q, n)
-        """The kernel, in blocks that fit a processor's cache."""
+    def cross(self, x1: Tensor, x2: Tensor) -> Tensor:  # (q, d), (n, d) -> (M, q, n)
+        """Prior covariances between points, in blocks that fit a processor's cache."""
         width = max(8, CACHED // max(1, len(x2) * len(self.theta)))
         return torch.cat([self.covar_module.forward(part, x2) for part in x1.split(width)], dim=1)
 
@@ -256,12 +256,13 @@ class Surrogate(GPyTorchModel, ExactGP):
         """Latent means and variances at (q, d) points by each draw, (M, q) each; arguments of `solved`."""
         means, variances = [], []
         for part in torch.arange(len(x)).split(self._width()):
-            mean, variance = self._moments(x[part], self.solved(x[part], None if at is None else at[part]))
+            mean, variance = self.moments(x[part], self.solved(x[part], None if at is None else at[part]))
             means.append(mean)
             variances.append(variance)
         return torch.cat(means, dim=1), torch.cat(variances, dim=1)
 
-    def _moments(self, x: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:  # (q, d), (M, q, n)
+    def moments(self, x: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:  # (q, d), (M, q, n)
+        """Latent means and variances at points by each draw, (M, q) each, from what is `solved` of them."""
         prior = self.covar_module.forward(x, x, diag=True)
         variance = (prior - torch.linalg.vector_norm(solved, dim=2).square()).clamp_min(1e-12)
         return (solved @ self.whitened[..., None])[..., 0], variance
@@ -276,7 +277,7 @@ class Surrogate(GPyTorchModel, ExactGP):
 
     def latent(self, x: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and variance at (q, d) points, (q,) each, on the latent scale; arguments of `solved`."""
-        return _mixed(*self.members(x, at))
+        return mixed(*self.members(x, at))
 
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the noiseless values at (q, d) points, in the values' own unit."""
@@ -294,26 +295,11 @@ class Surrogate(GPyTorchModel, ExactGP):
             at, rivals_at: where either are among those that are watched, if any are.
         """
         there, here = self.solved(x, at), self.solved(rivals, rivals_at)
-        (means, variances), (own, _) = self._moments(x, there), self._moments(rivals, here)
-        mean, variance = _mixed(means, variances)
-        between = (self._cross(rivals, x) - here @ there.mT).mean(dim=0)
+        (means, variances), (own, _) = self.moments(x, there), self.moments(rivals, here)
+        mean, variance = mixed(means, variances)
+        between = (self.cross(rivals, x) - here @ there.mT).mean(dim=0)
         between += (own - own.mean(dim=0)).T @ (means - mean) / len(means)
         return own.mean(dim=0), mean, variance, between
-
-    def believing(self, x: Tensor) -> Surrogate:  # (r, d)
-        """The surrogate as if each point were observed at its mean: no mean moves, what pends is no longer
-        unknown.
-
-        D. Ginsbourger, R. Le Riche, L. Carraro, "Kriging is well-suited to parallelize optimization",
-        2010, section 4.2.
-        """
-        if not len(x):
-            return self
-        believer = Surrogate(self.x, self.y, self.columns, self.theta, self.warp)
-        everything = torch.cat([self.x, x]).expand(len(self.theta), -1, -1)
-        targets = torch.cat([self.train_targets, self.members(x)[0]], dim=1)
-        believer.set_train_data(everything, targets, strict=False)
-        return believer.upon(self)
 
     def interval(self, x: Tensor, coverage: float = 0.9) -> tuple[Tensor, Tensor]:
         """Bounds (q,) that hold one more observation at (q, d) points with probability `coverage`."""
@@ -329,7 +315,7 @@ class Surrogate(GPyTorchModel, ExactGP):
         """
         variance = 1 / torch.cholesky_inverse(self.factor).diagonal(dim1=-2, dim2=-1)
         mean = self.train_targets - self.weights * variance
-        return _mixed(mean[:, : len(self)], variance[:, : len(self)])
+        return mixed(mean[:, : len(self)], variance[:, : len(self)])
 
 
 def _solved(factor: Tensor, right: Tensor) -> Tensor:  # (M, n, n), (M, q, n) -> (M, q, n)
@@ -337,7 +323,7 @@ def _solved(factor: Tensor, right: Tensor) -> Tensor:  # (M, n, n), (M, q, n) ->
     return torch.linalg.solve_triangular(factor.mT, right, upper=True, left=False)
 
 
-def _mixed(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:  # (M, q) each
+def mixed(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:  # (M, q) each
     """Mean and variance of an equal mixture."""
     mean = means.mean(dim=0)
     return mean, variances.mean(dim=0) + (means - mean).square().mean(dim=0)

@@ -430,3 +430,25 @@ def test_gpnas_own_surrogate_stands_beside_a_model_of_one_s_own() -> None:
             engine.observe(Observation(candidate, objective(candidate.architecture)))
     torch.testing.assert_close(own.surrogate.theta, plain.surrogate.theta)
     assert isinstance(own.model, SingleTaskGP)
+
+
+def test_suggestions_in_a_row_are_those_of_one_by_one() -> None:
+    """What was believed for the one before serves for the next; who begins in the middle decides the same."""
+    space = SearchSpace([Family("net", tuple(IntegerAxis(name, tuple(range(1, 13))) for name in "abc"))])
+    noise = torch.Generator().manual_seed(0)
+    engine = Engine(space, seed=1, trials=60)
+    for _ in range(12):
+        (candidate,) = engine.suggest(1)
+        axes = [float(each) for each in candidate.architecture.axes.values()]
+        value = -sum((each - 6) ** 2 for each in axes) / 9 + float(torch.randn(1, generator=noise)) / 3
+        engine.observe(Observation(candidate, value))
+    row = engine.foresee(9)
+    assert {each.decision["phase"] for each in row} == {"knowledge gradient"}
+    for place in (1, 4, 8):
+        fresh = Engine(space, seed=1, trials=60)
+        observed = list(engine._observed.values())
+        fresh.replay([each.candidate for each in observed], observed)
+        (alone,) = fresh.foresee(1, row[:place])
+        assert alone.architecture == row[place].architecture
+        assert alone.decision["score"] == pytest.approx(row[place].decision["score"], abs=1e-8)
+        assert engine.foresee(1, row[:place]) == [row[place]]

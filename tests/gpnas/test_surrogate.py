@@ -32,7 +32,7 @@ from gpnas.prior import (
 )
 from gpnas.records import Architecture
 from gpnas.space import Column, SearchSpace
-from gpnas.surrogate import Context, Evidence, Surrogate, Warp, cholesky, fit, likeliest
+from gpnas.surrogate import Believing, Context, Evidence, Surrogate, Warp, cholesky, fit, likeliest
 
 TABLES = Path(__file__).parents[3] / "shared" / "data" / "tables"
 COLUMNS = (
@@ -238,19 +238,28 @@ def test_beside_what_was_told_moments_are_the_textbook_s() -> None:
 
 
 def test_believing_is_observing_the_mean() -> None:
+    """One after another, and several at once; asked about in between or only in the end."""
     (model, theta), at, pending = mixture((9, 10)), points(6, 7), points(3, 8)
-    believing = model.believing(pending)
-    assert len(believing) == len(model)
+    watched, rivals = torch.cat([at, pending]), [20, 23, 28]
+    asked, moments = Believing(model, watched, torch.arange(20, 29)), []
+    asked.beside([21, 22], rivals[:2])
+    for numbers in ([26, 27], [], [28]):
+        asked.believe(numbers)
+        asked.beside([21, 22], rivals)
+    unasked = Believing(model, watched, torch.arange(20, 29))
+    unasked.believe([26, 27, 28])
     beliefs, _ = model.members(pending)
-    before, _ = model.members(at)
-    means, variances = believing.members(at)
-    torch.testing.assert_close(means, before, rtol=1e-8, atol=1e-10)
-    z = model.warp.latent(model.y)
     for number, one in enumerate(theta):
-        told = torch.cat([z, beliefs[number]])
-        expected, spread = conditioned(torch.cat([model.x, pending]), told, at, one)
-        np.testing.assert_allclose(means[number], expected, rtol=1e-8, atol=1e-10)
-        np.testing.assert_allclose(variances[number], np.diag(spread), rtol=1e-7)
+        told = torch.cat([model.warp.latent(model.y), beliefs[number]])
+        moments.append(conditioned(torch.cat([model.x, pending]), told, watched, one))
+    mean = np.mean([each for each, _ in moments], axis=0)
+    expected = np.mean([each + np.outer(m, m) for m, each in moments], axis=0) - np.outer(mean, mean)
+    for believing in (asked, unasked):
+        own, there, variance, between = believing.beside(range(20, 26), rivals)
+        np.testing.assert_allclose(own, mean[[0, 3, 8]], rtol=1e-8)
+        np.testing.assert_allclose(there, mean[:6], rtol=1e-8)
+        np.testing.assert_allclose(variance, np.diag(expected)[:6], rtol=1e-7)
+        np.testing.assert_allclose(between, expected[[0, 3, 8]][:, :6], rtol=1e-6, atol=1e-9)
 
 
 def test_a_surrogate_upon_another_is_the_textbook_s() -> None:
