@@ -23,12 +23,16 @@ def options(url: str, token: str, certificates: str | bool) -> dict[str, Any]:
         token: of a role.
         certificates: file of the authorities to trust; True is the system's.
     """
-    named = isinstance(certificates, str)
+    verify: ssl.SSLContext | bool
+    if isinstance(certificates, str):
+        verify = ssl.create_default_context(cafile=certificates)
+    else:
+        verify = certificates
     return {
         "base_url": url,
         "headers": {"Authorization": f"Bearer {token}"},
         "timeout": httpx.Timeout(30.0, read=150.0),
-        "verify": ssl.create_default_context(cafile=certificates) if named else certificates,
+        "verify": verify,
     }
 
 
