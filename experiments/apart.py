@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from machine import processor, versions
-from members import Cache, Member, psnr_of, skipped
+from members import Cache, Member, alone_of, skipped
 
 from gpnas.evaluation import bootstrap_intervals
 from gpnas.portfolio import correlations, ensemble_psnr
@@ -97,7 +97,7 @@ def main() -> None:
         matrix = correlations(gram)
         apart = float(matrix[~np.eye(len(matrix), dtype=bool)].mean())
         over = f"{mean:+.4f} ({low:+.4f} … {high:+.4f})"
-        lines.append(f"| {name} | {psnr_of(gram).mean():.3f} | {values.mean():.3f} | {over} | {apart:.4f} |")
+        lines.append(f"| {name} | {alone_of(gram).mean():.3f} | {values.mean():.3f} | {over} | {apart:.4f} |")
         print(lines[-1], flush=True)
     if arguments.output:
         arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")

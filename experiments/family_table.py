@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from members import Cache, Member, psnr_of, skipped
+from members import Cache, Member, alone_of, skipped
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TABLE, PRODUCTS = RESULTS / "family_table.csv", RESULTS / "family_products.npz"
@@ -78,7 +78,7 @@ def main() -> None:
     for each in members:
         cache.residuals(each)
     products = cache.products(members)
-    psnr = psnr_of(products)
+    psnr = alone_of(products)
     with TABLE.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["family", "axes", "seed", "parameters", "gmacs", "psnr", "curve"])

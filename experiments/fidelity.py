@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from family_table import STEPS, TABLE, planned
 from machine import processor, versions
-from members import Cache, psnr_of, skipped
+from members import Cache, alone_of, skipped
 
 CLOSE = 0.02
 """dB."""
@@ -55,7 +55,7 @@ def of_folder(work: Path, steps: int) -> list[Course]:
     for each in planned():
         longer = replace(each, steps=steps)
         if (cache.folder / f"{longer.name}.residuals").exists():
-            short, end = psnr_of(cache.products([each, longer])).mean(axis=0).tolist()
+            short, end = alone_of(cache.products([each, longer])).mean(axis=0).tolist()
             found.append(Course(each.family, {each.steps: short}, end))
     return found
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import processor, versions
-from members import Cache, Floats, Member, psnr_of, skipped
+from members import Cache, Floats, Member, alone_of, skipped
 
 from gpnas.fusing import convex_shares, folds, fused_psnr, table_weights
 from gpnas.portfolio import correlations
@@ -120,10 +120,10 @@ class Seed:
     """PSNR of each image, by passes, set and way to fuse."""
 
 
-def one_seed(cache: Cache, scale: int, steps: int, seed: int, seeds: int) -> Seed:
+def one_seed(cache: Cache, scale: int, steps: int, seed: int, seeds: int, turned: int) -> Seed:
     pool = [Member(family, axes, steps, scale, seed) for family, axes in POOL.items()]
     gram = cache.products(pool)
-    alone = psnr_of(gram).mean(axis=0)
+    alone = alone_of(gram).mean(axis=0)
     order = np.argsort(-alone, kind="stable").tolist()
     best, prices = pool[order[0]], np.array([each.gmacs for each in pool])
     limit = float(prices[order[:3]].sum()) * (1 + 1e-9)
@@ -139,7 +139,7 @@ def one_seed(cache: Cache, scale: int, steps: int, seed: int, seeds: int) -> See
     }
     picked = chosen(gram, prices, limit)
     scores: dict[tuple[str, str, str], list[float]] = {}
-    for passes in PASSES[: 2 if seed == 0 else 1]:
+    for passes in PASSES[: 2 if seed < turned else 1]:
         images = cache.outputs(every, passes == "self-ensemble")
         for name, members in sets.items():
             for way, values in judged(some(images, members)).items():
@@ -233,6 +233,7 @@ def main() -> None:
     options.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
     options.add_argument("--seeds", type=int, nargs="+", default=[3, 1, 1], help="of each scale, in turn")
     options.add_argument("--steps", type=int, default=1200, help="of each training")
+    options.add_argument("--turned", type=int, default=1, help="seeds judged with self-ensemble, too")
     options.add_argument("--images", type=int, help="of validation, at most, in a WORK of their own")
     options.add_argument("-o", "--output", type=Path, help="a Markdown file")
     arguments = options.parse_args()
@@ -240,7 +241,9 @@ def main() -> None:
         return
     cache, pools, table, stories = Cache(arguments.work, arguments.images), [], [], []
     for scale, count in zip(arguments.scales, arguments.seeds, strict=False):
-        seeds = [one_seed(cache, scale, arguments.steps, seed, count) for seed in range(count)]
+        seeds = [
+            one_seed(cache, scale, arguments.steps, seed, count, arguments.turned) for seed in range(count)
+        ]
         pools += pool_lines(scale, seeds)
         table += rows(scale, seeds)
         stories.append(story(scale, seeds))

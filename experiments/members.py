@@ -195,7 +195,7 @@ class Cache:
         return np.stack(every)
 
 
-def psnr_of(products: Floats) -> Floats:  # (I, K, K) -> (I, K)
+def alone_of(products: Floats) -> Floats:  # (I, K, K) -> (I, K)
     """PSNR in dB of each member alone."""
     return np.asarray(-10 * np.log10(products.diagonal(axis1=1, axis2=2)))
 

@@ -179,7 +179,9 @@ def cell_products(images: Sequence[Outputs], table: Table) -> Floats:  # (I, C, 
     return found
 
 
-def trained_gate(images: Sequence[Outputs], shares: Floats, scale: int, seed: int) -> Gate:
+def trained_gate(
+    images: Sequence[Outputs], shares: Floats, scale: int, seed: int, steps: int = STEPS
+) -> Gate:
     """A gate that starts at the average with these shares, fitted to the mean square errors of images.
 
     Each image's counts relative to that of the average, as in the mean of PSNR.
@@ -194,8 +196,8 @@ def trained_gate(images: Sequence[Outputs], shares: Floats, scale: int, seed: in
     ]
     side = min(PATCH, *(int(length) // scale for each in images for length in each.hr.shape[1:]))
     optimizer = torch.optim.Adam(gate.parameters(), lr=RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
         places = generator.integers(len(images), size=PATCHES).tolist()
         patches = [_patch(images[place], scale * side, scale, generator) for place in places]
         sr, hr = (torch.stack(each) for each in zip(*patches, strict=True))
