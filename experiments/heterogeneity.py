@@ -179,6 +179,8 @@ def rows(scale: int, seeds: Sequence[Seed]) -> list[str]:
     lines = []
     for passes in PASSES:
         told = [each for each in seeds if (passes, "single", "plain") in each.scores]
+        if not told:
+            continue
         singles, larges = (
             np.array([each.scores[passes, name, "plain"] for each in told]) for name in ("single", "large")
         )
