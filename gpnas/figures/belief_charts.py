@@ -147,7 +147,7 @@ def relevance(data: Learning) -> alt.LayerChart:
     order = [row["name"] for row in table]
     base = alt.Chart(rows(table)).encode(
         y=alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=180, grid=False)),
-        x=alt.X("share:Q", title="share of what values may vary by", axis=alt.Axis(format="%")),
+        x=alt.X("share:Q", title="share of what values may vary by", axis=alt.Axis(format="%", tickCount=6)),
     )
     bars = base.mark_bar(color=PALETTE[0]).encode(tooltip=tooltips("name", "words"))
     texts = base.mark_text(style="label", align="left", dx=5).encode(text=alt.Text("share:Q", format=".0%"))
@@ -299,7 +299,7 @@ def regret(data: Left) -> alt.LayerChart:
     x = alt.X("observations:Q", title="observations", axis=alt.Axis(tickMinStep=1, format="d"))
     base = alt.Chart(rows(table)).encode(x=x)
     band = base.mark_area(style="band").encode(y=alt.Y("regret:Q", title=label), y2="bound:Q")
-    line = base.mark_line(color=PALETTE[0], strokeWidth=2, point=True).encode(
+    line = base.mark_line(color=PALETTE[0], strokeWidth=2, point={"color": PALETTE[0]}).encode(
         y=alt.Y("regret:Q", title=label, scale=alt.Scale(zero=True)),
         tooltip=tooltips("observations", regret=label, bound="90 % quantile"),
     )
@@ -332,7 +332,13 @@ def unknown(data: Left) -> alt.LayerChart:
         "Mean posterior variance over the space as a share of the prior variance, after each number of "
         "observations, with today's hyperparameters."
     )
-    return finished(alt.layer(base.mark_line(point=True, color=PALETTE[0])), title, told, table, height=200)
+    return finished(
+        alt.layer(base.mark_line(point={"color": PALETTE[0]}, color=PALETTE[0])),
+        title,
+        told,
+        table,
+        height=200,
+    )
 
 
 def correlation(data: Together) -> alt.LayerChart:
@@ -427,7 +433,7 @@ def weights(data: Together) -> alt.LayerChart:
     table = [{"name": name, "weight": weight} for name, weight in shares]
     base = alt.Chart(rows(table)).encode(
         y=alt.Y("name:N", sort=list(data.members), title=None),
-        x=alt.X("weight:Q", title="share of the average", axis=alt.Axis(format="%")),
+        x=alt.X("weight:Q", title="share of the average", axis=alt.Axis(format="%", tickCount=6)),
     )
     bars = base.mark_bar(color=PALETTE[2])
     texts = base.mark_text(style="label", align="left", dx=5).encode(text=alt.Text("weight:Q", format=".1%"))

@@ -103,7 +103,7 @@ def figures(seen: Seen) -> Iterator[Figure]:
         yield from _beliefs(seen, seen.standing)
     if seen.trust is not None and (seen.trust.left_out or seen.trust.foretold):
         yield _trusted(seen.trust)
-    if any(trial.curve for trial in recorded.trials):
+    if any(len(trial.curve) > 1 for trial in recorded.trials):
         yield _one(
             "curves",
             "How did trainings go?",
@@ -128,7 +128,7 @@ def figures(seen: Seen) -> Iterator[Figure]:
 
 def _progress(seen: Seen) -> Iterator[Figure]:
     recorded = seen.recorded
-    if any(trial.state in ("observed", "stopped", "failed") for trial in recorded.trials):
+    if recorded.succeeded:
         yield _one(
             "course",
             "How did the search go?",
@@ -196,6 +196,7 @@ def _over_axes(standing: Standing, relevant: Sequence[str]) -> Iterator[Figure]:
         for x, y in itertools.combinations(_axes(standing.recorded, family, relevant)[:most], 2)
         for averaged in (False, True)
         for data in (beliefs.posterior_map(standing, family, x, y, averaged=averaged),)
+        if len(data.cells) > 1  # of a space that is listed, often one alone has the leader's other axes
     )
     if views:
         yield Figure(
@@ -210,8 +211,10 @@ def _over_axes(standing: Standing, relevant: Sequence[str]) -> Iterator[Figure]:
         View(
             family if len(families) > 1 else "",
             tuple(
-                belief_charts.slice_chart(beliefs.slice_along(standing, family, axis))
+                belief_charts.slice_chart(data)
                 for axis in _axes(standing.recorded, family, relevant)[:SLICES]
+                for data in (beliefs.slice_along(standing, family, axis),)
+                if len(data.points) > 1
             ),
         )
         for family in families

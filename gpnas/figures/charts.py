@@ -206,7 +206,7 @@ def curves(recorded: Recorded) -> alt.LayerChart:
     )
     count, saved = recorded.count("stopped"), saved_steps(recorded)
     title = (
-        f"{count} of {len(recorded.trials)} trainings were stopped early, which saved {saved:,} steps"
+        f"{count} of {len(recorded.trials)} trainings stopped early, which saved {saved:,} steps"
         if count
         else "No training was stopped early"
     )
@@ -215,7 +215,7 @@ def curves(recorded: Recorded) -> alt.LayerChart:
         f"Validated {unit.name} by optimiser step, a line per training; triangles mark trainings that were "
         f"stopped since their curve said that they would hardly matter.{part}"
     )
-    return finished(alt.layer(lines, stops), title, told, table)
+    return finished(alt.layer(lines, stops) if ends else alt.layer(lines), title, told, table)
 
 
 def saved_steps(recorded: Recorded) -> int:

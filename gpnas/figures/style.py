@@ -67,9 +67,9 @@ def config(colours: dict[str, str]) -> dict[str, Any]:
             "label": {"color": ink, "fill": ink, "stroke": None, "fontSize": 12},
             "muted-line": {"color": muted, "stroke": muted},
             "interval": {"color": muted, "stroke": muted, "opacity": 0.55},
-            "band": {"fill": muted, "stroke": None, "opacity": 0.22},
+            "band": {"color": muted, "stroke": None, "opacity": 0.22},
             "ring": {"stroke": colours["paper"], "fill": None},
-            "gap": {"fill": colours["gap"], "stroke": None},
+            "gap": {"color": colours["gap"], "stroke": None},
         },
     }
 

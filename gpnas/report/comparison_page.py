@@ -30,7 +30,7 @@ def comparison_page(runs: Sequence[Path]) -> Page:
         figures = (Figure("best", "Which run found the best, and when?", reading, views),)
     return Page(
         kind="gpnas searches, compared",
-        title=" and ".join(names),
+        title=" and ".join(filter(None, (", ".join(names[:-1]), names[-1]))),
         state="",
         sections=(
             Section("summary", "In short", "In short", tuple(_lines(read, names, units)), figures=figures),

@@ -71,10 +71,11 @@ def search_page(run: Path, *, table1: Table | None = None) -> Page:
     if failures or recorded.events:
         sections.append(_trouble(recorded, failures))
     sections.append(_provenance(recorded))
+    count = len(recorded.trials)
     return Page(
         kind="A gpnas search",
         title=Path(run).absolute().name,
-        state=f"{recorded.state}, {len(recorded.trials)} trials; {recorded.run}",
+        state=f"{recorded.state}, {count} trial{'s' * (count != 1)}; {recorded.run}",
         sections=tuple(sections),
     )
 

@@ -242,7 +242,8 @@ def _stopping(recorded: Recorded) -> Check:
     saved = saved_steps(recorded)
     whole = (recorded.steps or 0) * sum(t.state in ("observed", "stopped") for t in recorded.trials)
     share = f", {saved / whole:.0%} of all that were granted" if whole else ""
-    return Check(name, "good", f"{stopped} trainings were stopped early, which saved {saved:,} steps{share}.")
+    were = "training was" if stopped == 1 else "trainings were"
+    return Check(name, "good", f"{stopped} {were} stopped early, which saved {saved:,} steps{share}.")
 
 
 def _remaining(recorded: Recorded, left: Left, learning: Learning) -> Check:

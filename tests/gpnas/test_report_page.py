@@ -204,6 +204,7 @@ def test_a_search_without_observations_and_one_of_failures_have_pages(tmp_path: 
 
     failed = " ".join(Read(render(search_page(fails(tmp_path / "failed")))).text)
     assert "3 of 3 trainings failed, all for one reason: no memory." in failed
+    assert "How did the search go?" not in failed  # there is no value to draw
 
 
 def test_what_is_no_run_is_told_in_a_line(
@@ -274,6 +275,8 @@ def test_a_browser_draws_all_without_an_error_or_a_request(shown: Any) -> None:
     each = "(drawing) => drawing.querySelectorAll('svg path').length"
     drawn = f"return [...document.querySelectorAll('.drawing')].map({each})"
     counts = shown.execute_script(drawn)
+    strange = "(drawing) => drawing.innerHTML.includes('#4c78a8')"  # Vega's own, of a mark without a colour
+    assert not shown.execute_script(f"return [...document.querySelectorAll('.drawing')].some({strange})")
     assert len(counts) > 15
     assert all(count > 0 for count in counts)
 

@@ -162,7 +162,7 @@
         row.hidden = !words[place].includes(wanted) || (which !== "" && row.dataset.state !== which);
         shown += !row.hidden;
       });
-      count.textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
+      count.textContent = shown === rows.length ? `${shown} row${shown === 1 ? "" : "s"}` : `${shown} of ${rows.length} rows`;
     };
     text.addEventListener("input", filter);
     state?.addEventListener("change", filter);
