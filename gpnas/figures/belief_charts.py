@@ -295,7 +295,7 @@ def regret(data: Left) -> alt.LayerChart:
         {"observations": each.observations, "regret": each.regret, "bound": each.bound}
         for each in data.course
     ]
-    label = f"expected regret of stopping{f', {unit.unit}' if unit.unit else ''}"
+    label = f"expected regret{f', {unit.unit}' if unit.unit else ''}"
     x = alt.X("observations:Q", title="observations", axis=alt.Axis(tickMinStep=1, format="d"))
     base = alt.Chart(rows(table)).encode(x=x)
     band = base.mark_area(style="band").encode(y=alt.Y("regret:Q", title=label), y2="bound:Q")
@@ -406,7 +406,7 @@ def frontier(data: Together) -> alt.LayerChart:
     base = alt.Chart(rows(table)).encode(
         x=alt.X(
             "gmacs:Q",
-            title="GMACs at 120×120 LR pixels, of all members",
+            title="GMACs of all members, 120×120 LR",
             scale=scale,
             axis=alt.Axis(format="~g"),
         ),

@@ -337,7 +337,7 @@ def design(recorded: Recorded) -> alt.LayerChart:
         .mark_bar(color=PALETTE[0])
         .encode(
             x=alt.X("number:O", title="in the order of choice", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("gain:Q", title="expected information about the others, nats"),
+            y=alt.Y("gain:Q", title="expected information, nats"),
             tooltip=tooltips("id", "architecture", gain="nats"),
         )
     )
