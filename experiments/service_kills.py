@@ -42,7 +42,7 @@ from service_kills_systems import NOTES, SYSTEMS, Place, System
 
 RESULTS = Path(__file__).parent / "results"
 CLIENTS = 8
-SHARES = {"service": 10, "worker": 50, "link": 40}
+SHARES = {"service": 6, "worker": 52, "link": 42}
 """Of what is killed, in a hundred."""
 ALIVE_BYTES = 150
 """So much, some ten lines, clients must have noted since the server was started before it is killed."""
@@ -212,6 +212,7 @@ class Forked:
             status = 1
             try:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 random.seed(os.getpid())
                 system.work(place)
                 status = 0
@@ -340,6 +341,7 @@ def main() -> None:
         (RESULTS / "service_kills.md").write_text(text)
         print(text)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended
     folder, system = options.folder.absolute(), SYSTEMS[options.system]()
     ending = time.monotonic() + 60 * options.minutes
     with Campaign(system, folder, options.strategy) as campaign:
