@@ -44,8 +44,8 @@ RESULTS = Path(__file__).parent / "results"
 CLIENTS = 8
 SHARES = {"service": 6, "worker": 52, "link": 42}
 """Of what is killed, in a hundred."""
-ALIVE_BYTES = 150
-"""So much, some ten lines, clients must have noted since the server was started before it is killed."""
+ALIVE_BYTES = 2_000
+"""So much, some hundred lines, clients must have noted since the server was started before it is killed."""
 ORDERLY = 0.1
 """Share of the ends of `gpnas worker` that SIGTERM brings about; these are not counted as kills."""
 QUIET_SECONDS, DRAIN_SECONDS = 25.0, 90.0
