@@ -285,7 +285,7 @@ class Optuna:
             time.sleep(halves())
             patiently(
                 lambda trial=trial, value=value: study.tell(trial, value),
-                known=lambda error: "already" in str(error) or "finished trial" in str(error),
+                known=lambda error: "already" in str(error) or "COMPLETE trial" in str(error),
             )
             place.note("accepted", trial.number, value)
 
