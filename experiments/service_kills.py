@@ -50,6 +50,14 @@ ORDERLY = 0.1
 """Share of the ends of `gpnas worker` that SIGTERM brings about; these are not counted as kills."""
 QUIET_SECONDS, DRAIN_SECONDS = 25.0, 90.0
 """So long clients work undisturbed in the end, at least and at most."""
+LABELS = {
+    "service": "of the server",
+    "worker": "of clients",
+    **{f"link: {fault}": f"of links: {fault}" for fault in FAULTS},
+    "SIGTERM": "besides, SIGTERM to `gpnas worker`",
+    "ended": "clients that ended by themselves, as after a minute without the server",
+    "server ended": "servers that ended by themselves",
+}
 KILLS, PORTS, COUNTS = "kills.log", "ports.json", "counts.json"
 
 
@@ -286,7 +294,7 @@ def judged(system: System, folder: Path, before: int, idle: set[int]) -> dict[st
     per_candidate = Counter(name for name, _ in set(told))
     return {
         "kills": kills(done),
-        **{what: done[what] for what in sorted(done)},
+        **{label: done[what] for what, label in LABELS.items()},
         "candidates": len(held.trials),
         "observations": len(held.values),
         "trainings begun": words["began"],
@@ -295,7 +303,7 @@ def judged(system: System, folder: Path, before: int, idle: set[int]) -> dict[st
         "**counted twice**": sum(count > 1 for count in per_candidate.values()),
         "**candidates stuck**": len(set(held.trials[:before]) - set(held.values)),
         "**clients that stood still in the end**": len(idle),
-        "requests sent again under their key": again,
+        **({"requests sent again under their key": again} if again else {}),
         **held.more,
     }
 
@@ -321,6 +329,12 @@ def table(folders: list[Path]) -> str:
             f"| {row} | " + " | ".join(f"{each['counts'].get(row, '–')}" for each in columns) + " |"
             for row in rows
         ),
+        "",
+        "A candidate is stuck where it was handed out before the killing ended and is not observed after "
+        f"{DRAIN_SECONDS:g} s in which all work undisturbed. It is lost where the server does not hold the value "
+        "that it accepted, counted twice where two attempts at it were told that they count. Clients of all try "
+        "again for a minute where a request fails; of gpnas' own under the `Idempotency-Key`. A client of Vizier "
+        "comes back under its name, and is given what it had.",
         "",
     ]
     return "\n".join(lines)
