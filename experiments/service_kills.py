@@ -10,7 +10,7 @@ Eight clients ask a server for candidates, train for a moment and tell. SIGKILL 
 random moments, others take their places at once, and links break in four ways (`service_kills_links.py`);
 what has done nothing since it was started is left alone until it has.
 What a server accepted each client notes in a file of its own, synced before it goes on. In the end nothing
-is killed any more until every candidate of before is observed, or 90 s have passed; then the notes are held
+is killed any more until every candidate of before is observed, or 180 s have passed; then the notes are held
 against what the server keeps. The same command goes on with a campaign that was ended before its last kill.
 
 A peer needs an environment of its own: `optuna==5.0.0 grpcio protobuf`; or
@@ -48,7 +48,7 @@ ALIVE_BYTES = 2_000
 """So much, some hundred lines, clients must have noted since the server was started before it is killed."""
 ORDERLY = 0.1
 """Share of the ends of `gpnas worker` that SIGTERM brings about; these are not counted as kills."""
-QUIET_SECONDS, DRAIN_SECONDS = 25.0, 90.0
+QUIET_SECONDS, DRAIN_SECONDS = 25.0, 180.0
 """So long clients work undisturbed in the end, at least and at most."""
 LABELS = {
     "service": "of the server",
@@ -332,8 +332,8 @@ def table(folders: list[Path]) -> str:
         "",
         "A candidate is stuck where it was handed out before the killing ended and is not observed after "
         f"{DRAIN_SECONDS:g} s in which all work undisturbed. It is lost where the server does not hold the "
-        "value that it accepted, counted twice where two attempts at it were told that they count. Clients of "
-        "all try again for a minute where a request fails; gpnas' own do so under the `Idempotency-Key`. A "
+        "value that it accepted, counted twice where two attempts at it were told that they count. Clients "
+        "of all try again for a minute where a request fails; gpnas' own do so under the `Idempotency-Key`. A "
         "client of Vizier comes back under its name, and is given what it had.",
         "",
     ]
