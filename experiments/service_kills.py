@@ -333,8 +333,8 @@ def table(folders: list[Path]) -> str:
         "A candidate is stuck where it was handed out before the killing ended and is not observed after "
         f"{DRAIN_SECONDS:g} s in which all work undisturbed. It is lost where the server does not hold the "
         "value that it accepted, counted twice where two attempts at it were told that they count. Clients "
-        "of all try again for a minute where a request fails; gpnas' own do so under the `Idempotency-Key`. A "
-        "client of Vizier comes back under its name, and is given what it had.",
+        "of all try again for a minute where a request fails; gpnas' own do so under the `Idempotency-Key`. "
+        "A client of Vizier comes back under its name, and is given what it had.",
         "",
     ]
     return "\n".join(lines)
