@@ -190,15 +190,17 @@ class Campaign:
             How many candidates there were before, and the clients that noted nothing meanwhile.
         """
         before, begun = len(self.system.held(self.folder).trials), self._sizes()
+        idle = set(begun)
         least, ending = time.monotonic() + QUIET_SECONDS, time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < ending:
             time.sleep(3)
             self.look_after()
             held = self.system.held(self.folder)
-            done = set(held.trials[:before]) <= set(held.values) and not self.leaving
+            idle = {number for number, size in self._sizes().items() if size == begun[number]}
+            done = set(held.trials[:before]) <= set(held.values) and not self.leaving and not idle
             if done and time.monotonic() > least:
                 break
-        return before, {number for number, size in self._sizes().items() if size == begun[number]}
+        return before, idle
 
     def _sizes(self) -> dict[int, int]:
         """How much the clients have noted and said, by their numbers."""
