@@ -337,7 +337,8 @@ def table(folders: list[Path]) -> str:
         "value that it accepted, counted twice where two attempts at it were told that they count. Clients "
         "of all try again for a minute where a request fails; gpnas' own do so under the `Idempotency-Key`. "
         "A client of Vizier comes back under its name, and is given what it had; one stands still for ever "
-        "where the server died over its suggestion, since its operation is never done and is all that it is given.",
+        "where the server died over its suggestion, since its operation is never done, and is all "
+        "that it is given.",
         "",
     ]
     return "\n".join(lines)
