@@ -23,7 +23,6 @@ from gpnas.journal.header import CHECKED as CHECKED
 from gpnas.journal.header import Header as Header
 from gpnas.journal.header import Search as Search
 from gpnas.journal.header import Session as Session
-from gpnas.journal.journal import PROSPECT as PROSPECT
 from gpnas.journal.journal import Journal as Journal
 from gpnas.journal.leases import Clock as Clock
 from gpnas.journal.leases import Holder as Holder
@@ -34,6 +33,7 @@ from gpnas.journal.looking import Look as Look
 from gpnas.journal.looking import Training as Training
 from gpnas.journal.looking import look as look
 from gpnas.journal.memory import Memory as Memory
+from gpnas.journal.reading import PROSPECT as PROSPECT
 from gpnas.journal.status import is_driven as is_driven
 from gpnas.journal.status import status as status
 from gpnas.journal.status import status_of as status_of
