@@ -92,8 +92,9 @@ class Header:
     def to_json(self) -> dict[str, Any]:
         """The form that journals and exports hold."""
         document = {name: value for name, value in asdict(self).items() if name != "stop_below" or value}
-        if self.search is not None and not self.search.defaults:
-            del document["search"]["defaults"]  # as searches were begun that knew of none
+        for name in ("defaults", "common_seeds"):  # searches that were begun before knew of none
+            if self.search is not None and not getattr(self.search, name):
+                del document["search"][name]
         return document
 
     def session(self) -> dict[str, Any]:
