@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gpnas.journal import files
 from gpnas.journal.documents import read_record
-from gpnas.journal.journal import PROSPECT, Journal
+from gpnas.journal.journal import Journal
+from gpnas.journal.reading import PROSPECT
 from gpnas.journal.status import State, is_driven, state_of
 from gpnas.records import Candidate, Objective, Observation, Progress, Prospect
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpnas.journal import files
-from gpnas.journal.journal import PROSPECT, Journal
+from gpnas.journal.journal import Journal
 from gpnas.journal.leases import Clock
+from gpnas.journal.reading import PROSPECT
 from gpnas.records import ENTERED, Observation
 
 DELIVERY = "delivery"
