@@ -50,7 +50,7 @@ class OwnTask:
     steps: int
     folder: str
     """Kept over attempts."""
-    code: dict[str, str]
+    code: dict[str, Any]
     """Arguments of a `Code`: the source that the run began with."""
     objective: str
     """Its name."""

@@ -56,7 +56,7 @@ class OwnTrialTask:
     """Name of the run, for those who watch."""
     folder: str
     """The candidate's folder, absolute."""
-    code: dict[str, str]
+    code: dict[str, Any]
     """Arguments of a `Code`."""
     objective: str
     hours: float | None = None

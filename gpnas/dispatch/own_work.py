@@ -17,10 +17,11 @@ from gpnas.opening import Wishes, header_of
 from gpnas.records import Candidate
 from gpnas.run.copying import storage_for
 from gpnas.run.layout import candidate_folder
+from gpnas.run.networks import check_trainer
 from gpnas.run.setup import OwnSetup
 from gpnas.run.storage import Folder, Storage
 from gpnas.space import SearchSpace
-from gpnas_trainers.own import Code, OwnError, entry_of, read_code
+from gpnas_trainers.own import Code, OwnError, read_code
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,7 @@ def plan_own(path: Path, file: SpaceFile, request: Any, say: Callable[[str], Non
         raise SpaceError(f"{path}: `trainer`: {error}") from None
     run = (request.run or Path("runs") / path.stem).absolute()
     code = _taken_up(code, run, say)
-    try:
-        entry_of(code)
-    except OwnError as error:
-        raise SpaceError(str(error)) from None
+    check_trainer(code)
     storage: Storage = storage_for(run, request.storage, say)
     if not isinstance(storage, Folder):
         raise TrialError(
@@ -137,10 +135,9 @@ def _taken_up(code: Code, run: Path, say: Callable[[str], None]) -> Code:
     with Journal.read(run) as journal:
         if not OwnSetup.describes(journal):
             return code
-        began = journal.setup(OwnSetup).code
-    if began.get("network") != code.network:
+        known = journal.setup(OwnSetup).source
+    if known is None or known.network != code.network:
         return code
-    known = Code(**began)
     if known.sha256 != code.sha256:
         say(
             f"{code.file} has changed since {run} was begun (SHA-256 {known.sha256[:12]}…, now "

@@ -83,7 +83,7 @@ class Task:
     """Whether the last report tells how the network's errors correlate with other candidates'."""
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else is written of the training, where the storage is a folder."""
-    network: dict[str, str] | None = None
+    network: dict[str, Any] | None = None
     """Arguments of a `Code`, for a family of the run's own."""
     cpus: int = 1
     """CPUs that Tune reserves for the trial."""

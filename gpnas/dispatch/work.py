@@ -109,7 +109,7 @@ class Work:
             network=self._network(candidate.architecture.family),
         )
 
-    def _network(self, family: str) -> dict[str, str] | None:
+    def _network(self, family: str) -> dict[str, Any] | None:
         """The source of a family that is the run's own, as a worker takes it."""
         own = self.setup.networks.get(family)
         return None if own is None else asdict(own.code)

@@ -36,6 +36,7 @@ from gpnas_trainers.graphs import RANGES, ConversionError, OnnxNetwork
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.own import Code, OwnError, in_words, own_family, place_of, read_code
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
+from gpnas_trainers.rehearsal import Rehearsal, rehearse
 from gpnas_trainers.weights import WeightsError, load_published
 
 REFERENCE = re.compile(r"[^:]+:[A-Za-z_]\w*")
@@ -206,6 +207,7 @@ def _own(name: str, text: str, pairs: PairSet) -> Guest:
     code = read_code(f"{Path(place).name if is_file else place}:{entry}", Path(place).parent)
     if entry in FAMILIES:
         raise OwnError(f"a function must have a name of its own, but {entry} is a built-in family")
+    rehearse([Rehearsal(code, "pass", family=entry)], pairs.scale)
     family = own_family(entry, code)
     declare(family)
     network = family.build(pairs.scale).eval()

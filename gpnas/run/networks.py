@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from gpnas.errors import SpaceError
@@ -10,8 +10,9 @@ from gpnas.journal import Journal
 from gpnas.records import Architecture
 from gpnas.run.setup import OwnNetwork, Setup
 from gpnas.space import SearchSpace
-from gpnas_trainers.families import declare, family_of, label
+from gpnas_trainers.families import declare, label
 from gpnas_trainers.own import Code, OwnError, own_family
+from gpnas_trainers.rehearsal import SECONDS, Rehearsal, rehearse
 
 TRIED = 32
 """Architectures of a family, at most, whose contract is tried."""
@@ -44,22 +45,44 @@ def taken_up(codes: Mapping[str, Code], run: Path, say: Callable[[str], None]) -
     return began
 
 
-def check_networks(space: SearchSpace, scale: int, codes: Mapping[str, Code]) -> None:
-    """Tries architectures of families that are a file's own, on small images, without training them.
+def check_networks(
+    architectures: Iterable[Architecture], scale: int, codes: Mapping[str, Code], *, seconds: float = SECONDS
+) -> None:
+    """Tries networks of families that are a file's own, on small images, without training them.
+
+    They are tried in a process of their own, so that whatever their source does ends in an error.
+
+    Args:
+        architectures: of which few are tried that together have every value of every axis.
+        scale: of the networks.
+        codes: sources, by family.
+        seconds: that each network may take.
 
     Raises:
         SpaceError: one breaks the contract; a line with the file and line of its source.
     """
     if not codes:
         return
-    from gpnas_trainers.contract import check_contract  # with PyTorch
+    tried = [
+        Rehearsal(code, "contract", tuple(dict(each.axes) for each in _covering(architectures, name)), name)
+        for name, code in codes.items()
+    ]
+    try:
+        rehearse(tried, scale, seconds=seconds)
+    except OwnError as error:
+        raise SpaceError(str(error)) from None
 
-    for name, code in codes.items():
-        try:
-            for architecture in _covering(space, name):
-                check_contract(family_of(name), code, scale, architecture.axes)
-        except OwnError as error:
-            raise SpaceError(str(error)) from None
+
+def check_trainer(code: Code, *, seconds: float = SECONDS) -> None:
+    """Imports the source of a training of one's own, in a process of its own.
+
+    Raises:
+        SpaceError: it cannot be imported, or has no such function; a line with its file and line.
+    """
+    try:
+        rehearse([Rehearsal(code, "import")], 1, seconds=seconds)
+    except OwnError as error:
+        raise SpaceError(str(error)) from None
 
 
 def own_networks(space: SearchSpace, codes: Mapping[str, Code]) -> dict[str, OwnNetwork]:
@@ -74,7 +97,7 @@ def own_networks(space: SearchSpace, codes: Mapping[str, Code]) -> dict[str, Own
     return {name: OwnNetwork.of(code, costs[name]) for name, code in codes.items()}
 
 
-def _covering(space: SearchSpace, family: str) -> Iterator[Architecture]:
+def _covering(space: Iterable[Architecture], family: str) -> Iterator[Architecture]:
     """Few architectures of a family that together have every value of every axis."""
     seen: set[tuple[str, object]] = set()
     tried = 0

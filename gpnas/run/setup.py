@@ -56,26 +56,29 @@ class OwnNetwork:
     network: str
     """How the space file named it: `nets.py:Mine`, or `package.module:name`."""
     sha256: str
-    """Checksum of the text."""
+    """Checksum of the text, with those of the files and their paths."""
     text: str
     """The source."""
     package: str = ""
     """Package that a module's relative imports start from."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Sources of the files that it imports from beside it, by their paths."""
     costs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     """Parameters and GMACs at 120×120 LR pixels, counted before the first trial, by axes: `width=16`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "costs", FrozenMapping(self.costs))
+        object.__setattr__(self, "files", FrozenMapping(self.files))
         if self.sha256 != self.code.sha256:
             raise ValueError(f"the text of {self.network} must have its SHA-256, but has another")
 
     @classmethod
     def of(cls, code: Code, costs: Mapping[str, tuple[int, float]]) -> OwnNetwork:
-        return cls(code.network, code.sha256, code.text, code.package, costs)
+        return cls(code.network, code.sha256, code.text, code.package, code.files, costs)
 
     @property
     def code(self) -> Code:
-        return Code(self.network, self.text, self.package)
+        return Code(self.network, self.text, self.package, dict(self.files))
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,13 @@ class OwnSetup:
     trained_by: Literal["a person's own loop", "a person's own training"]
     costs: Mapping[str, tuple[float, ...]]
     """What is known of each architecture before training, by name, in the order of enumeration."""
-    code: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     """The source that a training's run began with: arguments of a `Code`; empty for a loop."""
+
+    @property
+    def source(self) -> Code | None:
+        """The source that a training's run began with."""
+        return Code(**self.code) if self.code else None  # type: ignore[arg-type]
 
     @staticmethod
     def describes(journal: Journal) -> bool:
@@ -174,7 +182,11 @@ class Setup:
     def to_json(self) -> dict[str, Any]:
         """The form in which a header holds it."""
         networks = {
-            name: {**vars(own), "costs": {axes: list(costs) for axes, costs in own.costs.items()}}
+            name: {
+                **vars(own),
+                "files": dict(own.files),
+                "costs": {axes: list(costs) for axes, costs in own.costs.items()},
+            }
             for name, own in self.networks.items()
         }
         document = asdict(replace(self, networks={})) | {"data": self.data.to_json()}

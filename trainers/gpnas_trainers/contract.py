@@ -35,6 +35,16 @@ def check_contract(family: NetworkFamily, code: Code, scale: int, axes: Mapping[
             _tried(network.train(training), rule)
 
 
+def check_pass(family: NetworkFamily, code: Code, scale: int, axes: Mapping[str, Any]) -> None:
+    """Builds a network and passes a small image of odd sides through it, as one that is not trained here.
+
+    Raises:
+        OwnError: it cannot be built, or makes of (B, 3, h, w) anything but (B, 3, s·h, s·w).
+    """
+    with torch.inference_mode():
+        _passed(family.build(scale, **axes).eval(), torch.rand(1, 3, *ODD), _Rule(code, scale, axes))
+
+
 class _Rule:
     """How errors about one network read."""
 

@@ -1,38 +1,30 @@
 """People's own networks: their source text, and the family that it makes.
 
-A run is trained with the text that it began with, wherever it goes on; so a network is one file, or one
-module of an installed package, and is always run from its text. What it imports must be installed.
+A run is trained with the text that it began with, wherever it goes on; so a network is a file with those
+that it imports from beside it, or one module of an installed package, and is always run from its text. What
+else it imports must be installed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import linecache
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from gpnas_trainers.beside import PREFIX, module_of, text_of, texts_beside
+from gpnas_trainers.beside import OwnError as OwnError
 from gpnas_trainers.families import NetworkFamily
-from gpnas_trainers.files import read
 
 if TYPE_CHECKING:
     from torch import nn
 
-MOST = 2**20
-"""Bytes that a source file may have."""
 FORM = "must be like nets.py:Mine, a file beside the space file, or package.module:name"
-PREFIX = "gpnas_own_"
-"""A prefix of the names of modules that are made of texts."""
-
-
-class OwnError(ValueError):
-    """Someone's own network that cannot be used; one line, with file and line where these are known."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +36,14 @@ class Code:
     text: str
     package: str = ""
     """The package of a module's relative imports; empty for a file."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the files that it imports from beside it, by their paths."""
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """The digest of its text, with those of the files and their paths."""
+        files = "".join(f"\0{path}\0{text}" for path, text in sorted(self.files.items()))
+        return hashlib.sha256((self.text + files).encode()).hexdigest()
 
     @property
     def file(self) -> str:
@@ -75,7 +71,9 @@ def read_code(network: str, folder: Path, what: str = "network") -> Code:
     if not place or not entry.isidentifier():
         raise OwnError(f"a {what} {_form(what)}, but got {network!r:.100}")
     if place.endswith(".py"):
-        return Code(network, _text(_within(place, folder, what), place, what))
+        path = _within(place, folder, what)
+        text = text_of(path, place, what)
+        return Code(network, text, files=texts_beside(text, path.parent, place, what))
     if not all(part.isidentifier() for part in place.split(".")):
         raise OwnError(f"a {what} {_form(what)}, but got {network!r:.100}")
     try:
@@ -85,7 +83,7 @@ def read_code(network: str, folder: Path, what: str = "network") -> Code:
     if found is None or found.origin is None or not found.origin.endswith(".py"):
         raise OwnError(f"{place}: must be a module in Python of an installed package, but is not; install it")
     package = place if found.submodule_search_locations is not None else place.rpartition(".")[0]
-    return Code(network, _text(Path(found.origin), place, what), package)
+    return Code(network, text_of(Path(found.origin), place, what), package)
 
 
 def _form(what: str) -> str:
@@ -123,6 +121,8 @@ def in_words(error: BaseException) -> str:
         return _line(error)
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code!r})"
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno} must be Python, but {error.msg}"
     return f"{type(error).__name__}: {_line(error)}".removesuffix(": ")
 
 
@@ -141,14 +141,6 @@ def _within(name: str, folder: Path, what: str) -> Path:
             f"a {what}'s file must lie in the folder of the file that names it or below, but got {name!r}"
         )
     return path
-
-
-def _text(path: Path, name: str, what: str) -> str:
-    try:
-        return read(path, MOST, follow=True).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OwnError(f"{name}: a {what}'s file must be readable UTF-8 text, but {reason}") from None
 
 
 def _made(code: Code, scale: int, axes: Mapping[str, Any]) -> nn.Module:
@@ -191,7 +183,7 @@ def entry_of(code: Code) -> Callable[..., Any]:
     Raises:
         OwnError: the text cannot be run, or has nothing callable of that name.
     """
-    entry = getattr(_module(code.file, code.text, code.package), code.entry, None)
+    entry = getattr(_module(code.file, code.text, code.package, tuple(code.files.items())), code.entry, None)
     if not callable(entry):
         what = "has none" if entry is None else f"it is a {type(entry).__name__}"
         raise OwnError(f"{code.file}: must have a class or function `{code.entry}`, but {what}")
@@ -209,23 +201,19 @@ def defined(code: Code, entry: Callable[..., Any]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _module(file: str, text: str, package: str) -> ModuleType:
-    name = PREFIX + hashlib.sha256(f"{file}\0{package}\0{text}".encode()).hexdigest()[:16]
-    module = ModuleType(name)
-    module.__file__, module.__package__ = file, package
-    sys.modules[name] = module  # where dataclasses and pickles look for it
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+def _module(file: str, text: str, package: str, files: tuple[tuple[str, str], ...]) -> ModuleType:
+    name = PREFIX + hashlib.sha256(repr((file, text, package, files)).encode()).hexdigest()[:16]
     try:
-        exec(compile(text, file, "exec"), module.__dict__)
+        return module_of(name, file, text, package, dict(files))
     except MemoryError:
         raise
     except SyntaxError as error:
         raise OwnError(f"{error.filename or file}:{error.lineno}: must be Python, but {error.msg}") from None
     except ModuleNotFoundError as error:
+        missing = str(error.name).removeprefix(f"{name}_beside.")
         raise OwnError(
-            f"{place_of(error, file)}: may import only what is installed, since it is sent to other "
-            f"machines, but there is no {error.name}; put it into this file, or install it"
+            f"{place_of(error, file)}: may import only what is installed or lies beside it, since it is sent "
+            f"to other machines, but there is no {missing}; put it beside {file}, or install it"
         ) from None
     except (Exception, SystemExit) as error:
         raise OwnError(f"{place_of(error, file)}: must be importable, but {in_words(error)}") from error
-    return module
