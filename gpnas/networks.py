@@ -11,7 +11,7 @@ from pathlib import Path
 from gpnas.bundle import Bundle, NetworkSource
 from gpnas.errors import BundleError
 from gpnas_trainers.families import FAMILIES, declare, is_known
-from gpnas_trainers.own import Code, OwnError, entry_of, own_family, read_code
+from gpnas_trainers.own import Code, OwnError, entry_of, own_family, read_named
 
 
 def declare_networks(
@@ -65,10 +65,7 @@ def _missing(family: str, needed: NetworkSource) -> BundleError:
 
 
 def _read(source: str, entry: str) -> Code:
-    path = Path(source)
     try:
-        if source.endswith(".py"):
-            return read_code(f"{path.name}:{entry}", path.parent)
-        return read_code(f"{source}:{entry}", Path())
+        return read_named(f"{source}:{entry}")
     except OwnError as error:
         raise BundleError(f"--networks {source}: {error}") from None

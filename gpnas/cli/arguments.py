@@ -67,14 +67,18 @@ def add_bundle(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("bundle", metavar="BUNDLE", type=path, help="folder or .zip")
 
 
-def add_networks(sub: argparse.ArgumentParser) -> None:
-    """Adds `--networks`, by which a user names sources that a bundle lacks."""
+BUNDLES_OWN = "the bundle's own networks, nets.py or package.module"
+"""What a user names where a bundle lacks sources."""
+
+
+def add_networks(sub: argparse.ArgumentParser, of: str = BUNDLES_OWN) -> None:
+    """Adds `--networks`, by which a user names sources of networks that gpnas lacks."""
     sub.add_argument(
         "--networks",
         metavar="SOURCE",
         action="append",
         default=[],
-        help="repeatable: source of the bundle's own networks, nets.py or package.module, which is run",
+        help=f"repeatable: source of {of}, which is run",
     )
 
 

@@ -321,6 +321,7 @@ def _add_train(commands: Commands) -> None:
         default=[],
         help="instead of RUN, and repeatable: such as drn:features=128,blocks=18,stages=3",
     )
+    add_networks(train, "networks of your own among these, nets.py:Mine or package.module:Mine")
     train.add_argument(
         "--data", type=path, help="folder of LR/HR pairs (default: the search's, or shipped photographs)"
     )
@@ -362,6 +363,7 @@ def _add_report(commands: Commands) -> None:
     report.add_argument(
         "-o", "--output", type=path, default=path("report.html"), help="the file (default: report.html)"
     )
+    add_networks(report)
     report.add_argument("--data", type=path, help="folder of its pairs, for pictures of the networks at work")
     report.add_argument(
         "--evaluation",

@@ -10,7 +10,9 @@ from gpnas.report import Request, write_report
 
 
 def run(options: argparse.Namespace) -> Report:
-    request = Request(tuple(options.sources), options.output, options.data, options.evaluation)
+    request = Request(
+        tuple(options.sources), options.output, options.data, options.evaluation, tuple(options.networks)
+    )
     document = write_report(request)
     size = f"{document['bytes'] / 1e6:.1f} MB"
     return Report(document, [f"{printable(document['report'])}: {size}, opens in any browser"])

@@ -19,6 +19,7 @@ def run(options: argparse.Namespace) -> Report:
             FinalRequest(
                 search=options.search,
                 architectures=tuple(options.architecture),
+                networks=tuple(options.networks),
                 run=options.run,
                 top=options.top,
                 allowance=Allowance(**limits_of(options)),

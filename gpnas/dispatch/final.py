@@ -31,6 +31,7 @@ from gpnas.results.choosing import Allowance, choose_portfolio, finished_candida
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
+from gpnas.run.networks import check_networks, counted, named, taken_up
 from gpnas.run.setup import Data, OwnNetwork, Setup
 from gpnas.run.storage import Folder
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules, cache_folder, open_pairs
@@ -50,6 +51,8 @@ class FinalRequest:
     """Run folder of a finished search whose portfolio is trained."""
     architectures: tuple[str, ...] = ()
     """Networks that a person chose, such as `drn:features=128,blocks=18,stages=3`; without a search."""
+    networks: tuple[str, ...] = ()
+    """Sources of networks of one's own among these, such as `nets.py:Mine`."""
     run: Path | None = None
     """Folder of this training; None is `final` in the search's."""
     top: int | None = None
@@ -99,6 +102,8 @@ class Wanted:
     """The search's."""
     setup: Setup | None = None
     """The search's."""
+    networks: Mapping[str, OwnNetwork] = field(default_factory=dict)
+    """Those that are a person's own, by family."""
 
 
 class Settled:
@@ -129,7 +134,7 @@ def plan_final(
     request.means.asked.check(request.means.devices)
     if request.tensorboard:
         check_tensorboard()
-    wanted = _wanted(request)
+    wanted = _wanted(request, say)
     searched = wanted.setup
     run, scale = wanted.run, wanted.scale
     settings = _settings(request)
@@ -230,21 +235,34 @@ def architecture_of(text: str, scale: int) -> Architecture:
     return architecture
 
 
-def _wanted(request: FinalRequest) -> Wanted:
+def _wanted(request: FinalRequest, say: Callable[[str], None]) -> Wanted:
     if (request.search is None) == (not request.architectures):
         raise TrialError(
             "a final training needs either the run folder of a finished search or --architecture, "
             f"but got {'both' if request.architectures else 'neither'}"
         )
     if request.search is not None:
+        if request.networks:
+            raise TrialError(
+                f"a run trains its networks with the source that it began with, but got --networks "
+                f"{request.networks[0]}; name networks by --architecture to train them with another"
+            )
         return _portfolio(request, request.search.absolute())
     if request.run is None:
         raise TrialError("networks named by --architecture need a folder of their own; name it with --run")
     if request.top is not None:
         raise TrialError(f"only a search has a portfolio to choose, but got --top {request.top}")
-    scale = request.scale or 2
-    named = [(None, architecture_of(text, scale)) for text in request.architectures]
-    return Wanted(request.run.absolute(), scale, named)
+    scale, run = request.scale or 2, request.run.absolute()
+    codes = taken_up(named(request.networks, map(_family, request.architectures)), run, say)
+    architectures = [architecture_of(text, scale) for text in request.architectures]
+    check_networks(architectures, scale, codes)
+    own = counted(architectures, scale, codes)
+    return Wanted(run, scale, [(None, each) for each in architectures], networks=own)
+
+
+def _family(text: str) -> str:
+    """The family of an architecture as a person wrote it."""
+    return text.partition(":")[0]
 
 
 def _portfolio(request: FinalRequest, search: Path) -> Wanted:
@@ -270,9 +288,9 @@ def _portfolio(request: FinalRequest, search: Path) -> Wanted:
 
 
 def _own_networks(wanted: Wanted) -> dict[str, OwnNetwork]:
-    """The search's own networks among those that are wanted."""
+    """Networks of someone's own among those that are wanted."""
     families = {architecture.family for _, architecture in wanted.architectures}
-    own = wanted.setup.networks if wanted.setup else {}
+    own = wanted.setup.networks if wanted.setup else wanted.networks
     return {family: network for family, network in own.items() if family in families}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from gpnas.bundle import Bundle, read_bundle
 from gpnas.errors import BundleError, DataError
 from gpnas.journal import Journal
-from gpnas.networks import check_named
+from gpnas.networks import check_named, declare_networks
 from gpnas.report.page import Picture
 from gpnas.results.picture import png_of, validation_pairs, views_of
 from gpnas.run.setup import Data, Setup
@@ -19,12 +19,19 @@ WHITE = 20 / 255
 """Mean absolute error of a pixel's colours from which on it is white in an error map."""
 
 
-def pictures_of_run(run: Path, data: Path | None) -> tuple[list[Picture], str]:
+Say = Callable[[str], None]
+
+
+def pictures_of_run(
+    run: Path, data: Path | None, networks: Sequence[str] = (), say: Say = lambda line: None
+) -> tuple[list[Picture], str]:
     """Pictures of the networks that a run delivered.
 
     Args:
         run: its folder.
         data: folder of its pairs; None shows those of shipped photographs alone, since others may be private.
+        networks: sources that the user names, in place of the run's own.
+        say: gets a line where one is another than the networks were trained with.
 
     Returns:
         None at all where there is no bundle or there are no pairs, and why.
@@ -39,31 +46,48 @@ def pictures_of_run(run: Path, data: Path | None) -> tuple[list[Picture], str]:
             setup = Setup.of(journal)
         if data is None and not setup.data.is_shipped:
             return [], "Pictures are shown where the folder of the pairs is named with --data."
-        return list(_pictures(read_bundle(run / "bundle"), setup, data)), ""
+        bundle = read_bundle(run / "bundle")
+        if networks:
+            declare_networks(bundle, networks, say)
+        return list(_pictures(bundle, setup, data)), ""
     except (BundleError, DataError) as error:
-        if data is not None:
+        if data is not None or networks:
             raise
         return [], f"There are no pictures: {error}"
 
 
-def pictures_of_bundle(bundle: Bundle, data: Path | None) -> list[Picture]:
+def pictures_of_bundle(
+    bundle: Bundle, data: Path | None, networks: Sequence[str] = (), say: Say = lambda line: None
+) -> tuple[list[Picture], str]:
     """Pictures of a bundle's networks, where its pairs are shipped photographs or their folder is given.
 
+    Args:
+        bundle, data: as `pictures_of_run`.
+        networks: sources of its own networks.
+        say: gets a line where one is another than the networks were trained with.
+
+    Returns:
+        None at all where there is something missing, and what.
+
     Raises:
+        BundleError: a source cannot be used.
         DataError: the folder that is given cannot be used.
     """
     manifest = bundle.manifest
     known = {name: value for name, value in manifest.data.items() if name in Data.__dataclass_fields__}
+    if networks:
+        declare_networks(bundle, networks, say)
     try:
         check_named(bundle)
         setup = Setup(manifest.scale, manifest.recipe, Data(**known), validation_images=1)  # type: ignore[arg-type]
         if data is None and not setup.data.is_shipped:
-            return []
-        return list(_pictures(bundle, setup, data))
+            return [], ""
+        return list(_pictures(bundle, setup, data)), ""
     except (BundleError, DataError, TypeError) as error:
         if data is not None:
             raise DataError(f"{data}: {error}") from None
-        return []
+        untold = isinstance(error, TypeError)  # where its pairs were not described
+        return [], "" if untold else f"There are no pictures of its networks: {error}"
 
 
 def _pictures(bundle: Bundle, setup: Setup, data: Path | None) -> Iterator[Picture]:

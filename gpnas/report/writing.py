@@ -28,6 +28,8 @@ class Request:
     """Folder of the pairs, for pictures; None shows those of shipped photographs alone."""
     evaluation: Path | None = None
     """What `gpnas evaluate --json` printed of the bundle; None takes what is kept beside it."""
+    networks: tuple[str, ...] = ()
+    """Sources of the bundle's own networks, which are run for pictures."""
 
 
 def write_report(request: Request) -> dict[str, Any]:
@@ -65,9 +67,10 @@ def page_of(request: Request) -> Page:
         from gpnas.report.bundle_page import bundle_page
         from gpnas.report.pictures import pictures_of_bundle
 
-        pictures = pictures_of_bundle(read_bundle(source), request.data)
+        told: list[str] = []
+        pictures, why = pictures_of_bundle(read_bundle(source), request.data, request.networks, told.append)
         table1, why_not = _table1(request, source)
-        return _with_lines(bundle_page(source, table1=table1, pictures=pictures), why_not)
+        return _with_lines(bundle_page(source, table1=table1, pictures=pictures), *told, why, why_not)
     raise JournalError(
         f"{source}: a report is of a run folder with a journal, or of a bundle, but this is neither"
     )
@@ -79,11 +82,12 @@ def _page_of_run(request: Request, run: Path) -> Page:
 
     _ = beliefs, together
     with ThreadPoolExecutor(1, "pictures") as pool:  # networks at work leave the interpreter to the figures
-        pictured = pool.submit(pictures_of_run, run, request.data)
+        told: list[str] = []
+        pictured = pool.submit(pictures_of_run, run, request.data, request.networks, told.append)
         table1, why_not = _table1(request, run / "bundle")
         page = search_page(run, table1=table1)
         pictures, why = pictured.result()
-    return _with_lines(with_pictures(page, pictures), why, why_not)
+    return _with_lines(with_pictures(page, pictures), *told, why, why_not)
 
 
 def _table1(request: Request, bundle: Path) -> tuple[Table | None, str]:

@@ -34,7 +34,7 @@ from gpnas_trainers.contract import MULTIPLES
 from gpnas_trainers.families import FAMILIES, declare
 from gpnas_trainers.graphs import RANGES, ConversionError, OnnxNetwork
 from gpnas_trainers.metrics import psnr
-from gpnas_trainers.own import Code, OwnError, in_words, own_family, place_of, read_code
+from gpnas_trainers.own import Code, OwnError, in_words, own_family, place_of, read_named
 from gpnas_trainers.pairs import PairSet, bicubic_upscale
 from gpnas_trainers.rehearsal import Rehearsal, rehearse
 from gpnas_trainers.weights import WeightsError, load_published
@@ -202,9 +202,8 @@ def _multiple(network: OnnxNetwork) -> int:
 
 
 def _own(name: str, text: str, pairs: PairSet) -> Guest:
-    place, _, entry = text.rpartition(":")
-    is_file = place.endswith(".py")
-    code = read_code(f"{Path(place).name if is_file else place}:{entry}", Path(place).parent)
+    code = read_named(text)
+    entry = code.entry
     if entry in FAMILIES:
         raise OwnError(f"a function must have a name of its own, but {entry} is a built-in family")
     rehearse([Rehearsal(code, "pass", family=entry)], pairs.scale)

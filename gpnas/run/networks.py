@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gpnas.errors import SpaceError
@@ -10,8 +10,10 @@ from gpnas.journal import Journal
 from gpnas.records import Architecture
 from gpnas.run.setup import OwnNetwork, Setup
 from gpnas.space import SearchSpace
-from gpnas_trainers.families import declare, label
-from gpnas_trainers.own import Code, OwnError, own_family
+from gpnas_trainers import cost
+from gpnas_trainers.cost import TILE
+from gpnas_trainers.families import FAMILIES, declare, label
+from gpnas_trainers.own import Code, OwnError, own_family, read_named
 from gpnas_trainers.rehearsal import SECONDS, Rehearsal, rehearse
 
 TRIED = 32
@@ -71,6 +73,66 @@ def check_networks(
         rehearse(tried, scale, seconds=seconds)
     except OwnError as error:
         raise SpaceError(str(error)) from None
+
+
+def named(sources: Sequence[str], families: Iterable[str]) -> dict[str, Code]:
+    """The sources of families that are no built-in ones, by family.
+
+    Args:
+        sources: such as `nets.py:Mine`; of several, each is the one of the family of its name, or of the one
+            that stands before it, as in `mine=nets.py:Mine`.
+        families: that are wanted.
+
+    Raises:
+        SpaceError: a family has no source, a source no family, or one cannot be read.
+    """
+    own = [each for each in dict.fromkeys(families) if each not in FAMILIES]
+    codes: dict[str, Code] = {}
+    for source in sources:
+        family, is_said, place = source.rpartition("=")
+        try:
+            code = read_named(place)
+        except OwnError as error:
+            raise SpaceError(f"--networks {source}: {error}") from None
+        if not is_said:
+            family = own[0] if len(own) == len(sources) == 1 else _called(code.entry, own)
+        if family not in own or family in codes:
+            raise SpaceError(
+                f"--networks {source}: a source must be of one family among {', '.join(own) or 'none'} that "
+                f"--architecture names and gpnas lacks, but is of {family}; write it as family={place}"
+            )
+        codes[family] = code
+    if missing := [each for each in own if each not in codes]:
+        raise SpaceError(
+            f"--architecture {missing[0]}: a family must be built in ({', '.join(FAMILIES)}) or have its "
+            f"source named, but has none; name it by --networks, such as {missing[0]}=nets.py:Mine"
+        )
+    return codes
+
+
+def _called(entry: str, families: Sequence[str]) -> str:
+    return next((each for each in families if each.casefold() == entry.casefold()), entry)
+
+
+def counted(
+    architectures: Iterable[Architecture], scale: int, codes: Mapping[str, Code]
+) -> dict[str, OwnNetwork]:
+    """What a journal holds of networks that a person chose.
+
+    Raises:
+        SpaceError: one's costs cannot be counted.
+    """
+    costs: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in codes}
+    for each in architectures:
+        if each.family in costs:
+            try:
+                costs[each.family][label(each.axes)] = (
+                    cost.parameters(each.family, scale, **each.axes),
+                    cost.gmacs(each.family, scale, TILE, TILE, **each.axes),
+                )
+            except ValueError as error:
+                raise SpaceError(f"--architecture {each}: {error}") from None
+    return {name: OwnNetwork.of(code, costs[name]) for name, code in codes.items()}
 
 
 def check_trainer(code: Code, *, seconds: float = SECONDS) -> None:

@@ -36,7 +36,7 @@ OPTIONS = {
     "tell": "--architecture --checkpoint --failed --give-back --json --lease --metric --progress --seconds "
     "CANDIDATE VALUE RUN",
     "veto": "--json NETWORK RUN",
-    "report": "--data --evaluation --json --output RUN",
+    "report": "--data --evaluation --json --networks --output RUN",
     "space": "--json FILE",
     "recommend": "--data --hours --json --scale",
     "data check": "--downsample-lr --json --max-shift --minimum-side --ncc --scale --seed --synthetic "
@@ -46,7 +46,7 @@ OPTIONS = {
     "train": "--address --architecture --batch-size --budget-hours --clip-norm --compile --concurrent "
     "--cpus-per-trial --data --devices --dual-weight --ema-decay --evaluate-every --gpus-per-trial "
     "--halve-every --hr-patch --images --json --l1-weight --learning-rate --max-gmacs --max-parameters "
-    "--micro-batch --ms-ssim-weight --pixel-loss --precision --recipe --run --scale --schedule "
+    "--micro-batch --ms-ssim-weight --networks --pixel-loss --precision --recipe --run --scale --schedule "
     "--seed --start-from --steps --storage --tensorboard --top --warmup-steps --weight-decay RUN",
     "portfolio": "--data --json --max-gmacs --max-parameters --output --top --with RUN",
     "export": "--json --licence --licence-file --licence-holder --max-gmacs --max-parameters --no-picture "

@@ -17,8 +17,9 @@ from gpnas import Architecture, SpaceError
 from gpnas.bundle import Member, read_bundle, write_bundle
 from gpnas.cli import main
 from gpnas.config import read_space_file
+from gpnas.dispatch.final import FinalRequest, plan_final
 from gpnas.ensemble import load_networks
-from gpnas.errors import BundleError, JournalError
+from gpnas.errors import BundleError, JournalError, TrialError
 from gpnas.journal import Journal
 from gpnas.networks import declare_networks
 from gpnas.run.networks import check_networks, own_networks, taken_up
@@ -173,18 +174,63 @@ def test_a_source_in_a_journal_has_its_checksum(tmp_path: Path) -> None:
     assert asdict(own)["sha256"] == Code("nets.py:Mine", NETWORK).sha256
 
 
-def test_few_networks_have_every_value_of_every_axis(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = read_space_file(
-        written(tmp_path, network=NETWORK.replace("super()", "print(width, depth); super()", 1))
-    )
+def test_few_networks_have_every_value_of_every_axis(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    noting = f"print(width, depth, file=open({str(log)!r}, 'a')); super()"
+    file = read_space_file(written(tmp_path, network=NETWORK.replace("super()", noting, 1)))
     codes = taken_up(file.families.codes, tmp_path / "run", pytest.fail)
     check_networks(file.search_space(), 2, codes)
-    tried = [line.split() for line in capsys.readouterr().out.splitlines()]
+    tried = [line.split() for line in log.read_text().splitlines()]
     assert {width for width, _ in tried} == {"8", "16"}
     assert {depth for _, depth in tried} == {"1", "2", "3", "4"}
     assert len(tried) < 8
+
+
+def test_a_journal_holds_what_a_source_imports_from_beside_it(tmp_path: Path) -> None:
+    head, rest = NETWORK.split("\n\n\n", 1)
+    file = read_space_file(written(tmp_path, network=f"from parts import *\n\n\n{rest}"))
+    (tmp_path / "parts.py").write_text(f"{head}\n")
+    file = read_space_file(tmp_path / "mine.yaml")
+    code = file.families.codes["mine"]
+    assert code.files == {"parts.py": f"{head}\n"}
+    document = setup_of({"mine": OwnNetwork.of(code, {})}).to_json()
+    with Journal.read(searched(tmp_path / "run", trials=1, setup=document)) as journal:
+        assert Setup.of(journal).networks["mine"].code == code
+    assert build("mine", 2, width=8, depth=1)
+    (tmp_path / "parts.py").write_text("raise AssertionError\n")
+    lines: list[str] = []
+    changed = read_space_file(tmp_path / "mine.yaml").families.codes
+    assert taken_up(changed, tmp_path / "run", lines.append)["mine"] == code
+    assert len(lines) == 1
+    document["networks"]["mine"]["files"]["parts.py"] += "import os\n"
+    run = searched(tmp_path / "tampered", trials=1, setup=document)
+    with Journal.read(run) as journal, pytest.raises(JournalError, match="must have its SHA-256"):
+        Setup.of(journal)
+
+
+def test_networks_that_a_person_chose_are_trained_with_the_source_that_is_named(
+    tmp_path: Path, home: Path
+) -> None:
+    written(tmp_path)
+    source, run = str(tmp_path / "nets.py:Mine"), tmp_path / "run"
+    chosen = ("mine:width=8,depth=1", "drn:features=4,blocks=1,stages=1")
+    request = FinalRequest(architectures=chosen, networks=(source,), run=run)
+    plan = plan_final(request, pytest.fail)
+    own = plan.setup.networks["mine"]
+    assert own.text == NETWORK
+    assert own.costs["width=8,depth=1"][0] == size(8, 1)
+    for networks, architectures, message in (
+        ((), chosen, "--architecture mine: a family must be built in .*mine=nets.py:Mine"),
+        ((f"other={source}",), chosen, "is of other; write it as family="),
+        ((source, source), chosen, "but is of mine"),
+        ((str(tmp_path / "gone.py:Mine"),), chosen, "gone.py:Mine: gone.py: .*must be readable"),
+        ((source,), ("mine:width=8",), r"nets.py:6: must be callable as Mine\(scale=2, width=8\)"),
+        ((source,), chosen[1:], "one family among none that"),
+    ):
+        with pytest.raises(SpaceError, match=message):
+            plan_final(replace(request, networks=networks, architectures=architectures), pytest.fail)
+    with pytest.raises(TrialError, match="a run trains its networks with the source that it began with"):
+        plan_final(FinalRequest(search=run, networks=(source,)), pytest.fail)
 
 
 @pytest.fixture
@@ -260,7 +306,13 @@ def test_another_source_is_told_and_one_that_does_not_fit_is_refused(
     with pytest.raises(BundleError, match=r"--networks nonesuch.py: .*must be readable"):
         declare_networks(found, ["nonesuch.py"])
     families._OWN.clear()
-    assert main(["report", str(bundle), "-o", str(bundle.parent / "report.html")]) == 0, capsys.readouterr()
+    page = bundle.parent / "report.html"
+    assert main(["report", str(bundle), "-o", str(page)]) == 0, capsys.readouterr()
+    assert "There are no pictures of its networks: mine" in page.read_text()
+    source.write_text("# a note\n" + NETWORK)
+    assert main(["report", str(bundle), "-o", str(page), "--networks", str(source)]) == 0
+    assert "There are no pictures" not in page.read_text()
+    assert "is not the source that mine was trained with" in page.read_text()
 
 
 def test_a_bundle_that_names_code_of_the_machine_runs_none(

@@ -86,6 +86,17 @@ def read_code(network: str, folder: Path, what: str = "network") -> Code:
     return Code(network, text_of(Path(found.origin), place, what), package)
 
 
+def read_named(source: str, what: str = "network") -> Code:
+    """The source text that a user names, not a file: `nets.py:Mine` of any folder, or `package.module:name`.
+
+    Raises:
+        OwnError: as `read_code`.
+    """
+    place, _, entry = source.rpartition(":")
+    path = Path(place)
+    return read_code(f"{path.name if place.endswith('.py') else place}:{entry}", path.parent, what)
+
+
 def _form(what: str) -> str:
     return FORM.replace("nets.py:Mine", "train.py:train") if what == "trainer" else FORM
 
