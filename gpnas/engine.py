@@ -201,7 +201,7 @@ class Engine:
         self._columns: tuple[Column, ...] = (*own, *(Column(source.name, "task") for source in sources))
         none_of_them = torch.zeros(len(space), len(sources), dtype=torch.float64)
         self._features = torch.cat([space.features, none_of_them], dim=1) if sources else space.features
-        self._context = _context(space, own, sources) if sources else None
+        self._context = _context(space, own, sources, self.sign) if sources else None
         self._make_model, self._make_acquisition = model, acquisition
         watched = self._features if len(space) <= SCORED else None
         columns, context = self._columns, self._context
@@ -737,12 +737,15 @@ def _moments(model: Model, x: Tensor, *, observation_noise: bool = False) -> tup
     return torch.cat(means).double(), torch.cat(variances).double()
 
 
-def _context(space: SearchSpace, columns: tuple[Column, ...], sources: Sequence[Source]) -> Context:
-    """The sources' trainings, each on the latent scale of a surrogate of its own."""
+def _context(
+    space: SearchSpace, columns: tuple[Column, ...], sources: Sequence[Source], sign: int
+) -> Context:
+    """The sources' trainings, each on the latent scale of a surrogate of its own; `sign` is -1 where the
+    smaller of two values is the better one."""
     features, latent, units = [], [], []
     for number, source in enumerate(sources):
         known = [
-            (space.index(architecture), value)
+            (space.index(architecture), sign * value)
             for architecture, value in zip(source.architectures, source.values, strict=True)
             if architecture in space
         ]

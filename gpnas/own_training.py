@@ -22,16 +22,12 @@ from typing import Any, SupportsFloat, TextIO
 
 from gpnas.asked import number
 from gpnas.errors import TrialError
-from gpnas.files import replacing
 from gpnas.records import Architecture, AxisValue
+from gpnas.run.own_errors import ERRORS_FILE, keep_errors
 from gpnas_trainers.own import Code, OwnError, defined, entry_of, in_words, place_of
 
-ERRORS_FILE = "errors.npy"
-"""Name, in a candidate's folder, of the errors that its training reported last."""
 DIVERGED = "lower a rate, or raise an error that says why"
 """What to do about a value that is no number."""
-MOST_ERRORS = 2**26
-"""Most numbers of errors that a training may report."""
 
 
 class Stopped(BaseException):
@@ -118,27 +114,6 @@ class Trial:
     def _say(self, document: Mapping[str, Any]) -> None:
         self._said.write(json.dumps(document) + "\n")
         self._said.flush()
-
-
-def keep_errors(path: Path, errors: Any) -> None:
-    """Writes errors that a training reported, as float32 in rows; whole, or not at all.
-
-    Raises:
-        TrialError: they are none, too many or not finite.
-    """
-    import numpy as np
-
-    if hasattr(errors, "detach"):  # a tensor of PyTorch's
-        errors = errors.detach().cpu().numpy()
-    array = np.asarray(errors, dtype=np.float32)
-    if not 0 < array.size <= MOST_ERRORS or not np.isfinite(array).all():
-        raise TrialError(
-            f"errors must be 1 to {MOST_ERRORS:,} finite numbers, but got an array of shape {array.shape}"
-        )
-    with replacing(path) as fresh, open(fresh, "wb") as file:
-        np.save(
-            file, array.reshape(len(array), -1) if array.ndim else array.reshape(1, 1), allow_pickle=False
-        )
 
 
 def train(task: OwnTask, said: TextIO, ordered: threading.Event) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from typing import Any
 
 from gpnas.client import Client, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
 from gpnas.errors import TrialError
-from gpnas.own_training import ERRORS_FILE, Stopped, keep_errors
+from gpnas.own_training import Stopped
 from gpnas.records import Architecture, AxisValue, plain_value
+from gpnas.run.own_errors import ERRORS_FILE, keep_errors
 
 LONGEST_PAUSE = 60.0
 """Seconds before whoever was told that there is nothing yet asks again, at most."""

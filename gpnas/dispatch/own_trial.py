@@ -31,6 +31,7 @@ from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.files import replacing
 from gpnas.own_training import OwnTask, to_line
 from gpnas.records import AxisValue, Progress
+from gpnas.run.own_errors import correlations_beside
 
 REPORT_SECONDS = 1.0
 """How long a worker listens between two reports of its own; also how fast it heeds an order to stop."""
@@ -61,6 +62,8 @@ class OwnTrialTask:
     objective: str
     hours: float | None = None
     """Longest time of an attempt; None sets no limit."""
+    correlations: bool = False
+    """Whether to say how its errors correlate with those of other trainings."""
     cpus: int = 1
     gpus: float = 0.0
 
@@ -180,7 +183,8 @@ class OwnTrial(tune.Trainable):
             own = {self._task.objective: document["value"]}
             metrics = {**(self._newest.metrics if self._newest else {}), **own}
             progress = Progress(number, self._task.steps, document["value"], metrics, seconds)
-            return TrialReport("done", number, progress, tuple(heard))
+            among = correlations_beside(self._folder) if self._task.correlations else {}
+            return TrialReport("done", number, progress, tuple(heard), correlations=among)
         if document["kind"] == "stopped":
             return TrialReport("stopped", number)
         log = self._folder / LOG_FILE

@@ -12,14 +12,16 @@ from gpnas.config import SpaceFile
 from gpnas.dispatch.own_trial import OwnTrial, OwnTrialTask
 from gpnas.dispatch.work import Means
 from gpnas.errors import SpaceError, TrialError
-from gpnas.journal import Header, Journal
+from gpnas.journal import Header, Journal, Search
 from gpnas.opening import Wishes, header_of
 from gpnas.records import Candidate
 from gpnas.run.copying import storage_for
 from gpnas.run.layout import candidate_folder
 from gpnas.run.networks import check_trainer
 from gpnas.run.setup import OwnSetup
+from gpnas.run.shipped import SHIPPED
 from gpnas.run.storage import Folder, Storage
+from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
 from gpnas_trainers.own import Code, OwnError, read_code
 
@@ -75,6 +77,7 @@ class OwnWork:
             code=dataclasses.asdict(self.code),
             objective=self.header.objective.name,
             hours=self.hours,
+            correlations=self.header.search is not None and self.header.search.portfolio_aware,
         )
 
 
@@ -90,7 +93,7 @@ def plan_own(path: Path, file: SpaceFile, request: Any, say: Callable[[str], Non
         SpaceError, JournalError, TrialError: something in it breaks a rule.
     """
     assert file.trainer is not None
-    for name in ("data", "scale", "warm_start", "portfolio_aware"):
+    for name in ("data", "scale"):
         if getattr(request, name):
             raise SpaceError(
                 f"{path}: `trainer` trains as it likes, so --{name.replace('_', '-')} says nothing; "
@@ -116,16 +119,37 @@ def plan_own(path: Path, file: SpaceFile, request: Any, say: Callable[[str], Non
         early_stopping=request.early_stopping,
     )
     header, space = header_of(path, wishes, code)
-    assert header.search is not None
-    cost_aware = file.search.cost_aware if request.cost_aware is None else request.cost_aware
     header = dataclasses.replace(
         header,
         concurrent=request.concurrent or file.search.concurrent,
         stop_below=file.search.stop_below,
         storage=None if storage.uri == str(run) else storage.uri,
-        search=dataclasses.replace(header.search, cost_aware=cost_aware),
+        search=_searched(path, file, request, run, header),
     )
     return OwnWork(run, code, storage, request.means, header, space, request.trial_hours)
+
+
+def _searched(path: Path, file: SpaceFile, request: Any, run: Path, header: Header) -> Search:
+    """What is searched, with what only a driver's searches have."""
+    asked, objective = header.search, header.objective
+    assert asked is not None
+    cost_aware, portfolio_aware = (
+        getattr(file.search if getattr(request, name) is None else request, name)
+        for name in ("cost_aware", "portfolio_aware")
+    )
+    if portfolio_aware and (objective.unit, objective.goal) != ("dB", "maximise"):
+        raise SpaceError(
+            f"{path}: `portfolio_aware` needs an objective in dB to maximise, -10 log10 of the mean square "
+            f"of the errors that trainings report, but the objective is {objective.name}; leave it out: "
+            "`gpnas portfolio` chooses by errors all the same"
+        )
+    if any(str(each) == SHIPPED for each in request.warm_start):
+        raise SpaceError(
+            f"{path}: --warm-start {SHIPPED} is of trainings that maximise PSNR, but `trainer` is another; "
+            "name a run of it"
+        )
+    sources = sources_of(request.warm_start, run, file.scale, objective)
+    return dataclasses.replace(asked, cost_aware=cost_aware, portfolio_aware=portfolio_aware, sources=sources)
 
 
 def _taken_up(code: Code, run: Path, say: Callable[[str], None]) -> Code:

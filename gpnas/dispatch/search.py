@@ -121,7 +121,7 @@ def plan(
         cost_aware=_either(request.cost_aware, file.search.cost_aware),
         portfolio_aware=_either(request.portfolio_aware, file.search.portfolio_aware),
         common_seeds=file.search.common_seeds,
-        sources=sources_of(request.warm_start, run, scale),
+        sources=sources_of(request.warm_start, run, scale, PSNR),
         defaults=defaults_of(space, file.families.defaults, published=file.search.defaults_first),
     )
     data = _data(pairs, request, camera)

@@ -8,7 +8,6 @@ or class probabilities minus one-hot labels, whose mean square is the Brier scor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ from numpy.typing import NDArray
 
 from gpnas.engine import Engine
 from gpnas.errors import TrialError
-from gpnas.files import opened
 from gpnas.journal import Journal
-from gpnas.own_training import ERRORS_FILE, MOST_ERRORS
 from gpnas.portfolio import choose, correlations
 from gpnas.records import Candidate, Observation
 from gpnas.run.layout import candidate_folder
+from gpnas.run.own_errors import ERRORS_FILE, products, read_errors
 from gpnas.run.setup import OwnSetup
 
 TINY = 1e-12
@@ -241,7 +239,7 @@ def _reported(root: Path, order: Sequence[Candidate]) -> tuple[dict[str, NDArray
     for candidate in order:
         path = root / candidate_folder(candidate) / ERRORS_FILE
         try:
-            errors[candidate.id] = _read(path)
+            errors[candidate.id] = read_errors(path)
         except FileNotFoundError:
             continue
         except (OSError, ValueError, EOFError) as error:
@@ -267,19 +265,3 @@ def _chosen(members: Sequence[Candidate], gram: NDArray[np.float64], count: int)
         together,
         float(mean.diagonal().min()),
     )
-
-
-def products(errors: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """Mean products of errors, (1, n, n), for n trainings."""
-    rows = np.stack([each.astype(np.float64).ravel() for each in errors])  # (n, numbers)
-    return np.asarray(rows @ rows.T / rows.shape[1])[None]
-
-
-def _read(path: Path) -> NDArray[np.float32]:
-    with opened(path, most=4 * MOST_ERRORS + 1024) as file:
-        array = np.lib.format.read_array(file, allow_pickle=False)
-    if array.dtype != np.float32 or array.ndim != 2 or not math.isfinite(float(np.abs(array).max(initial=0))):
-        raise ValueError(
-            f"errors must be finite float32 in rows, but got {array.dtype} in {array.ndim} dimensions"
-        )
-    return array

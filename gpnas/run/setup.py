@@ -166,9 +166,13 @@ class Setup:
             JournalError: it is not one.
         """
         if "trained_by" in journal.header.setup:
+            whose, files = journal.header.setup["trained_by"], "; what each left lies where it was trained"
+            if whose == "a person's own training":
+                files = "; what each left lies in candidates/, in its folder own"
             raise JournalError(
                 f"{journal.run}: gpnas must have trained the networks of this run itself, but they are "
-                f"{journal.header.setup['trained_by']}'s; status, explain, ask and tell serve such a run"
+                f"{whose}'s{files}; status, explain and report show such a run, and portfolio says what "
+                "to average"
             )
         setup = journal.setup(cls)
         setup.declare()

@@ -8,19 +8,26 @@ import os
 import re
 import signal
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gpnas import Architecture, Candidate, open_search
 from gpnas.cli import main
+from gpnas.config import read_space_file
 from gpnas.dispatch.own_trial import KilledError, OwnTrial, OwnTrialTask
+from gpnas.dispatch.own_work import OwnWork, plan_own
 from gpnas.dispatch.report import TrialReport
-from gpnas.errors import SpaceError
+from gpnas.dispatch.search import Request, run_own
+from gpnas.engine import engine_for
+from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal
-from gpnas.records import Objective
-from gpnas.results.own_delivery import own_portfolio, products
+from gpnas.records import Fidelity, Objective
+from gpnas.results.own_delivery import own_portfolio
+from gpnas.run.own_errors import keep_errors, products
 from gpnas.run.setup import OwnSetup
 from gpnas_trainers.own import Code
 from tests.gpnas.searched import searched
@@ -286,11 +293,61 @@ def test_the_example_of_the_page_is_searched(
 
 
 def test_a_trainer_takes_no_option_of_images(tmp_path: Path) -> None:
-    from gpnas.dispatch.search import Request, run_own
-
     path = written(tmp_path, "trainer: train.py:train\n" + SPACE)
     with pytest.raises(SpaceError, match="so --scale says nothing; leave it out"):
         run_own(Request(str(path), tmp_path / "run", scale=2), Silent())
+
+
+@pytest.mark.parametrize("goal", ["maximise", "minimise"])
+def test_a_search_is_warmed_up_by_one_of_the_same_objective(tmp_path: Path, goal: str) -> None:
+    """What was best there is trained first here."""
+    objective = f"objective: {{name: loss, goal: {goal}}}\n"
+    path = written(
+        tmp_path, f"trainer: train.py:train\n{objective}families: {{net: {{size: [1, 2, 3, 4, 5]}}}}\n"
+    )
+    with open_search(tmp_path / "before", path.with_name("space.yaml"), trials=4) as search:
+        for size, loss in ((1, 5.0), (2, 4.0), (4, 2.0), (5, 1.0)):
+            search.enter(Architecture("net", {"size": size}), loss)
+
+    def planned(**asked: Any) -> OwnWork:
+        return plan_own(
+            path, read_space_file(path), Request(str(path), tmp_path / "run", **asked), pytest.fail
+        )
+
+    work = planned(warm_start=(tmp_path / "before",))
+    (first,) = engine_for(work.space, work.header).suggest(1)
+    assert first.architecture.axes["size"] == (1 if goal == "maximise" else 5)
+    with pytest.raises(SpaceError, match="--warm-start shipped is of trainings that maximise PSNR"):
+        planned(warm_start=(Path("shipped"),))
+    path.write_text(path.read_text().replace("loss", "accuracy"))
+    with pytest.raises(JournalError, match=f"must have its objective, to {goal} accuracy, but .* loss"):
+        planned(warm_start=(tmp_path / "before",))
+
+
+def test_a_search_is_aware_of_the_portfolio_where_errors_make_its_objective(tmp_path: Path) -> None:
+    """Correlations of errors against NumPy's own cosines."""
+    path = written(tmp_path, "trainer: train.py:train\nobjective: {name: accuracy, unit: '%'}\n" + SPACE)
+    request = Request(str(path), tmp_path / "run", portfolio_aware=True)
+    with pytest.raises(SpaceError, match="`portfolio_aware` needs an objective in dB to maximise"):
+        plan_own(path, read_space_file(path), request, pytest.fail)
+    path.write_text(path.read_text().replace("'%'", "dB"))
+    work = plan_own(path, read_space_file(path), request, pytest.fail)
+    candidate = Candidate("c0000", Architecture("net", {"size": 1}), Fidelity(1), 0, {})
+    assert work.task(candidate).correlations
+    errors = np.random.default_rng(0).normal(size=(3, 40)).astype(np.float32)
+    for name, own in zip(("c0001", "c0002"), errors[1:], strict=True):
+        (tmp_path / name).mkdir()
+        keep_errors(tmp_path / name / "errors.npy", own)
+    (tmp_path / "c0003").mkdir()
+    (tmp_path / "c0003" / "errors.npy").write_bytes(b"torn")
+    trial = trial_of(tmp_path, f"trial.report(1, 2.0, errors={errors[0].tolist()})\nreturn 2.0")
+    trial._task = replace(trial._task, correlations=True)
+    size = np.linalg.norm(errors, axis=1)
+    expected = {
+        name: float(errors[0] @ errors[number] / size[0] / size[number])
+        for number, name in ((1, "c0001"), (2, "c0002"))
+    }
+    assert ended(trial).correlations == pytest.approx(expected, rel=1e-5)
 
 
 class Silent:
