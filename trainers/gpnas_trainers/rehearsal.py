@@ -99,7 +99,7 @@ class _Listener:
         """What is wrong, in a line; empty where nothing is."""
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + SECONDS  # Python and PyTorch are loaded first
         while True:
             if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return self._hung(seconds)
@@ -140,12 +140,12 @@ class _Listener:
 def _try(rehearsal: Rehearsal, scale: int, say: Any) -> None:
     """Tries a source here; errors are `OwnError`s, or whatever it does."""
     code = rehearsal.code
+    if rehearsal.how != "import":
+        from gpnas_trainers.contract import check_contract, check_pass  # with PyTorch
     say(call=f"importing {code.file}")
     entry_of(code)
     if rehearsal.how == "import":
         return
-    from gpnas_trainers.contract import check_contract, check_pass
-
     family = own_family(rehearsal.family, code)
     for axes in rehearsal.axes:
         arguments = ", ".join(f"{name}={value!r}" for name, value in {"scale": scale, **axes}.items())
