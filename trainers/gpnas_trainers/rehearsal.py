@@ -29,6 +29,8 @@ SECONDS = 120.0
 """How long each network may take to be made and tried; many times what a large one needs."""
 STACK_SECONDS = 0.5
 """How long a process may take to say where it is."""
+LOOK_SECONDS = 0.5
+"""How often it is looked whether the process is still there."""
 logger = logging.getLogger(__name__)
 
 
@@ -57,7 +59,11 @@ def rehearse(rehearsals: Sequence[Rehearsal], scale: int, *, seconds: float = SE
     """
     if not rehearsals:
         return
-    task = {"path": sys.path, "scale": scale, "rehearsals": [asdict(each) for each in rehearsals]}
+    task = {
+        "path": [each for each in sys.path if isinstance(each, str)],
+        "scale": scale,
+        "rehearsals": [asdict(each) for each in rehearsals],
+    }
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "gpnas_trainers.rehearsal"],
@@ -101,8 +107,12 @@ class _Listener:
         pipe = self._process.stdout.fileno()
         deadline = time.monotonic() + SECONDS  # Python and PyTorch are loaded first
         while True:
-            if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return self._hung(seconds)
+            if not select.select([pipe], [], [], LOOK_SECONDS)[0]:
+                if self._process.poll() is not None:  # while another that it forked still has the pipe
+                    return self._ended()
+                if time.monotonic() > deadline:
+                    return self._hung(seconds)
+                continue
             if not (part := os.read(pipe, 2**16)):
                 return self._ended()
             *lines, self._heard = (self._heard + part).split(b"\n")
