@@ -89,12 +89,8 @@ def portfolio_document(
         together = _together(run, journal, own, guests, data)
         candidates, gram, costs = together.candidates, together.gram, together.costs
         count = min(top or (search.portfolio if search else len(candidates)), len(candidates))
-        outside = None
-        if (company := together.company) is not None:
-            networks = {each.candidate.id: each.network for each in company.guests}
-            outside = Outside(gram, costs, networks)
         chosen = choose_portfolio(
-            *(run, journal, candidates, count, allowance, together.pairs), outside=outside
+            *(run, journal, candidates, count, allowance, together.pairs), outside=together.outside
         )
         if output is not None:
             assert delivery is not None
@@ -144,6 +140,14 @@ class _Together:
     def alone(self) -> Floats:  # (n,)
         """PSNR in dB of each."""
         return ensemble_psnr(self.gram, np.arange(len(self.candidates))[:, None])
+
+    @property
+    def outside(self) -> Outside | None:
+        """What no journal holds; None without a company."""
+        if self.company is None:
+            return None
+        networks = {each.candidate.id: each.network for each in self.company.guests}
+        return Outside(self.gram, self.costs, networks)
 
     def described(self, portfolio: Choice) -> dict[str, Any]:
         members = [self.candidates[place] for place in portfolio.members]
