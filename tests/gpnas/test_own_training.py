@@ -105,10 +105,10 @@ def test_what_a_function_does_wrong_is_told_with_its_line(tmp_path: Path, body: 
 
 
 def test_a_function_that_hangs_is_ended_and_told_where(tmp_path: Path) -> None:
-    trial = trial_of(tmp_path, "trial.report(1, 2)\nwhile True:\n    time.sleep(0.01)", hours=2 / 3600)
+    trial = trial_of(tmp_path, "trial.report(1, 2)\nwhile True:\n    time.sleep(0.01)", hours=5 / 3600)
     report = ended(trial)
     assert re.match(
-        r"train.py:[67]: a training must end within --trial-hours 0.000\d+, but went on", report.reason
+        r"train.py:[67]: a training must end within --trial-hours 0.001\d+, but went on", report.reason
     )
 
 
