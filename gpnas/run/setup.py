@@ -166,13 +166,12 @@ class Setup:
             JournalError: it is not one.
         """
         if "trained_by" in journal.header.setup:
-            whose, files = journal.header.setup["trained_by"], "; what each left lies where it was trained"
+            whose, shown = journal.header.setup["trained_by"], "status, explain and report show such a run"
             if whose == "a person's own training":
-                files = "; what each left lies in candidates/, in its folder own"
+                shown += "; what each left lies in candidates/, and portfolio says which to average"
             raise JournalError(
                 f"{journal.run}: gpnas must have trained the networks of this run itself, but they are "
-                f"{whose}'s{files}; status, explain and report show such a run, and portfolio says what "
-                "to average"
+                f"{whose}'s; {shown}"
             )
         setup = journal.setup(cls)
         setup.declare()
