@@ -1,99 +1,221 @@
-"""Commands of README and docs are run: those that only look at what is there, and those that use a bundle."""
+"""Every page is typed from its first block to its last: commands, files, programs, and what is shown of them.
 
-import io
+`tests/typed.py` types; here stands what each page presumes, and what cannot be run here, with the reason.
+"""
+
+import os
+import re
 import shlex
 import shutil
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from gpnas import Architecture, load_space
-from gpnas.bundle import Member, write_bundle
 from gpnas.cli import main
-from gpnas.run.pricing import priced
-from gpnas.run.setup import Data, Setup
+from gpnas.dispatch.cluster import token_file
 from gpnas_trainers import build
-from tests.builders import description, folder_of_pairs
-from tests.gpnas.searched import STEPS, searched
-from tests.test_documentation import PAGES, ROOT, commands
+from gpnas_trainers.converting import save_official
+from tests.builders import folder_of_pairs
+from tests.gpnas.test_guests import nearest
+from tests.typed import PAGES, ROOT, Typist, blocks, outline, paths, shorter_space
 
-USING = ("upscale", "convert", "evaluate", "doctor", "token")
-READING = ("space", "status", "explain", "report", "data")
+pytestmark = pytest.mark.ray
+
+LEFT_OUT = {
+    r"^make (search|test)|^make install|^git clone|^source ": "CI does it before these tests",
+    r"^ray start --head --node-ip": "several machines; `experiments/network_nodes.py` has such nodes",
+    r"^ray job |ray symmetric-run": "a cluster of one's own, which ends with it",
+    r"^docker |docker/secrets|docker compose": "there is no Docker engine; `test_docker.py` checks the files",
+    r"^gpnas search --space drn_paper.yaml": "networks of the paper's sizes need a GPU",
+    r"gpnas-status": "a search that runs meanwhile; `test_monitoring.py` asks the same actor",
+    r"RAY_USE_TLS": "every process of a cluster must be started so",
+    r"^gpnas token revoke": "the name that was printed; `test_service.py` revokes one",
+    r"--search digits --train train.py:train --token-file runs/.service/token$|gpnas\.client": (
+        "its training is a sketch; the service's tutorial has a whole one"
+    ),
+    r"def log_normal|learning_rate: float = 2e-3|def products_of": "parts of source",
+}
+"""Commands and programs that are not run, as patterns, and why; shells' syntax is checked all the same."""
+WHOLE = ("docs/tutorials/service.md",)
+"""Pages of which everything is run."""
 
 
-def test_commands_that_read_do_what_the_pages_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The folder has what they name: runs, pairs, photos, space files. The terminal knows ASCII alone."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
-    space = priced(load_space("drn.yaml"), 2)
-    setup = Setup(2, {"steps": STEPS}, Data("a", "b", "photographs", None), 1).to_json()
-    run = tmp_path / "runs/drn"
-    searched(run, space=space, value=lambda each: float(each.axes["features"]) / 10, setup=setup)
-    for name in ("mine", "first", "digits"):
-        shutil.copytree(run, run.with_name(name))
-        shutil.copy(ROOT / "search_spaces/drn.yaml", tmp_path / f"{name}.yaml")
-    folder_of_pairs(tmp_path / "pairs")
-    shutil.copytree(tmp_path / "pairs/HR", tmp_path / "photos")
-    shown = {command for page in [*PAGES, *(ROOT / "docs").glob("*/*.md")] for command in commands(page)}
-    reading = sorted(each for each in shown if each.split()[1] in READING and "--watch" not in each)
-    assert len(reading) >= 10
-    for command in reading:
-        written = io.BytesIO()
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-            assert main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
-            sys.stdout.flush()
-            assert written.getvalue().isascii()
-            assert written.getvalue().strip() or "report" in command
+@dataclass(frozen=True)
+class Presumed:
+    """What a page presumes besides photographs and pairs."""
+
+    runs: tuple[str, ...] = ()
+    """Folders of a finished search."""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+
+
+PRESUMED = {
+    "README.md": Presumed(("runs/drn",), {".venv/bin/gpnas": "gpnas"}),
+    "docs/bundles.md": Presumed(("runs/drn",)),
+    "docs/explain.md": Presumed(("runs/drn",)),
+    "docs/housekeeping.md": Presumed(("runs/mine",)),
+    "docs/moving.md": Presumed(("runs/mine",)),
+    "docs/portfolio.md": Presumed(("runs/mine",)),
+    "docs/report.md": Presumed(("runs/drn",)),
+    "docs/running.md": Presumed(("runs/drn",), {"s3://bucket": "bucket"}),
+    "docs/training.md": Presumed(("runs/mine",)),
+    "docs/own-networks.md": Presumed((), {"--networks package.module": "--networks nets.py"}),
+}
+PROGRAMS = {
+    "rsync": 'to=${3/:/\\/}; mkdir -p "$to"; [[ $2 = */ ]] && cp -a "$2." "$to" || cp -a "$2" "$to"\n',
+    "sbatch": """job=$1; shift; export SLURM_ARRAY_JOB_ID=1
+        grep -q -- --array "$job" && tasks="0 1" || tasks=0
+        for task in $tasks; do SLURM_ARRAY_TASK_ID=$task bash -e "$job" "$@"; done\n""",
+}
+"""What stands for programs that need other machines; a folder `other` is the other machine."""
+TYPED = [each for each in PAGES if blocks(each, "console", "sh", "yaml", "python", "sbatch")]
+BY_THE_WHEEL = "docs/tutorials/ten-minutes.md"
+"""Typed by `test_package.py`, with the installed package."""
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one Ray for all pages; it ends with the module, as everything in `RAY_TMPDIR`."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    variables = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONSAFEPATH": "1"}
+    variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on loopback
+    variables["RAY_AUTH_TOKEN_PATH"] = str(token_file())  # also where a page has a home of its own
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        command = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"]
+        command += ["--disable-usage-stats", "--include-dashboard=false"]
+        subprocess.run([Path(sys.executable).with_name("ray"), *command], check=True, capture_output=True)
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def shelf(home: Path, ray: str) -> Path:
+    """What pages presume: a finished search of the shipped photographs, pairs, photos, published weights."""
+    folder_of_pairs(home / "pairs")
+    shutil.copytree(home / "pairs", home / "Set5")
+    shutil.copytree(home / "pairs/HR", home / "photos")
+    for name in ("photo.png", "photo.jpg"):
+        Image.open(home / "pairs/LRx2/0.png").save(home / name)
+    for name in ("drn", "heterogeneous"):
+        text = (ROOT / f"search_spaces/{name}.yaml").read_text()
+        (home / f"{name}.yaml").write_text(shorter_space(text))
+    axes = {"features": 16, "groups": 2, "blocks": 2}
+    save_official(build("rcan", 4, **axes), home / "RCAN_BIX4.pt")
+    save_official(nearest("rcan", groups=1, blocks=1, reduction=2), home / "rcan_x2.pt")
+    (home / "nets.py").write_text(
+        "from gpnas_trainers import build\n\n"
+        "def load(scale):\n    return build('drn', scale, features=4, blocks=1, stages=1)\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert main(["search", "--space", "drn.yaml", "--trials", "9", "--address", ray]) == 0
+        assert main(["export", "runs/drn", "--top", "3", "-o", "BUNDLE"]) == 0
+        assert main(["convert", "BUNDLE", "network-1", "-o", "other.onnx"]) == 0
+    return home
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What commands that use a bundle name: bundles, photographs, pairs; the second network is an RCAN."""
+def desk(
+    shelf: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with what a page presumes."""
+    presumed = PRESUMED.get(request.param, Presumed())
+    for path in shelf.iterdir():
+        if path.name != "runs":
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    for name in presumed.runs:
+        shutil.copytree(shelf / "runs/drn", tmp_path / name)
+    for name, text in PROGRAMS.items():
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/bash\n{text}")
+        program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    architectures = [
-        Architecture("drn", {"features": 8, "blocks": 1, "stages": 1}),
-        Architecture("rcan", {"features": 8, "groups": 1, "blocks": 1, "reduction": 4}),
-        Architecture("drn", {"features": 4, "blocks": 1, "stages": 1}),
-    ]
-    members = [
-        Member(each, build(each.family, 2, **each.axes).state_dict(), 1 / 3, {"psnr": 20.0}, f"c{number:04d}")
-        for number, each in enumerate(architectures)
-    ]
-    for name in ("BUNDLE", "runs/drn/bundle", "runs/mine/bundle", "runs/final/bundle", "runs/first/bundle"):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        write_bundle(Path(name), members, description())
-    for name in ("pairs", "Set5"):
-        folder_of_pairs(Path(name))
-    shutil.copytree("pairs/LRx2", "photos")
-    for name in ("photo.png", "photo.jpg"):
-        Image.open("pairs/LRx2/0.png").save(name)
     return tmp_path
 
 
-def test_commands_that_use_a_bundle_do_what_the_pages_say(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+def relative(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize(
+    "desk", [relative(each) for each in TYPED if relative(each) != BY_THE_WHEEL], indirect=True
+)
+def test_a_page_is_typed(desk: Path, ray: str, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params["desk"]
+    presumed = PRESUMED.get(name, Presumed())
+    left_out = {} if name in WHOLE else LEFT_OUT
+    typist = Typist(desk, ray, {**presumed.replaced, "/shared": str(desk / "shared")}, left_out=left_out)
+    try:
+        typist.type(ROOT / name)
+    finally:
+        typist.end()
+
+
+def test_what_is_left_out_stands_somewhere() -> None:
+    """A reason whose command is gone goes, too."""
+    texts = [each.text.replace("$ ", "") for page in PAGES for each in blocks(page)]
+    for pattern in LEFT_OUT:
+        assert any(re.search(pattern, text, re.MULTILINE) for text in texts), pattern
+
+
+DOCUMENTS = (
+    "search --space drn.yaml --trials 9",
+    "status runs/drn",
+    "explain runs/drn",
+    "explain runs/drn best",
+    "space drn.yaml",
+    "portfolio runs/drn",
+    "export runs/drn --top 2 -o two",
+    "evaluate BUNDLE --data pairs --no-tiles",
+    "upscale BUNDLE photo.png -o sr.png",
+    "convert BUNDLE network-1 -o network.onnx",
+    "report runs/drn -o report.html",
+    "data check pairs --scale 2",
+    "data prepare pairs --scale 2",
+    "doctor runs/drn",
+    "ask runs/asked --space drn.yaml --trials 4",
+    "tell runs/asked c0000 28.5",
+    "veto runs/asked drn:features=32,blocks=4,stages=3",
+    "token make --runs runs --role work --name desk",
+    "token list --runs runs",
+)
+"""Commands whose documents the reference outlines."""
+REFERENCE = ROOT / "docs" / "reference" / "json.md"
+
+
+def test_documents_have_the_keys_of_the_reference(
+    shelf: Path, ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but those that need a run's pairs, a network of one's own or a token's name."""
-    shown = {command for page in [*PAGES, *(ROOT / "docs").glob("*/*.md")] for command in commands(page)}
-    left_out = ("--networks", "token revoke", "doctor runs/mine")
-    using = sorted(
-        each
-        for each in shown
-        if each.split()[1] in USING
-        and not any(text in each for text in left_out)
-        and ("evaluate" not in each or "--data" in each)
+    """Others may join them; with GPNAS_WRITE_REFERENCE=1 the page is written anew."""
+    for path in shelf.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    typist = Typist(tmp_path, ray)
+    outlines = {}
+    for command in DOCUMENTS:
+        arguments = [*shlex.split(command), "--json"]
+        if command.startswith("search"):
+            arguments += ["--address", ray]
+        code, document = typist.document(arguments)
+        assert code == 0, command
+        outlines[command] = list(outline(document))
+    sections = "".join(
+        f"## gpnas {command}\n\n```text\n{chr(10).join(each)}\n```\n\n" for command, each in outlines.items()
     )
-    assert len(using) >= 15
-    for command in using:
-        arguments = shlex.split(command)[1:]
-        if "evaluate" in command:
-            arguments.append("--no-tiles")
-        assert main(arguments) == 0, (command, capsys.readouterr().err)
-        if "-o" in arguments:
-            assert Path(arguments[arguments.index("-o") + 1]).exists(), command
-    assert sorted(path.name for path in Path("sr").iterdir()) == [f"{number}.png" for number in range(5)]
+    if os.environ.get("GPNAS_WRITE_REFERENCE"):
+        head, _, _ = REFERENCE.read_text().partition("## gpnas")
+        REFERENCE.write_text(head + sections.rstrip() + "\n")
+    text = REFERENCE.read_text()
+    shown = re.findall(r"^## gpnas (.*)\n\n```text\n(.*?)\n```", text, re.DOTALL | re.MULTILINE)
+    assert [command for command, _ in shown] == list(DOCUMENTS)
+    for command, lines in shown:
+        assert set(paths(lines.splitlines())) <= set(paths(outlines[command])), command

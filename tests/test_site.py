@@ -26,6 +26,9 @@ QUESTIONS = {
     "licence of the weights": ("bundles.html",),
     "seams tiles blend": ("ensemble.html", "measurements/tiling_error.html"),
     "delete cache": ("housekeeping.html",),
+    "slurm": ("slurm.html",),
+    "service": ("service.html", "tutorials/service.html"),
+    "copy run to another machine": ("moving.html",),
     "mutual information formula": ("method.html", "measurements/mutual_information_scale.html"),
 }
 """What newcomers ask, and the pages that answer it."""

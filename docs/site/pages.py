@@ -26,6 +26,7 @@ from gpnas.cli.parser import command_line
 
 sys.path.insert(0, str(Path(__file__).parent))  # MkDocs loads this file alone
 from http_reference import http_reference
+from journal_reference import journal_reference
 
 ROOT = Path(__file__).parents[2]
 COPIES = {
@@ -71,6 +72,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         made[f"{MEASUREMENTS}/{source.name}"] = source.read_text()
     made["reference/command-line.md"] = "\n".join(command_reference())
     made["reference/http.md"] = "\n".join(http_reference())
+    made["reference/journal.md"] = "\n".join(journal_reference())
     made["reference/errors.md"] = "\n".join(error_index())
     for name, text in made.items():
         files.append(File.generated(config, name, content=text))
