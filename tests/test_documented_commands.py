@@ -60,10 +60,10 @@ PRESUMED = {
     "docs/bundles.md": Presumed(("runs/drn",)),
     "docs/explain.md": Presumed(("runs/drn",)),
     "docs/housekeeping.md": Presumed(("runs/mine",)),
-    "docs/moving.md": Presumed(("runs/mine",)),
+    "docs/moving.md": Presumed(("runs/mine",), {"--trials 12": "--trials=10"}),
     "docs/portfolio.md": Presumed(("runs/mine",)),
     "docs/report.md": Presumed(("runs/drn",)),
-    "docs/running.md": Presumed(("runs/drn",), {"s3://bucket": "bucket"}),
+    "docs/running.md": Presumed(("runs/drn",), {"s3://bucket": "bucket", "--trials 32": "--trials=10"}),
     "docs/training.md": Presumed(("runs/mine",)),
     "docs/own-networks.md": Presumed((), {"--networks package.module": "--networks nets.py"}),
 }

@@ -43,7 +43,8 @@ class Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        self._try(self._stream.flush)
+        if not self._stream.closed:  # Python 3.13 tells what flushing a closed one raises at the very end
+            self._try(self._stream.flush)
 
     def _try(self, call: Any, *arguments: str) -> None:
         if self.problem is not None:
