@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import ray
 from PIL import Image
 
 from gpnas.cli import main
@@ -80,24 +81,24 @@ BY_THE_WHEEL = "docs/tutorials/ten-minutes.md"
 
 
 @pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cluster() -> Iterator[str]:
     """The address of one Ray for all pages; it ends with the module, as everything in `RAY_TMPDIR`."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    address = ray.util.get_node_ip_address()  # an earlier module may have had Ray decide against loopback
+    with socket.create_server((address, 0)) as probe:
         port = probe.getsockname()[1]
     variables = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONSAFEPATH": "1"}
-    variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on loopback
     variables["RAY_AUTH_TOKEN_PATH"] = str(token_file())  # also where a page has a home of its own
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        command = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2"]
+        command = ["start", "--head", f"--node-ip-address={address}", f"--port={port}", "--num-cpus=2"]
         command += ["--disable-usage-stats", "--include-dashboard=false"]
         subprocess.run([Path(sys.executable).with_name("ray"), *command], check=True, capture_output=True)
-        yield f"127.0.0.1:{port}"
+        yield f"{address}:{port}"
 
 
 @pytest.fixture(scope="module")
-def shelf(home: Path, ray: str) -> Path:
+def shelf(home: Path, cluster: str) -> Path:
     """What pages presume: a finished search of the shipped photographs, pairs, photos, published weights."""
     folder_of_pairs(home / "pairs")
     shutil.copytree(home / "pairs", home / "Set5")
@@ -116,7 +117,7 @@ def shelf(home: Path, ray: str) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        assert main(["search", "--space", "drn.yaml", "--trials", "9", "--address", ray]) == 0
+        assert main(["search", "--space", "drn.yaml", "--trials", "9", "--address", cluster]) == 0
         assert main(["export", "runs/drn", "--top", "3", "-o", "BUNDLE"]) == 0
         assert main(["convert", "BUNDLE", "network-1", "-o", "other.onnx"]) == 0
     return home
@@ -149,11 +150,11 @@ def relative(page: Path) -> str:
 @pytest.mark.parametrize(
     "desk", [relative(each) for each in TYPED if relative(each) != BY_THE_WHEEL], indirect=True
 )
-def test_a_page_is_typed(desk: Path, ray: str, request: pytest.FixtureRequest) -> None:
+def test_a_page_is_typed(desk: Path, cluster: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.params["desk"]
     presumed = PRESUMED.get(name, Presumed())
     left_out = {} if name in WHOLE else LEFT_OUT
-    typist = Typist(desk, ray, {**presumed.replaced, "/shared": str(desk / "shared")}, left_out=left_out)
+    typist = Typist(desk, cluster, {**presumed.replaced, "/shared": str(desk / "shared")}, left_out=left_out)
     try:
         typist.type(ROOT / name)
     finally:
@@ -193,18 +194,18 @@ REFERENCE = ROOT / "docs" / "reference" / "json.md"
 
 
 def test_documents_have_the_keys_of_the_reference(
-    shelf: Path, ray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others may join them; with GPNAS_WRITE_REFERENCE=1 the page is written anew."""
     for path in shelf.iterdir():
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
     monkeypatch.chdir(tmp_path)
-    typist = Typist(tmp_path, ray)
+    typist = Typist(tmp_path, cluster)
     outlines = {}
     for command in DOCUMENTS:
         arguments = [*shlex.split(command), "--json"]
         if command.startswith("search"):
-            arguments += ["--address", ray]
+            arguments += ["--address", cluster]
         code, document = typist.document(arguments)
         assert code == 0, command
         outlines[command] = list(outline(document))

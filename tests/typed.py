@@ -113,6 +113,8 @@ class Typist:
     """Those of them that stood in the page."""
     files: dict[str, str] = field(default_factory=dict)
     background: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    rest: dict[str, Any] = field(default_factory=dict)
+    """What the page's last space file said of scale and families."""
     said: str = ""
     """What the newest command printed, on stdout and stderr."""
 
@@ -222,11 +224,12 @@ class Typist:
         assert done.returncode == 0, f"{text}\n{self.said}"
 
     def space(self, text: str) -> None:
-        """A space file, or a part of one, which is as gpnas reads it."""
+        """A space file as gpnas reads it, or a part of one, with the rest of the page's last."""
         part = yaml.safe_load(text)
-        whole = {"scale": 2, "families": {"drn": {"features": [8], "blocks": 1, "stages": 1}}, **part}
+        if set(part) >= {"scale", "families"}:
+            self.rest = {name: part[name] for name in ("scale", "families")}
         path = self.folder / "part.yaml"
-        path.write_text(yaml.safe_dump(whole))
+        path.write_text(yaml.safe_dump({**self.rest, **part}))
         assert len(load_space(path, own_families=True)) > 0
 
     def python(self, text: str, page: Path) -> None:
