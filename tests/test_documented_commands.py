@@ -114,6 +114,7 @@ def shelf(home: Path, cluster: str) -> Path:
     for name in ("drn", "heterogeneous"):
         text = (ROOT / f"search_spaces/{name}.yaml").read_text()
         (home / f"{name}.yaml").write_text(shorter_space(text))
+    (home / "configs.csv").write_text("features,groups,blocks,hash\n8,1,1,a\n8,1,2,b\n")
     axes = {"features": 16, "groups": 2, "blocks": 2}
     save_official(build("rcan", 4, **axes), home / "RCAN_BIX4.pt")
     save_official(nearest("rcan", groups=1, blocks=1, reduction=2), home / "rcan_x2.pt")
