@@ -111,6 +111,7 @@ def test_questions_are_answered_among_the_first_three(site: Path, browser: Any) 
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
 
+    browser.set_window_size(1280, 900)  # where the field is always shown
     browser.get((site / "index.html").as_uri())
     field = browser.find_element(By.CSS_SELECTOR, "input.md-search__input")
     missed = {}
