@@ -1,5 +1,6 @@
 """What is released: it is built from the repository alone, installs without it, and teaches what it says."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -125,10 +126,15 @@ def test_a_newcomer_types_the_first_tutorial(
         space = space.replace(text, shorter)
     (tmp_path / "first.yaml").write_text(space)
     Image.fromarray(data.chelsea()[:60, :80]).save(tmp_path / "photo.png")
-    gpnas = complete.parent / "gpnas"
-    for command in steps(page):
-        command = command.replace("--trials 12", "--trials 4").replace("--steps 300", "--steps 12")
-        run(gpnas, *shlex.split(command)[1:], cwd=tmp_path)
+    typed = [
+        each.replace("--trials 12", "--trials 4").replace("--steps 300", "--steps 12") for each in steps(page)
+    ]
+    program = (
+        "import json, sys; from gpnas.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
+    )
+    commands = json.dumps([shlex.split(each)[1:] for each in typed])
+    run(complete, "-P", "-c", program, commands, cwd=tmp_path)
+    assert "gpnas" in run(complete.parent / "gpnas", "--version", cwd=tmp_path)
     with Image.open(tmp_path / "photo_x2.png") as image:
         assert image.size == (160, 120)
     assert "best" in (tmp_path / "first.html").read_text()

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from gpnas.journal import Header, Journal, status
 from gpnas.records import Progress
 from gpnas.run.setup import PSNR
 from gpnas.space import Family, IntegerAxis
+from tests.gpnas.driven import driver, ended, states, until
 
 SPACE = SearchSpace([Family("net", (IntegerAxis("size", tuple(range(1, 21))),))])
 STEPS = 40
@@ -240,17 +239,12 @@ def home(home: Path) -> Path:
 def test_on_ray_hopeless_trials_are_stopped_also_over_a_kill(home: Path) -> None:
     """Their processes go on with the next trial, the same command resumes, and none is trained again."""
     run = home / "run"
-    command = [sys.executable, "-m", "gpnas.cli", "search", "--space", str(home / "space.yaml")]
-    command += ["--run", str(run), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 150
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if (run / "journal.sqlite").exists():
-            states = [row["state"] for row in status(run)["candidates"]]
-            if "stopped" in states and "running" in states[states.index("stopped") :]:
-                break
-        time.sleep(0.1)
+    command = ["search", "--space", str(home / "space.yaml"), "--run", str(run), "--json"]
+    process = driver(command)
+    until(
+        process,
+        lambda: "stopped" in (each := states(run)) and "running" in each[each.index("stopped") :],
+    )
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     with Journal.read(run) as journal:
@@ -258,10 +252,10 @@ def test_on_ray_hopeless_trials_are_stopped_also_over_a_kill(home: Path) -> None
         stopped = [each.candidate for each in before if each.stopped is not None]
         attempts = {candidate.id: len(journal.attempts(candidate.id)) for candidate in stopped}
     assert stopped
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "stopped at step" in done.stderr or len(stopped) == 6
-    document = json.loads(done.stdout)
+    code, out, err = ended(command)
+    assert code == 0, err
+    assert "stopped at step" in err or len(stopped) == 6
+    document = json.loads(out)
     assert document["trials"]["observed"] == 12
     with Journal.read(run) as journal:
         observations = journal.observations()

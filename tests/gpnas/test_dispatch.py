@@ -4,8 +4,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from gpnas.journal import Journal, status
 from gpnas.records import Source
 from gpnas.results.recall import explain_search
 from gpnas_trainers.train import evaluate as evaluate_network
+from tests.gpnas.driven import driver, ended, finished, states, until
 
 pytestmark = pytest.mark.ray
 
@@ -40,30 +40,14 @@ def home(home: Path) -> Path:
     return home
 
 
-def command(home: Path, run: str, *options: str) -> list[str]:
-    space = str(home / "space.yaml")
-    search = ["search", "--space", space, "--run", str(home / run), "--json"]
-    return [sys.executable, "-m", "gpnas.cli", *search, *options]
+def search(home: Path, run: str, *options: str) -> list[str]:
+    return ["search", "--space", str(home / "space.yaml"), "--run", str(home / run), "--json", *options]
 
 
-def finished(arguments: list[str]) -> dict[str, Any]:
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
-def wait_for(run: Path, observed: int, process: subprocess.Popen[str]) -> None:
-    """Until so many candidates are observed and one more is being trained."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if (run / "journal.sqlite").exists():
-            states = [row["state"] for row in status(run)["candidates"]]
-            if states.count("observed") >= observed and "running" in states:
-                return
-        time.sleep(0.1)
-    raise AssertionError("the search did not come so far in 2 minutes")
+def training(run: Path, observed: int) -> bool:
+    """Whether so many candidates are observed and one more is being trained."""
+    each = states(run)
+    return each.count("observed") >= observed and "running" in each
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +56,8 @@ def killed(home: Path) -> dict[str, Any]:
     run = home / "killed"
     before: list[Any] = []
     for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
-        process = subprocess.Popen(
-            command(home, "killed"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        wait_for(run, number + 1, process)
+        process = driver(search(home, "killed"))
+        until(process, partial(training, run, number + 1))
         process.send_signal(sign)
         out, err = process.communicate(timeout=60)
         assert out == ""
@@ -87,7 +69,7 @@ def killed(home: Path) -> dict[str, Any]:
             observations = journal.observations()
             assert observations[: len(before)] == before
             before = observations
-    return finished(command(home, "killed"))
+    return finished(search(home, "killed"))
 
 
 def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dict[str, Any]) -> None:
@@ -108,7 +90,7 @@ def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dic
 
 def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any]) -> None:
     source = home / "killed"
-    command_line = command(home, "warm", "--trials", "2", "--concurrent", "1", "--cost-aware")
+    command_line = search(home, "warm", "--trials", "2", "--concurrent", "1", "--cost-aware")
     finished([*command_line, "--warm-start", str(source)])
     with Journal.read(home / "warm") as journal, Journal.read(source) as before:
         header, (first, _) = journal.header, journal.candidates()
@@ -124,12 +106,12 @@ def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any])
 
 
 def test_what_cannot_warm_up_a_search_is_named(home: Path, killed: dict[str, Any]) -> None:
-    bad = command(home, "bad", "--warm-start", str(home))
-    done = subprocess.run(bad, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert len(done.stderr.strip().splitlines()[-1:]) == 1
-    assert "Traceback" not in done.stderr
-    assert str(home) in done.stderr
+    bad = search(home, "bad", "--warm-start", str(home))
+    code, _, err = ended(bad)
+    assert code == 1
+    assert len(err.strip().splitlines()[-1:]) == 1
+    assert "Traceback" not in err
+    assert str(home) in err
 
 
 def test_a_killed_searchs_choices_are_recomputed(home: Path, killed: dict[str, Any]) -> None:
@@ -178,49 +160,42 @@ def test_the_portfolios_numbers_are_those_of_its_networks(home: Path, killed: di
 
 
 def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, killed: dict[str, Any]) -> None:
-    again = finished(command(home, "killed"))
+    again = finished(search(home, "killed"))
     assert again["ranking"] == killed["ranking"]
     assert again["portfolio"] == killed["portfolio"]
-    extended = finished(command(home, "killed", "--trials", "20"))
+    extended = finished(search(home, "killed", "--trials", "20"))
     with Journal.read(home / "killed") as journal:
         repeats = [each for each in journal.candidates() if each.decision.get("replicate")]
     # each of the space once, beside what is worth repeating: then the search ends in good order
     assert extended["trials"]["observed"] - len(repeats) == 6
     assert len({str(row["architecture"]) for row in extended["ranking"]}) == 6
-    exported = subprocess.run(
-        [sys.executable, "-m", "gpnas.cli", "export", str(home / "killed"), "--top", "2", "-o",
-         str(home / "two.zip"), "--licence", "mit", "--licence-holder", "Ada Lovelace", "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    licence = ["--licence", "mit", "--licence-holder", "Ada Lovelace", "--json"]
+    exported = finished(["export", str(home / "killed"), "--top", "2", "-o", str(home / "two.zip"), *licence])
     two = read_bundle(home / "two.zip")
-    assert 1 <= len(json.loads(exported.stdout)["portfolio"]) == len(two.members) <= 2
+    assert 1 <= len(exported["portfolio"]) == len(two.members) <= 2
     assert "Ada Lovelace" in (two.licence or "")
 
 
 def test_another_space_is_refused_in_a_run_folder(home: Path, killed: dict[str, Any]) -> None:
-    done = subprocess.run(command(home, "killed", "--seed", "7"), capture_output=True, text=True)
-    assert done.returncode == 1
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "`seed` was 0 and is now 7" in done.stderr
+    code, _, err = ended(search(home, "killed", "--seed", "7"))
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert "`seed` was 0 and is now 7" in err
 
 
 def test_two_drivers_do_not_share_a_run(home: Path, killed: dict[str, Any]) -> None:
     with Journal.read(home / "killed") as journal:
         header = journal.header
     with Journal.create_or_open(home / "killed", header):
-        done = subprocess.run(command(home, "killed"), capture_output=True, text=True)
-    assert done.returncode == 1
-    assert str(os.getpid()) in done.stderr
+        code, _, err = ended(search(home, "killed"))
+    assert code == 1
+    assert str(os.getpid()) in err
 
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(home: Path) -> None:
     """And one worker with one seed chooses and trains the same whether or not it was killed."""
-    process = subprocess.Popen(
-        command(home, "one", "--concurrent", "1", "--trials", "3"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,  # by which its workers are told from others'
-    )  # fmt: skip
-    wait_for(home / "one", 1, process)
+    process = driver(search(home, "one", "--concurrent", "1", "--trials", "3"))
+    until(process, partial(training, home / "one", 1))
     find = ["pgrep", "--session", str(process.pid), "-f", "ray::(ResourceTrainable|c[0-9])"]
     trials = subprocess.run(find, capture_output=True, text=True).stdout.split()
     assert trials
@@ -229,7 +204,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(home: Path) -> None:
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     first = json.loads(out)
-    second = finished(command(home, "two", "--concurrent", "1", "--trials", "3"))
+    second = finished(search(home, "two", "--concurrent", "1", "--trials", "3"))
     for key in ("id", "architecture", "psnr", "ssim"):
         assert [row[key] for row in first["ranking"]] == [row[key] for row in second["ranking"]]
     with Journal.read(home / "one") as journal:
@@ -242,10 +217,10 @@ def test_trainings_that_diverge_are_failed_observations(home: Path) -> None:
             "trials: 5, concurrent: 2", "trials: 2, concurrent: 1"
         )
     )
-    arguments = command(home, "wild")
+    arguments = search(home, "wild")
     arguments[arguments.index(str(home / "space.yaml"))] = str(home / "wild.yaml")
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "at least one trial must succeed, but all 2 failed" in done.stderr.strip().splitlines()[-1]
+    code, _, err = ended(arguments)
+    assert code == 1
+    assert "Traceback" not in err
+    assert "at least one trial must succeed, but all 2 failed" in err.strip().splitlines()[-1]
     assert [row["state"] for row in status(home / "wild")["candidates"]] == ["failed", "failed"]

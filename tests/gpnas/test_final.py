@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from gpnas.bundle import read_bundle
 from gpnas.cli import main
 from gpnas.dispatch.cluster import Cluster
-from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_final
+from gpnas.dispatch.conductor import Event
+from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_final, run_final
 from gpnas.dispatch.search import Request, plan
 from gpnas.dispatch.together import check_devices
 from gpnas.dispatch.trial import Trial
@@ -41,6 +42,7 @@ from gpnas_trainers import build
 from gpnas_trainers.cost import gmacs
 from gpnas_trainers.pairs import open_pairs
 from gpnas_trainers.train import Recipe, evaluate, train
+from tests.gpnas.driven import driver, ended, finished, until
 from tests.gpnas.test_journal_tampering import ODD, changed, places, tampered
 
 pytestmark = pytest.mark.ray
@@ -56,26 +58,6 @@ search: {trials: 3, concurrent: 2, validation_images: 1, portfolio: 2, early_sto
 recipe: {steps: 6, batch_size: 2, hr_patch: 48, evaluate_every: 3, warmup_steps: 2}
 """
 OVERRIDES = ["--steps", "400", "--batch-size", "3", "--ema-decay", "0.9", "--start-from", "search"]
-SLOWLY_WATCHED = """\
-import json, sys, time
-from pathlib import Path
-
-from gpnas.dispatch.final import FinalRequest, run_final
-from gpnas.dispatch.work import Means
-
-
-class Slow:
-    def say(self, line): ...
-    def preparing(self, what, done, total): ...
-    def started(self, run, trials, observed, cluster): ...
-    def event(self, event):
-        time.sleep(5 if event.kind == "progress" else 0)
-
-
-network, run, recipe = sys.argv[1:]
-recipe, means = json.loads(recipe), Means(devices=2)
-run_final(FinalRequest(architectures=(network,), run=Path(run), recipe=recipe, means=means), Slow())
-"""
 RECIPE = Recipe(steps=400, batch_size=3, evaluate_every=200, warmup_steps=2, ema_decay=0.9)
 
 
@@ -148,33 +130,26 @@ def test_a_search_goes_on_with_no_journal_that_somebody_has_changed(
     assert "candidates must be of its space" in lines[0]
 
 
-def command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "gpnas.cli", "train", *options, "--json"]
-
-
 @pytest.fixture(scope="module")
 def final(search: Path) -> dict[str, Any]:
     """The portfolio, trained by two commands: the first is told to end in between."""
-    arguments = command(str(search), *OVERRIDES)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        if (search / "final" / "journal.sqlite").exists():
-            with Journal.read(search / "final") as journal:
-                steps = [row.step for each in journal.candidates() for row in journal.progress(each.id)]
-            if any(0 < step < 400 for step in steps):
-                break
-        time.sleep(0.05)
+    arguments = ["train", str(search), *OVERRIDES, "--json"]
+    process = driver(arguments)
+
+    def underway() -> bool:
+        if not (search / "final" / "journal.sqlite").exists():
+            return False
+        with Journal.read(search / "final") as journal:
+            steps = [row.step for each in journal.candidates() for row in journal.progress(each.id)]
+        return any(0 < step < 400 for step in steps)
+
+    until(process, underway)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, err
     assert out == ""
     assert "the same command goes on" in err
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
+    return finished(arguments)
 
 
 def test_an_interrupted_final_training_equals_a_plain_loop(search: Path, final: dict[str, Any]) -> None:
@@ -285,11 +260,11 @@ def test_given_networks_begin_with_those_of_a_bundle_at_another_scale(
     arguments = ["--architecture", like, "--architecture", "rcan:features=16,groups=1,blocks=1"]
     arguments += ["--scale", "3", "--run", str(home / "given"), "--start-from", final["bundle"]]
     arguments += ["--steps", "2", "--batch-size", "1", "--tensorboard", "--concurrent", "1"]
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "c0001 begins with fresh weights" in done.stderr
-    assert done.stderr.count("c0000  warm start: ") == 1  # a note of the training reaches the terminal
-    document = json.loads(done.stdout)
+    code, out, err = ended(["train", *arguments, "--json"])
+    assert code == 0, err
+    assert "c0001 begins with fresh weights" in err
+    assert err.count("c0000  warm start: ") == 1  # a note of the training reaches the terminal
+    document = json.loads(out)
     assert read_bundle(Path(document["bundle"])).scale == 3
     notes = json.loads((home / "given/candidates/c0000/training.jsonl").read_text())["notes"]
     assert notes[0].startswith("warm start: ")
@@ -368,6 +343,16 @@ def test_the_command_tells_frontier_and_what_is_untrained(
     assert "left out once" in capsys.readouterr().out
 
 
+class Slow:
+    """A listener that takes long to hear of progress."""
+
+    def say(self, line: str) -> None: ...
+    def preparing(self, what: str, done: int, total: int) -> None: ...
+    def started(self, run: Path, trials: int, observed: int, cluster: Cluster) -> None: ...
+    def event(self, event: Event) -> None:
+        time.sleep(2 if event.kind == "progress" else 0)
+
+
 def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     """Ray Train with gloo on CPUs, from the checkpoint of a single process, beside a plain loop; they have
     ended long before what they told is heard."""
@@ -385,9 +370,7 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     begun = point.step
     assert 0 < begun < 40
     trial.cleanup()
-    arguments = [sys.executable, "-c", SLOWLY_WATCHED, network, str(work.run), json.dumps(settings)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    run_final(request, Slow())
     with torch.random.fork_rng():
         torch.manual_seed(candidate.seed)
         plain = build("drn", 2, features=4, blocks=1, stages=1)
@@ -408,13 +391,9 @@ def test_two_processes_that_are_stopped_lose_nothing(home: Path) -> None:
     run = home / "stopped"
     arguments = ["--architecture", "drn:features=4,blocks=1,stages=1", "--run", str(run), "--devices", "2"]
     arguments += ["--steps", "100000", "--batch-size", "2", "--evaluate-every", "50000"]
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = driver(["train", *arguments, "--json"])
     checkpoint = run / "candidates/c0000/attempt-1/checkpoint.pt"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(process, checkpoint.exists)
     time.sleep(1.5)  # the next one is due after three seconds
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=60)[1]
@@ -434,22 +413,15 @@ def test_one_of_two_processes_that_is_killed_is_replaced(home: Path) -> None:
     run = home / "peer"
     arguments = ["--architecture", "drn:features=4,blocks=1,stages=1", "--run", str(run), "--devices", "2"]
     arguments += ["--steps", "800", "--batch-size", "2", "--evaluate-every", "400"]
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,  # by which its workers are told from others'
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not list(run.glob("candidates/c0000/attempt-1/checkpoint.pt")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    process = driver(["train", *arguments, "--json"])
+    until(process, (run / "candidates/c0000/attempt-1/checkpoint.pt").exists)
     find = ["pgrep", "--session", str(process.pid), "-f", "ray::(c0000|RayTrainWorker)"]
     workers = subprocess.run(find, capture_output=True, text=True).stdout.split()
     assert len(workers) == 2
     os.kill(int(workers[1]), signal.SIGKILL)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert json.loads(out)["trials"] == {"observed": 1, "failed": 0}
+    assert json.loads(out)["trials"] == {"observed": 1, "failed": 0, "stopped": 0}
     with Journal.read(run) as journal:
         assert [each.outcome for each in journal.attempts("c0000")] == ["killed", "observed"]
         second = [row.step for row in journal.progress("c0000") if row.attempt == 2]

@@ -119,6 +119,6 @@ def test_a_training_on_two_devices_that_finds_no_room(home: Path, disk: Path) ->
     with Journal.read(run) as journal:
         assert [each.outcome for each in journal.attempts("c0000")] == ["aborted"]
         assert len(journal.pending()) == 1
-    assert gone_on(disk, arguments)["trials"] == {"observed": 1, "failed": 0}
+    assert gone_on(disk, arguments)["trials"] == {"observed": 1, "failed": 0, "stopped": 0}
     with Journal.read(run) as journal:
         assert [each.outcome for each in journal.attempts("c0000")] == ["aborted", "observed"]

@@ -1,8 +1,6 @@
 """Networks of one's own in a space file: from the page that describes them to a bundle."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from gpnas_trainers.families import build, declare
 from gpnas_trainers.own import Code, own_family
 from gpnas_trainers.recipe import Recipe
 from tests.builders import description, folder_of_pairs
+from tests.gpnas.driven import ended, finished
 from tests.gpnas.searched import searched
 from tests.test_documentation import ROOT, blocks
 
@@ -332,23 +331,17 @@ def test_a_bundle_that_names_code_of_the_machine_runs_none(
     assert not (bundle.parent / "ran").exists()
 
 
-def command(*arguments: object) -> dict[str, Any]:
-    """What a command prints as JSON."""
-    line = [sys.executable, "-m", "gpnas.cli", *map(str, arguments), "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return {"document": json.loads(done.stdout), "said": done.stderr}
-
-
 @pytest.fixture(scope="module")
 def run(home: Path) -> Path:
     """A search of networks of one's own alone, gone on with after their file has changed, and trained on."""
     only = "\n".join(line for line in QUICK.splitlines() if "drn:" not in line)
     space, folder = written(home / "own", space=only), home / "own" / "run"
-    search = ("search", "--space", space, "--run", folder, "--strategy", "random", "--no-early-stopping")
-    assert command(*search, "--trials", 2)["document"]["trials"]["observed"] == 2
+    search = ["search", "--space", str(space), "--run", str(folder), "--strategy", "random", "--json"]
+    search += ["--no-early-stopping", "--trials"]
+    assert finished([*search, "2"])["trials"]["observed"] == 2
     written(home / "own", network="raise AssertionError('a later one')\n", space=only)
-    assert "nets.py has changed since" in command(*search, "--trials", 3)["said"]
+    code, _, err = ended([*search, "3"])
+    assert (code, "nets.py has changed since" in err) == (0, True), err
     return folder
 
 
@@ -357,11 +350,12 @@ def test_the_example_is_searched_gone_on_with_and_trained_to_the_end(run: Path) 
     with Journal.read(run) as journal:
         assert all(each.finished for each in journal.observations())
         assert Setup.of(journal).networks["mine"].text == NETWORK
-    document = command("train", run, "--top", 1, "--steps", 4)["document"]
+    document = finished(["train", str(run), "--top", "1", "--steps", "4", "--json"])
     assert document["trials"] == {"observed": 1, "failed": 0, "stopped": 0}
     bundle, source = run / "final" / "bundle", run.parent / "original.py"
     source.write_text(NETWORK)
-    evaluated = command("evaluate", bundle, "--no-tiles", "--networks", source)["document"]
+    evaluate = ["evaluate", str(bundle), "--no-tiles", "--networks", str(source), "--json"]
+    evaluated = finished(evaluate)
     assert [each["family"] for each in evaluated["rows"][0]["members"]] == ["mine"]
     for other in ("status", "explain", "portfolio"):
-        assert command(other, run)["document"]
+        assert finished([other, str(run), "--json"])

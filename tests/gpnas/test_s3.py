@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from gpnas.bundle import read_bundle
-from gpnas.journal import Journal, status
+from gpnas.journal import Journal
 from gpnas.run.storage import open_storage
+from tests.gpnas.driven import driver, ended, states, until
 
 pytestmark = pytest.mark.ray
 
@@ -60,23 +60,13 @@ def test_a_search_in_s3_is_killed_resumed_and_delivered(
     monkeypatch.setenv("GPNAS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "space.yaml").write_text(SPACE)
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "gpnas.cli", "search", "--space", str(tmp_path / "space.yaml")]
-    command += ["--run", str(run), "--storage", address, "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        states = []
-        if (run / "journal.sqlite").exists():
-            states = [row["state"] for row in status(run)["candidates"]]
-        if "observed" in states and "running" in states:
-            break
-        time.sleep(0.1)
+    command = ["search", "--space", str(tmp_path / "space.yaml"), "--run", str(run), "--json"]
+    process = driver([*command, "--storage", address])
+    until(process, lambda: {"observed", "running"} <= {*states(run)})
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    resumed = subprocess.Popen(command[:-3] + command[-1:], stdout=-1, stderr=-1, text=True)
-    out, err = resumed.communicate(timeout=300)  # the storage stands in the journal
-    assert resumed.returncode == 0, err
+    code, out, err = ended(command)  # the storage stands in the journal
+    assert code == 0, err
     document = json.loads(out)
     assert document["trials"] == {"observed": 4, "failed": 0, "stopped": 0}
     assert len(read_bundle(Path(document["bundle"])).members) in (1, 2)  # at most two, where they help
@@ -91,31 +81,32 @@ def test_a_search_in_s3_is_killed_resumed_and_delivered(
         assert f"candidates/{name}/network.safetensors" in found
         assert f"candidates/{name}/errors.safetensors" in found
     # the copy of the journal serves where the driver's disk is lost
-    again = [*command[: command.index("--run")], "--run", str(tmp_path / "other"), *command[-3:]]
-    done = subprocess.run(again, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "going on from its copy" in done.stderr
-    assert json.loads(done.stdout)["ranking"] == document["ranking"]
+    again = [*command[:3], "--run", str(tmp_path / "other"), "--storage", address, "--json"]
+    code, out, err_again = ended(again)
+    assert code == 0, err_again
+    assert "going on from its copy" in err_again
+    assert json.loads(out)["ranking"] == document["ranking"]
     with Journal.read(tmp_path / "other") as journal:
         assert journal.observations() == observations
     # so may a final training, warm-started from there; what cannot be there is refused
-    train = [*command[:3], "train", str(run), "--storage", address.replace("run?", "final?"), "--steps", "4"]
-    refused = subprocess.run([*train, "--tensorboard"], capture_output=True, text=True, timeout=120)
-    assert refused.returncode == 1
-    assert "--tensorboard writes files that grow, which s3://bucket/final?" in refused.stderr
-    trained = subprocess.run([*train, "--json"], capture_output=True, text=True, timeout=200)
-    assert trained.returncode == 0, trained.stderr
-    bundle = read_bundle(Path(json.loads(trained.stdout)["bundle"]))
+    train = ["train", str(run), "--storage", address.replace("run?", "final?"), "--steps", "4"]
+    code, _, refused = ended([*train, "--tensorboard"])
+    assert code == 1
+    assert "--tensorboard writes files that grow, which s3://bucket/final?" in refused
+    code, out, err_train = ended([*train, "--json"])
+    assert code == 0, err_train
+    trained = json.loads(out)
+    bundle = read_bundle(Path(trained["bundle"]))
     final = open_storage(address.replace("run?", "final?"))
-    for row in json.loads(trained.stdout)["ranking"]:
+    for row in trained["ranking"]:
         found = final.names(f"candidates/{row['id']}")
         assert {path.rpartition("/")[2] for path in found} >= {"network.safetensors", "initial.safetensors"}
     assert final.exists("journal.sqlite")
     assert len(bundle.members) in (1, 2)
     assert not (run / "final/candidates").exists()
     # nothing tells the secret: what the search wrote, said, or had Ray write
-    assert SECRET not in err + done.stderr + trained.stderr
-    told = [path for root in (run, *_sessions(process.pid, resumed.pid)) for path in root.rglob("*")]
+    assert SECRET not in err + err_again + err_train
+    told = [path for root in (run, *_sessions(process.pid, os.getpid())) for path in root.rglob("*")]
     assert any("runtime_env" in path.name for path in told)
     for path in told:
         if path.is_file():
