@@ -23,7 +23,7 @@ lint: install
 	$(BIN)/deptry tests --exclude none --ignore DEP002,DEP004
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadscope $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadscope $(ARGS)
 
 site: install
 	$(BIN)/mkdocs build --strict

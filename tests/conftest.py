@@ -22,19 +22,26 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONG = ("test_killing", "test_train", "test_engine", "test_ranks", "test_resources", "test_delivery")
+LANES = (
+    ("test_dispatch", "test_signals", "test_s3", "test_package", "test_conductor", "test_working_folder"),
+    ("test_final", "test_killing", "test_own_networks", "test_cluster", "test_own_training"),
+)
+"""Modules that start Ray; those of a lane run one after another, so that no more than two do at once. One
+that is missing here runs in the first lane."""
+LONG = ("test_documented_commands", "test_notebooks", "test_site", "test_engine", "test_ranks")
 """Modules that take long though they have few tests, the longest first."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Spreads modules over the processes of pytest-xdist, and keeps those that start Ray in one of them."""
+    """Spreads modules over the processes of pytest-xdist, and those that start Ray over two of them."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             name = nodeid.partition("::")[0]
-            return "ray" if _starts_ray(config.rootpath / name) else name
+            lane = _lane(config.rootpath / name)
+            return name if lane is None else f"lane {lane}"
 
     config.option.loadscopereorder = False  # modules come in the order in which they are collected
     return ByModule(config, log)
@@ -47,14 +54,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(module: Path) -> int:
-    if _starts_ray(module):
-        return -1
+    lane = _lane(module)
+    if lane is not None:
+        return lane - len(LANES)
     return LONG.index(module.stem) if module.stem in LONG else len(LONG)
 
 
 @functools.cache
-def _starts_ray(module: Path) -> bool:
-    return "pytest.mark.ray" in module.read_text()
+def _lane(module: Path) -> int | None:
+    """The number of the lane of a module that starts Ray."""
+    if "pytest.mark.ray" not in module.read_text():
+        return None
+    return next((number for number, lane in enumerate(LANES) if module.stem in lane), 0)
 
 
 @pytest.fixture(scope="module", autouse=True)
