@@ -25,11 +25,11 @@ def driver(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def until(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
-    """Waits until something is so, while a process goes on, for two minutes at most."""
-    deadline = time.monotonic() + 120
+    """Waits until something is so, while a process goes on, for five minutes at most."""
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "it did not come so far in 2 minutes"
+        assert time.monotonic() < deadline, "it did not come so far in 5 minutes"
         time.sleep(0.05)
 
 
