@@ -292,6 +292,11 @@ class Prospect:
         return max(self.bound, self.regret) < stop_below
 
 
+def trials_of(count: int) -> str:
+    """A number of trials as a sentence has it: `1 trial`, `8 trials`."""
+    return f"{count} trial{'s' * (count != 1)}"
+
+
 def gain_in_words(regret: str, bound: str, is_below: bool) -> str:
     """What going on would gain: `about` its expectation, `hardly more than` its bound.
 

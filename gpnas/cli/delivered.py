@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from gpnas.cli.tables import Table
 from gpnas.cli.text import advice, label, legend, printable
+from gpnas.records import trials_of
 from gpnas.results.delivery import Delivery
 from gpnas.results.fusing import why
 from gpnas.results.own_delivery import OwnDelivery
@@ -57,7 +58,7 @@ def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
         yield why(delivery.fused)
     trials = delivery.to_json()["trials"]
     yield (
-        f"{trials['observed']} trials ({trials['failed']} failed, {trials['stopped']} stopped early), "
+        f"{trials_of(trials['observed'])} ({trials['failed']} failed, {trials['stopped']} stopped early), "
         f"{delivery.seconds:.0f} s, {len(delivery.gram)} validation images"
     )
     yield f"bundle: {printable(delivery.bundle)}"
@@ -98,6 +99,6 @@ def own_delivered(delivery: OwnDelivery) -> Iterator[RenderableType]:
     if delivery.note:
         yield printable(delivery.note)
     yield (
-        f"{delivery.observed} trials ({delivery.failed} failed, {delivery.stopped} stopped early), "
+        f"{trials_of(delivery.observed)} ({delivery.failed} failed, {delivery.stopped} stopped early), "
         f"{delivery.seconds:.0f} s; run: {printable(delivery.run)}"
     )

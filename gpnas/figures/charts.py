@@ -11,6 +11,7 @@ import altair as alt
 from gpnas.figures.data import Bar, Foretold, pareto
 from gpnas.figures.records import Measure, Recorded, Trial
 from gpnas.figures.style import PALETTE, STATES, categories, domain, finished, rows
+from gpnas.records import trials_of
 
 CURVES = 300
 """Learning curves that are drawn: of more, the best and an even part of the rest."""
@@ -77,7 +78,7 @@ def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerCh
     )
     title = _progress_so_far(recorded)
     told = (
-        f"{unit.name} of {len(shown)} trials by proposal: {recorded.count('observed')} observed, "
+        f"{unit.name} of {trials_of(len(shown))} by proposal: {recorded.count('observed')} observed, "
         f"{recorded.count('stopped')} stopped early, {recorded.count('failed')} failed. The line is the best "
         "measured value so far; grey bars are the 90 % intervals predicted before each training."
     )
@@ -91,7 +92,7 @@ def _progress_so_far(recorded: Recorded) -> str:
         return "No training has succeeded yet"
     after = len(recorded.trials) - 1 - recorded.trials.index(top)
     return f"The best so far is {recorded.objective.shown(top.value or 0.0)}, from {top.id}; " + (
-        "which is the newest" if after == 0 else f"{after} later trial{'s' * (after > 1)} did not beat it"
+        "which is the newest" if after == 0 else f"{trials_of(after).replace(' ', ' later ')} did not beat it"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpnas.errors import DataError, JournalError
+from gpnas.records import trials_of
 
 if TYPE_CHECKING:
     from gpnas.figures.catalogue import Seen
@@ -63,13 +64,13 @@ class Run:
     def _repr_html_(self) -> str:
         """The run in a few lines."""
         recorded, best = self.recorded, self.recorded.best
-        told = [f"<b>{html.escape(recorded.run)}</b>: {recorded.state}, {len(recorded.trials)} trials"]
+        told = [f"<b>{html.escape(recorded.run)}</b>: {recorded.state}, {trials_of(len(recorded.trials))}"]
         if best is not None and best.value is not None:
             told.append(f"best {html.escape(best.label)} ({best.id}): {recorded.objective.shown(best.value)}")
         return "<br>".join(told)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}: {self.recorded.state}, {len(self.recorded.trials)} trials)"
+        return f"Run({str(self.path)!r}: {self.recorded.state}, {trials_of(len(self.recorded.trials))})"
 
 
 class Figures:

@@ -10,6 +10,7 @@ from gpnas.figures.comparing import best_courses, differences, names_of, overlap
 from gpnas.figures.reading import read_search
 from gpnas.figures.records import Recorded
 from gpnas.figures.style import unchecked
+from gpnas.records import trials_of
 from gpnas.report.page import Cell, Column, Page, Row, Section, Table
 
 
@@ -47,7 +48,7 @@ def _lines(runs: Sequence[Recorded], names: Sequence[str], units: set[str]) -> l
         told = "no training has succeeded"
         if best is not None and best.value is not None:
             told = f"the best is {best.label} ({best.id}) with {run.objective.shown(best.value)}"
-        lines.append(f"{name}: {run.state}, {len(run.trials)} trials; {told}.")
+        lines.append(f"{name}: {run.state}, {trials_of(len(run.trials))}; {told}.")
     if len(units) > 1:
         lines.append(
             f"The objectives are not the same ({'; '.join(sorted(units))}), so values are not drawn together."

@@ -11,6 +11,7 @@ from typing import Any
 from gpnas.figures.catalogue import figures, see
 from gpnas.figures.records import Recorded, Trial
 from gpnas.figures.style import unchecked
+from gpnas.records import trials_of
 from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table
 from gpnas.report.sentences import checks, summary
 
@@ -75,7 +76,7 @@ def search_page(run: Path, *, table1: Table | None = None) -> Page:
     return Page(
         kind="A gpnas search",
         title=Path(run).absolute().name,
-        state=f"{recorded.state}, {count} trial{'s' * (count != 1)}; {recorded.run}",
+        state=f"{recorded.state}, {trials_of(count)}; {recorded.run}",
         sections=tuple(sections),
     )
 
