@@ -3,7 +3,9 @@
 `tests/typed.py` types; here stands what each page presumes, and what cannot be run here, with the reason.
 """
 
+import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -24,7 +26,7 @@ from gpnas_trainers import build
 from gpnas_trainers.converting import save_official
 from tests.builders import description, folder_of_pairs
 from tests.gpnas.test_guests import nearest
-from tests.typed import PAGES, ROOT, Typist, blocks, shorter_space
+from tests.typed import PAGES, ROOT, Typist, blocks, outline, paths, shorter_space
 
 pytestmark = pytest.mark.ray
 
@@ -186,3 +188,54 @@ def test_what_is_left_out_stands_somewhere() -> None:
     texts = [each.text.replace("$ ", "") for page in PAGES for each in blocks(page)]
     for pattern in LEFT_OUT:
         assert any(re.search(pattern, text, re.MULTILINE) for text in texts), pattern
+
+
+DOCUMENTS = (
+    "status runs/drn",
+    "explain runs/drn",
+    "explain runs/drn best",
+    "space drn.yaml",
+    "portfolio runs/drn",
+    "export runs/drn --top 2 -o two",
+    "evaluate BUNDLE --data pairs --no-tiles",
+    "upscale BUNDLE photo.png -o sr.png",
+    "convert BUNDLE network-1 -o network.onnx",
+    "report runs/drn -o report.html",
+    "data check pairs --scale 2",
+    "data prepare pairs --scale 2",
+    "doctor runs/drn",
+    "ask runs/asked --space drn.yaml --trials 4",
+    "tell runs/asked c0000 28.5",
+    "veto runs/asked drn:features=32,blocks=4,stages=3",
+    "token make --runs runs --role work --name desk",
+    "token list --runs runs",
+)
+"""Commands whose documents the reference outlines."""
+REFERENCE = ROOT / "docs" / "reference" / "json.md"
+
+
+def test_documents_have_the_keys_of_the_reference(
+    shelf: Path, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may join them; with GPNAS_WRITE_REFERENCE=1 the page is written anew."""
+    for path in shelf.iterdir():
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    typist = Typist(tmp_path, cluster)
+    outlines = {}
+    for command in DOCUMENTS:
+        arguments = [*shlex.split(command), "--json"]
+        code, document = typist.document(arguments)
+        assert code == 0, command
+        outlines[command] = list(outline(document if isinstance(document, dict) else {"[]": document}))
+    sections = "".join(
+        f"## gpnas {command}\n\n```text\n{chr(10).join(each)}\n```\n\n" for command, each in outlines.items()
+    )
+    if os.environ.get("GPNAS_WRITE_REFERENCE"):
+        head, _, _ = REFERENCE.read_text().partition("## gpnas")
+        REFERENCE.write_text(head + sections.rstrip() + "\n")
+    text = REFERENCE.read_text()
+    shown = re.findall(r"^## gpnas ([^\n]*)\n\n```text\n(.*?)\n```", text, re.DOTALL | re.MULTILINE)
+    assert [command for command, _ in shown] == list(DOCUMENTS)
+    for command, lines in shown:
+        assert set(paths(lines.splitlines())) <= set(paths(outlines[command])), command

@@ -6,6 +6,7 @@ It is what stands there, but for `SHORTER`: trainings are short and few, so that
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -177,6 +178,14 @@ class Typist:
         self.said = written.getvalue().decode()
         return code
 
+    def document(self, arguments: list[str]) -> tuple[int, Any]:
+        """The exit code of a command with `--json`, and its document."""
+        written = io.BytesIO()
+        stream = io.TextIOWrapper(written, encoding="utf-8", write_through=True)
+        with redirect_stdout(stream):
+            code = main(arguments)
+        return code, json.loads(written.getvalue())
+
     def serve(self, command: str) -> None:
         """Starts the service, which goes on while the page is typed, at a port of its own."""
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -244,3 +253,38 @@ class Typist:
             process.terminate()
         for process in self.background:
             process.wait(60)
+
+
+BY_NAME = {"axes", "versions", "machine", "metrics", "recipe", "families", "limits", "setup"}
+"""Mappings whose keys depend on the run."""
+KINDS = {str: "text", bool: "true or false", int: "integer", float: "number", type(None): "null"}
+
+
+def outline(value: Any, indent: str = "") -> Iterator[str]:
+    """The keys of a document with the kinds of their values; of a list, those of its entries together."""
+    for key, each in value.items():
+        entries = each if isinstance(each, list) else [each]
+        mappings = [entry for entry in entries if isinstance(entry, dict)]
+        many = "list of " if isinstance(each, list) else ""
+        if mappings and key not in BY_NAME:
+            yield f"{indent}{key}: {many}".rstrip()
+            together: dict[str, Any] = {}
+            for entry in mappings:
+                for name, inner in entry.items():
+                    if together.get(name) in (None, [], {}):
+                        together[name] = inner
+            yield from outline(together, indent + "  ")
+        elif mappings:
+            yield f"{indent}{key}: {many}values by name"
+        else:
+            kinds = dict.fromkeys(KINDS.get(type(entry), "list") for entry in entries)
+            yield f"{indent}{key}: {many}{' or '.join(kinds) or 'entries'}"
+
+
+def paths(lines: list[str]) -> Iterator[str]:
+    """The keys of an outline, each with those that it lies in."""
+    above: list[str] = []
+    for line in lines:
+        depth = (len(line) - len(line.lstrip())) // 2
+        above[depth:] = [line.strip().partition(":")[0]]
+        yield ".".join(above)
