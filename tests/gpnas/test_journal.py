@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from gpnas.cli import main
 from gpnas.errors import JournalError
 from gpnas.journal import Header, Journal, Search, export, status
+from gpnas.journal.documents import DecisionDocument
 from gpnas.records import Architecture, Candidate, Fidelity, Objective, Observation, Progress, Stop
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -93,7 +94,9 @@ candidates = st.builds(
     st.builds(Architecture, filled_texts, st.dictionaries(texts, axis_values, max_size=4)),
     st.builds(Fidelity, st.integers(1, 10**9)),
     st.integers(0, 2**31 - 1),
-    st.dictionaries(texts, json_values, max_size=4),
+    st.dictionaries(
+        texts.filter(lambda name: name not in DecisionDocument.model_fields), json_values, max_size=4
+    ),
 )
 stops = st.none() | st.builds(
     Stop, st.integers(1, 10**9), finite, st.floats(0, 1e12), st.floats(0, 1), st.integers(1, 99)

@@ -14,7 +14,7 @@ import pytest
 import gpnas
 from gpnas.cli import main
 
-PAGE = (Path(__file__).parents[2] / "docs" / "own-loop.md").read_text()
+PAGE = Path(__file__).parents[2] / "docs" / "own-loop.md"
 SPACE = """
 scale: 2
 families:
@@ -117,10 +117,10 @@ def test_asking_ends_where_all_is_observed(run: Path, capsys: pytest.CaptureFixt
 
 def test_the_array_of_the_page_runs_as_a_plain_shell(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two of its tasks, one of whose trainings fails."""
-    found = re.search(r"```sbatch\n(.*?)```", PAGE, re.S)
-    assert found is not None
+    jobs = re.findall(r"```sbatch\n(.*?)```", PAGE.with_name("slurm.md").read_text(), re.S)
+    (array,) = (each.replace(" --space widths.yaml", "") for each in jobs if "--array" in each)
     folder = run.parent
-    (folder / "job.sh").write_text(found[1])
+    (folder / "job.sh").write_text(array)
     train = folder / "train.sh"
     train.write_text(
         "#!/bin/sh\n"
@@ -159,11 +159,11 @@ def test_the_array_of_the_page_runs_as_a_plain_shell(run: Path, capsys: pytest.C
 
 def test_the_loop_of_the_page_runs_and_minimises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = re.search(r"```python\n(.*?)```", PAGE, re.S)
+    found = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)
     assert found is not None
     names: dict[str, object] = {}
     exec(compile(found[1], "own-loop.md", "exec"), names)
-    with gpnas.open_search("runs/mine") as search:
+    with gpnas.open_search("runs/widths") as search:
         values = [each.value for each in search.journal.observations()]
     best = names["best"]
     assert isinstance(best, gpnas.Observation)
