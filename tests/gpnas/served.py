@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from starlette.testclient import TestClient
@@ -54,12 +55,16 @@ class Service:
         found = re.search(r"127\.0\.0\.1:(\d+)", self.process.stderr.readline())
         assert found is not None
         self.port = int(found[1])
+        # a service whose lines nobody reads waits once the pipe is full
+        self.reader = Thread(target=self.process.stderr.read, daemon=True)
+        self.reader.start()
 
     def end(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None:
             self.process.send_signal(number)
             self.process.wait(30)
             assert self.process.stderr is not None
+            self.reader.join(30)
             self.process.stderr.close()
             self.process = None
 
