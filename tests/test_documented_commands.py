@@ -162,6 +162,7 @@ def desk(
         program.write_text(f"#!/bin/bash\n{text}")
         program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # pages show what a wide terminal does
     return tmp_path
 
 
