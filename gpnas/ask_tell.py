@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -86,6 +86,7 @@ class AskTell:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine", initializer=use_one_core)
         self._suggestion: Future[list[Candidate]] | None = None
         self._submitted: list[Future[None]] = []
+        self._ahead = True  # whether the engine has looked since it last learned; its thread's own
         self.uncertainty: float | None = None
         """What the adviser said of its uncertainty after the newest suggestion, in the objective's unit; None
         while it knows nothing."""
@@ -101,11 +102,11 @@ class AskTell:
         """Whether a suggestion was asked for that is not handed out yet."""
         return self._suggestion is not None
 
-    def ask(self, *, wait: bool = True) -> Candidate | None:
+    def ask(self, *, patience: float | None = None) -> Candidate | None:
         """The next candidate to train; it is committed to the journal.
 
         Args:
-            wait: for the engine; otherwise None is returned while it thinks.
+            patience: seconds after which None is returned while the engine still thinks; None waits for it.
 
         Returns:
             None where the allowance is used up, the space is exhausted or the search may end. A candidate
@@ -121,7 +122,8 @@ class AskTell:
             if self._proposed >= self._trials:
                 return None
             self._suggestion = self._thread.submit(self._suggest)
-        if not wait and not self._suggestion.done():
+            self._submit(self._look_ahead)  # nobody waits for it
+        if not wait([self._suggestion], patience).done:
             return None
         suggested, self._suggestion = self._suggestion.result(), None
         if not suggested:
@@ -234,7 +236,8 @@ class AskTell:
         return counts
 
     def close(self) -> None:
-        """Waits for the engine, so that nothing that it raised is lost."""
+        """Waits for the engine, so that nothing that it made or raised is lost."""
+        self._submit(self._look_ahead)
         self._thread.shutdown(wait=True)
         self._raise_from_engine()
 
@@ -268,8 +271,15 @@ class AskTell:
         self.uncertainty = self._adviser.uncertainty() or self.uncertainty
 
     def _observe(self, observation: Observation) -> None:
-        """Has the engine learn, and keeps what it then makes of the search."""
+        self._look_ahead()
         self._adviser.observe(observation)
+        self._ahead = False
+
+    def _look_ahead(self) -> None:
+        """Keeps what the engine makes of the search after the newest observation, once."""
+        if self._ahead:
+            return
+        self._ahead = True
         prospect = self._adviser.prospect()
         if prospect is not None:
             self.journal.keep_prospect(prospect)

@@ -28,6 +28,8 @@ MAX_RESTARTS = 3
 """How often a candidate whose worker died is started again before it counts as failed."""
 MAX_UNBEGUN = 5
 """How often Tune may give up a candidate that no worker has begun before the search ends and leaves it."""
+SECONDS_OF_THOUGHT = 1.0
+"""How long the engine is waited for where nothing runs; Tune would sleep as long."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Conductor(Searcher):
             return Searcher.FINISHED
         if self.is_full:
             return None
-        candidate = self._search.ask(wait=False)
+        candidate = self._search.ask(patience=0.0 if self._running else SECONDS_OF_THOUGHT)
         if candidate is None:
             # a candidate that runs may have to be given again
             return None if self._search.thinking or self._running else Searcher.FINISHED

@@ -169,11 +169,11 @@ def test_without_waiting_the_engine_thinks_on(tmp_path: Path) -> None:
     with Journal.create_or_open(tmp_path, Header(3, PSNR)) as journal, opened(journal, trials=3) as search:
         found: list[Candidate] = []
         while len(found) < 3:
-            candidate = search.ask(wait=False)
+            candidate = search.ask(patience=0.0)
             assert candidate is not None or search.thinking
             found += [candidate] if candidate else []
         assert not search.thinking
-        assert search.ask(wait=False) is None
+        assert search.ask(patience=0.0) is None
         assert not search.thinking
         assert [each.id for each in journal.pending()] == ["c0000", "c0001", "c0002"]
 
