@@ -25,17 +25,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
 LANES = (
     ("test_dispatch", "test_signals", "test_s3", "test_package", "test_conductor", "test_working_folder"),
     ("test_final", "test_killing", "test_own_networks", "test_cluster", "test_own_training"),
-    ("test_documented_commands",),
 )
-"""Modules that start Ray; those of a lane run one after another. One that is missing here runs in the first
-lane."""
+"""Modules that start Ray; those of a lane run one after another, so that no more than two do at once. One
+that is missing here runs in the first lane."""
 LONG = ("test_notebooks", "test_site", "test_engine", "test_ranks")
 """Modules that take long though they have few tests, the longest first."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Spreads modules over the processes of pytest-xdist, and those that start Ray over lanes."""
+    """Spreads modules over the processes of pytest-xdist, and those that start Ray over two of them."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByModule(LoadScopeScheduling):

@@ -257,7 +257,8 @@ def test_sigterm_while_pairs_are_prepared(
     work = done[0].parent
     kept = {f"pixels-{path.stem.removeprefix('results-')}.bin" for path in work.glob("results-*.json")}
     assert 1 <= len(kept) < 24  # of two pairs each
-    assert {path.name for path in work.glob("*.bin")} == kept
+    # a worker that is ended between its two files leaves pixels that are written anew
+    assert {path.name for path in work.glob("*.bin")} >= kept
     assert {path.suffix for path in work.iterdir()} == {".bin", ".json"}
     written = {name: (work / name).stat().st_mtime_ns for name in kept}
     prepared = prepare_folder(folder, tmp_path, 2, Rules(minimum_ncc=MINIMUM_NCC))
