@@ -173,7 +173,7 @@ def read_own(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
         made = priced(made, file.scale, limits, recipe_of(path, file))
     elif limits:
         raise SpaceError(
-            f"{path}: `limits` need networks that gpnas can count, but it has none of these families"
+            f"{path}: `limits` need networks that gpnas can count, but has none of them; leave them out"
         )
     settings = {name: getattr(file.search, name) for name in file.search.model_fields_set}
     settings |= {"portfolio": file.search.portfolio, "early_stopping": file.search.early_stopping}

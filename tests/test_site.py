@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ def test_errors_that_are_met_are_found_by_their_text(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "10000")
     page = (site / "reference" / "errors.html").read_text()
-    templates = [unescape(each) for each in re.findall(r"<td><code>(.*?)</code></td>", page, re.DOTALL)]
+    rows = re.findall(r"<tr>\n<td><code>(.*?)</code></td>\n<td>(.*?)</td>", page, re.DOTALL)
+    templates = [unescape(each) for each, remedy in rows if remedy.strip()]
     assert len(templates) > 300
     patterns = [
         re.compile(".*".join(map(re.escape, each.split("…"))), re.DOTALL)
@@ -105,6 +107,15 @@ def test_errors_that_are_met_are_found_by_their_text(
     for line in errors_of(commands, capsys):
         plain = line.replace("`", "")
         assert any(pattern.search(plain) for pattern in patterns), line
+
+
+def test_every_error_says_what_to_do() -> None:
+    """In its own text, after the semicolon, or in the table of remarks, which names no other."""
+    pages = runpy.run_path(str(ROOT / "docs" / "site" / "pages.py"))
+    templates = {each.template for each in pages["messages"]()}
+    silent = {each for each in templates if pages["advice"](each) is None}
+    assert silent - pages["remarks"]().keys() == set(), "give these a remedy, or an entry in remarks.yaml"
+    assert pages["remarks"]().keys() - silent == set(), "these are gone from the source, or say it themselves"
 
 
 def test_questions_are_answered_among_the_first_three(site: Path, browser: Any) -> None:

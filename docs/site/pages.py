@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import os
 import posixpath
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -242,28 +244,49 @@ HOMES = {
     "trainers/gpnas_trainers/weights": "WeightsError",
 }
 """The class of the errors whose texts a folder of the source states without raising them there."""
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+Functions = Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef]
+BAR = "\\|"
+"""A bar within a cell of a table."""
 ERRORS = re.compile(
-    r"^(?!Assertion|Attribute|Index|Key|Import|NotImplemented|Runtime).*(Error|Excluded|Interrupted)$"
+    r"^(?!Assertion|Attribute|Index|Key|Import|NotImplemented|Runtime).*(Error|Excluded|Interrupted|Problem)$"
 )
 
 
 def error_index() -> Iterator[str]:
-    """Every message that the source can raise, by the class of the error."""
+    """Every message that the source can raise, by the class of the error, with what to do about it."""
     yield "# Errors by their message\n"
     yield (
         "Every error is one line: the rule, the value that broke it, what to do. Search this page for a part "
-        "of yours that holds no name or number of your own; `…` stands for those.\n"
+        "of yours that holds no name or number of your own; `…` stands for those. The rule is why it was "
+        "raised; the second column says what to do.\n"
     )
-    found = messages()
+    found, said = messages(), remarks()
     kinds = sorted({each.kind for each in found}, key=lambda kind: (kind not in WHY, kind))
     for kind in kinds:
-        why, advice = WHY.get(kind, OTHERS)
-        yield f"## {kind}\n\n**Why.** {why}\n\n**What to do.** {advice}\n"
-        yield "| message | raised in |\n|---|---|"
-        for each in sorted({(m.template, m.file) for m in found if m.kind == kind}):
-            text = each[0].replace("|", "\\|").replace("`", "")
-            yield f"| `{text}` | `{each[1]}` |"
+        why, general = WHY.get(kind, OTHERS)
+        yield f"## {kind}\n\n**Why.** {why}\n\n**What to do.** {general}\n"
+        yield "| message | what to do | raised in |\n|---|---|---|"
+        for template, file in sorted({(m.template, m.file) for m in found if m.kind == kind}):
+            remedy = advice(template) or said.get(template, "")
+            cells = [f"`{template.replace('`', '')}`", remedy, f"`{file}`"]
+            yield f"| {' | '.join(each.replace('|', BAR) for each in cells)} |"
         yield ""
+
+
+def advice(template: str) -> str | None:
+    """What a message itself says is to be done, after its last semicolon; None where it says nothing."""
+    _, _, text = template.rpartition(";")
+    if text == template or len([word for word in text.split() if "…" not in word]) < 2:
+        return None
+    text = text.strip()
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def remarks() -> dict[str, str]:
+    """What `remarks.yaml` says is to be done, by message."""
+    groups = yaml.safe_load((Path(__file__).parent / "remarks.yaml").read_text())
+    return {message: group["do"] for group in groups for message in group["messages"].splitlines()}
 
 
 def messages() -> list[Message]:
@@ -276,42 +299,65 @@ def messages() -> list[Message]:
 
 
 def _messages_of(path: Path) -> Iterator[Message]:
-    tree = ast.parse(path.read_text())
-    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    tree = _with_constants(ast.parse(path.read_text()))
+    scopes = [node for node in ast.walk(tree) if isinstance(node, FUNCTION)]
+    functions = {node.name: node for node in scopes}
     file = path.relative_to(ROOT).as_posix()
-    for scope in [tree, *functions.values()]:
+    raised: set[str] = set()
+    within: set[int] = set()
+    for scope in [tree, *scopes]:
         for node in _within(scope):
             if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
                 continue
             for kind, template in _texts(node.exc, scope, functions):
+                raised.add(template)
+                within |= {id(part) for part in ast.walk(node.exc)}
                 yield Message(kind, template, file, node.lineno)
-    yield from _rules(tree, file)
+    yield from _rules(tree, file, raised, within)
 
 
-def _rules(tree: ast.Module, file: str) -> Iterator[Message]:
+def _with_constants(tree: ast.Module) -> ast.Module:
+    """The same with the texts of the module's constants where f-strings name them."""
+    texts: dict[str, ast.expr] = {}
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=targets, value=ast.Constant(value=str()) as value):
+                texts |= {each.id: value for each in targets if isinstance(each, ast.Name)}
+    for text in ast.walk(tree):
+        if isinstance(text, ast.JoinedStr):
+            for place, part in enumerate(text.values):
+                if isinstance(part, ast.FormattedValue) and isinstance(part.value, ast.Name):
+                    text.values[place] = texts.get(part.value.id, part)
+    return tree
+
+
+def _rules(tree: ast.Module, file: str, raised: set[str], within: set[int]) -> Iterator[Message]:
     """Texts that state a rule and are raised elsewhere, as those of a space file's keys are."""
     kind = next((kind for place, kind in HOMES.items() if file.startswith(place)), "ValueError")
-    # docstrings are for readers of the source, and parts of a text are no text
-    passed = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    passed |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    # docstrings and help are no errors, and parts of a text are no text
+    passed = within | {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in passed:
+        if isinstance(node, ast.keyword) and node.arg == "help":
+            passed.add(id(node.value))
+        if isinstance(node, ast.JoinedStr | ast.BinOp):
+            passed |= {id(part) for part in ast.walk(node) if part is not node}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp) and id(node) not in passed:
             for template in _templates(node, tree, {}):
-                if re.search(r"\b(must|but got|is missing)\b", template):
+                stated = re.search(r"\b(must|but got|is missing|unknown key)\b", template)
+                if stated and template not in raised and " " in template.strip("… "):
                     yield Message(kind, template, file, node.lineno)
 
 
 def _within(scope: ast.AST) -> Iterator[ast.AST]:
     """The nodes of a scope, without those of functions in it."""
     for child in ast.iter_child_nodes(scope):
-        if not isinstance(child, ast.FunctionDef):
+        if not isinstance(child, FUNCTION):
             yield child
             yield from _within(child)
 
 
-def _texts(
-    call: ast.Call, scope: ast.AST, functions: dict[str, ast.FunctionDef]
-) -> Iterator[tuple[str, str]]:
+def _texts(call: ast.Call, scope: ast.AST, functions: Functions) -> Iterator[tuple[str, str]]:
     """The class and the templates of a raised call, through local names and helpers of the same file."""
     name = ast.unparse(call.func).rpartition(".")[2]
     if not ERRORS.search(name):
@@ -327,26 +373,46 @@ def _texts(
                 yield name, template
 
 
-def _templates(
-    node: ast.AST, scope: ast.AST, functions: dict[str, ast.FunctionDef], depth: int = 3
-) -> Iterator[str]:
+def _templates(node: ast.AST, scope: ast.AST, functions: Functions, depth: int = 3) -> Iterator[str]:
+    """The texts that an expression may make, with `…` where a value stands."""
+    for text in _parts(node, scope, functions, depth):
+        yield re.sub(r"…(\s*…)+", "…", " ".join(text.split()))
+
+
+def _parts(node: ast.AST, scope: ast.AST, functions: Functions, depth: int) -> Iterator[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield " ".join(node.value.split())
+        yield node.value
     elif isinstance(node, ast.JoinedStr):
-        parts = [str(each.value) if isinstance(each, ast.Constant) else "…" for each in node.values]
-        yield " ".join("".join(parts).split())
-    elif isinstance(node, ast.BinOp | ast.IfExp):
-        sides = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.body, node.orelse)
-        for side in sides:
-            yield from _templates(side, scope, functions, depth)
+        parts = [list(_filled(each, scope, functions, depth)) or ["…"] for each in node.values]
+        yield from map("".join, itertools.product(*parts))
+    elif isinstance(node, ast.BinOp):
+        sides = [list(_parts(each, scope, functions, depth)) for each in (node.left, node.right)]
+        if any(sides):
+            yield from map("".join, itertools.product(*(each or ["…"] for each in sides)))
+    elif isinstance(node, ast.IfExp):
+        for side in (node.body, node.orelse):
+            yield from _parts(side, scope, functions, depth)
     elif isinstance(node, ast.Name) and depth:
         for other in _within(scope):
             if isinstance(other, ast.Assign) and any(
                 isinstance(each, ast.Name) and each.id == node.id for each in other.targets
             ):
-                yield from _templates(other.value, scope, functions, depth - 1)
+                yield from _parts(other.value, scope, functions, depth - 1)
     elif isinstance(node, ast.Call) and depth:
         helper = functions.get(ast.unparse(node.func))
         for other in _within(helper) if helper is not None else ():
             if isinstance(other, ast.Return) and other.value is not None:
-                yield from _templates(other.value, helper or scope, functions, depth - 1)
+                yield from _parts(other.value, helper or scope, functions, depth - 1)
+
+
+def _filled(node: ast.AST, scope: ast.AST, functions: Functions, depth: int) -> Iterator[str]:
+    """What a part of an f-string may be: itself, or one of the texts that a choice or a name stands for."""
+    if isinstance(node, ast.Constant):
+        yield str(node.value)
+    elif isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.IfExp):
+        for side in (node.value.body, node.value.orelse):
+            yield str(side.value) if isinstance(side, ast.Constant) else "…"
+    elif isinstance(node, ast.FormattedValue) and isinstance(node.value, ast.Name) and depth:
+        texts = list(_parts(node.value, scope, functions, depth - 1))
+        if all(" " in each.strip() for each in texts):  # a word may be what a value is compared with
+            yield from texts

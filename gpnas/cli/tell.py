@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> Report:
     chosen = [name for name in kinds if getattr(options, name)]
     if len(chosen) > 1:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
-        raise TrialError(f"one thing is told at a time, but got {names}")
+        raise TrialError(f"one thing is told at a time, but got {names}; tell each by itself")
     kind = chosen[0] if chosen else "value"
     wanted = {"value": "CANDIDATE VALUE", "architecture": ""}.get(kind, "CANDIDATE")
     if len(options.words) != len(wanted.split()):

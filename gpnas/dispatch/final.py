@@ -239,7 +239,7 @@ def _wanted(request: FinalRequest, say: Callable[[str], None]) -> Wanted:
     if (request.search is None) == (not request.architectures):
         raise TrialError(
             "a final training needs either the run folder of a finished search or --architecture, "
-            f"but got {'both' if request.architectures else 'neither'}"
+            f"but got {'both' if request.architectures else 'neither'}; name one of them"
         )
     if request.search is not None:
         if request.networks:
@@ -251,7 +251,9 @@ def _wanted(request: FinalRequest, say: Callable[[str], None]) -> Wanted:
     if request.run is None:
         raise TrialError("networks named by --architecture need a folder of their own; name it with --run")
     if request.top is not None:
-        raise TrialError(f"only a search has a portfolio to choose, but got --top {request.top}")
+        raise TrialError(
+            f"only a search has a portfolio to choose, but got --top {request.top}; leave it out"
+        )
     scale, run = request.scale or 2, request.run.absolute()
     codes = taken_up(named(request.networks, map(_family, request.architectures)), run, say)
     architectures = [architecture_of(text, scale) for text in request.architectures]

@@ -157,7 +157,9 @@ def _data(pairs: Prepared, request: Request, camera: Camera) -> Data:
 
 def _check_objective(path: Path, request: Request, file: SpaceFile) -> None:
     if request.trial_hours is not None:
-        raise SpaceError(f"{path}: --trial-hours is for a `trainer` of your own, but the file names none")
+        raise SpaceError(
+            f"{path}: --trial-hours is for a `trainer` of your own, but the file names none; leave it out"
+        )
     if file.objective is not None:
         raise SpaceError(
             f"{path}: `objective` is for trainings of your own, but gpnas trains these and maximises PSNR; "

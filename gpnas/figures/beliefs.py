@@ -89,7 +89,9 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
         header, space = journal.header, space_of(journal)
     kept = _thinned(observations)
     if not kept:
-        raise SpaceError("a surrogate needs at least one training that succeeded, but there is none")
+        raise SpaceError(
+            "a surrogate needs at least one training that succeeded, but there is none; wait for the first"
+        )
     try:
         engine = engine_for(space, header)
     except ValueError as error:

@@ -40,7 +40,9 @@ class Run:
         try:
             import pandas
         except ImportError:
-            raise DataError("a table is a pandas DataFrame, but pandas is not installed here") from None
+            raise DataError(
+                "a table is a pandas DataFrame, but it is not installed here; pip install pandas"
+            ) from None
         names = list(dict.fromkeys(name for trial in self.recorded.trials for name in trial.axes))
         costs = list(dict.fromkeys(name for trial in self.recorded.trials for name in trial.costs))
         rows = [

@@ -179,7 +179,7 @@ class Leases:
         with self._journal.writing() as connection:
             if self.open([candidate]):
                 raise JournalError(
-                    f"{self._journal.run}: one at a time may train {candidate}, but somebody does"
+                    f"{self._journal.run}: one at a time may train {candidate}, but somebody does; ask again"
                 )
             lease = Lease(
                 secrets.token_hex(8),

@@ -44,7 +44,9 @@ def describe(space: str, progress: Callable[[int, int], None] | None = None) -> 
     own = file.trainer is not None
     try:
         if own and file.limits.given():
-            raise SpaceError("limits need networks that gpnas can count, but `trainer` makes its own")
+            raise SpaceError(
+                "limits need networks that gpnas can count, but `trainer` makes its own; leave them out"
+            )
         feasible = steps[-1][1] if own else priced(steps[-1][1], file.scale, progress=progress)
         for name, limit in file.limits.given().items():
             if name == "memory":

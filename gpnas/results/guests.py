@@ -124,7 +124,7 @@ def read_guests(texts: Sequence[str], pairs: PairSet) -> tuple[Guest, ...]:
         taken = [each.candidate.architecture.family for each in guests if each.source is not None]
         if len(set(taken)) < len(taken):
             raise DataError(
-                f"--with {text}: functions must have names of their own, but {taken[-1]} is taken"
+                f"--with {text}: functions must have names of their own, but {taken[-1]} is taken; rename one"
             )
     return tuple(guests)
 

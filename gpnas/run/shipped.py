@@ -35,7 +35,9 @@ def shipped_trainings(scale: int) -> list[Trained]:
     """
     if scale not in TABLES:
         known = ", ".join(f"×{each}" for each in TABLES)
-        raise SpaceError(f"finished trainings ship for {known}, but the scale is ×{scale}")
+        raise SpaceError(
+            f"finished trainings ship for {known}, but the scale is ×{scale}; search without them"
+        )
     found = []
     for name in TABLES[scale]:
         text = files("gpnas.run").joinpath("tables", f"{name}.csv").read_text("utf-8")

@@ -391,7 +391,9 @@ def telling(
         TrialError: it tells both, or neither.
     """
     if (value is None) == (kind is None):
-        raise TrialError("a training tells either its `value` or a `failure`, but this tells both or neither")
+        raise TrialError(
+            "a training tells either its `value` or a `failure`, but it tells both or neither; tell one"
+        )
     failure = None if kind is None else f"{kind}: {reason}" if reason else kind
     return Telling(value, failure, seconds, metrics)
 

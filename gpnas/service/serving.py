@@ -45,7 +45,9 @@ class Address:
     def check(self) -> None:
         """Raises a `ServiceError` where others could listen to tokens, or a file is missing."""
         if (self.certificate is None) != (self.key is None):
-            raise ServiceError("TLS takes both --certificate and --key, but only one is given")
+            raise ServiceError(
+                "TLS takes both --certificate and --key, but only one is given; give both, or neither"
+            )
         for path in (self.certificate, self.key):
             if path is not None and not path.is_file():
                 raise ServiceError(f"{path}: a certificate and its key must be files, but this is none")
