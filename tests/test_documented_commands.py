@@ -26,7 +26,7 @@ from gpnas_trainers import build
 from gpnas_trainers.converting import save_official
 from tests.builders import description, folder_of_pairs
 from tests.gpnas.test_guests import nearest
-from tests.typed import PAGES, ROOT, Typist, blocks, outline, paths, shorter_space
+from tests.typed import PAGES, ROOT, Typist, blocks, outline, paths, shorter, shorter_space
 
 pytestmark = pytest.mark.ray
 
@@ -192,11 +192,14 @@ def test_what_is_left_out_stands_somewhere() -> None:
 
 
 DOCUMENTS = (
+    "search --space drn.yaml",
     "status runs/drn",
     "explain runs/drn",
     "explain runs/drn best",
     "space drn.yaml",
     "portfolio runs/drn",
+    "train runs/drn --top 2 --steps 300 --run runs/final",
+    "recommend --hours 1",
     "export runs/drn --top 2 -o two",
     "evaluate BUNDLE --data pairs --no-tiles",
     "upscale BUNDLE photo.png -o sr.png",
@@ -225,7 +228,9 @@ def test_documents_have_the_keys_of_the_reference(
     typist = Typist(tmp_path, cluster)
     outlines = {}
     for command in DOCUMENTS:
-        arguments = [*shlex.split(command), "--json"]
+        arguments = [*shlex.split(shorter(f"gpnas {command}"))[1:], "--json"]
+        if arguments[0] in ("search", "train"):
+            arguments += ["--address", cluster]
         code, document = typist.document(arguments)
         assert code == 0, command
         outlines[command] = list(outline(document if isinstance(document, dict) else {"[]": document}))

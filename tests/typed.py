@@ -255,7 +255,18 @@ class Typist:
             process.wait(60)
 
 
-BY_NAME = {"axes", "versions", "machine", "metrics", "recipe", "families", "limits", "setup"}
+BY_NAME = {
+    "axes",
+    "versions",
+    "machine",
+    "metrics",
+    "recipe",
+    "families",
+    "limits",
+    "setup",
+    "shares",
+    "unusable",
+}
 """Mappings whose keys depend on the run."""
 KINDS = {str: "text", bool: "true or false", int: "integer", float: "number", type(None): "null"}
 
