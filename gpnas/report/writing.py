@@ -72,7 +72,7 @@ def page_of(request: Request) -> Page:
         table1, why_not = _table1(request, source)
         return _with_lines(bundle_page(source, table1=table1, pictures=pictures), *told, why, why_not)
     raise JournalError(
-        f"{source}: a report is of a run folder with a journal, or a bundle, but this is neither; check the path"
+        f"{source}: a report is of a run folder with a journal, or a bundle, but this is none; check the name"
     )
 
 
