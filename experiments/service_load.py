@@ -30,7 +30,9 @@ import os
 import random
 import re
 import resource
+import secrets
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -46,7 +48,7 @@ from typing import Any
 import httpx
 from machine import processor
 
-from gpnas.client import Client, FinishedError, Lent, Told
+from gpnas.client import Client, Lent, Told
 from gpnas.journal import Journal
 from gpnas.opening import Wishes, header_of
 from gpnas.records import Candidate, Fidelity, Observation, Strategy
@@ -200,31 +202,70 @@ def _burst(service: Service, clients: int, seconds: float) -> None:
         list(pool.map(work, range(clients)))
 
 
+class Link:
+    """A connection that stays, over which requests go one after another; a context manager.
+
+    It does what HTTP needs here and nothing else, so that clients leave the processors to the service.
+    """
+
+    def __init__(self, service: Service) -> None:
+        host, _, port = service.url.partition("//")[2].partition(":")
+        self._socket = socket.create_connection((host, int(port)))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self._socket.makefile("rb")
+        self._head = f"Host: {host}\r\nAuthorization: Bearer {service.token}\r\n"
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """The status and the document that a request of a key of its own is answered."""
+        text = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\n{self._head}Idempotency-Key: {secrets.token_hex(16)}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        )
+        self._socket.sendall(head.encode() + text)
+        status, length = int(self._file.readline().split()[1]), 0
+        while (line := self._file.readline().lower()) != b"\r\n":
+            if line.startswith(b"content-length:"):
+                length = int(line[15:])
+        return status, json.loads(self._file.read(length)) if length else None
+
+
 def _asks_and_tells(
     service: Service, number: int, options: argparse.Namespace, begin: Any, results: Any
 ) -> None:
     asks, tells, behind, nothing = [], [], [], 0
-    with service.client() as client:
+    with Link(service) as link:
         begin.wait()
         ending = time.monotonic() + options.seconds
         had = _own_processor()
         observed = options.observations
         while time.monotonic() < ending:
             begun = time.perf_counter()
-            try:
-                lent, _ = client.ask("load", f"w{number}")
-            except FinishedError:
-                break
+            status, told = link.post("/v1/searches/load/ask", {"worker": f"w{number}"})
             asked = time.perf_counter()
-            if not lent:
+            if status == 410:
+                break
+            if status == 204:
                 nothing += 1
                 time.sleep(0.05)
                 continue
-            client.tell(lent[0].lease, Told(value=value_of(lent[0].architecture.axes)))
-            tells.append(time.perf_counter() - asked)
+            assert status == 200, told
+            (lent,) = told["candidates"]
+            value = value_of(lent["architecture"]["axes"])
+            told_at = time.perf_counter()
+            status, told = link.post(f"/v1/leases/{lent['lease']}/tell", {"value": value})
+            assert status == 200, told
+            tells.append(time.perf_counter() - told_at)
             asks.append(asked - begun)
             observed = max(observed, options.observations + options.clients * len(tells))
-            behind.append(max(0, observed - lent[0].decision.get("observations", observed)))
+            behind.append(max(0, observed - lent["decision"].get("observations", observed)))
     results.put(
         {
             "asks": asks,

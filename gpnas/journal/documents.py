@@ -57,7 +57,8 @@ TABLES = {
     "kind TEXT NOT NULL, document TEXT NOT NULL, crc32 INTEGER NOT NULL",
 }
 """Name of each table to its columns. Rows are only added, except that an attempt gets its end, a lease is
-renewed, a result may be replaced, answers are thrown away after a day, and progress is thinned out."""
+renewed, a result may be replaced, answers are thrown away after a day or when there are too many, and
+progress is thinned out."""
 
 
 R = TypeVar("R")

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from gpnas import __version__
 from gpnas.errors import GpnasError
 from gpnas.service import events, looking, pages, working
+from gpnas.service.direct import Direct
 from gpnas.service.documents import ProblemDocument
 from gpnas.service.events import Feeds
 from gpnas.service.externals import Externals
@@ -103,7 +104,7 @@ def application(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.openapi = lambda: _described(app)
-    return Guard(app, tokens=tokens, limits=limits, hosts=hosts, metrics=metrics)
+    return Guard(Direct(app, _broken), tokens=tokens, limits=limits, hosts=hosts, metrics=metrics)
 
 
 def _broken(request: Request, error: Exception) -> Response:

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from gpnas.service.problems import MEDIA_TYPE
 
+KEY_CHARACTERS = 200
+"""Of an Idempotency-Key, at most."""
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 

@@ -6,6 +6,7 @@ One ASGI middleware: hosts and origins, who asks, rates, bodies, headers, what i
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import secrets
@@ -43,7 +44,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-HEADERS = {
+HEADERS: dict[str, str] = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",  # without any, a browser would call its own origin null
@@ -52,6 +53,9 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+ENCODED = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 class LogIn(Exception):
@@ -75,6 +79,7 @@ class Guard:
         """
         self._app, self._tokens, self._limits, self._hosts = app, tokens, limits, hosts
         self._metrics = metrics
+        self._name, self._numbers = secrets.token_hex(4), itertools.count()
         self._callers = Rates(limits.rate, limits.burst)
         self._strangers = Rates(limits.strangers, 5 * limits.strangers)
 
@@ -86,7 +91,7 @@ class Guard:
             else:
                 await self._app(scope, receive, send)
             return
-        begun, number = time.perf_counter(), secrets.token_hex(8)
+        begun, number = time.perf_counter(), f"{self._name}{next(self._numbers):08x}"
         sent: list[int] = []
 
         async def answer(message: MutableMapping[str, Any]) -> None:
@@ -189,7 +194,7 @@ class Guard:
                 raise Problem(
                     HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"a body must be application/json, but is {kind!r:.60}"
                 )
-            check_json(body)
+            scope["state"]["document"] = check_json(body)
         scope["state"]["body"] = body
         given = False
 
@@ -312,8 +317,5 @@ def _cookie(text: str) -> str:
 def _with_headers(headers: list[tuple[bytes, bytes]], number: str) -> list[tuple[bytes, bytes]]:
     """An answer's headers with those that every answer has, where it has none of its own."""
     own = {name.lower() for name, _ in headers}
-    more = {**HEADERS, "x-request-id": number}
-    return [
-        *headers,
-        *((name.encode(), value.encode()) for name, value in more.items() if name.encode() not in own),
-    ]
+    more = [each for each in ENCODED if each[0] not in own]
+    return [*headers, *more, (b"x-request-id", number.encode())]

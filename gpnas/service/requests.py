@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gpnas.journal import Answer
-from gpnas.journal.answers import KEPT
+from gpnas.journal.answers import Ages
+from gpnas.journal.files import now
 from gpnas.service.problems import Problem
 from gpnas.service.tokens import FILE, FOLDER
 
@@ -44,6 +44,8 @@ class Requests:
                 "CREATE TABLE IF NOT EXISTS requests (key TEXT PRIMARY KEY, request TEXT NOT NULL, "
                 "time TEXT NOT NULL, answer TEXT) STRICT"
             )
+            (newest,) = self._connection.execute("SELECT coalesce(max(rowid), 0) FROM requests").fetchone()
+        self._ages = Ages(newest)
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -88,18 +90,16 @@ class Requests:
 
     def _entered(self, name: str, digest: str) -> tuple[Answer | None, bool]:
         """The answer that is kept, or None; and whether the request was entered before."""
-        now = datetime.now(UTC)
         with self._guard, self._errors():
             row = self._connection.execute(
                 "SELECT request, answer FROM requests WHERE key = ?", (name,)
             ).fetchone()
             if row is None:
-                oldest = (now - KEPT).isoformat(timespec="milliseconds")
-                self._connection.execute("DELETE FROM requests WHERE time < ?", (oldest,))
-                self._connection.execute(
-                    "INSERT INTO requests VALUES (?, ?, ?, NULL)",
-                    (name, digest, now.isoformat(timespec="milliseconds")),
-                )
+                entered = self._connection.execute(
+                    "INSERT INTO requests VALUES (?, ?, ?, NULL)", (name, digest, now())
+                ).lastrowid
+                past = self._ages.past(entered or 0)
+                self._connection.execute("DELETE FROM requests WHERE rowid <= ?", (past,))
                 return None, False
         if row[0] != digest:
             raise Problem(422, "an Idempotency-Key serves one request, but this one came with another")

@@ -19,6 +19,7 @@ from gpnas.service.app import LOOPBACK, application
 from gpnas.service.folder import Runs, ServiceError, alone
 from gpnas.service.managed import Managing
 from gpnas.service.tokens import FOLDER, Tokens
+from gpnas.service.wire import Protocol
 
 AUDIT = "audit.jsonl"
 AUDIT_BYTES = 2**24
@@ -85,7 +86,8 @@ def serve(runs: Path, address: Address, say: Callable[[str], None], managing: Ma
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
             limit_concurrency=1_000,
-            h11_max_incomplete_event_size=2**14,
+            http=Protocol,
+            ws="none",
             ssl_certfile=address.certificate,
             ssl_keyfile=address.key,
         )

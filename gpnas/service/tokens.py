@@ -14,14 +14,14 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from gpnas.errors import GpnasError
-from gpnas.files import descriptor_of, look_at, read
+from gpnas.files import look_at, read
 
 Role = Literal["read", "work", "own"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -70,11 +70,14 @@ class Tokens:
         self.folder = runs / FOLDER
         self._path = self.folder / FILE
         self._guard = threading.Lock()
+        self._version: tuple[int, int] | None = None
+        self._rows: dict[str, tuple[Any, ...]] = {}
         with self._errors():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for suffix in ("", "-wal", "-shm"):
                 look_at(self._path.with_name(FILE + suffix), most=MOST_BYTES)
-            os.close(descriptor_of(self._path, os.O_RDWR | os.O_CREAT))
+            with suppress(FileExistsError):  # only a new one, which no connection of this process has open
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             os.chmod(self._path, 0o600)
             self._connection = sqlite3.connect(
                 self._path, timeout=20.0, isolation_level=None, check_same_thread=False
@@ -152,14 +155,26 @@ class Tokens:
         """
         form = FORM.fullmatch(text)
         name, secret = form.groups() if form else ("", "")
-        with self._guard, self._errors():
-            row = self._connection.execute(
-                "SELECT hash, id, role, name, made, revoked FROM tokens WHERE id = ?", (name,)
-            ).fetchone()
-        expected, *rest = row or (NOBODY, "", "read", "", "", _now())
+        expected, *rest = self._row(name) or (NOBODY, "", "read", "", "", _now())
         same = hmac.compare_digest(_hash(secret), expected)
         token = Token(*rest)
         return token if same and token.revoked is None else None
+
+    def _row(self, name: str) -> tuple[Any, ...] | None:
+        """What the file holds of a token, read once while nobody writes to it."""
+        with self._guard, self._errors():
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+            version = version, self._connection.total_changes
+            if version != self._version:
+                self._version, self._rows = version, {}
+            row: tuple[Any, ...] | None = self._rows.get(name)
+            if row is None:
+                row = self._connection.execute(
+                    "SELECT hash, id, role, name, made, revoked FROM tokens WHERE id = ?", (name,)
+                ).fetchone()
+                if row is not None:
+                    self._rows[name] = row
+        return row
 
     def own(self) -> Path:
         """The file with the token of whoever runs the service, made anew where it is not valid any longer.

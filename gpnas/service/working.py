@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from gpnas.journal import Answer
 from gpnas.records import Architecture
 from gpnas.service.documents import (
+    KEY_CHARACTERS,
     PROBLEMS,
     ArchitectureBody,
     AskBody,
@@ -41,7 +42,7 @@ Key = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        max_length=200,
+        max_length=KEY_CHARACTERS,
         description="A request that is sent again under its key is answered as before, and done once.",
     ),
 ]
@@ -223,7 +224,7 @@ async def _driven(request: Request, key: str | None, body: Any, do: Callable[[bo
 
 
 def _asked(request: Request, body: Any) -> dict[str, Any]:
-    return {"path": request.url.path, "body": None if body is None else body.model_dump(mode="json")}
+    return {"path": request.scope["path"], "body": None if body is None else body.model_dump(mode="json")}
 
 
 def _key(request: Request, key: str) -> str:

@@ -14,7 +14,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from gpnas.engine import engine_for
-from gpnas.journal import Answer, Journal
+from gpnas.journal import Answer, Answers, Journal
+from gpnas.journal.answers import KEPT, KEPT_SECONDS, SWEPT, Ages
+from gpnas.opening import Wishes, header_of
 from gpnas.records import Architecture
 from gpnas.run.pricing import searched_space
 from gpnas.service import ahead
@@ -23,6 +25,7 @@ from gpnas.service.external import Asking, External
 from gpnas.service.limits import Limits
 from gpnas.service.problems import Problem
 from gpnas.service.tokens import Tokens
+from gpnas.space import Family, IntegerAxis, SearchSpace
 from tests.gpnas.searched import searched
 from tests.gpnas.served import bearer, served
 from tests.gpnas.test_service import problem
@@ -484,3 +487,32 @@ def test_what_is_kept_ready_grows_with_what_is_asked_for() -> None:
     now[0] += FORGOTTEN_SECONDS
     assert demand.rate() == 0
     assert demand.ready() == pytest.approx(60, rel=0.02)
+
+
+def test_a_kept_answer_outlives_a_wall_clock_that_jumps(tmp_path: Path) -> None:
+    space = SearchSpace([Family("net", (IntegerAxis("width", (4, 8)),))])
+    with Journal.share(tmp_path / "run", header_of(space, Wishes(trials=1))[0]) as journal:
+        answers = Answers(journal)
+        answers.keep("first", Answer("a", 200, {"number": 1}))
+        with (
+            journal.writing() as connection
+        ):  # as a clock left it that was a day behind, or is a day ahead now
+            connection.execute("UPDATE answers SET time = '2001-01-01T00:00:00.000+00:00'")
+        for number in range(3 * SWEPT):
+            answers.keep(f"later {number}", Answer("b", 200, {}))
+        assert answers.find("first") == Answer("a", 200, {"number": 1})
+
+
+def test_answers_are_thrown_away_after_a_day_that_nobody_sets_and_where_there_are_too_many() -> None:
+    seconds = 1e6
+    ages = Ages(1_000, lambda: seconds)  # those of before may be new, so they stay for a day
+    assert ages.past(1_064) == 1_064 - KEPT
+    seconds += KEPT_SECONDS / 2
+    assert ages.past(1_128) == 1_128 - KEPT
+    seconds += KEPT_SECONDS / 2 + 1
+    assert ages.past(1_192) == 1_064  # came before the mark that is a day old
+    seconds += KEPT_SECONDS + 1
+    assert ages.past(1_256) == 1_192
+    assert ages.past(1_256 + 2 * KEPT) == 1_256 + KEPT
+    seconds += 2 * KEPT_SECONDS
+    assert ages.past(1_257 + 2 * KEPT) == 1_256 + 2 * KEPT  # the newest stays
