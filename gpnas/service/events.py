@@ -10,13 +10,14 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gpnas.errors import GpnasError
 from gpnas.journal import Cursor, Entry
@@ -198,7 +199,7 @@ class Feeds:
         """The rows of a search that `Feed.parts` gives."""
         feed = self._feeds.setdefault(name, Feed(self._runs, name, self._stopping))
         try:
-            async for part in self._counted(feed.parts(cursor)):
+            async for part in feed.parts(cursor):
                 yield part
         finally:
             if not feed.watchers:
@@ -206,28 +207,37 @@ class Feeds:
 
     def searches(self) -> AsyncIterator[str]:
         """The searches that `Overview.parts` gives."""
-        return self._counted(self._overview.parts())
+        return self._overview.parts()
 
-    async def _counted(self, parts: AsyncIterator[str]) -> AsyncIterator[str]:
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among those who watch; a `Problem` where as many have one as may."""
+        if self.open >= self._most:
+            raise Problem(503, f"{self._most} event streams may be open, and are", retry=5.0)
         self.open += 1
         try:
-            async for part in parts:
-                yield part
+            yield
         finally:
             self.open -= 1
 
-    def check(self) -> None:
-        """Raises a `Problem` where as many watch as may."""
-        if self.open >= self._most:
-            raise Problem(503, f"{self._most} event streams may be open, and are", retry=5.0)
+
+class Stream(StreamingResponse):
+    """Events as they are sent; it has a place among the streams from before its first byte to its end."""
+
+    def __init__(self, service: Service, parts: AsyncIterator[str]) -> None:
+        super().__init__(_sent(service, parts), media_type="text/event-stream")
+        self._feeds = service.feeds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._feeds.place():
+            await super().__call__(scope, receive, send)
 
 
 @list_routes.get("/v1/events", response_class=StreamingResponse)
 async def searches(request: Request) -> StreamingResponse:
     """Every search in short, then those that change, as server-sent events: `search`, or `gone` with `id`."""
     service = service_of(request)
-    service.feeds.check()
-    return StreamingResponse(_sent(service, service.feeds.searches()), media_type="text/event-stream")
+    return Stream(service, service.feeds.searches())
 
 
 @routes.get("/{search}/events", response_class=StreamingResponse)
@@ -240,13 +250,11 @@ async def events(
     """A journal's rows as they come, as server-sent events; `Last-Event-ID` goes on where a link was lost."""
     service = service_of(request)
     await asyncio.to_thread(service.runs.journal, search)
-    service.feeds.check()
     try:
         cursor = Cursor.parse(last or after) if last or after else Cursor()
     except ValueError as error:
         raise Problem(422, str(error)) from None
-    rows = service.feeds.rows(search, cursor)
-    return StreamingResponse(_sent(service, rows), media_type="text/event-stream")
+    return Stream(service, service.feeds.rows(search, cursor))
 
 
 async def _sent(service: Service, parts: AsyncIterator[str]) -> AsyncIterator[str]:

@@ -499,7 +499,7 @@ def test_slow_bodies_and_many_streams_are_turned_away(runs: Path) -> None:
         with Tokens(runs) as tokens:
             token = tokens.make("own")[1]
             app: Any = application(runs, tokens, limits=Limits(body_seconds=0.2, streams=2))
-            async with app._app.router.lifespan_context(app._app):
+            async with app._app._app.router.lifespan_context(app._app._app):
                 assert await first(app, token, "/v1/searches", slow()) == 408
                 paths = ("/v1/events", "/v1/searches/small/events")
                 async with AsyncExitStack() as stack:
@@ -513,5 +513,24 @@ def test_slow_bodies_and_many_streams_are_turned_away(runs: Path) -> None:
                     for path in paths:
                         assert await first(app, token, path) == 503
                 assert await first(app, token, paths[0]) == 200  # once others have ended
+
+    asyncio.run(tried())
+
+
+def test_streams_that_come_at_once_do_not_exceed_their_limit(tmp_path: Path) -> None:
+    async def status(app: Any, token: str, all_known: asyncio.Barrier) -> int:
+        async with aclosing(called(app, token, "/v1/events")) as messages:
+            found = int((await anext(messages))["status"])
+            await all_known.wait()
+        return found
+
+    async def tried() -> None:
+        with Tokens(tmp_path) as tokens:
+            token = tokens.make("read")[1]
+            app: Any = application(tmp_path, tokens, limits=Limits(streams=3))
+            async with app._app._app.router.lifespan_context(app._app._app):
+                for _ in range(3):  # the places of those who have gone are free again
+                    every = (status(app, token, all_known) for all_known in [asyncio.Barrier(20)] * 20)
+                    assert sorted(await asyncio.gather(*every)) == 3 * [200] + 17 * [503]
 
     asyncio.run(tried())
