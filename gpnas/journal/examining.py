@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -131,8 +132,7 @@ def damage_of(path: Path, *, or_unreadable: bool = False, to_write: bool = False
     Args:
         path: of the journal or of its backup.
         or_unreadable: report also that this process may not open it.
-        to_write: report also what keeps SQLite from writing to it; no connection of this process may have
-            it open, since its locks would be given up (see `gpnas_trainers.files.look_at`).
+        to_write: report also what keeps SQLite from writing to it.
 
     Raises:
         JournalError: an older or a newer gpnas wrote it.
@@ -170,13 +170,28 @@ def _judge(path: Path, or_unreadable: bool, to_write: bool = False) -> tuple[int
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_IOERR")):
             raise
         return str(error)
-    if to_write or path.name == BACKUP:
-        # SQLite opens a file of another write version, but refuses to write to it
+    # SQLite opens a file of another write version, but refuses to write to it
+    if path.name == BACKUP:  # which nobody locks
         with opened(path, most=MOST_BYTES) as file:
             versions = file.read(20)[18:]
         if not set(versions) <= FILE_VERSIONS:
             return f"its file format's versions must be 1 or 2, but are {versions[0]} and {versions[1]}"
+    elif to_write and _is_of_another_version(path):
+        return "its file format's version is one that SQLite reads but does not write"
     return counts
+
+
+def _is_of_another_version(path: Path) -> bool:
+    """Whether SQLite refuses to write to a file that may be written; it is asked, since a descriptor of one's
+    own would give up the locks of this process' other connections when it is closed."""
+    with closing(connect(path, "mode=rw")) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_READONLY" or not os.access(path, os.W_OK):
+                raise
+            return True
+    return False
 
 
 def examine(connection: sqlite3.Connection, path: Path) -> tuple[int, int, int]:

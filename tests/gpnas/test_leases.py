@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpnas.errors import JournalError, LeaseError
-from gpnas.journal import Clock, Header, Holder, Journal, Lease, process_identity
+from gpnas.journal import Clock, Header, Holder, Journal, Lease, process_identity, status
 from gpnas.journal.leases import boot, is_alive
 from gpnas.records import Architecture, Candidate, Fidelity, Objective, Observation
+from gpnas.service.folder import Runs
+from gpnas.service.requests import Requests
+from gpnas.service.tokens import FILE, FOLDER, Tokens
 
 HEADER = Header(4, Objective("accuracy", "%"))
 NOON = Clock(wall=1_000_000.0, ticks=500.0, boot="this")
@@ -178,3 +181,45 @@ def test_a_damaged_journal_is_recovered_by_who_is_alone(tmp_path: Path) -> None:
     with Journal.share(tmp_path) as journal:
         assert journal.note is not None
         assert journal.candidates() == [candidate()]
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether another process holds SQLite's lock of those who have a database open (os_unix.c)."""
+    code = (
+        "import fcntl, sys\n"
+        "with open(sys.argv[1], 'rb+') as file:\n"
+        "    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0 or "BlockingIOError" in done.stderr, done.stderr
+    return done.returncode != 0
+
+
+def test_opening_a_database_again_gives_up_no_lock_of_this_process(tmp_path: Path) -> None:
+    # a lock that is lost lets another process take away the log of what was committed
+    with Journal.share(tmp_path, HEADER), Journal.read(tmp_path) as reader:
+        assert reader.header
+        Journal.share(tmp_path).close()
+        assert _is_locked(tmp_path / "journal.sqlite")
+        Journal.read(tmp_path).close()
+        assert _is_locked(tmp_path / "journal.sqlite")
+        Runs(tmp_path.parent).journal(tmp_path.name)
+        assert status(tmp_path)
+        assert _is_locked(tmp_path / "journal.sqlite")
+    with Tokens(tmp_path) as tokens:
+        assert not tokens.all()
+        with Tokens(tmp_path) as others:
+            assert others.make("own")
+        assert _is_locked(tmp_path / FOLDER / FILE)
+        Requests(tmp_path).close()
+        assert _is_locked(tmp_path / FOLDER / FILE)
+
+
+def test_a_file_of_a_version_that_is_only_read_is_told_before_it_is_written(tmp_path: Path) -> None:
+    Journal.share(tmp_path, HEADER).close()
+    (tmp_path / "journal.backup.sqlite").unlink(missing_ok=True)
+    with open(tmp_path / "journal.sqlite", "r+b") as file:
+        file.seek(18)
+        file.write(b"\x03")
+    with pytest.raises(JournalError, match="SQLite reads but does not write"):
+        Journal.share(tmp_path)
