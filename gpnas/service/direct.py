@@ -13,11 +13,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ValidationError
 
 from gpnas.errors import GpnasError
 from gpnas.service import working
-from gpnas.service.documents import KEY_CHARACTERS, AskBody, GiveBackBody, HeartbeatBody, TellBody
+from gpnas.service.documents import (
+    KEY_CHARACTERS,
+    AskBody,
+    GiveBackBody,
+    Given,
+    HeartbeatBody,
+    TellBody,
+    given,
+)
 from gpnas.service.guard import Receive, Scope, Send
 from gpnas.service.tokens import Token
 
@@ -30,7 +37,7 @@ class _Route:
 
     path: str
     serve: Callable[[Request, str, Any, str | None], Awaitable[Response]]
-    form: type[BaseModel]
+    form: type[Given]
 
 
 ROUTES = {
@@ -69,17 +76,14 @@ class Direct:
         await response(scope, receive, send)
 
 
-def _body(scope: Scope, form: type[BaseModel]) -> BaseModel | None:
+def _body(scope: Scope, form: type[Given]) -> Given | None:
     """The body of a request that may have its answer; None where anything is not as it should be."""
     state = scope["state"]
     token: Token | None = state.get("token")
     keys = [value for name, value in scope["headers"] if name == b"idempotency-key"]
     if token is None or not token.may("work") or len(keys) > 1 or len(b"".join(keys)) > KEY_CHARACTERS:
         return None
-    try:
-        return form.model_validate(state.get("document"))
-    except ValidationError:
-        return None
+    return given(form, state.get("document"))
 
 
 def _key(scope: Scope) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from gpnas.service.problems import MEDIA_TYPE
 
@@ -17,6 +17,14 @@ class Given(BaseModel):
     """Something that a caller sends: unknown keys are refused, and nothing is turned into another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def given(form: type[Given], document: Any) -> Given | None:
+    """A JSON document as what it should be; None where it is something else."""
+    try:
+        return form.model_validate(document)
+    except ValidationError:
+        return None
 
 
 class Told(BaseModel):
