@@ -31,7 +31,8 @@ from gpnas.data import Rules, prepared_pairs
 from gpnas.dispatch import search, session
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.report import TrialReport, to_result
-from gpnas.dispatch.work import Means, Work
+from gpnas.dispatch.request import Means
+from gpnas.dispatch.work import Work
 from gpnas.journal import Header, Journal, Search
 from gpnas.records import Candidate, Progress
 from gpnas.run.setup import PSNR, Data, Setup

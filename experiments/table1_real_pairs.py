@@ -40,7 +40,8 @@ from numpy.typing import NDArray
 
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.final import FinalRequest, run_final
-from gpnas.dispatch.search import Request, run_search
+from gpnas.dispatch.request import Request
+from gpnas.dispatch.search import run_search
 from gpnas.evaluation import bootstrap_intervals
 from gpnas.journal import Journal
 from gpnas.portfolio import choose

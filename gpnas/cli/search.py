@@ -8,7 +8,8 @@ from gpnas.cli.delivered import delivered, own_delivered
 from gpnas.cli.reporting import Report
 from gpnas.cli.watching import Watcher, means_of
 from gpnas.config import find_space, read_space_file
-from gpnas.dispatch.search import Request, run_own, run_search
+from gpnas.dispatch.request import Request
+from gpnas.dispatch.search import run_own, run_search
 from gpnas.opening import VALUE
 from gpnas.run.setup import PSNR
 

@@ -16,7 +16,7 @@ from gpnas.run.setup import PSNR
 if TYPE_CHECKING:
     from gpnas.dispatch.cluster import Cluster
     from gpnas.dispatch.conductor import Event
-    from gpnas.dispatch.work import Means
+    from gpnas.dispatch.request import Means
     from gpnas.records import Candidate, Objective, Observation
 
 
@@ -78,8 +78,8 @@ class Watcher:
 
 def means_of(options: argparse.Namespace, devices: int = 1) -> Means:
     """What trials may use, as the command line says."""
+    from gpnas.dispatch.request import Means
     from gpnas.dispatch.resources import Asked  # which loads Ray
-    from gpnas.dispatch.work import Means
 
     asked = Asked(options.cpus_per_trial, options.gpus_per_trial)
     return Means(asked, devices, options.address, options.budget_hours)

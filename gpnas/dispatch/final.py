@@ -20,10 +20,11 @@ import gpnas_trainers
 from gpnas.config import read_recipe_file
 from gpnas.data import Prepared, data_errors, prepared_pairs
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
+from gpnas.dispatch.request import Means
 from gpnas.dispatch.session import Listener, Session, not_begun, standing
 from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.watchers import check_tensorboard
-from gpnas.dispatch.work import Means, Work, check_patch, header_of
+from gpnas.dispatch.work import Work, check_patch, header_of
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, Candidate, Fidelity, Observation

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gpnas.config import SpaceFile
 from gpnas.dispatch.own_trial import OwnTrial, OwnTrialTask
-from gpnas.dispatch.work import Means
+from gpnas.dispatch.request import Means, Request
 from gpnas.errors import SpaceError, TrialError
 from gpnas.journal import Header, Journal, Search
 from gpnas.opening import Wishes, header_of
@@ -42,12 +41,6 @@ class OwnWork:
     """Longest time of an attempt."""
 
     @property
-    def best(self) -> int | None:
-        """A training is stopped early where it will hardly end among so many best; None stops none."""
-        search = self.header.search
-        return search.portfolio if search is not None and self.header.early_stopping else None
-
-    @property
     def reading(self) -> list[Path]:
         """Folders that every node must read; its storage is looked at anyway."""
         return []
@@ -77,16 +70,16 @@ class OwnWork:
             code=dataclasses.asdict(self.code),
             objective=self.header.objective.name,
             hours=self.hours,
-            correlations=self.header.search is not None and self.header.search.portfolio_aware,
+            correlations=self.header.portfolio_aware,
         )
 
 
-def plan_own(path: Path, file: SpaceFile, request: Any, say: Callable[[str], None]) -> OwnWork:
+def plan_own(path: Path, file: SpaceFile, request: Request, say: Callable[[str], None]) -> OwnWork:
     """Reads and checks what a search by a training of one's own needs.
 
     Args:
         path, file: the space file, which names a trainer.
-        request: a `Request` of `gpnas.dispatch.search`.
+        request: what is asked for.
         say: gets lines about the source and the storage.
 
     Raises:
@@ -129,7 +122,7 @@ def plan_own(path: Path, file: SpaceFile, request: Any, say: Callable[[str], Non
     return OwnWork(run, code, storage, request.means, header, space, request.trial_hours)
 
 
-def _searched(path: Path, file: SpaceFile, request: Any, run: Path, header: Header) -> Search:
+def _searched(path: Path, file: SpaceFile, request: Request, run: Path, header: Header) -> Search:
     """What is searched, with what only a driver's searches have."""
     asked, objective = header.search, header.objective
     assert asked is not None

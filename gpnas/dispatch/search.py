@@ -18,14 +18,15 @@ from pathlib import Path
 from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.data import Prepared, prepared_pairs
 from gpnas.dispatch.own_work import OwnWork, plan_own
+from gpnas.dispatch.request import Request
 from gpnas.dispatch.session import Listener, Session, not_begun, standing
 from gpnas.dispatch.signals import interruptible
-from gpnas.dispatch.work import Means, Work, check_patch, header_of
+from gpnas.dispatch.work import Work, check_patch, header_of
 from gpnas.engine import Engine, engine_for
 from gpnas.errors import SpaceError
 from gpnas.explanation import taught
 from gpnas.journal import Header, Journal, Search
-from gpnas.records import Strategy, gain_in_words
+from gpnas.records import gain_in_words
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.own_delivery import OwnDelivery, deliver_own
 from gpnas.run.copying import journal_copied, storage_for
@@ -37,36 +38,6 @@ from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks of a search; None where the space file decides."""
-
-    space: str
-    run: Path | None = None
-    """Run folder; None is `runs/` and the space file's name."""
-    data: Path | None = None
-    """Folder of LR/HR pairs; None is the shipped photographs."""
-    scale: int | None = None
-    trials: int | None = None
-    concurrent: int | None = None
-    strategy: Strategy | None = None
-    cost_aware: bool | None = None
-    """Whether gains count per predicted second."""
-    portfolio_aware: bool | None = None
-    """Whether an architecture is valued by what it would add to the portfolio's average."""
-    warm_start: tuple[Path, ...] = ()
-    """Run folders of finished searches that this one learns from."""
-    seed: int = 0
-    early_stopping: bool | None = None
-    """Whether trainings that will not matter are ended early."""
-    storage: str | None = None
-    """Where checkpoints, networks and residuals go: a path, or an address that pyarrow knows; None is
-    the run folder, or where an existing run has put them."""
-    trial_hours: float | None = None
-    """Longest time of an attempt of a training of one's own; None sets no limit."""
-    means: Means = field(default_factory=Means)
 
 
 @dataclass(frozen=True)

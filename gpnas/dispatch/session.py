@@ -213,7 +213,7 @@ class Session(Generic[A]):
             adviser,
             self._journal,
             trials=self._trials,
-            best=work.best,
+            best=work.header.best,
             stop_below=work.header.stop_below,
         )
         conductor = Conductor(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpnas.data import Prepared
-from gpnas.dispatch.resources import Asked
+from gpnas.dispatch.request import Means
 from gpnas.dispatch.trial import Task, Trial
 from gpnas.errors import DataError
 from gpnas.journal import Header
@@ -21,20 +21,6 @@ from gpnas.run.sharing import fingerprint_of, share
 from gpnas.run.storage import Storage
 from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.train import Recipe
-
-
-@dataclass(frozen=True)
-class Means:
-    """What trials may use, and for how long; a user says."""
-
-    asked: Asked = field(default_factory=Asked)
-    """CPUs and GPUs of each trial."""
-    devices: int = 1
-    """How many share each training: GPUs where there are any, otherwise CPUs."""
-    address: str | None = None
-    """Address of a running Ray cluster; None starts Ray on this machine."""
-    budget_hours: float | None = None
-    """After so many hours the search ends in good order; None never."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +48,6 @@ class Work:
     def fingerprint(self) -> str:
         """What the pairs are known by."""
         return fingerprint_of(self.pairs.training, self.pairs.validation)
-
-    @property
-    def best(self) -> int | None:
-        """A training is stopped early where it will hardly end among so many best; None stops none."""
-        search = self.header.search
-        return search.portfolio if search is not None and self.header.early_stopping else None
 
     @property
     def reading(self) -> list[Path]:
@@ -104,7 +84,7 @@ class Work:
             scale=self.setup.scale,
             recipe=recipe.to_json() | {"steps": candidate.fidelity.steps},
             validation_images=self.setup.validation_images,
-            correlations=self.header.search is not None and self.header.search.portfolio_aware,
+            correlations=self.header.portfolio_aware,
             watch=self.watch,
             network=self._network(candidate.architecture.family),
         )

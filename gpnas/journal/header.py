@@ -89,6 +89,16 @@ class Header:
     def kind(self) -> Literal["search", "final training"]:
         return "final training" if self.search is None else "search"
 
+    @property
+    def best(self) -> int | None:
+        """A training is stopped early where it will hardly end among so many best; None stops none."""
+        return self.search.portfolio if self.search is not None and self.early_stopping else None
+
+    @property
+    def portfolio_aware(self) -> bool:
+        """Whether candidates are valued by what they add, so that trainings compare their errors."""
+        return self.search is not None and self.search.portfolio_aware
+
     def to_json(self) -> dict[str, Any]:
         """The form that journals and exports hold."""
         document = {name: value for name, value in asdict(self).items() if name != "stop_below" or value}

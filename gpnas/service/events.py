@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -39,31 +39,31 @@ PART = 200
 """Rows that are read at once."""
 
 
-class Feed:
-    """The rows of one search, for all who watch it."""
+class Watched:
+    """Something that one task looks at for all who watch it, as long as anyone does."""
 
-    def __init__(self, runs: Runs, name: str, stopping: threading.Event) -> None:
-        self._runs, self._name, self._stopping = runs, name, stopping
-        self._version: Any = None
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
         self._changed = asyncio.Event()
-        self._read: dict[Cursor, asyncio.Future[tuple[str, Cursor]]] = {}
-        self.watchers = 0
         self._task: asyncio.Task[None] | None = None
+        self.watchers = 0
 
-    async def parts(self, cursor: Cursor) -> AsyncIterator[str]:
-        """Rows after a place as events, several in one text, for ever; an empty text where nothing came for a
-        while.
+    async def _texts(self, newer: Callable[[], Awaitable[str]]) -> AsyncIterator[str]:
+        """What is new to one who watches, for ever; an empty text where nothing came for a while.
 
-        Ends where the search is gone or the service stops.
+        Ends where the service stops.
+
+        Args:
+            newer: what has come since it was last asked, or an empty text.
         """
         self.watchers += 1
         if self._task is None:
+            self._begin()
             self._task = asyncio.create_task(self._look())
         try:
             while not self._stopping.is_set():
                 changed = self._changed
-                text, cursor = await self._part(cursor)
-                if text:
+                if text := await newer():
                     yield text
                     continue
                 try:
@@ -76,6 +76,41 @@ class Feed:
             if not self.watchers and self._task is not None:
                 self._task.cancel()
                 self._task = None
+
+    def _begin(self) -> None:
+        """Comes before the first look."""
+
+    async def _look(self) -> None:
+        """Wakes who watches whenever something has changed, until the service stops."""
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Feed(Watched):
+    """The rows of one search, for all who watch it."""
+
+    def __init__(self, runs: Runs, name: str, stopping: threading.Event) -> None:
+        super().__init__(stopping)
+        self._runs, self._name = runs, name
+        self._version: Any = None
+        self._read: dict[Cursor, asyncio.Future[tuple[str, Cursor]]] = {}
+
+    def parts(self, cursor: Cursor) -> AsyncIterator[str]:
+        """Rows after a place as events, several in one text, for ever; an empty text where nothing came for a
+        while.
+
+        Ends where the search is gone or the service stops.
+        """
+
+        async def newer() -> str:
+            nonlocal cursor
+            text, cursor = await self._part(cursor)
+            return text
+
+        return self._texts(newer)
 
     async def _part(self, cursor: Cursor) -> tuple[str, Cursor]:
         """Rows after a place, and the place after them; who has come as far waits for the same reading."""
@@ -105,47 +140,34 @@ class Feed:
 
     def _wake(self) -> None:
         self._read.clear()
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        super()._wake()
 
 
-class Overview:
+class Overview(Watched):
     """All searches in short, for all who watch their list."""
 
     def __init__(self, reading: Reading, runs: Runs, stopping: threading.Event) -> None:
-        self._reading, self._runs, self._stopping = reading, runs, stopping
-        self._changed = asyncio.Event()
+        super().__init__(stopping)
+        self._reading, self._runs = reading, runs
         self._seen: dict[str, Any] = {}
         self._told: dict[str, tuple[int, str]] = {}
         self._number = 0
-        self._watchers = 0
-        self._task: asyncio.Task[None] | None = None
 
-    async def parts(self) -> AsyncIterator[str]:
+    def parts(self) -> AsyncIterator[str]:
         """Every search as an event, then those that change, several in one text, for ever; an empty text
         where nothing changed for a while."""
-        self._watchers += 1
-        if self._task is None:
-            self._seen, self._told = {}, {}
-            self._task = asyncio.create_task(self._look())
         number = 0
-        try:
-            while not self._stopping.is_set():
-                changed, newer = self._changed, [each for each in self._told.values() if each[0] > number]
-                if newer:
-                    number = max(each for each, _ in newer)
-                    yield "".join(text for _, text in newer)
-                    continue
-                try:
-                    async with asyncio.timeout(ALIVE_SECONDS):
-                        await changed.wait()
-                except TimeoutError:
-                    yield ""
-        finally:
-            self._watchers -= 1
-            if not self._watchers and self._task is not None:
-                self._task.cancel()
-                self._task = None
+
+        async def newer() -> str:
+            nonlocal number
+            told = [each for each in self._told.values() if each[0] > number]
+            number = max((each for each, _ in told), default=number)
+            return "".join(text for _, text in told)
+
+        return self._texts(newer)
+
+    def _begin(self) -> None:
+        self._seen, self._told = {}, {}
 
     async def _look(self) -> None:
         while not self._stopping.is_set():
@@ -180,10 +202,6 @@ class Overview:
             return _message("search", asdict(self._reading.summary(name)))
         except GpnasError:  # gone by now
             return _message("gone", {"id": name})
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
 
 class Feeds:

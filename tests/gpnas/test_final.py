@@ -25,10 +25,10 @@ from gpnas.cli import main
 from gpnas.dispatch.cluster import Cluster
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.final import FinalRequest, _enter, architecture_of, plan_final, run_final
-from gpnas.dispatch.search import Request, plan
+from gpnas.dispatch.request import Means, Request
+from gpnas.dispatch.search import plan
 from gpnas.dispatch.together import check_devices
 from gpnas.dispatch.trial import Trial
-from gpnas.dispatch.work import Means
 from gpnas.engine import engine_for
 from gpnas.errors import SpaceError, TrialError
 from gpnas.journal import Journal, status

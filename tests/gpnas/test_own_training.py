@@ -21,7 +21,8 @@ from gpnas.config import read_space_file
 from gpnas.dispatch.own_trial import KilledError, OwnTrial, OwnTrialTask
 from gpnas.dispatch.own_work import OwnWork, plan_own
 from gpnas.dispatch.report import TrialReport
-from gpnas.dispatch.search import Request, run_own
+from gpnas.dispatch.request import Request
+from gpnas.dispatch.search import run_own
 from gpnas.engine import engine_for
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal

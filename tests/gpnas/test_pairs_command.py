@@ -13,7 +13,8 @@ from PIL import Image
 from skimage.data import astronaut
 
 from gpnas.cli import main
-from gpnas.dispatch.search import Request, plan
+from gpnas.dispatch.request import Request
+from gpnas.dispatch.search import plan
 from gpnas_trainers.pairs import open_pairs
 
 

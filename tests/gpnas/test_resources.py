@@ -100,7 +100,8 @@ from gpnas.data import Prepared
 from gpnas.dispatch import resources, session
 from gpnas.dispatch.report import TrialReport, to_result
 from gpnas.dispatch.resources import Asked
-from gpnas.dispatch.work import Means, Work
+from gpnas.dispatch.request import Means
+from gpnas.dispatch.work import Work
 from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.storage import open_storage
 from gpnas_trainers.train import Recipe
