@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install search test lint site clean
+.PHONY: install search test test-slow lint site clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -24,6 +24,9 @@ lint: install
 
 test: lint
 	$(BIN)/pytest --numprocesses 3 --dist loadscope $(ARGS)
+
+test-slow: install
+	$(BIN)/pytest --numprocesses 3 --dist loadscope -m 'slow and not gpu' $(ARGS)
 
 site: install
 	$(BIN)/mkdocs build --strict

@@ -31,7 +31,7 @@ from gpnas.data import Rules, prepared_pairs
 from gpnas.dispatch import search, session
 from gpnas.dispatch.conductor import Event
 from gpnas.dispatch.report import TrialReport, to_result
-from gpnas.dispatch.request import Means
+from gpnas.dispatch.request import Means, Request
 from gpnas.dispatch.work import Work
 from gpnas.journal import Header, Journal, Search
 from gpnas.records import Candidate, Progress
@@ -98,7 +98,7 @@ def latency(folder: Path) -> dict[str, float]:
     (folder / "latency.yaml").write_text(_space(trials=20, strategy="mi+kg", steps=160))
     listener = Listener()
     listener.journal = folder / "latency"
-    search.run_search(search.Request(str(folder / "latency.yaml"), run=folder / "latency"), listener)
+    search.run_search(Request(str(folder / "latency.yaml"), run=folder / "latency"), listener)
     values = list(listener.latency.values())
     return {
         "first": max(values[:2]),
@@ -163,7 +163,7 @@ def busy(folder: Path) -> dict[str, float]:
     (folder / "busy.yaml").write_text(_space(trials=12, strategy="mi+kg", steps=1300))
     listener = Listener()
     listener.journal = folder / "busy"
-    search.run_search(search.Request(str(folder / "busy.yaml"), run=folder / "busy"), listener)
+    search.run_search(Request(str(folder / "busy.yaml"), run=folder / "busy"), listener)
     with Journal.read(folder / "busy") as journal:
         seconds = [each.seconds for each in journal.observations()]
     ends = sorted(listener.observed)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -47,6 +48,13 @@ LEFT_OUT = {
 """Commands and programs that are not run, as patterns, and why; shells' syntax is checked all the same."""
 WHOLE = ("docs/tutorials/service.md",)
 """Pages of which everything is run."""
+LONG = (
+    *("docs/bundles.md", "docs/moving.md", "docs/own-networks.md", "docs/own-training.md"),
+    *("docs/portfolio.md", "docs/running.md", "docs/slurm.md", "docs/training.md"),
+    *("docs/tutorials/camera-pairs.md", "docs/tutorials/digits.md", "docs/tutorials/own-network.md"),
+    "docs/tutorials/service.md",
+)
+"""Pages that search and train for long; the README, which does as well, is typed with the others."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +178,18 @@ def relative(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize(
-    "desk", [relative(each) for each in TYPED if relative(each) != BY_THE_WHEEL], indirect=True
-)
+def typed() -> Iterator[Any]:
+    """The pages that are typed here; those that take long are for `make test-slow`."""
+    for name in map(relative, TYPED):
+        if name != BY_THE_WHEEL:
+            yield pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
+
+
+def test_long_pages_are_pages() -> None:
+    assert set(LONG) < {relative(each) for each in TYPED} - {"README.md"}
+
+
+@pytest.mark.parametrize("desk", typed(), indirect=True)
 def test_a_page_is_typed(desk: Path, cluster: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.params["desk"]
     presumed = PRESUMED.get(name, Presumed())

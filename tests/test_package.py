@@ -112,6 +112,7 @@ def steps(page: str) -> list[str]:
     return [line.removeprefix("$ ").partition("  #")[0] for line in lines if line.startswith("$ ")]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_newcomer_types_the_first_tutorial(
     complete: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

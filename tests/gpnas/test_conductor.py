@@ -235,6 +235,7 @@ def home(home: Path) -> Path:
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_on_ray_hopeless_trials_are_stopped_also_over_a_kill(home: Path) -> None:
     """Their processes go on with the next trial, the same command resumes, and none is trained again."""

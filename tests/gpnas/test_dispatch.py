@@ -52,7 +52,8 @@ def training(run: Path, observed: int) -> bool:
 
 @pytest.fixture(scope="module")
 def killed(home: Path) -> dict[str, Any]:
-    """A search whose driver is killed twice, once without mercy, and that is then finished."""
+    """A search whose driver is killed twice, once without mercy, whose workers are killed once, and that is
+    then finished."""
     run = home / "killed"
     before: list[Any] = []
     for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
@@ -69,7 +70,27 @@ def killed(home: Path) -> dict[str, Any]:
             observations = journal.observations()
             assert observations[: len(before)] == before
             before = observations
-    return finished(search(home, "killed"))
+    process = driver(search(home, "killed"))
+    until(process, partial(training, run, 2))
+    kill_workers(process)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+def kill_workers(driver: subprocess.Popen[str]) -> None:
+    """Kills the processes of Ray in which a driver's trials run."""
+    find = ["pgrep", "--session", str(driver.pid), "-f", "ray::(ResourceTrainable|c[0-9])"]
+    trials: list[str] = []
+
+    def begun() -> bool:
+        trials[:] = subprocess.run(find, capture_output=True, text=True).stdout.split()
+        return bool(trials)
+
+    until(driver, begun)
+    for pid in trials:
+        os.kill(int(pid), signal.SIGKILL)
 
 
 def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dict[str, Any]) -> None:
@@ -192,15 +213,12 @@ def test_two_drivers_do_not_share_a_run(home: Path, killed: dict[str, Any]) -> N
     assert str(os.getpid()) in err
 
 
-def test_a_killed_worker_goes_on_from_its_checkpoint(home: Path) -> None:
-    """And one worker with one seed chooses and trains the same whether or not it was killed."""
+@pytest.mark.slow
+def test_a_killed_worker_changes_nothing(home: Path) -> None:
+    """One worker with one seed chooses and trains the same whether or not it was killed."""
     process = driver(search(home, "one", "--concurrent", "1", "--trials", "3"))
     until(process, partial(training, home / "one", 1))
-    find = ["pgrep", "--session", str(process.pid), "-f", "ray::(ResourceTrainable|c[0-9])"]
-    trials = subprocess.run(find, capture_output=True, text=True).stdout.split()
-    assert trials
-    for pid in trials:
-        os.kill(int(pid), signal.SIGKILL)
+    kill_workers(process)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     first = json.loads(out)

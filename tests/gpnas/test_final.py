@@ -387,6 +387,7 @@ def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
     assert begun <= rows[0].step < rows[-1].step == 40
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_stopped_lose_nothing(home: Path) -> None:
     run = home / "stopped"
     arguments = ["--architecture", "drn:features=4,blocks=1,stages=1", "--run", str(run), "--devices", "2"]

@@ -337,7 +337,7 @@ def run(home: Path) -> Path:
     only = "\n".join(line for line in QUICK.splitlines() if "drn:" not in line)
     space, folder = written(home / "own", space=only), home / "own" / "run"
     search = ["search", "--space", str(space), "--run", str(folder), "--strategy", "random", "--json"]
-    search += ["--no-early-stopping", "--trials"]
+    search += ["--no-early-stopping", "--concurrent", "1", "--trials"]
     assert finished([*search, "2"])["trials"]["observed"] == 2
     written(home / "own", network="raise AssertionError('a later one')\n", space=only)
     code, _, err = ended([*search, "3"])

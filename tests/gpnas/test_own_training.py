@@ -35,6 +35,8 @@ from tests.gpnas.searched import searched
 
 ROOT = Path(__file__).parents[2]
 PAGE, README = (ROOT / "docs" / "own-training.md").read_text(), (ROOT / "README.md").read_text()
+SOURCE, DIGITS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE, re.S)[:2]
+"""The example of the page and its space."""
 
 
 def trial_of(folder: Path, body: str, hours: float | None = None) -> OwnTrial:
@@ -247,18 +249,16 @@ def test_the_example_of_the_page_is_searched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Digits, by a small network: the journal, the words of the objective, and the average by its errors."""
-    found = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE, re.S)
-    source, space = found[0], found[1]
-    assert len(source.splitlines()) < 30
-    assert source in README
+    assert len(SOURCE.splitlines()) < 30
+    assert SOURCE in README
     monkeypatch.chdir(tmp_path)
-    written(tmp_path, space, source)
-    command = ["search", "--space", "space.yaml", "--run", "run", "--trials", "5", "--json"]
+    written(tmp_path, DIGITS, SOURCE)
+    command = ["search", "--space", "space.yaml", "--run", "run", "--trials", "3", "--json"]
     assert main(command) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["objective"] == {"name": "accuracy", "unit": "%", "goal": "maximise"}
-    assert document["trials"]["observed"] == 5
+    assert document["trials"]["observed"] == 3
     ranking = document["ranking"]
     assert all(0 < row["accuracy"] <= 100 for row in ranking)
     chosen = document["portfolio"]
@@ -267,7 +267,7 @@ def test_the_example_of_the_page_is_searched(
     assert document["mean_square_error"]["average"] == pytest.approx(float(np.mean(np.square(average))))
     assert document["mean_square_error"]["average"] <= document["mean_square_error"]["best"] + 1e-9
     # the same command goes on with the source that it began with, and says so
-    (tmp_path / "train.py").write_text(source + "# changed\n")
+    (tmp_path / "train.py").write_text(SOURCE + "# changed\n")
     assert main(command) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["ranking"] == ranking
@@ -285,8 +285,16 @@ def test_the_example_of_the_page_is_searched(
     assert together["mean_square_error"] == pytest.approx(document["mean_square_error"]["average"])
     assert main(["export", "run", "-o", "bundle"]) == 1
     assert "a person's own training" in capsys.readouterr().err
-    # no accuracy lies 100 % above another, so the search ends where eight observations let it
-    written(tmp_path, space.replace("search: {", "search: {stop_below: 100, "), source)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_example_ends_where_little_is_left_to_gain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No accuracy lies 100 % above another, so the search ends where eight observations let it."""
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, DIGITS.replace("search: {", "search: {stop_below: 100, "), SOURCE)
     assert main(["search", "--space", "space.yaml", "--run", "run", "--trials", "14", "--json"]) == 0
     captured = capsys.readouterr()
     assert 8 <= json.loads(captured.out)["trials"]["observed"] < 14

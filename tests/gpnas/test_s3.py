@@ -54,6 +54,21 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.communicate(timeout=30)
 
 
+def test_a_search_in_s3_is_delivered(address: str, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE.replace("steps: 60", "steps: 20"))
+    run = tmp_path / "run"
+    command = ["search", "--space", str(tmp_path / "space.yaml"), "--run", str(run), "--storage", address]
+    code, out, err = ended([*command, "--trials", "1", "--concurrent", "1", "--json"])
+    assert code == 0, err
+    assert len(read_bundle(Path(json.loads(out)["bundle"])).members) == 1
+    assert not (run / "candidates").exists()
+    found = open_storage(address).names("candidates")
+    assert {f"candidates/c0000/{name}.safetensors" for name in ("network", "errors")} <= set(found)
+    assert SECRET not in out + err
+    assert not any(SECRET.encode() in path.read_bytes() for path in run.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
 def test_a_search_in_s3_is_killed_resumed_and_delivered(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -192,6 +192,7 @@ def test_a_search_that_was_ended_in_every_way_ends_with_its_space(
     assert len(read_bundle(run / "bundle").members) in (1, 2)  # at most two, where they help
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_bundle_is_written(exhausted: tuple[Path, dict[str, Any]]) -> None:
     """It comes as soon as the last network's weights are opened; all that was earned is there when the
     command goes on."""
