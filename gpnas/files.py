@@ -6,11 +6,13 @@ from pathlib import Path
 
 from gpnas_trainers.files import check as check
 from gpnas_trainers.files import descriptor_of as descriptor_of
+from gpnas_trainers.files import is_locked as is_locked
 from gpnas_trainers.files import look_at as look_at
 from gpnas_trainers.files import opened as opened
 from gpnas_trainers.files import read as read
 from gpnas_trainers.files import replacing as replacing
 from gpnas_trainers.files import sync as sync
+from gpnas_trainers.files import turn as turn
 from gpnas_trainers.nearest import did_you_mean as did_you_mean
 from gpnas_trainers.nearest import nearby as nearby
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from gpnas.dispatch import private_ray
 from gpnas.dispatch.cluster import StartError, connected
 from gpnas.errors import TrialError
-from gpnas.files import replacing
+from gpnas.files import is_locked, replacing
 from gpnas.run.shares import Share, gate, wanted
 
 PLACE, LOG, KEEPER = "ray.json", "ray.log", "keeper"
@@ -58,16 +58,8 @@ def joined(folder: Path, wants: int) -> Iterator[tuple[str, Share]]:
 
 def is_kept(folder: Path) -> bool:
     """Whether the keeper of a folder's Ray lives."""
-    try:
-        descriptor = os.open(folder / KEEPER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        return is_locked(folder / KEEPER)
     return False
 
 

@@ -8,10 +8,11 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gpnas import files
 from gpnas.errors import JournalError
 from gpnas.files import descriptor_of, nearby, read, replacing
 from gpnas.journal.documents import APPLICATION, TABLES, VERSION, DamageError, declaration, encode
@@ -95,23 +96,7 @@ def acquire(run: Path) -> int:
     Raises:
         JournalError: another process holds it.
     """
-    with refusing(run / LOCK):
-        descriptor = descriptor_of(run / LOCK, os.O_RDWR | os.O_CREAT)
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(0.02)
-                continue
-            error = _driven(run, descriptor)
-            os.close(descriptor)
-            raise error from None
-        except BaseException:
-            os.close(descriptor)
-            raise
+    descriptor, _ = _locked(run, fcntl.LOCK_EX)
     os.ftruncate(descriptor, 0)
     with suppress(OSError):  # a full disk: the lock holds without its owner's number too
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -136,19 +121,27 @@ def acquire_shared(run: Path) -> tuple[int, bool]:
     Raises:
         JournalError: a driver has it.
     """
+    descriptor, kind = _locked(run, fcntl.LOCK_EX, fcntl.LOCK_SH)
+    return descriptor, kind == fcntl.LOCK_EX
+
+
+def _locked(run: Path, *kinds: int) -> tuple[int, int]:
+    """A descriptor that holds a run's lock, and which of several kinds of it, the first that can be had."""
     with refusing(run / LOCK):
         descriptor = descriptor_of(run / LOCK, os.O_RDWR | os.O_CREAT)
     deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        for kind in (fcntl.LOCK_EX, fcntl.LOCK_SH):
-            with suppress(BlockingIOError):
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-                return descriptor, kind == fcntl.LOCK_EX
-        if time.monotonic() > deadline:
-            error = _driven(run, descriptor)
-            os.close(descriptor)
-            raise error
-        time.sleep(0.02)
+    try:
+        while True:
+            for kind in kinds:
+                with suppress(BlockingIOError):
+                    fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                    return descriptor, kind
+            if time.monotonic() > deadline:
+                raise _driven(run, descriptor)
+            time.sleep(0.02)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def relax(run: Path, descriptor: int) -> int:
@@ -169,13 +162,10 @@ def turn(run: Path, name: str) -> Iterator[None]:
         run: the run folder.
         name: of a file in it, for what is done.
     """
-    with refusing(run / name):
-        descriptor = descriptor_of(run / name, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        with refusing(run / name):
+            stack.enter_context(files.turn(run / name))
         yield
-    finally:
-        os.close(descriptor)
 
 
 def release(descriptor: int) -> None:
@@ -185,19 +175,8 @@ def release(descriptor: int) -> None:
 
 def held(run: Path) -> bool:
     """Whether some process holds the run's lock; a JournalError where the lock is a link or a pipe."""
-    try:
-        with refusing(run / LOCK):
-            descriptor = descriptor_of(run / LOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+    with suppress(OSError), refusing(run / LOCK):
+        return files.is_locked(run / LOCK)
     return False
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from gpnas.files import turn
+
 FOLDER = "GPNAS_SHARED_RAY"
 """Variable with the folder of a Ray that several drivers share; the service sets it."""
 SUFFIX = ".share"
@@ -119,9 +121,5 @@ def wanted(folder: Path) -> dict[str, int]:
 def gate(folder: Path) -> Iterator[None]:
     """The right to enter, or to find that nobody is there, one at a time."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / GATE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with turn(folder / GATE):
         yield
-    finally:
-        os.close(descriptor)

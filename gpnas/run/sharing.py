@@ -6,17 +6,14 @@ same machine or a shared disk, uses that; another fetches the set once into its 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from gpnas.errors import TrialError
-from gpnas.files import descriptor_of
+from gpnas.files import turn
 from gpnas.run.storage import Storage, open_storage
 from gpnas_trainers.pairs import PairsError, PairSet, cache_folder, open_pairs, read_manifest
 
@@ -75,7 +72,7 @@ def _fetched(folder: str, fingerprint: str, storage: Storage) -> tuple[PairSet, 
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     place, target = f"pairs/{fingerprint}", cache / f"fetched-{fingerprint}"
-    with _alone(cache / f"fetched-{fingerprint}.lock"):
+    with turn(cache / f"fetched-{fingerprint}.lock"):
         found = _matching(target, fingerprint)
         if found:
             return found
@@ -105,14 +102,3 @@ def _fetched(folder: str, fingerprint: str, storage: Storage) -> tuple[PairSet, 
         found = _matching(target, fingerprint)
         assert found is not None
         return found
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process of this node at a time."""
-    descriptor = descriptor_of(lock, os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
