@@ -21,6 +21,7 @@ from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.journal import Journal
 from gpnas.records import Architecture, Candidate, Observation, Progress, Prospect, Stop
 from gpnas.run.cores import use_one_core
+from gpnas.run.memory import give_back
 
 
 class Adviser(Protocol):
@@ -283,6 +284,7 @@ class AskTell:
         prospect = self._adviser.prospect()
         if prospect is not None:
             self.journal.keep_prospect(prospect)
+        give_back()
 
     def _judge(self, candidate: Candidate, course: Course, running: Curve, finished: list[Curve]) -> None:
         assert self._best is not None

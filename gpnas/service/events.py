@@ -95,7 +95,7 @@ class Feed(Watched):
     def __init__(self, runs: Runs, name: str, stopping: threading.Event) -> None:
         super().__init__(stopping)
         self._runs, self._name = runs, name
-        self._version: Any = None
+        self._version: object = None
         self._read: dict[Cursor, asyncio.Future[tuple[str, Cursor]]] = {}
 
     def parts(self, cursor: Cursor) -> AsyncIterator[str]:
@@ -149,7 +149,7 @@ class Overview(Watched):
     def __init__(self, reading: Reading, runs: Runs, stopping: threading.Event) -> None:
         super().__init__(stopping)
         self._reading, self._runs = reading, runs
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, object] = {}
         self._told: dict[str, tuple[int, str]] = {}
         self._number = 0
 

@@ -91,7 +91,7 @@ class Helper:
 
 @dataclass
 class _Answer:
-    version: Any
+    version: object
     """The version of the journal that it is about."""
     task: asyncio.Task[Any]
 
@@ -107,7 +107,7 @@ class Jobs:
         self._waiting = 0
         self._answers: OrderedDict[tuple[Any, ...], _Answer] = OrderedDict()
 
-    async def answer(self, version: Any, task: str, *arguments: Any) -> Any:
+    async def answer(self, version: object, task: str, *arguments: Any) -> Any:
         """What comes of a task about a journal, done once while the journal stays as it is.
 
         Args:
