@@ -223,13 +223,15 @@ def own_portfolio(run: Path, top: int | None = None) -> dict[str, Any]:
 
 
 def _portfolio(root: Path, order: Sequence[Candidate], most: int) -> tuple[OwnPortfolio | None, str]:
+    """The average of at most so many members whose mean square error is least, and a note on others."""
     errors, unusable = _reported(root, order)
     if not errors:
         told = "; ".join(unusable)
         return None, told or "no training reported errors (`trial.report(…, errors=array)`): no portfolio"
     members = [each for each in order if each.id in errors]
     gram = products([errors[each.id] for each in members])
-    return _chosen(members, gram, min(most, len(members))), "; ".join(unusable)
+    chosen = (_chosen(members, gram, count) for count in range(1, min(most, len(members)) + 1))
+    return min(chosen, key=lambda each: each.error), "; ".join(unusable)
 
 
 def _reported(root: Path, order: Sequence[Candidate]) -> tuple[dict[str, NDArray[np.float32]], list[str]]:

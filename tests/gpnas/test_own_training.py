@@ -27,7 +27,7 @@ from gpnas.engine import engine_for
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal
 from gpnas.records import Fidelity, Objective
-from gpnas.results.own_delivery import own_portfolio
+from gpnas.results.own_delivery import _portfolio, own_portfolio
 from gpnas.run.own_errors import keep_errors, products
 from gpnas.run.setup import OwnSetup
 from gpnas_trainers.own import Code
@@ -200,6 +200,21 @@ def test_the_best_averages_are_those_of_all_subsets(
     assert "The best averages of" in capsys.readouterr().out
     assert main(["portfolio", str(run), "--max-gmacs", "1"]) == 1
     assert "can have --top alone" in capsys.readouterr().err
+
+
+def test_none_is_averaged_that_makes_the_average_worse(tmp_path: Path) -> None:
+    """One that is far better than others that err alike is left alone."""
+    generator = np.random.default_rng(0)
+    common = generator.normal(size=200)
+    candidates = [Candidate(f"c000{n}", Architecture("net", {"size": n}), Fidelity(1), 0) for n in range(3)]
+    for candidate, size in zip(candidates, (3.0, 0.1, 4.0), strict=True):
+        (tmp_path / "candidates" / candidate.id).mkdir(parents=True)
+        errors = size * (common + 0.01 * generator.normal(size=200))
+        keep_errors(tmp_path / "candidates" / candidate.id / "errors.npy", errors)
+    portfolio, note = _portfolio(tmp_path, candidates, 3)
+    assert portfolio is not None
+    assert (portfolio.members, portfolio.weights, note) == ((candidates[1],), (1.0,), "")
+    assert portfolio.error == portfolio.best
 
 
 def test_products_of_errors_say_what_averages_miss() -> None:
