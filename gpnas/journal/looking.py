@@ -8,6 +8,7 @@ from pathlib import Path
 from gpnas.journal import files
 from gpnas.journal.documents import read_record
 from gpnas.journal.journal import Journal
+from gpnas.journal.memory import Memory
 from gpnas.journal.reading import PROSPECT
 from gpnas.journal.status import State, is_driven, state_of
 from gpnas.records import Candidate, Objective, Observation, Progress, Prospect
@@ -96,17 +97,18 @@ def look(run: Path) -> Look:
 
 
 def _seen(journal: Journal, driven: bool) -> Look:
-    header, document = journal.header, journal.result(PROSPECT)
+    header, document, memory = journal.header, journal.result(PROSPECT), Memory(journal)
+    memory.catch_up()
     open_ = {each.candidate for each in journal.attempts() if each.ended is None}
-    training = [each for each in journal.pending() if each.id in open_ and driven]
+    training = [each for name, each in memory.pending.items() if name in open_ and driven]
     return Look(
         journal.run,
-        state_of(journal, driven=driven),
+        state_of(memory, driven=driven),
         header.kind,
         header.objective,
-        max(header.trials, len(journal.candidates())),
+        max(header.trials, len(memory.candidates)),
         header.concurrent,
-        tuple(journal.observations()),
+        tuple(memory.observations),
         tuple(_training(each, journal.progress(each.id)) for each in training),
         None if document is None else read_record(Prospect, document, PROSPECT),
     )

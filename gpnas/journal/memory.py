@@ -18,11 +18,11 @@ class Memory:
     """
 
     def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+        self.journal = journal
         self._forget()
 
     def _forget(self) -> None:
-        self._undone = self._journal.undone
+        self._undone = self.journal.undone
         self._events = 0  # rows of events that were read
         self.candidates: dict[str, Candidate] = {}
         """Every candidate by its name, in the order of proposal."""
@@ -47,7 +47,7 @@ class Memory:
         Returns:
             False where something was undone meanwhile, so that what was known before was read anew.
         """
-        journal, kept = self._journal, self._journal.undone == self._undone
+        journal, kept = self.journal, self.journal.undone == self._undone
         if not kept:
             self._forget()
         with journal.reading():

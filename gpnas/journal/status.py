@@ -10,8 +10,9 @@ from typing import Any, Literal
 from gpnas.journal import files
 from gpnas.journal.journal import Journal
 from gpnas.journal.leases import Clock
+from gpnas.journal.memory import Memory
 from gpnas.journal.reading import PROSPECT
-from gpnas.records import ENTERED, Observation
+from gpnas.records import Observation
 
 DELIVERY = "delivery"
 """Name of the result that a search keeps when it has delivered its portfolio."""
@@ -39,7 +40,7 @@ def status(run: Path) -> dict[str, Any]:
     run = Path(run)
     # asked first: a search that ends in between is called running, never interrupted
     with Journal.read(run) as journal:
-        return status_of(journal, is_driven(journal))
+        return status_of(Memory(journal), is_driven(journal))
 
 
 def is_driven(journal: Journal) -> bool:
@@ -50,18 +51,20 @@ def is_driven(journal: Journal) -> bool:
     return any(lease.remaining(clock) > 0 for lease in journal.leases.open())
 
 
-def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
+def status_of(memory: Memory, driven: bool) -> dict[str, Any]:
     """Where a search stands whose journal is open.
 
     Args:
-        journal: of its run folder.
+        memory: of the journal; it catches up.
         driven: whether somebody trains its candidates, as `is_driven` says.
 
     Returns:
         As `status` does.
     """
+    journal = memory.journal
     with journal.moment():
-        observations = {observation.candidate.id: observation for observation in journal.observations()}
+        memory.catch_up()
+        observations = {each.candidate.id: each for each in memory.observations}
         rows: list[dict[str, Any]] = []
         objective = journal.header.objective
         clock = Clock.now()
@@ -73,7 +76,7 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
         attempts = journal.attempts()
         tries = Counter(each.candidate for each in attempts)
         open_ = {each.candidate for each in attempts if each.ended is None}
-        for candidate in journal.candidates():
+        for candidate in memory.candidates.values():
             observation = observations.get(candidate.id)
             if observation is not None:
                 state = "failed" if observation.failed else "observed"
@@ -105,7 +108,7 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
         prospect = {"prospect": ahead} if ahead else {}
         return {
             "run": str(journal.run),
-            "state": state_of(journal, driven=driven),
+            "state": state_of(memory, driven=driven),
             "objective": asdict(objective),
             "candidates": rows,
             **prospect,
@@ -114,16 +117,15 @@ def status_of(journal: Journal, driven: bool) -> dict[str, Any]:
         }
 
 
-def state_of(journal: Journal, *, driven: bool) -> State:
+def state_of(memory: Memory, *, driven: bool) -> State:
     """Where a run stands: `running` with a driver or with leases, else `finished` where all is observed and,
     where gpnas trains, delivered."""
     if driven:
         return "running"
-    if "trained_by" in journal.header.setup:
-        candidates = [each for each in journal.candidates() if each.decision.get("phase") != ENTERED]
-        granted = len(candidates) >= journal.header.trials
-        return "finished" if granted and not journal.pending() else "interrupted"
-    return "finished" if not journal.pending() and _delivered(journal) else "interrupted"
+    header = memory.journal.header
+    by_others = "trained_by" in header.setup
+    whole = memory.granted >= header.trials if by_others else _delivered(memory.journal)
+    return "finished" if whole and not memory.pending else "interrupted"
 
 
 def _why_stopped(observation: Observation | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -31,8 +31,11 @@ routes = APIRouter(
     prefix="/v1/searches", tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS
 )
 list_routes = APIRouter(tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS)
-LOOK_SECONDS, LIST_SECONDS = 0.1, 0.2
+LOOK_SECONDS, LIST_SECONDS = 0.1, 0.1
 """Pauses between looks at a journal, and at the files of all."""
+SYNC_SECONDS = 10.0
+"""So long after a file was written its journal is looked at again, since what is written counts once it is
+synced."""
 ALIVE_SECONDS = 15.0
 """After so long without an event a comment is sent, so that no proxy takes the stream for dead."""
 PART = 200
@@ -143,13 +146,22 @@ class Feed(Watched):
         super()._wake()
 
 
+@dataclass
+class _Seen:
+    """What was seen of a search's files, and when: the first time so, and at the last look."""
+
+    written: object
+    since: float
+    looked: float
+
+
 class Overview(Watched):
     """All searches in short, for all who watch their list."""
 
     def __init__(self, reading: Reading, runs: Runs, stopping: threading.Event) -> None:
         super().__init__(stopping)
         self._reading, self._runs = reading, runs
-        self._seen: dict[str, object] = {}
+        self._seen: dict[str, _Seen] = {}
         self._told: dict[str, tuple[int, str]] = {}
         self._number = 0
 
@@ -188,14 +200,23 @@ class Overview(Watched):
                 del self._seen[name]
                 texts[name] = _message("gone", {"id": name})
             for name in names:
-                # one that is trained may cease to be, though nobody writes
-                written = self._runs.written(name), int(time.monotonic() / ALIVE_SECONDS)
-                if self._seen.get(name) != written:
+                if self._may_differ(name):
                     text = self._summary(name)
                     if self._told.get(name, (0, ""))[1] != text:
                         texts[name] = text
-                    self._seen[name] = written
         return texts
+
+    def _may_differ(self, name: str) -> bool:
+        """Whether a search may be another than at the last look."""
+        now, written = time.monotonic(), self._runs.written(name)
+        known = self._seen.get(name)
+        if known is None or known.written != written:
+            self._seen[name] = _Seen(written, now, now)
+            return True
+        if now - known.looked > ALIVE_SECONDS:  # one that is trained may cease to be, though nobody writes
+            known.looked = now
+            return True
+        return now - known.since < SYNC_SECONDS
 
     def _summary(self, name: str) -> str:
         try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from gpnas.errors import JournalError
-from gpnas.journal import Header, Journal, is_driven, status_of
-from gpnas.service.folder import Runs
+from gpnas.journal import Header, Journal, Memory, is_driven, status_of
+from gpnas.service.folder import OPEN, Runs
 
-T = TypeVar("T")
 POINTS = 60
 """Points of a sparkline, at most."""
 
@@ -44,36 +44,37 @@ class Summary:
     """One line about damage or another version, None where there is neither."""
 
 
-class Kept(Generic[T]):
-    """What was worked out of journals, each kept for as long as its journal stays as it was."""
+class _Known:
+    """What is known of one journal: what it held at the last look, and what was worked out of that."""
 
-    def __init__(self, work: Callable[[Journal, bool], T], most: int = 1_000) -> None:
-        self._work, self._most = work, most
-        self._guard = threading.Lock()
-        self._known: dict[str, tuple[Any, T]] = {}
+    def __init__(self, journal: Journal) -> None:
+        self.guard, self.memory = threading.Lock(), Memory(journal)
+        self._version: Any = None
+        self.document: dict[str, Any] = {}
+        self.summary: Summary | None = None
 
-    def of(self, name: str, journal: Journal) -> T:
-        """What is worked out of a journal as it is now; errors as those of the work."""
+    def look(self) -> None:
+        """Works out anew what has changed; to be called with the guard."""
+        journal = self.memory.journal
         driven = is_driven(journal)
-        version = (journal, journal.version(), driven)
-        with self._guard:
-            known = self._known.pop(name, None)
-        if known is None or known[0] != version:
-            known = (version, self._work(journal, driven))
-        with self._guard:
-            self._known[name] = known
-            while len(self._known) > self._most:
-                self._known.pop(next(iter(self._known)))
-        return known[1]
+        version = journal.version(), driven
+        if version != self._version:
+            with journal.moment():
+                self.document = {**status_of(self.memory, driven), "run": journal.run.name}
+                self.summary = _summary(self.memory, self.document)
+            self._version = version
 
 
 class Reading:
-    """What is said of the searches in a folder. Its methods may be called from several threads."""
+    """What is said of the searches in a folder. Its methods may be called from several threads.
+
+    It is kept for as long as a journal stays as it was; of one that grew only what is new is read.
+    """
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
-        self._documents: Kept[dict[str, Any]] = Kept(_document)
-        self._summaries: Kept[Summary] = Kept(_summary)
+        self._guard = threading.Lock()
+        self._known: dict[str, _Known] = {}
 
     def summary(self, name: str) -> Summary:
         """A search in short, one that cannot be read as such.
@@ -83,7 +84,9 @@ class Reading:
         """
         path = self._runs.path(name)
         try:
-            return self._summaries.of(name, self._runs.journal(name))
+            with self._looked(name) as known:
+                assert known.summary is not None
+                return known.summary
         except JournalError as error:
             return _unreadable(name, str(error).replace(f"{path.parent}/", ""))
 
@@ -94,7 +97,22 @@ class Reading:
             Problem: there is no such search.
             JournalError: it is damaged beyond its backup, or another gpnas wrote it.
         """
-        return self._documents.of(name, self._runs.journal(name))
+        with self._looked(name) as known:
+            return known.document
+
+    @contextmanager
+    def _looked(self, name: str) -> Iterator[_Known]:
+        journal = self._runs.journal(name)
+        with self._guard:
+            known = self._known.pop(name, None)
+            if known is None or known.memory.journal is not journal:
+                known = _Known(journal)
+            self._known[name] = known
+            while len(self._known) > OPEN:
+                self._known.pop(next(iter(self._known)))
+        with known.guard:
+            known.look()
+            yield known
 
 
 def _unreadable(name: str, note: str) -> Summary:
@@ -120,11 +138,9 @@ def kind_of(header: Header) -> str:
     return "managed" if header.setup.get("recipe") or header.setup.get("code") else "external"
 
 
-def _summary(journal: Journal, driven: bool) -> Summary:
-    told = _document(journal, driven)
-    with journal.moment():
-        header, sessions = journal.header, journal.sessions()
-        observations = journal.observations()
+def _summary(memory: Memory, told: dict[str, Any]) -> Summary:
+    journal, observations = memory.journal, memory.observations
+    header, sessions = journal.header, journal.sessions()
     sign = 1 if header.objective.goal == "maximise" else -1
     best, course = None, []
     for each in observations:
@@ -163,7 +179,3 @@ def _summary(journal: Journal, driven: bool) -> Summary:
         begun=sessions[min(sessions)].time if sessions else "",
         note=journal.note,
     )
-
-
-def _document(journal: Journal, driven: bool) -> dict[str, Any]:
-    return {**status_of(journal, driven), "run": journal.run.name}

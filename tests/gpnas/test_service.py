@@ -9,10 +9,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,12 @@ from starlette.testclient import TestClient
 from gpnas.cli import main
 from gpnas.journal import Cursor, Journal, status
 from gpnas.service.app import application
-from gpnas.service.folder import ServiceError, alone
+from gpnas.service.events import Overview
+from gpnas.service.folder import Runs, ServiceError, alone
 from gpnas.service.limits import Limits
 from gpnas.service.problems import MEDIA_TYPE
 from gpnas.service.rates import Rates
+from gpnas.service.reading import Reading
 from gpnas.service.tokens import ROLES, TokenError, Tokens
 from tests import builders
 from tests.gpnas.searched import SPACE, listed, searched
@@ -534,3 +538,18 @@ def test_streams_that_come_at_once_do_not_exceed_their_limit(tmp_path: Path) -> 
                     assert sorted(await asyncio.gather(*every)) == 3 * [200] + 17 * [503]
 
     asyncio.run(tried())
+
+
+def test_what_counts_only_after_its_file_was_looked_at_is_told(tmp_path: Path) -> None:
+    class Coarse(Runs):
+        def written(self, name: str) -> tuple[tuple[int, int], ...]:
+            return ()  # as within one tick of the file system's clock
+
+    searched(tmp_path / "run", 2)
+    runs = Coarse(tmp_path)
+    overview = Overview(Reading(runs), runs, threading.Event())
+    assert '"trials": 2' in overview._changes()["run"]
+    with Journal.share(tmp_path / "run") as journal:
+        journal.begin_session(replace(journal.header, trials=9))
+    assert '"trials": 9' in overview._changes()["run"]
+    runs.close()

@@ -190,11 +190,21 @@
 
   const FIGURES = ["course", "curves", "costs"];
   const dark = matchMedia("(prefers-color-scheme: dark)");
+  // the drawing library is large, so the page is painted before it is asked for
+  let library = null;
+  const drawable = () => library = library || new Promise((done, failed) => {
+    const script = document.createElement("script");
+    script.src = "/assets/vega.js";
+    script.onload = done;
+    script.onerror = () => { library = null; script.remove(); failed(new Error("the drawing library did not come")); };
+    document.head.append(script);
+  });
   let drawing = false, again = false;
   const draw = async () => {
     if (drawing) { again = true; return; }
     drawing = true;
     try {
+      await drawable();
       for (const name of FIGURES) {
         const response = await fetch(`${base}/figures/${name}`, { credentials: "same-origin" });
         if (!response.ok) continue;
@@ -248,5 +258,5 @@
     source.addEventListener("gone", (event) => { source.close(); link("gone"); wrong(JSON.parse(event.data).detail); });
   };
   listen();
-  draw();
+  requestAnimationFrame(() => setTimeout(() => draw().catch(() => undefined), 0)); // after the first paint
 })();
