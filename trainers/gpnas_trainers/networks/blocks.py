@@ -5,6 +5,7 @@ Shapes: B images, C channels, H×W pixels, F features.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import torch
@@ -168,3 +169,30 @@ def _bicubic_matrix(side: int, scale: int) -> Tensor:  # (s·side, side)
     units = torch.eye(side)[:, None, :, None].expand(side, 1, side, 1)
     columns = interpolate(units, scale_factor=(float(scale), 1.0), mode="bicubic", align_corners=False)
     return columns[:, 0, :, 0].T.contiguous()
+
+
+class LongSkip(nn.Module):
+    """A network of residual parts with a skip around them all, named as the authors of EDSR and RCAN do."""
+
+    def __init__(self, scale: int, features: int, residual: Iterable[nn.Module], *, image_skip: bool) -> None:
+        """Args:
+        scale: 2, 3, 4 or 8.
+        features: of the parts, at least 1.
+        residual: the parts, which are taken once the head is made.
+        image_skip: adds the bicubically upsampled input to the output.
+        """
+        super().__init__()
+        self.scale, self.image_skip = scale, image_skip
+        self.sub_mean, self.add_mean = MeanShift(-1), MeanShift(1)
+        self.head = nn.Sequential(conv3x3(3, features))
+        self.body = nn.Sequential(*residual, conv3x3(features, features))
+        last = conv3x3(features, 3)
+        self.tail = nn.Sequential(upsampler(scale, features), begin_near_zero(last) if image_skip else last)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
+        h = self.head(self.sub_mean(x * RGB_RANGE))
+        sr: Tensor = self.tail(h + self.body(h))
+        if self.image_skip:
+            # the network then adds detail alone, so the mean colour is not added again
+            return sr / RGB_RANGE + bicubic(x, self.scale, training=self.training)
+        return self.add_mean(sr) / RGB_RANGE

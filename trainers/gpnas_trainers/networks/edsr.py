@@ -11,14 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gpnas_trainers.networks.blocks import (
-    RGB_RANGE,
-    MeanShift,
-    begin_near_zero,
-    bicubic,
-    conv3x3,
-    upsampler,
-)
+from gpnas_trainers.networks.blocks import LongSkip, conv3x3
 
 DAMPING = 0.1
 """Factor of the residuals in the authors' large network (section 3.3)."""
@@ -39,7 +32,7 @@ class ResidualBlock(nn.Module):
         return x + (residual if self.factor == 1 else residual * self.factor)
 
 
-class EDSR(nn.Module):
+class EDSR(LongSkip):
     """The enhanced deep residual network: B blocks with F features.
 
     Args:
@@ -52,19 +45,6 @@ class EDSR(nn.Module):
     """
 
     def __init__(self, scale: int, features: int, blocks: int, *, damped: bool, image_skip: bool) -> None:
-        super().__init__()
-        self.scale, self.image_skip = scale, image_skip
-        self.sub_mean, self.add_mean = MeanShift(-1), MeanShift(1)
-        self.head = nn.Sequential(conv3x3(3, features))
-        residual = [ResidualBlock(features, DAMPING if damped else 1) for _ in range(blocks)]
-        self.body = nn.Sequential(*residual, conv3x3(features, features))
-        last = conv3x3(features, 3)
-        self.tail = nn.Sequential(upsampler(scale, features), begin_near_zero(last) if image_skip else last)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
-        h = self.head(self.sub_mean(x * RGB_RANGE))
-        sr: Tensor = self.tail(h + self.body(h))
-        if self.image_skip:
-            # the network then adds detail alone, so the mean colour is not added again
-            return sr / RGB_RANGE + bicubic(x, self.scale, training=self.training)
-        return self.add_mean(sr) / RGB_RANGE
+        factor = DAMPING if damped else 1
+        residual = (ResidualBlock(features, factor) for _ in range(blocks))
+        super().__init__(scale, features, residual, image_skip=image_skip)

@@ -11,15 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from gpnas_trainers.networks.blocks import (
-    RGB_RANGE,
-    MeanShift,
-    ResidualChannelAttentionBlock,
-    begin_near_zero,
-    bicubic,
-    conv3x3,
-    upsampler,
-)
+from gpnas_trainers.networks.blocks import LongSkip, ResidualChannelAttentionBlock, conv3x3
 
 
 class ResidualGroup(nn.Module):
@@ -34,7 +26,7 @@ class ResidualGroup(nn.Module):
         return x + self.body(x)
 
 
-class RCAN(nn.Module):
+class RCAN(LongSkip):
     """The residual channel attention network: G groups of B blocks with F features.
 
     Args:
@@ -57,20 +49,5 @@ class RCAN(nn.Module):
         reduction: int,
         image_skip: bool,
     ) -> None:
-        super().__init__()
-        self.scale, self.image_skip = scale, image_skip
-        self.sub_mean = MeanShift(-1)
-        self.add_mean = MeanShift(1)
-        self.head = nn.Sequential(conv3x3(3, features))
-        residual_groups = [ResidualGroup(features, blocks, reduction) for _ in range(groups)]
-        self.body = nn.Sequential(*residual_groups, conv3x3(features, features))
-        last = conv3x3(features, 3)
-        self.tail = nn.Sequential(upsampler(scale, features), begin_near_zero(last) if image_skip else last)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
-        h = self.head(self.sub_mean(x * RGB_RANGE))
-        sr: Tensor = self.tail(h + self.body(h))
-        if self.image_skip:
-            # the network then adds detail alone, so the mean colour is not added again
-            return sr / RGB_RANGE + bicubic(x, self.scale, training=self.training)
-        return self.add_mean(sr) / RGB_RANGE
+        residual = (ResidualGroup(features, blocks, reduction) for _ in range(groups))
+        super().__init__(scale, features, residual, image_skip=image_skip)
