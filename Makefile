@@ -23,10 +23,10 @@ lint: install
 	$(BIN)/deptry tests --exclude none --ignore DEP002,DEP004
 
 test: lint
-	$(BIN)/pytest --numprocesses 3 --dist loadscope $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadscope --durations 20 $(ARGS)
 
 test-slow: install
-	$(BIN)/pytest --numprocesses 3 --dist loadscope -m 'slow and not gpu' $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadscope --durations 20 -m 'slow and not gpu' $(ARGS)
 
 site: install
 	$(BIN)/mkdocs build --strict
