@@ -144,14 +144,13 @@ def _locked(run: Path, *kinds: int) -> tuple[int, int]:
         raise
 
 
-def relax(run: Path, descriptor: int) -> int:
-    """Lets others share a lock that this process alone has; its descriptor."""
+def relax(run: Path, descriptor: int) -> None:
+    """Lets others share a lock that this process alone has."""
     os.ftruncate(descriptor, 0)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:  # between two locks a driver may come
         raise _driven(run) from None
-    return descriptor
 
 
 @contextmanager

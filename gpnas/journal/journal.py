@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -80,23 +80,17 @@ class Journal(Reading):
                 process holds it, or its file is damaged beyond its backup.
         """
         run = Path(run)
-        lock = None
-        connection = None
-        try:
-            with files.errors(run / examining.JOURNAL):
-                run.mkdir(parents=True, exist_ok=True)
-                lock = files.acquire(run)
-                if not (run / examining.JOURNAL).exists() and not (run / examining.BACKUP).exists():
-                    files.create(run, _writable(header))
-                connection, note = files.open_to_write(run)
+        with ExitStack() as undone, files.errors(run / examining.JOURNAL):
+            run.mkdir(parents=True, exist_ok=True)
+            lock = files.acquire(run)
+            undone.callback(files.release, lock)
+            if not cls.exists(run):
+                files.create(run, _writable(header))
+            connection, note = files.open_to_write(run)
+            undone.callback(connection.close)
             journal = cls(run, connection, lock, note)
             journal._begin_session(_writable(header))
-        except BaseException:
-            if connection is not None:
-                connection.close()
-            if lock is not None:
-                files.release(lock)
-            raise
+            undone.pop_all()
         return journal
 
     @classmethod
@@ -114,27 +108,22 @@ class Journal(Reading):
             JournalError: as `create_or_open`; and where the file is damaged while another process uses it.
         """
         run = Path(run)
-        path, lock, connection = run / examining.JOURNAL, None, None
         if header is None and not cls.exists(run):
             files.open_to_read(run)  # says what is missing
-        try:
-            with files.errors(path):
-                run.mkdir(parents=True, exist_ok=True)
-                with files.turn(run, files.OPENING):
-                    lock, alone = files.acquire_shared(run)
-                    if header is not None and not cls.exists(run):
-                        files.create(run, _writable(header))
-                    connection, note = files.open_to_write(run, recover=alone)
-                    if alone:
-                        lock = files.relax(run, lock)
+        with ExitStack() as undone, files.errors(run / examining.JOURNAL):
+            run.mkdir(parents=True, exist_ok=True)
+            with files.turn(run, files.OPENING):
+                lock, alone = files.acquire_shared(run)
+                undone.callback(files.release, lock)
+                if header is not None and not cls.exists(run):
+                    files.create(run, _writable(header))
+                connection, note = files.open_to_write(run, recover=alone)
+                undone.callback(connection.close)
+                if alone:
+                    files.relax(run, lock)
             journal = cls(run, connection, lock, note, shared=True)
             journal._join(None if header is None else _writable(header))
-        except BaseException:
-            if connection is not None:
-                connection.close()
-            if lock is not None:
-                files.release(lock)
-            raise
+            undone.pop_all()
         return journal
 
     @staticmethod
