@@ -66,7 +66,7 @@ def begun(run: Path, *options: str, ended_at: Path | None = None) -> subprocess.
 
 def wait_for_training(run: Path, process: subprocess.Popen[str]) -> None:
     """Until this command's own trials train."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         if (run / "journal.sqlite").exists():
@@ -74,7 +74,7 @@ def wait_for_training(run: Path, process: subprocess.Popen[str]) -> None:
             if report["state"] == "running" and "running" in [row["state"] for row in report["candidates"]]:
                 return
         time.sleep(0.05)
-    raise AssertionError("no trial has begun in 2 minutes")
+    raise AssertionError("no trial has begun in 5 minutes")
 
 
 def ended(process: subprocess.Popen[str], *, code: int) -> tuple[str, list[str]]:
