@@ -16,7 +16,15 @@ from gpnas import files
 from gpnas.errors import JournalError
 from gpnas.files import descriptor_of, nearby, read, replacing
 from gpnas.journal.documents import APPLICATION, TABLES, VERSION, DamageError, declaration, encode
-from gpnas.journal.examining import BACKUP, JOURNAL, MOST_BYTES, connect, damage_of, refusing
+from gpnas.journal.examining import (
+    BACKUP,
+    JOURNAL,
+    MOST_BYTES,
+    check_regular,
+    connect,
+    damage_of,
+    refusing,
+)
 from gpnas.journal.header import Header
 
 LOCK = "lock"
@@ -225,8 +233,12 @@ def open_to_write(run: Path, *, recover: bool = True) -> tuple[sqlite3.Connectio
     return connection, note
 
 
-def open_to_read(run: Path) -> tuple[sqlite3.Connection, str | None]:
+def open_to_read(run: Path, *, check: bool = True) -> tuple[sqlite3.Connection, str | None]:
     """The checked journal of a run, or its backup where the journal itself cannot be read.
+
+    Args:
+        run: the run folder.
+        check: whether the journal's content is looked at, or only the kind of its files.
 
     Returns:
         The connection, and one line about the use of the backup or None.
@@ -242,7 +254,8 @@ def open_to_read(run: Path) -> tuple[sqlite3.Connection, str | None]:
             "name the folder of a search, or start one with `gpnas search`"
             + nearby(run, lambda path: (path / JOURNAL).exists())
         )
-    damage = damage_of(path, or_unreadable=True)
+    check_regular(path)
+    damage = damage_of(path, or_unreadable=True) if check or not path.exists() else None
     if damage is None:
         return connect(path, "mode=ro"), None
     if backup.exists() and damage_of(backup) is None:

@@ -132,15 +132,19 @@ class Journal(Reading):
         return (run / examining.JOURNAL).exists() or (run / examining.BACKUP).exists()
 
     @classmethod
-    def read(cls, run: Path) -> Journal:
+    def read(cls, run: Path, *, check: bool = True) -> Journal:
         """The journal of a run folder, for reading, also while its driver writes.
+
+        Args:
+            run: the run folder.
+            check: whether all of it is looked at first; not needed where this process did so before.
 
         Raises:
             JournalError: there is none, or it is damaged beyond its backup.
         """
         run = Path(run)
         with files.errors(run / examining.JOURNAL):
-            connection, note = files.open_to_read(run)
+            connection, note = files.open_to_read(run, check=check)
         return cls(run, connection, None, note)
 
     def __enter__(self) -> Journal:

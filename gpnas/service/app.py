@@ -64,6 +64,7 @@ def application(
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         runs = Runs(folder)
+        looking.sweep(folder)
         jobs = Jobs(limits)
         externals = Externals(runs, jobs, limits)
         reading = Reading(runs)
@@ -132,6 +133,9 @@ def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.NOT_FOUND:
         text = "there is nothing here; GET /openapi.json describes what there is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        text = f"what is here takes {allowed}, but got {request.method}; GET /openapi.json describes it"
     else:
         text = str(error.detail)
     response = Problem(error.status_code, text).response()

@@ -80,8 +80,7 @@ def _body(scope: Scope, form: type[Given]) -> Given | None:
     """The body of a request that may have its answer; None where anything is not as it should be."""
     state = scope["state"]
     token: Token | None = state.get("token")
-    keys = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-    if token is None or not token.may("work") or len(keys) > 1 or len(b"".join(keys)) > KEY_CHARACTERS:
+    if token is None or not token.may("work") or len(_key(scope) or "") > KEY_CHARACTERS:
         return None
     return given(form, state.get("document"))
 

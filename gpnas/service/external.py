@@ -25,7 +25,7 @@ from gpnas.journal import Answer, Answers, Holder, Journal, Lease, Memory
 from gpnas.own_search import OwnSearch
 from gpnas.records import Architecture, Candidate
 from gpnas.run.setup import OwnSetup
-from gpnas.service.problems import Problem
+from gpnas.service.problems import Problem, another_request
 from gpnas.service.turns import Turns
 
 FRESH_SECONDS, LOST_SECONDS = 1.0, 30.0
@@ -149,9 +149,7 @@ class External:
             kept = None if key is None else self._answers.find(key)
             if kept is not None:
                 if kept.request != digest:
-                    raise Problem(
-                        422, f"an Idempotency-Key serves one request, but {key!r:.80} came with another"
-                    )
+                    raise another_request()
                 return kept
             answer = dataclasses.replace(do(), request=digest)
             # an answer that says "later" is no answer, so the same request is tried again

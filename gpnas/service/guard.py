@@ -38,6 +38,8 @@ COOKIE = "gpnas"
 OPEN = ("/healthz", "/readyz", "/openapi.json", "/login", "/logout", "/assets/", "/favicon.ico")
 """What is served to everyone: it tells nothing of any search."""
 SAFE = ("GET", "HEAD", "OPTIONS")
+ONCE = ("host", "authorization", "origin", "content-type", "idempotency-key", "last-event-id")
+"""Headers of which one that is repeated may mean either."""
 DEEPEST = 32
 """Levels of a JSON document."""
 POLICY = (
@@ -294,7 +296,7 @@ def _headers(scope: Scope) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key = name.decode("latin-1").lower()
-        if key in ("host", "authorization", "origin", "content-type") and key in headers:
+        if key in ONCE and key in headers:
             raise Problem(HTTPStatus.BAD_REQUEST, f"the header {key} must stand once, but is repeated")
         headers[key] = value.decode("latin-1")
     return headers

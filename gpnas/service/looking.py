@@ -153,13 +153,23 @@ async def report(request: Request, search: str) -> HTMLResponse:
     return HTMLResponse(text, headers={"Content-Security-Policy": REPORT_POLICY})
 
 
+def sweep(runs: Path) -> None:
+    """Removes the bundles that a service which was killed had made to be sent."""
+    for path in (runs / FOLDER).glob("bundle-*.zip"):
+        path.unlink(missing_ok=True)
+
+
 @routes.get("/{search}/bundle", response_class=FileResponse)
 async def bundle(request: Request, search: str) -> FileResponse:
     """The bundle that a search has delivered, checked, as a .zip file."""
     service = service_of(request)
     path = await asyncio.to_thread(service.runs.path, search)
     if not (path / "bundle" / "manifest.json").exists():
-        raise Problem(404, f"{search} has delivered no bundle yet; it does when its last trial has ended")
+        raise Problem(
+            404,
+            f"{search} has no bundle: one that trains on Ray has it once its last trial has ended; "
+            "GET …/report shows what there is",
+        )
     target = service.runs.folder / FOLDER / f"bundle-{secrets.token_hex(8)}.zip"
     try:
         await service.jobs.do("bundle", str(path), str(target))
@@ -184,13 +194,13 @@ def journal(
 ) -> StreamingResponse:
     """The journal's rows as JSON lines, each with its `id`, `kind` and `document`."""
     service = service_of(request)
-    kept = service.runs.journal(search)
+    kept = service.runs.journal(search)  # which checks it
     lines = _lines(kept.run, _cursor(after))
     return StreamingResponse(lines, media_type="application/jsonl")
 
 
 def _lines(run: Path, cursor: Cursor) -> Iterator[str]:
-    with Journal.read(run) as kept:  # its own, since the shared one may be closed meanwhile
+    with Journal.read(run, check=False) as kept:  # its own, since the shared one may be closed meanwhile
         while entries := kept.after(cursor):
             cursor = entries[-1].cursor
             yield "".join(

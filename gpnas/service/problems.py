@@ -44,6 +44,13 @@ class Problem(GpnasError):
         return JSONResponse(document, self.status, headers, MEDIA_TYPE)
 
 
+def another_request() -> Problem:
+    """A key that served another request before."""
+    return Problem(
+        422, "an Idempotency-Key serves one request, but this one came with another; make a new key"
+    )
+
+
 def told(error: GpnasError) -> Problem:
     """What a caller is told of an error that gpnas raised while it served a request."""
     if isinstance(error, Problem):

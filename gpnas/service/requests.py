@@ -19,7 +19,7 @@ from typing import Any
 from gpnas.journal import Answer
 from gpnas.journal.answers import Ages
 from gpnas.journal.files import now
-from gpnas.service.problems import Problem
+from gpnas.service.problems import Problem, another_request
 from gpnas.service.tokens import FILE, FOLDER
 
 
@@ -102,7 +102,7 @@ class Requests:
                 self._connection.execute("DELETE FROM requests WHERE rowid <= ?", (past,))
                 return None, False
         if row[0] != digest:
-            raise Problem(422, "an Idempotency-Key serves one request, but this one came with another")
+            raise another_request()
         return (None, True) if row[1] is None else (Answer(digest, **json.loads(row[1])), True)
 
     def _write(self, statement: str, *values: str) -> None:

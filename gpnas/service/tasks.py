@@ -33,9 +33,9 @@ def explained(run: str, name: str) -> dict[str, Any]:
     """Why a candidate was chosen, or `best`, or of an empty name all in short."""
     from gpnas.results.recall import explain_candidate, explain_search
 
-    if name:
-        return explain_candidate(Path(run), name)
-    return explain_search(Path(run), lambda done, total: None)
+    path = Path(run)
+    told = explain_candidate(path, name) if name else explain_search(path, lambda done, total: None)
+    return {**told, "run": path.name}  # where the runs lie is nobody's business
 
 
 def figure(run: str, name: str) -> dict[str, Any] | None:

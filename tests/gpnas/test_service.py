@@ -190,7 +190,7 @@ def test_a_report_has_nobodys_origin(client: TestClient) -> None:
 
 
 def test_a_bundle_is_checked_and_sent_whole(client: TestClient, runs: Path) -> None:
-    assert "no bundle yet" in problem(client.get("/v1/searches/small/bundle"), 404)
+    assert "has no bundle" in problem(client.get("/v1/searches/small/bundle"), 404)
     builders.bundle(runs / "small")
     response = client.get("/v1/searches/small/bundle")
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
@@ -553,3 +553,19 @@ def test_what_counts_only_after_its_file_was_looked_at_is_told(tmp_path: Path) -
         journal.begin_session(replace(journal.header, trials=9))
     assert '"trials": 9' in overview._changes()["run"]
     runs.close()
+
+
+def test_what_a_killed_service_was_about_to_send_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".service" / "bundle-0123456789abcdef.zip"
+    left.parent.mkdir()
+    left.write_bytes(b"half a bundle")
+    with served(tmp_path):
+        assert not left.exists()
+
+
+def test_refusals_say_what_to_do(client: TestClient) -> None:
+    assert "takes GET, but got PUT" in problem(client.put("/healthz"), 405)
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    assert "repeated" in problem(
+        client.post("/v1/searches/small/ask", json={"worker": "w"}, headers=twice), 400
+    )

@@ -104,6 +104,7 @@ def test_a_whole_search_is_that_of_the_engine(client: TestClient, search: str, r
             assert engine.suggest(1)[0].architecture == candidate_.architecture
     explained = client.get(f"/v1/searches/{search}/explain").json()
     assert all(row["agrees"] for row in explained["candidates"])
+    assert explained["run"] == search  # and not where it lies
 
 
 def test_workers_at_once_get_candidates_of_their_own(client: TestClient, search: str) -> None:
