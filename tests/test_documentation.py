@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import gpnas_trainers
+from gpnas.cli import main
 from gpnas.cli.parser import command_line
 from gpnas_trainers.converting import save_official
 
@@ -49,6 +50,24 @@ def test_commands_exist_with_their_options(page: Path) -> None:
             command_line().parse_args(shlex.split(command)[1:])
         except (SystemExit, argparse.ArgumentError):
             pytest.fail(command)
+
+
+SHOWN = ("tutorials/ten-minutes.md", "tutorials/own-network.md", "tutorials/digits.md")
+"""Pages that show what `gpnas space` prints of the file that they made before."""
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_a_space_means_is_shown_as_it_is_printed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    text = (ROOT / "docs" / name).read_text()
+    for file, block in re.findall(r"into `([\w.]+)`[^\n]*:\n\n```\w+\n(.*?)^```", text, re.S | re.M):
+        Path(file).write_text(block)
+    ((file, shown),) = re.findall(r"^\$ gpnas space ([\w.]+)\n(.*?)^```", text, re.S | re.M)
+    assert main(["space", file]) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown.splitlines()
 
 
 def test_pictures_are_small_and_ask_no_network() -> None:
