@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,20 @@ def test_numbers_beside_a_measurement_stand_in_it() -> None:
         for number in NUMBER.findall(row.partition("the paper")[0]):
             digits = len(number.partition(".")[2])
             assert any(round(abs(each), digits) == abs(float(number)) for each in measured), (row, number)
+
+
+def test_layers_are_those_that_the_linter_holds() -> None:
+    """The tables of layers, top to bottom, name what `pyproject.toml` lists."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    held = [set(re.findall(r"\w+", layer)) for each in contracts for layer in each.get("layers", ())]
+    rows = re.findall(r"^\| \d+ \| ([^|]*) \|", page, re.M)
+    shown = [set(re.findall(r"`(\w+)/?`", part)) for row in rows for part in row.split(" over ")]
+    assert shown == held
+
+
+@pytest.mark.parametrize("room", ["dispatch", "run", "results", "service", "surrogate", "figures", "report"])
+def test_every_module_of_a_room_is_named(room: str) -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    modules = {each.stem for each in (ROOT / "gpnas" / room).glob("*.py")} - {"__init__"}
+    assert {name for name in modules if not re.search(rf"`(?:{room}[./])?{name}(?:\.\w+)?`", page)} == set()

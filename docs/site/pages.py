@@ -40,8 +40,8 @@ COPIES = {
 """Pages that are files of the repository's top, and which."""
 MEASUREMENTS = "measurements"
 """The site's folder of what `experiments/results/` holds."""
-BOOST = {"": 2.0, "tutorials": 1.5, "reference": 0.5, MEASUREMENTS: 0.5}
-"""How much a page of a folder counts in the search: who asks how to do something comes first."""
+BOOST = {"": 2.0, "tutorials": 1.5, "reference": 0.5, "reference/errors.md": 1.3, MEASUREMENTS: 0.5}
+"""How much a page, or one of a folder, counts in the search: who asks how to do something comes first."""
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s:]+)((?:#[^)]*)?)\)")
 
 
@@ -84,7 +84,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns links to files of the repository into links to pages of the site, or into plain text."""
     here = posixpath.dirname(page.file.src_uri)
-    page.meta.setdefault("search", {"boost": 0.5 if page.file.src_uri in COPIES else BOOST[here]})
+    boost = 0.5 if page.file.src_uri in COPIES else BOOST.get(page.file.src_uri, BOOST[here])
+    page.meta.setdefault("search", {"boost": boost})
     source = COPIES.get(page.file.src_uri)
     if page.file.src_uri.startswith(f"{MEASUREMENTS}/"):
         folder = "experiments/results"
@@ -246,8 +247,6 @@ HOMES = {
 """The class of the errors whose texts a folder of the source states without raising them there."""
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 Functions = Mapping[str, ast.FunctionDef | ast.AsyncFunctionDef]
-BAR = "\\|"
-"""A bar within a cell of a table."""
 ERRORS = re.compile(
     r"^(?!Assertion|Attribute|Index|Key|Import|NotImplemented|Runtime).*(Error|Excluded|Interrupted|Problem)$"
 )
@@ -259,18 +258,21 @@ def error_index() -> Iterator[str]:
     yield (
         "Every error is one line: the rule, the value that broke it, what to do. Search this page for a part "
         "of yours that holds no name or number of your own; `…` stands for those. The rule is why it was "
-        "raised; the second column says what to do.\n"
+        "raised; beneath it stands what to do. The search of this site takes a whole line, but for words "
+        "that begin with a minus sign, which it takes for what must not be there.\n"
     )
     found, said = messages(), remarks()
     kinds = sorted({each.kind for each in found}, key=lambda kind: (kind not in WHY, kind))
     for kind in kinds:
         why, general = WHY.get(kind, OTHERS)
         yield f"## {kind}\n\n**Why.** {why}\n\n**What to do.** {general}\n"
-        yield "| message | what to do | raised in |\n|---|---|---|"
-        for template, file in sorted({(m.template, m.file) for m in found if m.kind == kind}):
+        files: dict[str, set[str]] = {}
+        for each in found:
+            if each.kind == kind:
+                files.setdefault(each.template, set()).add(f"`{each.file}`")
+        for template, places in sorted(files.items()):
             remedy = advice(template) or said.get(template, "")
-            cells = [f"`{template.replace('`', '')}`", remedy, f"`{file}`"]
-            yield f"| {' | '.join(each.replace('|', BAR) for each in cells)} |"
+            yield f"#### `{template.replace('`', '')}`\n\n{remedy} *Raised in* {', '.join(sorted(places))}.\n"
         yield ""
 
 
