@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from starlette.testclient import TestClient
+
 from gpnas.service.app import application
 from gpnas.service.tokens import Tokens
 
@@ -15,8 +17,9 @@ from gpnas.service.tokens import Tokens
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     with tempfile.TemporaryDirectory() as folder:
-        guard = application(Path(folder), Tokens(Path(folder)))
-        described: dict[str, Any] = guard._app.openapi()  # type: ignore[attr-defined]
+        service = application(Path(folder), Tokens(Path(folder)))
+        answer = TestClient(service, base_url="http://127.0.0.1").get("/openapi.json")
+        described: dict[str, Any] = answer.raise_for_status().json()
     return described
 
 
