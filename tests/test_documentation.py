@@ -135,10 +135,3 @@ def test_layers_are_those_that_the_linter_holds() -> None:
     rows = re.findall(r"^\| \d+ \| ([^|]*) \|", page, re.M)
     shown = [set(re.findall(r"`(\w+)/?`", part)) for row in rows for part in row.split(" over ")]
     assert shown == held
-
-
-@pytest.mark.parametrize("room", ["dispatch", "run", "results", "service", "surrogate", "figures", "report"])
-def test_every_module_of_a_room_is_named(room: str) -> None:
-    page = (ROOT / "docs/architecture.md").read_text()
-    modules = {each.stem for each in (ROOT / "gpnas" / room).glob("*.py")} - {"__init__"}
-    assert {name for name in modules if not re.search(rf"`(?:{room}[./])?{name}(?:\.\w+)?`", page)} == set()

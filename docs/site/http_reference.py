@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from starlette.testclient import TestClient
+import httpx
 
 from gpnas.service.app import application
 from gpnas.service.tokens import Tokens
@@ -17,10 +18,15 @@ from gpnas.service.tokens import Tokens
 def document() -> dict[str, Any]:
     """The OpenAPI document."""
     with tempfile.TemporaryDirectory() as folder:
-        service = application(Path(folder), Tokens(Path(folder)))
-        answer = TestClient(service, base_url="http://127.0.0.1").get("/openapi.json")
-        described: dict[str, Any] = answer.raise_for_status().json()
-    return described
+        return asyncio.run(_asked(application(Path(folder), Tokens(Path(folder)))))
+
+
+async def _asked(service: Any) -> dict[str, Any]:
+    """What a service answers to whoever asks for its document."""
+    way = httpx.ASGITransport(service)
+    async with httpx.AsyncClient(transport=way, base_url="http://127.0.0.1") as client:
+        answer: dict[str, Any] = (await client.get("/openapi.json")).raise_for_status().json()
+    return answer
 
 
 def http_reference() -> Iterator[str]:
