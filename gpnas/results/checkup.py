@@ -118,7 +118,7 @@ def run_folder(run: Path) -> Iterator[Check]:
         if document["state"] == "finished":
             yield Check(part, "bundle", str(error), "note")
     else:
-        yield Check(part, "bundle", f"{len(delivered.members)} networks, every byte as it was written")
+        yield Check(part, "bundle", _whole(len(delivered.members)))
 
 
 def bundle(path: Path) -> Iterator[Check]:
@@ -128,7 +128,7 @@ def bundle(path: Path) -> Iterator[Check]:
         BundleError: it is damaged or incomplete.
     """
     found = read_bundle(path)
-    yield Check(str(path), "bundle", f"{len(found.members)} networks, every byte as it was written")
+    yield Check(str(path), "bundle", _whole(len(found.members)))
 
 
 def examined(path: Path | None) -> list[Check]:
@@ -220,3 +220,7 @@ def _size(count: int) -> str:
     """A size in binary units, such as `1.5 GiB`."""
     power = min(max(count.bit_length() - 1, 0) // 10, 4)
     return f"{count / 2 ** (10 * power):.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def _whole(networks: int) -> str:
+    return f"{networks} network{'' if networks == 1 else 's'}, every byte as it was written"
