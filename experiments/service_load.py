@@ -250,8 +250,8 @@ def _asks_and_tells(
     service: Service, number: int, options: argparse.Namespace, begin: Any, results: Any
 ) -> None:
     asks, tells, behind, nothing = [], [], [], 0
+    begin.wait()
     with Link(service) as link:
-        begin.wait()
         ending = time.monotonic() + options.seconds
         had = _own_processor()
         observed = options.observations

@@ -39,6 +39,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._begin_head()
+        self._bytes = 1
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # what comes after a body is no one's business
@@ -62,5 +63,9 @@ class Protocol(HttpToolsProtocol):
             self._timer = None
 
     def _refuse(self, text: str) -> None:
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._bytes:
             self.send_400_response(text)
+        else:  # a connection that was opened in case it is needed; nobody waits for an answer
+            self.transport.close()

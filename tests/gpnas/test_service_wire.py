@@ -92,6 +92,8 @@ def test_a_head_that_does_not_come_is_not_waited_for(service: Service) -> None:
         assert link.recv(100).startswith(b"HTTP/1.1 400 ")
         while link.recv(100):
             pass
+    with socket.create_connection(("127.0.0.1", service.port), timeout=2 * wire.HEAD_SECONDS) as link:
+        assert link.recv(100) == b""  # one that asked for nothing is closed without a word
 
 
 def test_requests_that_come_together_are_answered_in_order(service: Service) -> None:
