@@ -73,10 +73,11 @@ PART = 1_024
 """Architectures that a model or an acquisition function of someone else's is asked about at once."""
 
 
-VERSION = 3
+VERSION = 4
 """The engine's version, raised whenever it would decide otherwise on the same journal; each decision holds
 it. The first had a Gaussian process of its own, the second BoTorch's; the third ends its fits earlier, takes
-what may be rounding for no gain, and predicts correlations of errors from differences in PSNR, too."""
+what may be rounding for no gain, and predicts correlations of errors from differences in PSNR, too; the
+fourth begins a family with its default when it first comes to it."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Engine:
             is in the values' own sign; `model` and what is made from it know their negatives.
         common_seeds: whether the first trainings of all architectures have one seed, the second ones another,
             and so on, rather than each training its own.
-        defaults: architectures that are suggested before any other, in this order.
+        defaults: of families, one each at most: the first trial of such a family is its default.
         acquisition: makes the acquisition function that chooses after the design, in place of the
             strategy's. None leaves the choice to the strategy or, with a model that is not the
             surrogate, to log expected improvement over the best posterior mean of what was observed.
@@ -190,7 +191,7 @@ class Engine:
             raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
         self.cost_aware, self.portfolio = cost_aware, portfolio
         self._common_seeds = common_seeds
-        self._defaults = [space.index(each) for each in defaults]
+        self._defaults = {each.family: space.index(each) for each in defaults}
         self._fidelity = Fidelity(steps)
         self._suggested: dict[str, int] = {}  # candidate id -> index
         self._observed: dict[str, Observation] = {}
@@ -258,13 +259,24 @@ class Engine:
             self._suggested, self._taken = kept
 
     def weigh(self) -> Weighing | None:
-        """What the next suggestion is chosen from; None when every architecture was suggested."""
-        free, number = (~self._taken & ~self._vetoed).nonzero()[:, 0], len(self._suggested)
+        """What the next suggestion is chosen from; None when every architecture was suggested.
+
+        A family's default takes the place of whatever else would be the first trial of that family.
+        """
+        free = (~self._taken & ~self._vetoed).nonzero()[:, 0]
         if not len(free):
             return None
-        begins = [index for index in self._defaults if not self._taken[index] and not self._vetoed[index]]
-        if begins:
-            return Weighing("default", torch.tensor(begins), None, 0)
+        weighing = self._weighed(free, len(self._suggested))
+        family = self.space[int(weighing.indices[weighing.place])].family
+        default = self._defaults.get(family)
+        if default is None or self._taken[default] or self._vetoed[default]:
+            return weighing
+        if any(self.space[index].family == family for index in self._suggested.values()):
+            return weighing
+        return Weighing("default", torch.tensor([default]), None, 0)
+
+    def _weighed(self, free: Tensor, number: int) -> Weighing:
+        """What suggestion `number` is chosen from, were there no defaults."""
         if self.strategy == "random":
             return Weighing("random", free, None, self._one_of(torch.ones(len(free)), number))
         blind = self._context is None and not self._succeeded()  # all so far failed or is under way

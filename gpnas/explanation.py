@@ -43,7 +43,7 @@ SCORES = {
     "times its probability of success",
     "posterior mean": "posterior mean in the objective's unit, less where success is unlikely",
     "random": "none: chance decided",
-    "default": "none: the search begins with the defaults of its families",
+    "default": "none: the first trial of a family is its default",
 }
 """Phase to what its score is."""
 

@@ -46,8 +46,8 @@ class SearchSettings(Strict):
     """Whether an architecture is valued by what it would add to the portfolio's average."""
     common_seeds: bool = False
     """Whether all architectures are trained from the same seeds, each replicate from the next."""
-    defaults_first: bool = False
-    """Whether the search begins with each family's published network, scaled to the space."""
+    defaults_first: bool = True
+    """Whether the first trial of each family is its published network, scaled to the space."""
     portfolio: int = Field(default=3, ge=1)
     validation_images: int = Field(default=10, ge=1)
     """The most validation images that score a trial."""

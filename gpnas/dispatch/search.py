@@ -84,6 +84,8 @@ def plan(
     pairs = prepared_pairs(request.data, scale, rules, camera=camera, report=say, progress=progress)
     check_patch(pairs.training, recipe)
     storage = storage_for(run, request.storage, say)
+    sources = sources_of(request.warm_start, run, scale, PSNR)
+    published = file.search.defaults_first and not sources
     search = Search(
         space={"fingerprint": space.fingerprint, **space.to_document()},
         strategy=request.strategy or file.search.strategy,
@@ -92,8 +94,8 @@ def plan(
         cost_aware=_either(request.cost_aware, file.search.cost_aware),
         portfolio_aware=_either(request.portfolio_aware, file.search.portfolio_aware),
         common_seeds=file.search.common_seeds,
-        sources=sources_of(request.warm_start, run, scale, PSNR),
-        defaults=defaults_of(space, file.families.defaults, published=file.search.defaults_first),
+        sources=sources,
+        defaults=defaults_of(space, file.families.defaults, published=published),
     )
     data = _data(pairs, request, camera)
     own = file.families.recipes

@@ -36,7 +36,7 @@ class Search:
     sources: tuple[Source, ...] = ()
     """Other searches that this one learns from."""
     defaults: tuple[Architecture, ...] = ()
-    """Architectures that it begins with, in this order."""
+    """First trials of their families."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "space", FrozenMapping(self.space))

@@ -1,4 +1,4 @@
-"""The architecture that a search begins with in each family: its published network, scaled to the space."""
+"""The first trial of each family: its published network, scaled to the space."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def defaults_of(
     Args:
         space: within its limits.
         named: what stands in place of a family's published values, by family and axis.
-        published: whether families that are not named begin with their published network.
+        published: whether families that are not named have their published network as default.
 
     Raises:
         SpaceError: an axis is named that its family has not.

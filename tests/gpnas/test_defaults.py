@@ -1,13 +1,11 @@
 """What a search begins with: each family's published network, scaled to the space."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from gpnas import Architecture, Engine, Observation, SearchSpace, load_space
+from gpnas import Architecture, Candidate, Engine, Fidelity, SearchSpace, load_space
 from gpnas.config import read_space_file
 from gpnas.errors import SpaceError
 from gpnas.journal import Journal
@@ -25,7 +23,6 @@ families:
     blocks: {low: 1, high: 6}
     default: {features: 16, blocks: 3}
 limits: {parameters: 150e3}
-search: {defaults_first: true}
 """
 PUBLISHED = {
     "drn": {"features": 128, "blocks": 18, "stages": 3},
@@ -80,27 +77,43 @@ def test_only_families_that_are_named_begin_so_where_nothing_else_is_asked(file:
         defaults_of(space, {"edsr": {"block": 2}}, published=False)
 
 
-def test_a_search_begins_with_its_defaults_and_goes_on_as_any(file: Path) -> None:
-    """Pending, vetoed and observed ones are not suggested again; a resumed engine says the same."""
+def test_the_first_trial_of_a_family_is_its_default(file: Path) -> None:
+    """Whatever was vetoed is not suggested; a resumed engine says the same."""
     space = feasible(file)
-    defaults = defaults_of(space, read_space_file(file).families.defaults, published=True)
+    defaults = {
+        each.family: each
+        for each in defaults_of(space, read_space_file(file).families.defaults, published=True)
+    }
 
     def fresh() -> Engine:
-        return Engine(space, seed=3, trials=9, defaults=defaults)
+        engine = Engine(space, seed=3, trials=40, design=40, defaults=list(defaults.values()))
+        engine.allow(defaults["plksr"], False)
+        return engine
 
-    engine = fresh()
-    first = engine.suggest(2)
-    assert [each.architecture for each in first] == list(defaults[:2])
-    assert [each.decision["phase"] for each in first] == ["default"] * 2
-    engine.allow(defaults[2], False)
-    (other,) = engine.suggest(1)
-    assert other.architecture not in defaults
-    engine.observe(Observation(first[0], 28.0))
+    engine, begun = fresh(), set()
+    candidates = engine.suggest(24)
+    for each in candidates:
+        family = each.architecture.family
+        if family not in begun and family != "plksr":
+            assert (each.architecture, each.decision["phase"]) == (defaults[family], "default")
+        else:
+            assert each.decision["phase"] == "mutual information"
+        begun.add(family)
+    assert begun == set(defaults)
+    assert defaults["plksr"] not in [each.architecture for each in candidates]
     resumed = fresh()
-    resumed.replay(first, ())
-    resumed.allow(defaults[2], False)
-    assert replace(resumed.suggest(1)[0], decision={}) == replace(other, decision={})
-    assert torch.equal(resumed.features(), engine.features())
+    resumed.replay(candidates[:5], ())
+    assert resumed.suggest(19) == candidates[5:]
+
+
+def test_a_family_that_a_person_began_has_no_default_any_more(file: Path) -> None:
+    space = feasible(file)
+    defaults = defaults_of(space, {}, published=True)
+    engine = Engine(space, seed=3, trials=9, design=9, defaults=defaults)
+    wanted = [next(each for each in space if each.family == default.family) for default in defaults]
+    assert not set(map(str, wanted)) & set(map(str, defaults))
+    engine.replay([Candidate(f"w{n}", each, Fidelity(1), 0) for n, each in enumerate(wanted)], ())
+    assert [each.decision["phase"] for each in engine.suggest(6)] == ["mutual information"] * 6
 
 
 def test_the_journal_of_a_search_keeps_its_defaults(file: Path, tmp_path: Path) -> None:
