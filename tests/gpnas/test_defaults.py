@@ -91,7 +91,7 @@ def test_the_first_trial_of_a_family_is_its_default(file: Path) -> None:
         return engine
 
     engine, begun = fresh(), set()
-    candidates = engine.suggest(24)
+    candidates = engine.suggest(12)
     for each in candidates:
         family = each.architecture.family
         if family not in begun and family != "plksr":
@@ -103,7 +103,7 @@ def test_the_first_trial_of_a_family_is_its_default(file: Path) -> None:
     assert defaults["plksr"] not in [each.architecture for each in candidates]
     resumed = fresh()
     resumed.replay(candidates[:5], ())
-    assert resumed.suggest(19) == candidates[5:]
+    assert resumed.suggest(7) == candidates[5:]
 
 
 def test_a_family_that_a_person_began_has_no_default_any_more(file: Path) -> None:
