@@ -92,6 +92,25 @@ def number(value: Any, what: str, advice: str = "tell a failed training as faile
     kind = type(plain)
     if kind.__module__.partition(".")[0] == "torch":
         raise TrialError(f"{what} must be a finite number, but is a {kind.__name__}; take its `.item()`")
-    if isinstance(plain, bool) or not isinstance(plain, int | float) or not math.isfinite(plain):
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or not _is_finite(plain):
         raise TrialError(f"{what} must be a finite number, but got {plain!r:.60}; {advice}")
     return float(plain)
+
+
+def whole(step: Any) -> int:
+    """A step, as Python has it.
+
+    Raises:
+        TrialError: it is no whole number of at least 0.
+    """
+    plain = plain_value(step)
+    if isinstance(plain, bool) or not isinstance(plain, int) or not 0 <= plain < 2**63:
+        raise TrialError(f"a step must be a whole number of at least 0, but got {plain!r:.40}")
+    return plain
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Header, Journal, Search
 from gpnas.own_search import LEASE_SECONDS, OwnSearch
-from gpnas.records import Objective, Strategy
+from gpnas.records import STRATEGIES, Objective, Strategy
 from gpnas.run.setup import OwnSetup
 
 if TYPE_CHECKING:
@@ -39,6 +39,17 @@ class Wishes:
     """The steps of each training; the curves of those that end after so many say whether others will
     matter."""
     early_stopping: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "steps"):
+            if (count := getattr(self, name)) is not None and (type(count) is not int or count < 1):
+                raise SpaceError(f"`{name}` must be a whole number of at least 1, but got {count!r:.40}")
+        if self.strategy is not None and self.strategy not in STRATEGIES:
+            raise SpaceError(
+                f"`strategy` must be one of {', '.join(STRATEGIES)}, but got {self.strategy!r:.40}"
+            )
+        if type(self.seed) is not int or not 0 <= self.seed < 2**31:
+            raise SpaceError(f"`0 <= seed < 2**31` must hold, but got {self.seed!r:.40}")
 
 
 def open_search(  # noqa: PLR0913 - the search's face for Python: each but the run may be left out

@@ -18,9 +18,9 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, SupportsFloat
 
-from gpnas.asked import Asked, Verdict, number
+from gpnas.asked import Asked, Verdict, number, whole
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
-from gpnas.errors import JournalError, LeaseError, SpaceError, TrialError
+from gpnas.errors import JournalError, LeaseError, SpaceError
 from gpnas.journal import Clock, Holder, Journal, Lease, Memory, process_identity
 from gpnas.journal.files import turn
 from gpnas.journal.leases import tried
@@ -256,8 +256,7 @@ class OwnSearch:
             lease: as of `tell`.
             metrics: what was measured besides.
         """
-        if step < 0:
-            raise TrialError(f"`step >= 0` must hold, but got {step}")
+        step = whole(step)
         measured = (
             None if value is None else number(value, f"the {self._header.objective.name} at step {step}")
         )
@@ -298,7 +297,7 @@ class OwnSearch:
         Raises:
             SpaceError: it is not of the space.
         """
-        self.space.index(architecture)
+        architecture = self._of_space(architecture)
         with self.journal.writing(keep=True):
             self.journal.enter_event("wanted", architecture.to_json())
             return self._enter_candidate(architecture, WANTED)
@@ -309,7 +308,7 @@ class OwnSearch:
         Raises:
             SpaceError: it is not of the space.
         """
-        self.space.index(architecture)
+        architecture = self._of_space(architecture)
         self.journal.enter_event("vetoed", architecture.to_json())
 
     def enter(
@@ -331,7 +330,7 @@ class OwnSearch:
         Raises:
             SpaceError: the architecture is not of the space.
         """
-        self.space.index(architecture)
+        architecture = self._of_space(architecture)
         finite = number(value, f"the {self._header.objective.name} of {architecture}")
         measured = {name: number(each, f"`{name}`") for name, each in metrics.items()}
         with self.journal.writing(keep=True):
@@ -366,6 +365,15 @@ class OwnSearch:
         except ValueError as error:
             raise SpaceError(f"{text}: {error}") from None
         return self.space[self.space.index(architecture)]
+
+    def _of_space(self, architecture: Architecture) -> Architecture:
+        if not isinstance(architecture, Architecture):
+            raise SpaceError(
+                "an architecture must be a gpnas.Architecture, such as Architecture('net', {'width': 16}), "
+                f"but got {architecture!r:.60}"
+            )
+        self.space.index(architecture)
+        return architecture
 
     def best(self) -> Observation | None:
         """The observation of the best value that was measured; None while there is none."""

@@ -11,19 +11,22 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsFloat, TextIO
 
-from gpnas.asked import number
+from gpnas.asked import number, whole
 from gpnas.errors import TrialError
-from gpnas.records import Architecture, AxisValue
-from gpnas.run.own_errors import ERRORS_FILE, keep_errors
+from gpnas.records import Architecture, AxisValue, plain_value
+from gpnas.run.own_errors import keep_errors
+from gpnas.run.own_folder import Snapshots
 from gpnas_trainers.own import Code, OwnError, defined, entry_of, in_words, place_of
 
 DIVERGED = "lower a rate, or raise an error that says why"
@@ -46,36 +49,59 @@ class OwnTask:
     steps: int
     folder: str
     """Kept over attempts."""
+    errors: str
+    """Path of the file with the errors that it reports."""
     code: dict[str, Any]
     """Arguments of a `Code`: the source that the run began with."""
     objective: str
     """Its name."""
-    device: str = "cpu"
+    device: str = ""
+    """`cuda` or `cpu`; empty where PyTorch is asked."""
+    attempt: int = 1
+    checkpoint: str | None = None
+    snapshot: str = ""
+    """Path of the file into which the folder is packed; its own folder goes with the worker. Empty where the
+    folder lies where it stays."""
 
 
 @dataclass
 class Trial:
     """One training, as its function sees it."""
 
+    candidate: str
+    """Its name, such as `c0007`."""
     architecture: Architecture
     """What to train: `family`, and `axes` by name."""
     seed: int
     """The seed of the training's randomness; 0 … 2³¹-1."""
     steps: int
     """Steps granted: the space file's `recipe.steps`."""
-    device: str
-    """`cuda` where the trial is lent a GPU or a part of one, else `cpu`."""
     folder: Path
-    """The candidate's own, kept over attempts: for checkpoints."""
+    """The candidate's own, kept over attempts: for checkpoints. Where the run's storage is an object store,
+    it is a copy, which is taken whenever the training reports, at most each few seconds."""
+    attempt: int
+    """The number of the attempt; the first is 1."""
+    checkpoint: str | None
+    """Address of what an attempt before has trained, as it named it; None where none did."""
+    _task: OwnTask
     _said: TextIO
-    _objective: str = "value"
-    _process: int = field(default_factory=os.getpid)
     _ordered: threading.Event = field(default_factory=threading.Event)
+    _process: int = field(default_factory=os.getpid)
+    _snapshots: Snapshots | None = None
 
     @property
     def axes(self) -> Mapping[str, AxisValue]:
         """The architecture's axes by name."""
         return self.architecture.axes
+
+    @cached_property
+    def device(self) -> str:
+        """`cuda` where the trial is lent a GPU or a part of one, or its machine has one, else `cpu`."""
+        if self._task.device:
+            return self._task.device
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def report(
         self,
@@ -83,6 +109,7 @@ class Trial:
         value: SupportsFloat | None = None,
         *,
         errors: Any = None,
+        checkpoint: str | None = None,
         **metrics: SupportsFloat,
     ) -> None:
         """Says how far the training has come.
@@ -93,6 +120,7 @@ class Trial:
             errors: what the outputs miss of the truth on a fixed validation set, in the same order in each
                 training: outputs minus values, or class probabilities minus one-hot labels. The newest count:
                 the portfolio is chosen by products of them.
+            checkpoint: address of what is trained so far, for `gpnas worker`: the next attempt is told it.
             metrics: what was measured besides.
 
         Raises:
@@ -101,13 +129,17 @@ class Trial:
         """
         if os.getpid() != self._process:
             raise TrialError("a training must report from the process that it began in, but another does")
-        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-            raise TrialError(f"a step must be a whole number of at least 0, but got {step!r:.40}")
-        measured = None if value is None else number(value, f"the {self._objective} at step {step}", DIVERGED)
+        step = whole(step)
+        measured = (
+            None if value is None else number(value, f"the {self._task.objective} at step {step}", DIVERGED)
+        )
         rest = {name: number(each, f"`{name}` at step {step}", DIVERGED) for name, each in metrics.items()}
         if errors is not None:
-            keep_errors(self.folder.parent / ERRORS_FILE, errors)
-        self._say({"kind": "report", "step": step, "value": measured, "metrics": rest})
+            keep_errors(Path(self._task.errors), errors)
+        if self._snapshots is not None:
+            self._snapshots.take()
+        document = {"kind": "report", "step": step, "value": measured, "metrics": rest}
+        self._say(document | ({} if checkpoint is None else {"checkpoint": str(checkpoint)}))
         if self._ordered.is_set():
             raise Stopped
 
@@ -126,16 +158,27 @@ def train(task: OwnTask, said: TextIO, ordered: threading.Event) -> dict[str, An
     """
     code = Code(**task.code)
     trial = Trial(
+        task.id,
         Architecture(task.family, task.axes),
         task.seed,
         task.steps,
-        task.device,
         Path(task.folder),
+        task.attempt,
+        task.checkpoint,
+        task,
         said,
-        task.objective,
-        _ordered=ordered,
+        ordered,
+        _snapshots=Snapshots(Path(task.snapshot)) if task.snapshot else None,
     )
-    call = f"{code.entry}(trial)"
+    document = _called(code, trial)
+    if trial._snapshots is not None:
+        trial._snapshots.take(last=True)
+    return document
+
+
+def _called(code: Code, trial: Trial) -> dict[str, Any]:
+    """What came of a person's function."""
+    call, value = f"{code.entry}(trial)", None
     try:
         function = entry_of(code)
         value = function(trial)
@@ -147,18 +190,23 @@ def train(task: OwnTask, said: TextIO, ordered: threading.Event) -> dict[str, An
         }
     except Stopped:
         return {"kind": "stopped"}
-    except MemoryError:
-        traceback.print_exc()
-        return {"kind": "failed", "reason": "out of memory; a smaller batch fits"}
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         traceback.print_exc()
         if os.getpid() != trial._process:
             os._exit(1)
-        if type(error).__name__ in ("OutOfMemoryError",):
-            return {"kind": "failed", "reason": "out of memory; a smaller batch fits"}
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return _failed("out of memory; a smaller batch fits", "out of memory")
         own = isinstance(error, OwnError) or (isinstance(error, TrialError) and place_of(error) == "")
         where = "" if own else f"{place_of(error, code.file)}: "
-        return {"kind": "failed", "reason": f"{where}{in_words(error).removeprefix('TrialError: ')}"}
+        diverged = isinstance(error, FloatingPointError | OverflowError) or isinstance(
+            plain_value(value), float
+        )
+        reason = f"{where}{in_words(error).removeprefix('TrialError: ')}"
+        return _failed(reason, "diverged" if diverged else "failed")
+
+
+def _failed(reason: str, failure: str) -> dict[str, Any]:
+    return {"kind": "failed", "reason": reason, "failure": failure}
 
 
 def run_child() -> None:
@@ -178,6 +226,8 @@ def run_child() -> None:
         for _ in orders:
             ordered.set()
         if os.getpid() == own:  # whoever began this process is gone
+            if task.snapshot:
+                shutil.rmtree(Path(task.snapshot).parent, ignore_errors=True)
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=heed, daemon=True).start()

@@ -7,27 +7,30 @@ where the lease is lost, or the service says stop, the training ends at its next
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 import os
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gpnas.client import Client, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
-from gpnas.errors import TrialError
-from gpnas.own_training import Stopped
+from gpnas.client import Client, Failure, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
+from gpnas.errors import SpaceError, TrialError
+from gpnas.own_process import KilledError, OwnProcess
+from gpnas.own_training import OwnTask, Stopped
 from gpnas.records import Architecture, AxisValue, plain_value
+from gpnas.run.networks import named_trainer
 from gpnas.run.own_errors import ERRORS_FILE, keep_errors
 
+LISTEN_SECONDS = 1.0
+"""So long, at most, until a training in a process of its own heeds an order to end."""
+ATTEMPTS = 3
+"""A training whose process is killed at so many attempts has failed."""
 LONGEST_PAUSE = 60.0
 """Seconds before whoever was told that there is nothing yet asks again, at most."""
 
@@ -96,9 +99,14 @@ class Trial:
                 finite = {name: each for name, each in numbers.items() if math.isfinite(each)}
                 self._points.append(Point(int(step), measured, finite))
             self._address = checkpoint or self._address
-            ordered = self._ordered
         if measured is not None:
             self._news.set()
+        self._heed()
+
+    def _heed(self) -> None:
+        """Raises `Stopped` where the training is to end."""
+        with self._guard:
+            ordered = self._ordered
         if ordered is not None:
             raise Stopped(ordered)
 
@@ -150,34 +158,78 @@ class Tally:
         return self.told + self.failed + self.stopped + self.lost
 
 
-def load(name: str) -> Training:
-    """The training function behind `train.py:train` or `package.module:train`.
+class TrainingError(Exception):
+    """What a training in a process of its own came to, where it failed; one line."""
+
+    def __init__(self, reason: str, failure: Failure) -> None:
+        super().__init__(reason)
+        self.failure: Failure = failure
+
+
+def load(name: str, hours: float | None = None) -> Training:
+    """The training function behind `train.py:train` or `package.module:train`, each run in its own process.
+
+    Whatever it does there (prints, raises, exits, forks, hangs) is the end of one training at most. Its
+    process prints to a log beside the trial's folder, such as `work/digits/c0007.log`.
+
+    Args:
+        name: of the function.
+        hours: that a training may take; None: any number.
 
     Raises:
         TrialError: there is no such function.
     """
-    place, colon, function = name.rpartition(":")
-    if not colon or not place or not function:
-        raise TrialError(
-            f"a training must be named as train.py:train or package.module:train, but got {name!r}"
-        )
     try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-        found: Any = getattr(module, function)
-    except Exception as error:
-        raise TrialError(f"{name}: the training must be loaded, but {_line(error)}") from None
-    if not callable(found):
-        raise TrialError(f"{name}: a training must be a function, but is a {type(found).__name__}")
-    trained: Training = found
-    return trained
+        code = asdict(named_trainer(name))
+    except SpaceError as error:
+        raise TrialError(f"--train {name}: {error}") from None
+
+    def train(trial: Trial) -> Any:
+        return _train_apart(trial, code, hours)
+
+    return train
+
+
+def _train_apart(trial: Trial, code: dict[str, Any], hours: float | None) -> Any:
+    """What a person's function returns of a trial, run in a process of its own.
+
+    Raises:
+        Stopped: the trial is to end.
+        TrainingError: the training failed.
+        KilledError: its process was killed.
+    """
+    log = trial.folder.with_name(f"{trial.folder.name}.log")
+    task = OwnTask(
+        trial.candidate,
+        trial.architecture.family,
+        dict(trial.axes),
+        trial.seed,
+        trial.steps,
+        str(trial.folder.absolute()),
+        str(trial.folder.absolute() / ERRORS_FILE),
+        code,
+        "value",
+        attempt=trial.attempt,
+        checkpoint=trial.checkpoint,
+    )
+    begun = time.monotonic()
+    process = OwnProcess(task, log)
+    try:
+        while True:
+            document = process.hear(LISTEN_SECONDS)
+            trial._heed()
+            if document is None:
+                if hours is not None and time.monotonic() - begun > 3600 * hours:
+                    raise TrainingError(f"{process.too_long(hours)}; more in {log}", "failed")
+            elif document["kind"] == "report":
+                step, value, metrics = document["step"], document["value"], document["metrics"]
+                trial.report(step, value, checkpoint=document.get("checkpoint"), **metrics)
+            elif document["kind"] == "done":
+                return document["value"]
+            else:
+                raise TrainingError(f"{document['reason']}; more in {log}", document["failure"])
+    finally:
+        process.end()
 
 
 def work(client: Client, job: Job, train: Training, say: Callable[[str], None]) -> Tally:
@@ -258,6 +310,12 @@ def _outcome(train: Training, trial: Trial) -> Told | None:
     except Exception as error:
         if trial._ordered is not None:  # user code may have wrapped the order
             return None
+        if isinstance(error, TrainingError):
+            return Told(failure=error.failure, reason=str(error))
+        if isinstance(error, KilledError):  # no fault of the candidate's, unless it happens each time
+            if trial.attempt < ATTEMPTS:
+                return Told(failure="preempted", reason=str(error), checkpoint=trial._saved())
+            return Told(failure="failed", reason=f"{error}, as at {ATTEMPTS - 1} attempts before")
         return Told(failure=_kind(error), reason=_line(error))
     except SystemExit as error:
         return Told(failure="failed", reason=_line(error))

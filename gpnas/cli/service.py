@@ -86,6 +86,7 @@ def add_worker(commands: Commands) -> None:
         "--patience", type=above_zero, default=3_600.0, help="seconds without the service (default: 3600)"
     )
     worker.add_argument("--most", type=positive, help="trainings after which it ends (default: any number)")
+    worker.add_argument("--trial-hours", type=above_zero, help="longest attempt at a training (default: any)")
     worker.add_argument("--max-parameters", type=above_zero, help="of what it can train")
     worker.add_argument("--max-gmacs", type=above_zero, help="of what it can train")
     worker.add_argument(

@@ -21,7 +21,7 @@ TOKEN = "GPNAS_TOKEN"
 
 
 def run(options: argparse.Namespace) -> Report:
-    train = load(options.train)
+    train = load(options.train, options.trial_hours)
     name = options.name or f"{platform.node()} {os.getpid()}-{secrets.token_hex(2)}"
     capacity = {cost: most for cost in ("parameters", "gmacs") if (most := getattr(options, f"max_{cost}"))}
     job = Job(options.search, name, options.folder, options.lease_seconds, capacity, options.most)

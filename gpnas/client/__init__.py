@@ -8,6 +8,7 @@ lost or the service is not there for a while; it is done once all the same.
 """
 
 from gpnas.client.asynchronous import AsyncClient as AsyncClient
+from gpnas.client.calls import Failure as Failure
 from gpnas.client.calls import FinishedError as FinishedError
 from gpnas.client.calls import LeaseLostError as LeaseLostError
 from gpnas.client.calls import Lent as Lent

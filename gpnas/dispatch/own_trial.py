@@ -7,41 +7,34 @@ A candidate's folder in the run's storage holds
     trial.log                  whatever it printed, with tracebacks
     errors.npy                 the errors that it reported last
     seconds                    what its attempts have taken
+
+In an object store, `own` is a file of each attempt, `attempt-1/own.tar`, into which it is packed with the
+errors: see `gpnas.run.own_folder`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import queue
-import re
-import signal
-import subprocess
-import sys
-import threading
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from gpnas.dispatch.report import TrialReport, to_result
-from gpnas.files import replacing
-from gpnas.own_training import OwnTask, to_line
+from gpnas.own_process import KilledError, OwnProcess
+from gpnas.own_training import OwnTask
 from gpnas.records import AxisValue, Progress
-from gpnas.run.own_errors import correlations_beside
+from gpnas.run.own_errors import ERRORS_FILE, correlations_beside
+from gpnas.run.own_folder import LOG_FILE, OWN_FOLDER, SECONDS_FILE, begun
+from gpnas.run.storage import open_storage, unusable
 
 REPORT_SECONDS = 1.0
 """How long a worker listens between two reports of its own; also how fast it heeds an order to stop."""
-PATIENCE_SECONDS = 3.0
-"""So long a training that is told to stop may take to end, before it is killed."""
-LOG_FILE, OWN_FOLDER, SECONDS_FILE = "trial.log", "own", "seconds"
 
 
-class KilledError(RuntimeError):
-    """The training's process was killed from outside, as where memory runs out; another may do better."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,8 +48,10 @@ class OwnTrialTask:
     steps: int
     run: str
     """Name of the run, for those who watch."""
+    storage: str
+    """Address of the run's storage."""
     folder: str
-    """The candidate's folder, absolute."""
+    """The candidate's folder, in the storage."""
     code: dict[str, Any]
     """Arguments of a `Code`."""
     objective: str
@@ -71,8 +66,9 @@ class OwnTrialTask:
 class OwnTrial(tune.Trainable):
     """A candidate's training by a person's own function; the worker listens to its process."""
 
-    _process: subprocess.Popen[str] | None = None
+    _process: OwnProcess | None = None
     _newest: Progress | None = None
+    _attempt = 0
 
     def setup(self, config: dict[str, Any]) -> None:
         self.reset_config(config)
@@ -81,13 +77,12 @@ class OwnTrial(tune.Trainable):
         return f"trials of {self._task.run}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._end()
+        self._pause()
         self._task = OwnTrialTask(**new_config)
-        self._folder = Path(self._task.folder)
         return True
 
     def cleanup(self) -> None:
-        self._end()
+        self._pause()
 
     def step(self) -> dict[str, Any]:
         return to_result(self.advance())
@@ -98,75 +93,67 @@ class OwnTrial(tune.Trainable):
         Raises:
             KilledError: its process was killed from outside.
         """
-        if self._process is None:
-            self._start()
+        try:
+            return self._advance()
+        except OSError as error:
+            with suppress(OSError):
+                self._end()
+            return TrialReport("aborted", self._attempt, reason=unusable(self._task.storage, error))
+
+    def _advance(self) -> TrialReport:
+        process = self._process or self._start()
         heard: list[Progress] = []
         deadline = time.monotonic() + REPORT_SECONDS
         last: dict[str, Any] | None = None
         while last is None and (left := deadline - time.monotonic()) > 0:
-            with suppress(queue.Empty):
-                document = self._heard.get(timeout=left)
-                if document is None or document["kind"] != "report":
-                    last = document or self._silent_end()
-                else:
-                    heard.append(self._progress(document))
+            try:
+                document = process.hear(left)
+            except KilledError:
+                self._end()
+                raise
+            if document is not None and document["kind"] == "report":
+                heard.append(self._progress(document))
+            else:
+                last = document
         if heard:
             self._newest = heard[-1]
         if last is not None:
             return self._ended(last, heard)
-        if self._task.hours is not None and time.monotonic() - self._begun > 3600 * self._task.hours:
-            return self._too_long()
+        hours = self._task.hours
+        if hours is not None and time.monotonic() - self._begun > 3600 * hours:
+            return self._ended({"kind": "failed", "reason": process.too_long(hours)}, [])
+        self._folder.keep(self._seconds())
         return TrialReport("progress", self._attempt, self._newest, tuple(heard[:-1]))
 
-    def _start(self) -> None:
-        self._attempt = 1
-        self._folder.mkdir(parents=True, exist_ok=True)
-        while not self._claimed():
-            self._attempt += 1
-        (self._folder / OWN_FOLDER).mkdir(exist_ok=True)
-        task = self._task
-        before = self._folder / SECONDS_FILE
+    def _start(self) -> OwnProcess:
+        task, self._attempt = self._task, 0
+        self._artefacts = open_storage(task.storage)
+        attempt = 1
+        while not self._artefacts.claim(f"{task.folder}/attempt-{attempt}"):
+            attempt += 1
+        self._attempt = attempt
+        self._folder = begun(self._artefacts, task.folder, attempt)
+        before = self._folder.path / SECONDS_FILE
         self._before = float(before.read_text()) if before.exists() else 0.0
-        log = open(self._folder / LOG_FILE, "a")  # noqa: SIM115 - the process's
-        print(f"--- attempt {self._attempt}", file=log, flush=True)
-        threads = {name: str(task.cpus) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gpnas.own_training"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, **threads, "PYTHONUNBUFFERED": "1"},
-        )
-        log.close()
+        self._begun = time.monotonic()
+        self._newest = None
         own = OwnTask(
             task.id,
             task.family,
             task.axes,
             task.seed,
             task.steps,
-            str(self._folder / OWN_FOLDER),
+            str(self._folder.path / OWN_FOLDER),
+            str(self._folder.path / ERRORS_FILE),
             task.code,
             task.objective,
             "cuda" if task.gpus else "cpu",
+            attempt,
+            snapshot=self._folder.snapshot,
         )
-        self._begun = time.monotonic()
-        self._newest = None
-        self._heard: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        with suppress(BrokenPipeError):
-            assert self._process.stdin is not None
-            self._process.stdin.write(to_line(own))
-            self._process.stdin.flush()
-        self._listener = threading.Thread(target=_listen, args=(self._process, self._heard), daemon=True)
-        self._listener.start()
-
-    def _claimed(self) -> bool:
-        try:
-            (self._folder / f"attempt-{self._attempt}").mkdir()
-        except FileExistsError:
-            return False
-        return True
+        threads = {name: str(task.cpus) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._process = OwnProcess(own, self._folder.path / LOG_FILE, threads)
+        return self._process
 
     def _seconds(self) -> float:
         return self._before + time.monotonic() - self._begun
@@ -183,62 +170,37 @@ class OwnTrial(tune.Trainable):
             own = {self._task.objective: document["value"]}
             metrics = {**(self._newest.metrics if self._newest else {}), **own}
             progress = Progress(number, self._task.steps, document["value"], metrics, seconds)
-            among = correlations_beside(self._folder) if self._task.correlations else {}
-            return TrialReport("done", number, progress, tuple(heard), correlations=among)
+            among, notes = self._correlations() if self._task.correlations else ({}, ())
+            return TrialReport("done", number, progress, tuple(heard), notes, among)
         if document["kind"] == "stopped":
             return TrialReport("stopped", number)
-        log = self._folder / LOG_FILE
-        return TrialReport("failed", number, reason=f"{document['reason']}; more in {log}")
+        return TrialReport("failed", number, reason=f"{document['reason']}; more in {self._folder.log}")
 
-    def _silent_end(self) -> dict[str, Any]:
-        """What it means that the process ended without a last word."""
-        assert self._process is not None
-        code = self._process.wait()
-        if code < 0:
+    def _correlations(self) -> tuple[dict[str, float], tuple[str, ...]]:
+        try:
+            return correlations_beside(self._artefacts, self._task.folder), ()
+        except OSError as error:
+            why = " ".join(str(error).split())
+            return {}, (f"how its errors correlate with others' is not known, since {why}",)
+
+    def _pause(self) -> None:
+        """Ends the training, if there is one; whoever comes next in this worker is not to blame for it."""
+        try:
             self._end()
-            raise KilledError(f"{self._task.id}: its process was ended by signal {-code}")
-        file = self._task.code["network"].rpartition(":")[0]
-        return {"kind": "failed", "reason": f"{file}: it ended its process with exit code {code}"}
-
-    def _too_long(self) -> TrialReport:
-        assert self._process is not None
-        log, file = self._folder / LOG_FILE, self._task.code["network"].rpartition(":")[0]
-        before = log.stat().st_size
-        self._process.send_signal(signal.SIGUSR1)  # has it write where it is
-        time.sleep(0.5)
-        with open(log, errors="replace") as text:
-            text.seek(before)
-            found = re.search(rf'File "{re.escape(file)}", line (\d+)', text.read())
-        place = f"{file}:{found[1]}" if found else file
-        reason = f"{place}: a training must end within --trial-hours {self._task.hours:g}, but went on"
-        return self._ended({"kind": "failed", "reason": reason}, [])
+        except OSError as error:
+            logger.warning("%s: what was kept before serves, since %s", self._folder.log, error)
 
     def _end(self) -> None:
-        """Has the process stop, and ends it and all that it started."""
+        """Has the process stop, ends it and all that it started, and keeps what it left.
+
+        Raises:
+            OSError: the storage cannot be written.
+        """
         process, self._process = self._process, None
         if process is None:
             return
-        with suppress(OSError, ValueError):
-            assert process.stdin is not None
-            process.stdin.write("stop\n")
-            process.stdin.flush()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE_SECONDS if self._newest is not None else 0)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        self._listener.join()
-        with suppress(OSError):
-            assert process.stdin is not None
-            process.stdin.close()
-        with suppress(OSError), replacing(self._folder / SECONDS_FILE) as fresh:
-            fresh.write_text(f"{self._seconds():.3f}")
-
-
-def _listen(process: subprocess.Popen[str], heard: queue.Queue[dict[str, Any] | None]) -> None:
-    assert process.stdout is not None
-    with process.stdout as said:
-        for line in said:
-            with suppress(ValueError):
-                heard.put(json.loads(line))
-    heard.put(None)
+        process.end()
+        try:
+            self._folder.keep(self._seconds(), last=True)
+        finally:
+            self._folder.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from gpnas.config import SpaceFile
 from gpnas.dispatch.own_trial import OwnTrial, OwnTrialTask
 from gpnas.dispatch.request import Means, Request
-from gpnas.errors import SpaceError, TrialError
+from gpnas.errors import SpaceError
 from gpnas.journal import Header, Journal, Search
 from gpnas.opening import Wishes, header_of
 from gpnas.records import Candidate
@@ -19,7 +19,7 @@ from gpnas.run.layout import candidate_folder
 from gpnas.run.networks import check_trainer
 from gpnas.run.setup import OwnSetup
 from gpnas.run.shipped import SHIPPED
-from gpnas.run.storage import Folder, Storage
+from gpnas.run.storage import Storage
 from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
 from gpnas_trainers.own import Code, OwnError, read_code
@@ -33,7 +33,7 @@ class OwnWork:
     """The run folder."""
     code: Code
     """The source that the run began with."""
-    storage: Folder
+    storage: Storage
     means: Means
     header: Header = field(repr=False)
     space: SearchSpace = field(repr=False)
@@ -66,7 +66,8 @@ class OwnWork:
             seed=candidate.seed,
             steps=candidate.fidelity.steps,
             run=self.run.name,
-            folder=str(self.storage.root / candidate_folder(candidate)),
+            storage=self.storage.uri,
+            folder=candidate_folder(candidate),
             code=dataclasses.asdict(self.code),
             objective=self.header.objective.name,
             hours=self.hours,
@@ -99,12 +100,7 @@ def plan_own(path: Path, file: SpaceFile, request: Request, say: Callable[[str],
     run = (request.run or Path("runs") / path.stem).absolute()
     code = _taken_up(code, run, say)
     check_trainer(code)
-    storage: Storage = storage_for(run, request.storage, say)
-    if not isinstance(storage, Folder):
-        raise TrialError(
-            f"{storage.uri}: a training of one's own keeps its files in a folder that all nodes see, but "
-            "this is none; name a folder by --storage"
-        )
+    storage = storage_for(run, request.storage, say)
     wishes = Wishes(
         request.trials or file.search.trials,
         strategy=request.strategy,

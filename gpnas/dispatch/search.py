@@ -69,8 +69,9 @@ def plan(
     recipe = recipe_of(path, file)
     run = (request.run or Path("runs") / path.stem).absolute()
     codes = taken_up(file.families.codes, run, say)
-    check_networks(file.search_space(), scale, codes)
     counting = preparing and partial(preparing, "architectures")
+    patch = recipe.hr_patch if "memory" in file.limits.given() else None
+    check_networks(file.search_space(), scale, codes, hr_patch=patch, progress=counting)
     space = priced(file.search_space(), scale, file.limits.given(), recipe, progress=counting)
     trials = request.trials or file.search.trials
     if trials < 1:
@@ -153,7 +154,7 @@ def run_own(request: Request, listener: Listener) -> OwnDelivery:
         path = find_space(request.space)
         work = plan_own(path, read_space_file(path), request, listener.say)
     with _searched(work, listener) as (journal, engine):
-        delivery = deliver_own(work.storage.root, journal, engine, time.monotonic() - begun)
+        delivery = deliver_own(work.storage, journal, engine, time.monotonic() - begun)
         learned, diagnostics = taught(engine)
         ahead = _ahead(engine, len(journal.candidates()), work.header)
     conclusions = learned.conclusions(work.header.objective.unit) if learned else ()

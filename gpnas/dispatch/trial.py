@@ -13,7 +13,6 @@ candidate, and does not depend on Tune's own state. A candidate's folder there h
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import time
@@ -36,7 +35,7 @@ from gpnas.records import AxisValue, Progress
 from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE
 from gpnas.run.residuals import error_correlations, write_errors
 from gpnas.run.sharing import opened
-from gpnas.run.storage import Storage, open_storage
+from gpnas.run.storage import Storage, open_storage, unusable
 from gpnas_trainers import build
 from gpnas_trainers.families import declare
 from gpnas_trainers.own import Code, OwnError, in_words, own_family, place_of
@@ -172,11 +171,10 @@ class Trial(tune.Trainable):
             self._training = None
             raise
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            return self._ended("aborted", self._unusable("the disk is full" if full else str(error)))
+            return self._ended("aborted", unusable(self._task.storage, error))
         except Exception as error:
             logger.exception("candidate %s", self._task.id)
-            return self._ended("aborted", self._unusable(f"{type(error).__name__}: {error}"))
+            return self._ended("aborted", unusable(self._task.storage, f"{type(error).__name__}: {error}"))
 
     def interrupt(self) -> TrialReport:
         """Ends a training that is to go on later."""
@@ -186,12 +184,6 @@ class Trial(tune.Trainable):
     def _ended(self, kind: Kind, reason: str, *, common: bool = False) -> TrialReport:
         self._training = None
         return TrialReport(kind, self._attempt, reason=reason, common=common)
-
-    def _unusable(self, why: str) -> str:
-        return (
-            f"{self._task.storage}: trials must be able to read and write here, but {' '.join(why.split())}; "
-            "mend that and run the same command again"
-        )
 
     def _start(self) -> None:
         task = self._task
@@ -246,7 +238,7 @@ class Trial(tune.Trainable):
                 with self._artefacts.reading(name) as path:
                     training.load(path)
             except TrainingError as error:  # torn by a crash, or by a worker that was cut off
-                damaged.append(str(error).replace(str(path), f"{self._artefacts.uri}/{name}"))
+                damaged.append(str(error).replace(str(path), self._artefacts.address(name)))
                 continue  # the one before it serves
             self._unheard = training.evaluations
             beginning = f"gone on from {name}, step {training.step}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 from gpnas.data import Prepared
 from gpnas.dispatch.request import Means
 from gpnas.dispatch.trial import Task, Trial
-from gpnas.errors import DataError
+from gpnas.errors import DataError, SpaceError
 from gpnas.journal import Header
 from gpnas.records import Candidate
 from gpnas.run.layout import candidate_folder
+from gpnas.run.networks import count_memory
 from gpnas.run.pricing import memory_of
 from gpnas.run.provenance import machine, versions
 from gpnas.run.setup import PSNR, Setup
@@ -64,9 +66,16 @@ class Work:
         share(self.pairs.folder, self.fingerprint, self.storage)
 
     def memory(self, candidate: Candidate) -> float:
-        """Bytes of memory that a candidate's training takes at once."""
-        recipe = self.setup.recipe_of(candidate.architecture.family)
-        return memory_of(candidate.architecture, self.setup.scale, recipe)
+        """Bytes of memory that a candidate's training takes at once; infinite where nobody can count them."""
+        architecture = candidate.architecture
+        recipe = self.setup.recipe_of(architecture.family)
+        own = self.setup.networks.get(architecture.family)
+        if own is not None:
+            try:
+                count_memory(architecture, self.setup.scale, own.code, recipe.hr_patch)
+            except SpaceError:
+                return math.inf  # whoever cannot be counted may need all there is
+        return memory_of(architecture, self.setup.scale, recipe)
 
     def task(self, candidate: Candidate) -> Task:
         """What a worker must know to train a candidate."""

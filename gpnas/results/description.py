@@ -39,7 +39,9 @@ def describe(space: str, progress: Callable[[int, int], None] | None = None) -> 
     recipe = recipe_of(path, file)
     for name, code in file.families.codes.items():
         declare(own_family(name, code))
-    check_networks(file.search_space(), file.scale, file.families.codes)
+    check_networks(
+        file.search_space(), file.scale, file.families.codes, hr_patch=recipe.hr_patch, progress=progress
+    )
     steps = list(file.narrowed)
     own = file.trainer is not None
     try:

@@ -206,15 +206,15 @@ def _own(name: str, text: str, pairs: PairSet) -> Guest:
     entry = code.entry
     if entry in FAMILIES:
         raise OwnError(f"a function must have a name of its own, but {entry} is a built-in family")
-    rehearse([Rehearsal(code, "pass", family=entry)], pairs.scale)
+    tried = [Rehearsal(code, "pass", family=entry), Rehearsal(code, "costs", family=entry)]
+    _, (costs,) = rehearse(tried, pairs.scale)
     family = own_family(entry, code)
     declare(family)
     network = family.build(pairs.scale).eval()
     _check(network, pairs, code)
     source = {"network": code.network, "sha256": code.sha256}
-    gmacs, count = cost.gmacs(family, pairs.scale, TILE, TILE), cost.parameters(family, pairs.scale)
-    state = network.state_dict()
-    return Guest(_candidate(name, Architecture(entry, {})), network, state, gmacs, count, source)
+    candidate, state = _candidate(name, Architecture(entry, {})), network.state_dict()
+    return Guest(candidate, network, state, costs.gmacs, costs.parameters, source)
 
 
 def _candidate(name: str, architecture: Architecture) -> Candidate:

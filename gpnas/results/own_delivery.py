@@ -22,8 +22,9 @@ from gpnas.journal import Journal
 from gpnas.portfolio import choose, correlations
 from gpnas.records import Candidate, Observation
 from gpnas.run.layout import candidate_folder
-from gpnas.run.own_errors import ERRORS_FILE, products, read_errors
+from gpnas.run.own_errors import errors_in, products
 from gpnas.run.setup import OwnSetup
+from gpnas.run.storage import Storage, storage_of
 
 TINY = 1e-12
 """Added to each mean square error, since a perfect one has no logarithm."""
@@ -107,11 +108,11 @@ class OwnDelivery:
         }
 
 
-def deliver_own(root: Path, journal: Journal, engine: Engine, seconds: float) -> OwnDelivery:
+def deliver_own(storage: Storage, journal: Journal, engine: Engine, seconds: float) -> OwnDelivery:
     """Ranks what was trained, and chooses what is averaged; the journal keeps both.
 
     Args:
-        root: the folder where trials wrote.
+        storage: where trials wrote.
         journal: open for writing.
         engine: which has seen every observation.
         seconds: that the command took.
@@ -135,7 +136,7 @@ def deliver_own(root: Path, journal: Journal, engine: Engine, seconds: float) ->
     ]
     header = journal.header
     assert header.search is not None
-    portfolio, note = _portfolio(root, order, header.search.portfolio)
+    portfolio, note = _portfolio(storage, order, header.search.portfolio)
     objective = header.objective
     delivery = OwnDelivery(
         journal.run,
@@ -186,8 +187,9 @@ def own_portfolio(run: Path, top: int | None = None) -> dict[str, Any]:
     with Journal.read(run) as journal:
         header = journal.header
         finished = [each for each in journal.observations() if each.finished]
+        storage = storage_of(journal)
     assert header.search is not None
-    errors, unusable = _reported(Path(run), [each.candidate for each in finished])
+    errors, unusable = _reported(storage, [each.candidate for each in finished])
     if not errors:
         note = "; ".join(unusable) or "none of them did; call `trial.report(…, errors=array)`"
         raise TrialError(f"{run}: a portfolio needs trainings that reported errors, but {note}")
@@ -222,9 +224,9 @@ def own_portfolio(run: Path, top: int | None = None) -> dict[str, Any]:
     }
 
 
-def _portfolio(root: Path, order: Sequence[Candidate], most: int) -> tuple[OwnPortfolio | None, str]:
+def _portfolio(storage: Storage, order: Sequence[Candidate], most: int) -> tuple[OwnPortfolio | None, str]:
     """The average of at most so many members whose mean square error is least, and a note on others."""
-    errors, unusable = _reported(root, order)
+    errors, unusable = _reported(storage, order)
     if not errors:
         told = "; ".join(unusable)
         return None, told or "no training reported errors (`trial.report(…, errors=array)`): no portfolio"
@@ -234,14 +236,15 @@ def _portfolio(root: Path, order: Sequence[Candidate], most: int) -> tuple[OwnPo
     return min(chosen, key=lambda each: each.error), "; ".join(unusable)
 
 
-def _reported(root: Path, order: Sequence[Candidate]) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
+def _reported(
+    storage: Storage, order: Sequence[Candidate]
+) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
     """The errors that trainings reported, all of one shape, and why those of others cannot be used."""
     errors: dict[str, NDArray[np.float32]] = {}
     unusable = []
     for candidate in order:
-        path = root / candidate_folder(candidate) / ERRORS_FILE
         try:
-            errors[candidate.id] = read_errors(path)
+            errors[candidate.id] = errors_in(storage, candidate_folder(candidate))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, EOFError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gpnas.errors import SpaceError
@@ -12,8 +13,8 @@ from gpnas.run.setup import OwnNetwork, Setup
 from gpnas.space import SearchSpace
 from gpnas_trainers import cost
 from gpnas_trainers.cost import TILE
-from gpnas_trainers.families import FAMILIES, declare, label
-from gpnas_trainers.own import Code, OwnError, own_family, read_named
+from gpnas_trainers.families import FAMILIES, declare, family_of, label
+from gpnas_trainers.own import Code, OwnError, own_family, read_code, read_named
 from gpnas_trainers.rehearsal import SECONDS, Rehearsal, rehearse
 
 TRIED = 32
@@ -48,31 +49,88 @@ def taken_up(codes: Mapping[str, Code], run: Path, say: Callable[[str], None]) -
 
 
 def check_networks(
-    architectures: Iterable[Architecture], scale: int, codes: Mapping[str, Code], *, seconds: float = SECONDS
+    architectures: Iterable[Architecture],
+    scale: int,
+    codes: Mapping[str, Code],
+    *,
+    hr_patch: int | None = None,
+    seconds: float = SECONDS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Tries networks of families that are a file's own, on small images, without training them.
+    """Tries networks of families that are a file's own, on small images, and counts what all of them cost.
 
-    They are tried in a process of their own, so that whatever their source does ends in an error.
+    That is done in a process of its own, so that whatever their source does ends in an error. The families
+    are declared anew with what was counted; what is known of them already is not counted again.
 
     Args:
         architectures: of which few are tried that together have every value of every axis.
         scale: of the networks.
         codes: sources, by family.
+        hr_patch: side of the patches of trainings, where their memory is to be counted.
         seconds: that each network may take.
+        progress: called with how many networks are counted, and of how many.
 
     Raises:
         SpaceError: one breaks the contract; a line with the file and line of its source.
     """
     if not codes:
         return
+    architectures = list(architectures)
     tried = [
         Rehearsal(code, "contract", tuple(dict(each.axes) for each in _covering(architectures, name)), name)
         for name, code in codes.items()
     ]
+    side = None if hr_patch is None else hr_patch // scale
+    costs = [_uncounted(architectures, name, code, side) for name, code in codes.items()]
+    _count([*tried, *costs], scale, seconds, progress)
+
+
+def count_memory(architecture: Architecture, scale: int, code: Code, hr_patch: int) -> None:
+    """Counts what training a network of a file's own keeps, in a process of its own.
+
+    Raises:
+        SpaceError: that cannot be counted; a line with the file and line of its source.
+    """
+    _count([_uncounted([architecture], architecture.family, code, hr_patch // scale)], scale, SECONDS, None)
+
+
+def _uncounted(architectures: Iterable[Architecture], family: str, code: Code, side: int | None) -> Rehearsal:
+    """What is to be counted of a family, besides what is known of it."""
+    own = family_of(family)
+    wanted = [
+        dict(each.axes)
+        for each in architectures
+        if each.family == family
+        and (
+            label(each.axes) not in own.known
+            or (side is not None and (label(each.axes), side) not in own.kept)
+        )
+    ]
+    return Rehearsal(code, "costs", tuple(wanted), family, side)
+
+
+def _count(
+    rehearsals: Sequence[Rehearsal],
+    scale: int,
+    seconds: float,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Tries sources, and declares their families with the costs that were counted."""
+    rehearsals = [each for each in rehearsals if each.axes]
     try:
-        rehearse(tried, scale, seconds=seconds)
+        found = rehearse(rehearsals, scale, seconds=seconds, progress=progress)
     except OwnError as error:
         raise SpaceError(str(error)) from None
+    for rehearsal, costs in zip(rehearsals, found, strict=True):
+        family = family_of(rehearsal.family)
+        counted = [(label(axes), each) for axes, each in zip(rehearsal.axes, costs, strict=False)]
+        known = {name: (each.parameters, each.gmacs) for name, each in counted}
+        kept = {
+            (name, rehearsal.side): each.kept
+            for name, each in counted
+            if each.kept is not None and rehearsal.side is not None
+        }
+        declare(replace(family, known={**family.known, **known}, kept={**family.kept, **kept}))
 
 
 def named(sources: Sequence[str], families: Iterable[str]) -> dict[str, Code]:
@@ -117,21 +175,14 @@ def _called(entry: str, families: Sequence[str]) -> str:
 def counted(
     architectures: Iterable[Architecture], scale: int, codes: Mapping[str, Code]
 ) -> dict[str, OwnNetwork]:
-    """What a journal holds of networks that a person chose.
-
-    Raises:
-        SpaceError: one's costs cannot be counted.
-    """
+    """What a journal holds of networks that a person chose, and `check_networks` has counted."""
     costs: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in codes}
     for each in architectures:
         if each.family in costs:
-            try:
-                costs[each.family][label(each.axes)] = (
-                    cost.parameters(each.family, scale, **each.axes),
-                    cost.gmacs(each.family, scale, TILE, TILE, **each.axes),
-                )
-            except ValueError as error:
-                raise SpaceError(f"--architecture {each}: {error}") from None
+            costs[each.family][label(each.axes)] = (
+                cost.parameters(each.family, scale, **each.axes),
+                cost.gmacs(each.family, scale, TILE, TILE, **each.axes),
+            )
     return {name: OwnNetwork.of(code, costs[name]) for name, code in codes.items()}
 
 
@@ -145,6 +196,37 @@ def check_trainer(code: Code, *, seconds: float = SECONDS) -> None:
         rehearse([Rehearsal(code, "import")], 1, seconds=seconds)
     except OwnError as error:
         raise SpaceError(str(error)) from None
+
+
+def named_trainer(name: str) -> Code:
+    """The source of a training that a user names, `train.py:train` of any folder or `package.module:train`.
+
+    Raises:
+        SpaceError: it cannot be read or imported, or has no such function; one line.
+    """
+    try:
+        code = read_named(name, "trainer")
+    except OwnError as error:
+        raise SpaceError(str(error)) from None
+    check_trainer(code)
+    return code
+
+
+def texts_of(file: str, folder: Path) -> dict[str, str]:
+    """The text of a training's file, and those of the files that it imports from beside it, by their paths.
+
+    Args:
+        file: its name in the folder.
+        folder: which none of them leaves.
+
+    Raises:
+        SpaceError: they cannot be read, are too many or too large, or lead out of the folder.
+    """
+    try:
+        code = read_code(f"{file}:train", folder, "trainer")
+    except OwnError as error:
+        raise SpaceError(str(error)) from None
+    return {file: code.text, **code.files}
 
 
 def own_networks(space: SearchSpace, codes: Mapping[str, Code]) -> dict[str, OwnNetwork]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gpnas.errors import TrialError
 from gpnas.files import opened, replacing
+from gpnas.run.storage import Storage
 
 ERRORS_FILE = "errors.npy"
 """Name, in a candidate's folder, of the errors that its training reported last."""
@@ -54,30 +55,42 @@ def read_errors(path: Path) -> NDArray[np.float32]:  # (rows, numbers)
     return array
 
 
+def errors_in(storage: Storage, folder: str) -> NDArray[np.float32]:  # (rows, numbers)
+    """The same of a candidate, by its folder in a run's storage; errors as `read_errors`."""
+    with storage.reading(f"{folder}/{ERRORS_FILE}") as path:
+        return read_errors(path)
+
+
 def products(errors: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
     """Mean products of errors, (1, n, n), for n trainings."""
     rows = np.stack([each.astype(np.float64).ravel() for each in errors])  # (n, numbers)
     return np.asarray(rows @ rows.T / rows.shape[1])[None]
 
 
-def correlations_beside(folder: Path) -> dict[str, float]:
+def correlations_beside(storage: Storage, folder: str) -> dict[str, float]:
     """Correlations of a training's errors with those of each other that has reported some, by its name.
 
     Args:
+        storage: of the run.
         folder: of its candidate, beside which the others' lie.
+
+    Raises:
+        OSError: the storage cannot be read.
     """
+    parent, _, own_name = folder.rpartition("/")
     try:
-        own = read_errors(folder / ERRORS_FILE)
-    except (OSError, ValueError, EOFError):
+        own = errors_in(storage, folder)
+    except (FileNotFoundError, ValueError, EOFError):
         return {}
     found: dict[str, float] = {}
-    for path in sorted(folder.parent.glob(f"*/{ERRORS_FILE}")):
-        if path.parent.name == folder.name:
+    for path in sorted(storage.names(parent)):
+        name = path.removeprefix(f"{parent}/").removesuffix(f"/{ERRORS_FILE}")
+        if path != f"{parent}/{name}/{ERRORS_FILE}" or name == own_name:
             continue
         with suppress(OSError, ValueError, EOFError):  # a damaged one is told where it is needed
-            other = read_errors(path)
+            other = errors_in(storage, f"{parent}/{name}")
             if other.shape == own.shape:
                 gram = products([own, other])[0]
                 size = math.sqrt(max(gram[0, 0] * gram[1, 1], 1e-30))
-                found[path.parent.name] = float(gram[0, 1]) / size
+                found[name] = float(gram[0, 1]) / size
     return found

@@ -12,6 +12,7 @@ object is put at once. A local folder costs no more than plain files, and loads 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -79,6 +80,11 @@ class Storage(ABC):
     def remove(self, folder: str) -> None:
         """Removes a folder with all that is in it, as far as that goes."""
 
+    def address(self, name: str) -> str:
+        """Where a person finds an artefact."""
+        place, mark, options = self.uri.partition("?")
+        return f"{place}/{checked(name)}{mark}{options}"
+
     def read(self, name: str) -> bytes:
         """An artefact's content."""
         with self.reading(name) as path:
@@ -136,6 +142,9 @@ class Folder(Storage):
 
     def _path(self, name: str) -> Path:
         return self.root / checked(name)
+
+    def address(self, name: str) -> str:
+        return str(self._path(name))
 
     def names(self, folder: str) -> list[str]:
         found = []
@@ -285,6 +294,14 @@ def checked(name: str) -> str:
             f"but got {name!r}"
         )
     return name
+
+
+def unusable(uri: str, error: OSError | str) -> str:
+    """What a person is told where trials cannot use a storage, in one line."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    why = "the disk is full" if full else " ".join(str(error).split())
+    what = "trials must be able to read and write here"
+    return f"{uri}: {what}, but {why}; mend that and run the same command again"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 from gpnas.service.problems import MEDIA_TYPE
 
 KEY_CHARACTERS = 200
-"""Of an Idempotency-Key, at most."""
+"""Characters that an Idempotency-Key has, at most."""
 PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 

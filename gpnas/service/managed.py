@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpnas.files import read, replacing
+from gpnas.errors import SpaceError
+from gpnas.files import replacing
 from gpnas.journal import Header, Journal
 from gpnas.journal.files import held
+from gpnas.run.networks import texts_of
 from gpnas.run.shares import FOLDER as SHARED
 from gpnas.service.drivers import Drivers, Processes, RayJobs
 from gpnas.service.folder import Runs, ServiceError
@@ -27,7 +29,6 @@ RAY = "ray"
 """Folder of the Ray that drivers share, in the service's own."""
 SOURCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}\.py")
 """Names of files with trainings."""
-MOST_SOURCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Managed:
             Problem: there is such a search already, or such a file.
         """
         path = self._runs.folder / name
-        source = None if trainer is None else self._source(trainer)
+        texts = {} if trainer is None else self._texts(trainer)
         with self._guard:
             if again and not path.is_symlink() and (Journal.exists(path) or self._drivers.runs(name)):
                 return {"id": name, "kind": "managed"}
@@ -110,9 +111,10 @@ class Managed:
             path.mkdir(exist_ok=True)
             with replacing(path / SPACE) as fresh:
                 fresh.write_text(space, "utf-8")
-            if trainer is not None and source is not None:
-                with replacing(path / trainer) as fresh:
-                    fresh.write_bytes(source)
+            for place, text in texts.items():
+                (path / place).parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path / place) as fresh:
+                    fresh.write_text(text, "utf-8")
             options = [f"--{key}={wishes[key]}" for key in ("trials", "strategy", "seed") if key in wishes]
             if "early_stopping" in wishes:
                 options.append("--early-stopping" if wishes["early_stopping"] else "--no-early-stopping")
@@ -170,11 +172,12 @@ class Managed:
         shared = {SHARED: str(self._runs.folder / FOLDER / RAY)}
         self._drivers.start(name, [*command, *arguments], path / LOG, shared)
 
-    def _source(self, place: str) -> bytes:
-        """The source of a training: of a file that the folder of trainers itself lists, and no other.
+    def _texts(self, place: str) -> dict[str, str]:
+        """The texts of a training, of a file that the folder of trainers itself lists, and no other, and of
+        those that it imports from beside it; by their paths.
 
         Raises:
-            Problem: there is no such file.
+            Problem: there is no such file, or what it imports cannot be sent.
         """
         if self._trainers is None:
             raise Problem(
@@ -188,7 +191,9 @@ class Managed:
                     each.name for each in entries if SOURCE.fullmatch(each.name) and _is_file(each)
                 )
             if place in names:
-                return read(self._trainers / place, MOST_SOURCE)
+                return texts_of(place, self._trainers)
+        except SpaceError as error:
+            raise Problem(422, f"`trainer`: {error}") from None
         except OSError as error:
             raise Problem(500, f"the folder of trainers must be readable, but {error.strerror}") from None
         raise Problem(

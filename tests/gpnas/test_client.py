@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
+from gpnas.cli import main
 from gpnas.client import AsyncClient, Client, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
 from gpnas.client.calls import pauses
 from gpnas.errors import TrialError
@@ -92,7 +93,10 @@ def test_a_worker_trains_a_whole_search(service: Service, train: Path) -> None:
     with Journal.read(service.runs / "whole") as journal:
         for observation in journal.observations():
             if observation.failure:
-                assert observation.failure == "failed: ValueError: depth four (train.py:13)"
+                assert observation.failure is not None
+                assert observation.failure.startswith(
+                    "failed: train.py:13: ValueError: depth four; more in work/"
+                )
         finished = next(each for each in journal.observations() if not each.failed)
         curve = journal.progress(finished.candidate.id)
     assert [(row.step, row.metrics) for row in curve] == [(step, {"loss": 1.0}) for step in (1, 2, 3)]
@@ -107,12 +111,72 @@ def test_values_that_are_none_are_failures(service: Service, train: Path) -> Non
         work(client, Job("odd", "desk", Path("work")), load("train.py:odd"), lambda line: None)
     with Journal.read(service.runs / "odd") as journal:
         told = {each.candidate.architecture.axes["depth"]: each.failure for each in journal.observations()}
-    assert told == {
-        1: "diverged: it returned nan",
-        2: "failed: a training must return a number, but got 'text'",
-        3: "failed: a training must return a number, but got None",
-        4: "failed: a training must return a number, but got True",
-    }
+    rule = "train.py:16: what odd(trial) returns must be a finite number, but got"
+    for depth, (kind, value) in {
+        1: ("diverged", "nan"),
+        2: ("failed", "'text'"),
+        3: ("failed", "None"),
+    }.items():
+        assert str(told[depth]).startswith(f"{kind}: {rule} {value}")
+    assert str(told[4]).startswith(f"failed: {rule} True")
+
+
+BODIES = {
+    1: ("import torch\n    return torch.tensor(1.0)", r"failed: train.py:4: what .* but is a Tensor"),
+    2: ("sys.exit(3)", r"failed: train.py:6: it called sys.exit\(3\)"),
+    3: ("os._exit(4)", r"failed: train.py: it ended its process with exit code 4"),
+    4: ("if os.fork() == 0: time.sleep(99)\n    return None", r"failed: train.py:4: .* but got None"),
+    5: ("while True: time.sleep(0.1)", r"failed: train.py:6: a training must end within --trial-hours"),
+    6: ("bytearray(1 << 60)", r"out of memory: out of memory; a smaller batch fits"),
+    7: ("os.kill(os.getpid(), 9)", r"failed: .* ended by signal 9, as at 2 attempts before"),
+    8: (
+        "print('heard by nobody')\n    raise ValueError('a\\nb')",
+        r"failed: train.py:7: ValueError: a b; more",
+    ),
+}
+
+
+@pytest.mark.parametrize("number", BODIES)
+def test_whatever_a_training_does_the_worker_goes_on(
+    service: Service, train: Path, capfd: pytest.CaptureFixture[str], number: int
+) -> None:
+    body, told = BODIES[number]
+    source = f"import os, sys, time\n\n\ndef bad(trial):\n    trial.report(1, 2.0)\n    {body}\n"
+    train.write_text(source)
+    name, arguments = (
+        f"bad{number}",
+        ["--train", "train.py:bad", "--json", "--trial-hours", "0.002" if number == 5 else "1"],
+    )
+    with service.client() as client:
+        client.begin(name, SPACE, trials=1, strategy="random")
+    os.environ["GPNAS_TOKEN"] = service.token
+    try:
+        assert main(["worker", service.url, "--search", name, *arguments]) == 0
+    finally:
+        del os.environ["GPNAS_TOKEN"]
+    document = json.loads(capfd.readouterr().out)
+    assert document["told"] == 0
+    with Journal.read(service.runs / name) as journal:
+        (observation,) = journal.observations()
+    assert observation.failure is not None
+    assert re.match(told, observation.failure), observation.failure
+    log = Path("work", name, "c0000.log")
+    assert number == 7 or str(log) in observation.failure
+    assert "--- attempt 1" in log.read_text()
+
+
+def test_a_training_with_other_arguments_is_a_failure_with_its_line(service: Service, train: Path) -> None:
+    train.write_text("def train():\n    return 1\n")
+    with service.client() as client:
+        client.begin("arguments", SPACE, trials=1, strategy="random")
+        tally = work(
+            client, Job("arguments", "desk", Path("work")), load("train.py:train"), lambda line: None
+        )
+    assert tally.failed == 1
+    with Journal.read(service.runs / "arguments") as journal:
+        (observation,) = journal.observations()
+    assert observation.failure is not None
+    assert observation.failure.startswith("failed: train.py")
 
 
 def test_a_worker_that_is_told_to_end_gives_its_candidate_back(service: Service, train: Path) -> None:
@@ -280,9 +344,9 @@ def test_pauses_double_up_to_the_patience() -> None:
     ("name", "words"),
     [
         ("train", "train.py:train"),
-        ("train.py:none", "must be loaded"),
-        ("none.py:train", "must be loaded"),
-        ("math:pi", "must be a function"),
+        ("train.py:none", "train.py: must have a class or function `none`"),
+        ("none.py:train", "none.py: a trainer's file must be readable"),
+        ("math:pi", "must be a module in Python"),
     ],
 )
 def test_what_is_no_training_is_told(train: Path, name: str, words: str) -> None:

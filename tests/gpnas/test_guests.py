@@ -31,6 +31,7 @@ from gpnas_trainers.infer import Levels, upscale
 from gpnas_trainers.metrics import psnr
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairSet, Rules
 from tests.builders import onnx_file, run_of_networks
+from tests.gpnas import authors
 
 LOAD = """\
 from torch import nn
@@ -159,6 +160,32 @@ def test_every_kind_is_measured_on_the_runs_own_images(
         cost.parameters("rcan", 2, features=4, groups=1, blocks=1, reduction=2),
         cost.parameters("edsr", 2, features=4, blocks=2),
     ]
+
+
+def test_networks_of_their_authors_code_join_with_equal_pixels(
+    run: Path, pairs: PairSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files of state dicts as EDSR-PyTorch and RCAN save them, beside what that code makes of an image."""
+    made = {
+        "EDSR_x2.pt": authors.trained(authors.edsr(2, 16, 3), 2),
+        "RCAN_BIX2.pt": authors.trained(authors.rcan(2, 32, 2, 2, 16), 2),
+    }
+    files = []
+    for name, network in made.items():
+        torch.save(network.state_dict(), tmp_path / name)
+        files.append(str(tmp_path / name))
+    x = torch.rand(2, 3, 19, 14, generator=torch.Generator().manual_seed(1))
+    for guest, network in zip(read_guests(files, pairs), made.values(), strict=True):
+        with torch.inference_mode():
+            expected = network(x * authors.RGB_RANGE) / authors.RGB_RANGE
+            torch.testing.assert_close(guest.network(x), expected, atol=2e-6, rtol=0)
+    output = tmp_path / "bundle"
+    with_both = [each for file in files for each in ("--with", file)]
+    assert main(["portfolio", str(run), *with_both, "--output", str(output), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    psnrs = {row["architecture"]["family"]: row["psnr"] for row in document["guests"]}
+    assert set(psnrs) == {"edsr", "rcan"}
+    assert all(psnr > 20 for psnr in psnrs.values())
 
 
 def test_an_onnx_file_costs_what_its_network_does(networks: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Networks of one's own in a space file: from the page that describes them to a bundle."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gpnas.errors import BundleError, JournalError, TrialError
 from gpnas.journal import Journal
 from gpnas.networks import declare_networks
 from gpnas.run.networks import check_networks, own_networks, taken_up
-from gpnas.run.pricing import priced, searched_space
+from gpnas.run.pricing import priced, recipe_of, searched_space
 from gpnas.run.setup import Data, OwnNetwork, Setup
 from gpnas_trainers import cost, families
 from gpnas_trainers.families import build, declare
@@ -126,6 +127,57 @@ def test_a_network_that_breaks_the_contract_is_refused_before_the_first_trial(
         assert "Mine(scale=2, width=8, depth=4) must" in printed.err
         assert printed.err.count("\n") == 1
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("while True: pass", r"nets.py:\d+: Mine\(scale=2, width=8, depth=3\) must be done within 10 s"),
+        (
+            "os._exit(3)",
+            r"nets.py:\d+: Mine\(.*depth=3\) must not end its process, but did, with exit code 3",
+        ),
+        ("os.kill(os.getpid(), 11)", r"nets.py.*: Mine\(.*depth=3\) must not crash Python, but SIGSEGV did"),
+        ("os.fork() and os._exit(4)", r"nets.py:\d+: Mine\(.*depth=3\) must not end its process.* code 4"),
+        ("raise SystemExit(5)", r"nets.py:\d+: Mine\(.*depth=3\) must have costs.*it called sys.exit\(5\)"),
+        (
+            "x = 1 / 0",
+            r"nets.py:\d+: Mine\(.*depth=3\) must have costs that can be counted, but ZeroDivision",
+        ),
+    ],
+)
+def test_a_network_that_does_harm_at_large_images_alone_costs_a_process(
+    tmp_path: Path, what: str, told: str
+) -> None:
+    """What the small images of the contract do not show is met where costs are counted."""
+    large = f"if x.shape[-1] > 60 and len(self.body) > 8:\n            {what}\n        return interp"
+    text = "import os\n" + NETWORK.replace("return interp", large)
+    file = read_space_file(written(tmp_path, network=text))
+    taken_up(file.families.codes, tmp_path / "run", pytest.fail)
+    with pytest.raises(SpaceError, match=told) as caught:
+        check_networks(file.search_space(), 2, file.families.codes, seconds=10)
+    assert "\n" not in str(caught.value)
+
+
+def test_costs_are_counted_in_a_process_of_their_own(tmp_path: Path) -> None:
+    """They are those that are counted here, and the source is not run again for them."""
+    text = f"import os\nassert os.getpid() != {os.getpid()}\n{NETWORK}"
+    file = read_space_file(written(tmp_path, network=text))
+    taken_up(file.families.codes, tmp_path / "run", pytest.fail)
+    heard: list[tuple[int, int]] = []
+    check_networks(
+        file.search_space(), 2, file.families.codes, hr_patch=48, progress=lambda *each: heard.append(each)
+    )
+    space = priced(file.search_space(), 2, {"memory": 1e12}, recipe_of(tmp_path / "mine.yaml", file))
+    here = own_family("mine", Code("nets.py:Mine", NETWORK))
+    settings: dict[str, Any] = {"batch_size": 2, "hr_patch": 48, "ms_ssim": False}
+    for depth in range(1, 5):
+        axes = {"width": 8, "depth": depth}
+        place = space.index(Architecture("mine", axes))
+        assert space.costs["parameters"][place] == size(8, depth)
+        assert space.costs["gmacs"][place] == cost.gmacs(here, 2, 120, 120, **axes)
+        wanted = settings | axes
+        assert cost.training_memory("mine", 2, **wanted) == cost.training_memory(here, 2, **wanted)
 
 
 def test_what_a_network_prints_stays_out_of_the_document(

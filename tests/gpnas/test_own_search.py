@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import gpnas
 from gpnas import Architecture, Engine, SearchSpace
@@ -277,3 +280,47 @@ def test_a_part_of_a_transaction_fails_alone(tmp_path: Path) -> None:
                 more = asked(search)
         assert [kept.id, more.id] == [each.id for each in journal.candidates()] == ["c0000", "c0001"]
         assert [each.number for each in journal.attempts()] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (lambda search, candidate: search.tell(candidate, 10**400), "must be a finite number"),
+        (lambda search, candidate: search.tell(candidate, None), "must be a finite number, but got None"),
+        (
+            lambda search, candidate: search.tell(candidate, torch.tensor(1.0)),
+            r"is a Tensor; take its `.item\(\)`",
+        ),
+        (
+            lambda search, candidate: search.progress(candidate, 1.5, 2.0),
+            "a whole number of at least 0, but got 1.5",
+        ),
+        (
+            lambda search, candidate: search.progress(candidate, -1, 2.0),
+            "a whole number of at least 0, but got -1",
+        ),
+        (lambda search, candidate: search.wanted({"width": 1}), "must be a gpnas.Architecture"),
+        (lambda search, candidate: search.veto("net:a=1"), "must be a gpnas.Architecture"),
+        (lambda search, candidate: search.enter(None, 1.0), "must be a gpnas.Architecture"),
+    ],
+)
+def test_what_a_loop_tells_wrongly_is_one_line_and_nothing_is_entered(
+    tmp_path: Path, wrong: Callable[[Any, Any], object], line: str
+) -> None:
+    step: Any = np.int64(1)
+    with gpnas.open_search(tmp_path / "run", SPACE, trials=3, strategy="random") as search:
+        candidate = asked(search)
+        with pytest.raises((TrialError, SpaceError), match=line) as caught:
+            wrong(search, candidate)
+        assert "\n" not in str(caught.value)
+        assert search.journal.observations() == []
+        assert search.progress(candidate, step, np.float32(2.5)).word == "continue"
+
+
+@pytest.mark.parametrize(
+    "wish", [{"trials": 0}, {"trials": "x"}, {"strategy": "best"}, {"seed": -1}, {"steps": 1.5}]
+)
+def test_wishes_that_cannot_be_are_told_by_name(tmp_path: Path, wish: dict[str, Any]) -> None:
+    with pytest.raises(SpaceError, match=next(iter(wish))):
+        gpnas.open_search(tmp_path / "run", SPACE, **wish)
+    assert not (tmp_path / "run").exists()

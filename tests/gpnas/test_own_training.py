@@ -18,7 +18,7 @@ import pytest
 from gpnas import Architecture, Candidate, open_search
 from gpnas.cli import main
 from gpnas.config import read_space_file
-from gpnas.dispatch.own_trial import KilledError, OwnTrial, OwnTrialTask
+from gpnas.dispatch.own_trial import OwnTrial, OwnTrialTask
 from gpnas.dispatch.own_work import OwnWork, plan_own
 from gpnas.dispatch.report import TrialReport
 from gpnas.dispatch.request import Request
@@ -26,10 +26,12 @@ from gpnas.dispatch.search import run_own
 from gpnas.engine import engine_for
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal
+from gpnas.own_process import KilledError
 from gpnas.records import Fidelity, Objective
 from gpnas.results.own_delivery import _portfolio, own_portfolio
 from gpnas.run.own_errors import keep_errors, products
 from gpnas.run.setup import OwnSetup
+from gpnas.run.storage import Folder
 from gpnas_trainers.own import Code
 from tests.gpnas.searched import searched
 
@@ -39,7 +41,7 @@ SOURCE, DIGITS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE, re.S)[:2]
 """The example of the page and its space."""
 
 
-def trial_of(folder: Path, body: str, hours: float | None = None) -> OwnTrial:
+def trial_of(folder: Path, body: str, hours: float | None = None, storage: str | None = None) -> OwnTrial:
     """A trial of `def train(trial)` with this body, as a worker has it before its first step."""
     lines = [
         "import os, sys, time",
@@ -51,7 +53,17 @@ def trial_of(folder: Path, body: str, hours: float | None = None) -> OwnTrial:
     code = Code("train.py:train", "\n".join(lines) + "\n")
     trial: OwnTrial = OwnTrial.__new__(OwnTrial)  # without the parts of Tune's that a cluster needs
     task = OwnTrialTask(
-        "c0000", "net", {"size": 3}, 7, 20, "run", str(folder / "c0000"), asdict(code), "accuracy", hours
+        "c0000",
+        "net",
+        {"size": 3},
+        7,
+        20,
+        "run",
+        storage or str(folder.parent),
+        f"{folder.name}/c0000",
+        asdict(code),
+        "accuracy",
+        hours,
     )
     trial.reset_config(asdict(task))
     return trial
@@ -165,8 +177,8 @@ finally:
 def test_a_child_ends_with_its_worker(tmp_path: Path) -> None:
     trial = trial_of(tmp_path, "trial.report(1, 2)\ntime.sleep(600)")
     trial.advance()
-    process = trial._process
-    assert process is not None
+    assert trial._process is not None
+    process = trial._process.process
     assert process.stdin is not None
     process.stdin.close()  # as where the worker dies
     assert process.wait(30) == -signal.SIGKILL
@@ -211,7 +223,7 @@ def test_none_is_averaged_that_makes_the_average_worse(tmp_path: Path) -> None:
         (tmp_path / "candidates" / candidate.id).mkdir(parents=True)
         errors = size * (common + 0.01 * generator.normal(size=200))
         keep_errors(tmp_path / "candidates" / candidate.id / "errors.npy", errors)
-    portfolio, note = _portfolio(tmp_path, candidates, 3)
+    portfolio, note = _portfolio(Folder(tmp_path), candidates, 3)
     assert portfolio is not None
     assert (portfolio.members, portfolio.weights, note) == ((candidates[1],), (1.0,), "")
     assert portfolio.error == portfolio.best

@@ -1,6 +1,7 @@
 """A search whose artefacts lie in S3, against moto's server: killed, resumed, delivered; no secret told."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -10,12 +11,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpnas.bundle import read_bundle
 from gpnas.journal import Journal
 from gpnas.run.storage import open_storage
-from tests.gpnas.driven import driver, ended, states, until
+from tests.gpnas.driven import driver, ended, finished, states, until
 
 pytestmark = pytest.mark.ray
 
@@ -126,6 +128,84 @@ def test_a_search_in_s3_is_killed_resumed_and_delivered(
     for path in told:
         if path.is_file():
             assert SECRET.encode() not in path.read_bytes(), path
+
+
+OWN = """\
+import os, signal, time
+
+from gpnas.run.storage import open_storage
+
+
+def copies():
+    names = open_storage(os.environ["TESTED_STORAGE"]).names("candidates")
+    return sum(name.endswith("/own.tar") for name in names)
+
+
+def train(trial):
+    kept = trial.folder / "model" / "step.txt"
+    begun = int(kept.read_text()) if kept.exists() else 0
+    print("begun at", begun, "in", trial.folder)
+    kept.parent.mkdir(exist_ok=True)
+    before = copies()
+    for step in range(begun + 1, 4):
+        kept.write_text(str(step))
+        trial.report(step, 10.0 * step, errors=[[1.0, trial.axes["size"]]])
+        if trial.axes["size"] == 2 and not begun:
+            while copies() == before:
+                time.sleep(0.1)
+            os.kill(os.getppid(), signal.SIGKILL)  # its worker, and with it this process
+            time.sleep(600)
+    return begun + trial.axes["size"]
+"""
+OWN_SPACE = """\
+trainer: train.py:train
+families: {net: {size: [1, 2]}}
+search: {trials: 2, concurrent: 1, early_stopping: false}
+"""
+
+
+def test_the_folder_of_a_training_of_ones_own_outlives_its_worker_in_s3(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = tmp_path / "tmp"
+    local.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # short, for its sockets
+    monkeypatch.setenv("TMPDIR", str(local))
+    monkeypatch.setenv("TESTED_STORAGE", address)
+    (tmp_path / "train.py").write_text(OWN)
+    (tmp_path / "space.yaml").write_text(OWN_SPACE)
+    run = tmp_path / "run"
+    command = ["search", "--space", str(tmp_path / "space.yaml"), "--run", str(run), "--storage", address]
+    document = finished([*command, "--json"])
+    found = {row["architecture"]["axes"]["size"]: row for row in document["ranking"]}
+    assert (found[1]["value"], found[2]["value"]) == (1.0, 3.0)  # the killed one went on after step 1
+    killed = f"candidates/{found[2]['id']}"
+    storage = open_storage(address)
+    log = storage.read(f"{killed}/trial.log").decode()
+    places = re.findall(r"begun at (\d) in (\S+)", log)
+    assert [begun for begun, _ in places] == ["0", "1"]
+    assert places[0][1] != places[1][1]
+    assert all(place.startswith(str(local)) for _, place in places)
+    assert f"the folder is that of {killed}/attempt-1/own.tar" in log
+    assert not list(local.rglob("step.txt"))  # nothing is left on the node
+    assert not (run / "candidates").exists()
+    with storage.reading(f"{killed}/errors.npy") as path:
+        assert np.load(path).tolist() == [[1.0, 2.0]]
+    together = finished(["portfolio", str(run), "--json"])
+    assert together["correlation"]["matrix"][0][1] == pytest.approx(3 / math.sqrt(2 * 5))
+
+
+def test_a_training_of_ones_own_is_not_begun_where_its_folder_cannot_be_kept(
+    address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("def train(trial):\n    return 1\n")
+    (tmp_path / "space.yaml").write_text(OWN_SPACE)
+    storage = address.replace("bucket", "nowhere")
+    command = ["search", "--space", str(tmp_path / "space.yaml"), "--run", str(tmp_path / "run")]
+    code, _, err = ended([*command, "--storage", storage])
+    assert code == 1
+    assert "a run's storage must be readable and writable" in err
+    assert len(err.splitlines()) == 1
 
 
 def _sessions(*drivers: int) -> list[Path]:

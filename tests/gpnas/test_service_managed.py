@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 
 from gpnas.journal import Answer, Journal
 from gpnas.service.drivers import MARK, is_ours
-from gpnas.service.managed import Managing
+from gpnas.service.folder import Runs
+from gpnas.service.managed import Managed, Managing
 from gpnas.service.problems import Problem
 from gpnas.service.requests import Requests
+from gpnas_trainers.own import read_code
 from tests.gpnas.searched import searched
 from tests.gpnas.served import served
 from tests.gpnas.test_service import problem
@@ -147,6 +150,46 @@ def test_a_trainer_is_a_file_that_the_folder_of_trainers_lists(tmp_path: Path) -
     assert not (runs / "a").exists()
 
 
+class Idle:
+    """Drivers that are never begun."""
+
+    def start(self, name: str, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> None: ...
+
+    def runs(self, name: str) -> bool:
+        return False
+
+    def stop(self, name: str, pid: int) -> bool:
+        return False
+
+
+def test_a_trainer_brings_what_it_imports_from_beside_it(tmp_path: Path) -> None:
+    """The same text and the same files that `gpnas search` sends to its workers."""
+    folder, runs = tmp_path / "trainers", tmp_path / "runs"
+    (folder / "parts").mkdir(parents=True)
+    runs.mkdir()
+    (folder / "own.py").write_text(f"import helper\n{TRAINER}")
+    (folder / "helper.py").write_text("from parts.inner import WIDTH\n")
+    (folder / "parts/inner.py").write_text("WIDTH = 3\n")
+    (folder / "other.py").write_text("raise AssertionError\n")
+    managed = Managed(Runs(runs), Idle(), folder)
+    managed.begin("a", OWN.format(trainer="own.py:train"), {}, trainer="own.py")
+    assert read_code("own.py:train", runs / "a") == read_code("own.py:train", folder)
+    found = {path.relative_to(runs / "a").as_posix() for path in (runs / "a").rglob("*.py")}
+    assert found == {"own.py", "helper.py", "parts/inner.py"}
+    (tmp_path / "secret.py").write_text("TOKEN = 1\n")
+    (folder / "helper.py").unlink()
+    (folder / "helper.py").symlink_to(tmp_path / "secret.py")
+    with pytest.raises(Problem, match=r"helper\.py leads out of it"):
+        managed.begin("b", OWN.format(trainer="own.py:train"), {}, trainer="own.py")
+    (folder / "helper.py").unlink()
+    for number in range(33):
+        (folder / f"helper{number}.py").write_text("")
+    (folder / "own.py").write_text("".join(f"import helper{number}\n" for number in range(33)) + TRAINER)
+    with pytest.raises(Problem, match="at most 32 files"):
+        managed.begin("b", OWN.format(trainer="own.py:train"), {}, trainer="own.py")
+    assert not (runs / "b").exists()
+
+
 def until(condition: Any, runs: Path) -> None:
     for _ in range(1_200):
         if condition():
@@ -182,7 +225,8 @@ def test_two_searches_by_trainers_share_one_ray(tmp_path: Path) -> None:
     """Neither waits for the other's end, and together they run no more trials than there are cores."""
     folder, runs = tmp_path / "trainers", tmp_path / "runs"
     folder.mkdir()
-    (folder / "own.py").write_text(TRAINER)
+    (folder / "own.py").write_text(f"import beside\n{TRAINER}".replace("1.5", "beside.SECONDS"))
+    (folder / "beside.py").write_text("SECONDS = 1.5\n")
     with served(runs, managing=Managing(trainers=folder)) as client:
         for number, name in enumerate("ab"):
             space = {"space": OWN.format(trainer="own.py:train"), "seed": number}

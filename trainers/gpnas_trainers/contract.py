@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gpnas_trainers import cost, counting
 from gpnas_trainers.families import NetworkFamily
 from gpnas_trainers.networks.padded import Padded
 from gpnas_trainers.own import Code, OwnError, in_words, place_of
@@ -43,6 +44,33 @@ def check_pass(family: NetworkFamily, code: Code, scale: int, axes: Mapping[str,
     """
     with torch.inference_mode():
         _passed(family.build(scale, **axes).eval(), torch.rand(1, 3, *ODD), _Rule(code, scale, axes))
+
+
+def check_costs(
+    family: NetworkFamily, code: Code, scale: int, axes: Mapping[str, Any], side: int | None
+) -> tuple[int, float, tuple[int, int] | None]:
+    """Counts what a network costs: parameters, GMACs at 120×120 LR pixels, and what a training keeps.
+
+    Args:
+        family, code, scale, axes: of the network.
+        side: of a training's patch in LR pixels; None leaves out what a training keeps.
+
+    Raises:
+        OwnError: that cannot be counted.
+    """
+    try:
+        return (
+            cost.parameters(family, scale, **axes),
+            cost.gmacs(family, scale, cost.TILE, cost.TILE, **axes),
+            None if side is None else counting.kept(family, scale, side, axes),
+        )
+    except OwnError:
+        raise
+    except (ValueError, SystemExit) as error:
+        cause = error.__cause__ or error
+        raise _Rule(code, scale, axes).broken(
+            f"have costs that can be counted, but {in_words(cause)}", cause
+        ) from None
 
 
 class _Rule:

@@ -94,8 +94,10 @@ def training_memory(
     family = family_of(family)
     held, kept = 0, 3 * hr_patch**2 * (KEPT_BY_L1 + KEPT_BY_MS_SSIM * ms_ssim)
     if family.layers is None:
-        once, per_image = counting.kept(family, scale, hr_patch // scale, axes)
-        count = COPIES * counting.parameters(family, scale, axes)
+        side = hr_patch // scale
+        known = family.kept.get((label(axes), side))
+        once, per_image = counting.kept(family, scale, side, axes) if known is None else known
+        count = COPIES * parameters(family, scale, **axes)
         return float(BYTES * round(count + once + batch_size * (kept + per_image)))
     side = _padded(family, scale, axes, hr_patch // scale)
     for each in _layers(family, scale, axes):

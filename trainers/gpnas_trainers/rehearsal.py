@@ -17,11 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 from gpnas_trainers.own import Code, OwnError, entry_of, in_words, own_family, place_of
 
@@ -29,6 +29,8 @@ SECONDS = 120.0
 """How long each network may take to be made and tried; many times what a large one needs."""
 STACK_SECONDS = 0.5
 """How long a process may take to say where it is."""
+COUNTED = 16
+"""Networks between two calls of `progress`."""
 LOOK_SECONDS = 0.5
 """How often it is looked whether the process is still there."""
 logger = logging.getLogger(__name__)
@@ -39,26 +41,49 @@ class Rehearsal:
     """A source, and what is tried of it."""
 
     code: Code
-    how: Literal["import", "pass", "contract"]
-    """Whether it is only imported, or networks are also made and passed an image, or keep to the contract."""
+    how: Literal["import", "pass", "contract", "costs"]
+    """Whether it is only imported, or networks are also made and passed an image, or keep to the contract, or
+    have their costs counted."""
     axes: tuple[Mapping[str, Any], ...] = ({},)
     """Those of each network."""
     family: str = "own"
+    side: int | None = None
+    """Side of a patch in LR pixels for which costs are to have what a training keeps; None: they have not."""
 
 
-def rehearse(rehearsals: Sequence[Rehearsal], scale: int, *, seconds: float = SECONDS) -> None:
+class Costs(NamedTuple):
+    """What a network costs, as `gpnas_trainers.cost` counts it."""
+
+    parameters: int
+    gmacs: float
+    """Those of an image of 120×120 LR pixels."""
+    kept: tuple[int, int] | None
+    """Numbers kept for the backward pass: once, and for each image; where they were asked for."""
+
+
+def rehearse(
+    rehearsals: Sequence[Rehearsal],
+    scale: int,
+    *,
+    seconds: float = SECONDS,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Costs]]:
     """Tries sources in a process of their own.
 
     Args:
         rehearsals: what is tried, in order.
         scale: of the networks.
         seconds: that each network may take.
+        progress: called now and then with how many networks have had their costs counted, and of how many.
+
+    Returns:
+        For each of the rehearsals, the costs of its networks, where these are to be counted.
 
     Raises:
         OwnError: one breaks a rule, or its process; a line with file and line of its source.
     """
     if not rehearsals:
-        return
+        return []
     task = {
         "path": [each for each in sys.path if isinstance(each, str)],
         "scale": scale,
@@ -78,7 +103,8 @@ def rehearse(rehearsals: Sequence[Rehearsal], scale: int, *, seconds: float = SE
                 assert process.stdin is not None
                 process.stdin.write(json.dumps(task).encode())
                 process.stdin.close()
-            error = _Listener(process, log, rehearsals).error(seconds)
+            listener = _Listener(process, log, rehearsals, progress)
+            error = listener.error(seconds)
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -89,17 +115,24 @@ def rehearse(rehearsals: Sequence[Rehearsal], scale: int, *, seconds: float = SE
             logger.debug("what was tried printed: %s", log.read())
     if error:
         raise OwnError(error)
+    return listener.costs
 
 
 class _Listener:
     """Hears what a process says of what it tries."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], log: IO[str], rehearsals: Sequence[Rehearsal]
+        self,
+        process: subprocess.Popen[bytes],
+        log: IO[str],
+        rehearsals: Sequence[Rehearsal],
+        progress: Callable[[int, int], None] | None,
     ) -> None:
-        self._process, self._log, self._rehearsals = process, log, rehearsals
+        self._process, self._log, self._rehearsals, self._progress = process, log, rehearsals, progress
         self._place, self._call = 0, ""
         self._heard = b""
+        self.costs: list[list[Costs]] = [[] for _ in rehearsals]
+        self._all = sum(len(each.axes) for each in rehearsals if each.how == "costs")
 
     def error(self, seconds: float) -> str:
         """What is wrong, in a line; empty where nothing is."""
@@ -120,8 +153,18 @@ class _Listener:
                 document = json.loads(line)
                 if "error" in document:
                     return str(document["error"])
-                self._place, self._call = document["trying"], document["call"]
+                self._place = document["trying"]
+                if "costs" in document:
+                    self._count(*document["costs"])
+                else:
+                    self._call = document["call"]
                 deadline = time.monotonic() + seconds
+
+    def _count(self, parameters: int, gmacs: float, kept: list[int] | None) -> None:
+        self.costs[self._place].append(Costs(parameters, gmacs, (kept[0], kept[1]) if kept else None))
+        counted = sum(map(len, self.costs))
+        if self._progress is not None and counted % COUNTED == 0:
+            self._progress(counted, self._all)
 
     def _hung(self, seconds: float) -> str:
         self._process.send_signal(signal.SIGUSR1)  # has it write where it is
@@ -151,7 +194,7 @@ def _try(rehearsal: Rehearsal, scale: int, say: Any) -> None:
     """Tries a source here; errors are `OwnError`s, or whatever it does."""
     code = rehearsal.code
     if rehearsal.how != "import":
-        from gpnas_trainers.contract import check_contract, check_pass  # with PyTorch
+        from gpnas_trainers.contract import check_contract, check_costs, check_pass  # with PyTorch
     say(call=f"importing {code.file}")
     entry_of(code)
     if rehearsal.how == "import":
@@ -160,7 +203,10 @@ def _try(rehearsal: Rehearsal, scale: int, say: Any) -> None:
     for axes in rehearsal.axes:
         arguments = ", ".join(f"{name}={value!r}" for name, value in {"scale": scale, **axes}.items())
         say(call=f"{code.entry}({arguments})")
-        (check_contract if rehearsal.how == "contract" else check_pass)(family, code, scale, axes)
+        if rehearsal.how == "costs":
+            say(costs=check_costs(family, code, scale, axes, rehearsal.side))
+        else:
+            (check_contract if rehearsal.how == "contract" else check_pass)(family, code, scale, axes)
 
 
 def _run() -> None:

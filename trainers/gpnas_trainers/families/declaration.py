@@ -111,6 +111,9 @@ class NetworkFamily:
     official: Official | None = None
     known: Mapping[str, tuple[int, float]] = field(default_factory=dict, hash=False)
     """Parameters, and GMACs at 120×120 LR pixels, of networks whose costs were counted before; by `label`."""
+    kept: Mapping[tuple[str, int], tuple[int, int]] = field(default_factory=dict, hash=False)
+    """What these keep from the forward to the backward pass, as `gpnas_trainers.counting.kept` counts it; by
+    `label` and side of a patch in LR pixels."""
 
     def complete(self, scale: int, axes: Mapping[str, Any]) -> dict[str, Any]:
         """All axes of a network: those given, and the defaults of the others.
