@@ -187,7 +187,7 @@ def test_what_a_network_prints_stays_out_of_the_document(
     assert main(["space", str(written(tmp_path, network=text)), "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["families"]["mine"]
-    assert "building" in printed.err
+    assert "building" not in printed.err  # it was said in a process of its own
 
 
 def test_a_run_goes_on_with_the_source_that_it_began_with(tmp_path: Path) -> None:
@@ -227,7 +227,8 @@ def test_a_source_in_a_journal_has_its_checksum(tmp_path: Path) -> None:
 
 def test_few_networks_have_every_value_of_every_axis(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    noting = f"print(width, depth, file=open({str(log)!r}, 'a')); super()"
+    tried_here = "__import__('torch').empty(0).device.type == 'cpu'"  # costs are counted on the meta device
+    noting = f"{tried_here} and print(width, depth, file=open({str(log)!r}, 'a')); super()"
     file = read_space_file(written(tmp_path, network=NETWORK.replace("super()", noting, 1)))
     codes = taken_up(file.families.codes, tmp_path / "run", pytest.fail)
     check_networks(file.search_space(), 2, codes)
