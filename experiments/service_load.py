@@ -4,6 +4,7 @@
     python experiments/service_load.py streams [--streams 300]
     python experiments/service_load.py page [--trials 1000]
     python experiments/service_load.py memory [--requests 100000]
+    python experiments/service_load.py table RESULT.json …
 
 Each starts `gpnas serve` as a process of its own on searches of 10,000 architectures with 500 observations,
 and prints one JSON document (`--json FILE` keeps it). Processor seconds are those of the service's process
@@ -18,6 +19,7 @@ stream has its event.
 `page`: headless Chromium opens the page of a search of so many trials, says when it first painted, and how
 long after a tell its table shows the value, painted.
 `memory`: resident memory of the service after each tenth of so many requests: asks, tells, looks and errors.
+`table`: writes results/service_load.md from what `--json` kept.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,7 @@ from gpnas.space import Family, IntegerAxis, SearchSpace
 
 SPACE = SearchSpace([Family("net", tuple(IntegerAxis(name, tuple(range(1, 11))) for name in "abcd"))])
 TICKS = os.sysconf("SC_CLK_TCK")
+RESULTS = Path(__file__).parent / "results" / "service_load.md"
 
 
 def value_of(axes: Any) -> float:
@@ -470,13 +474,77 @@ def _own_processor() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def table(files: Sequence[Path]) -> str:
+    """The results that were kept, for people."""
+    results = [json.loads(file.read_text()) for file in files]
+    lines = [
+        "# The service under load",
+        "",
+        f"`experiments/service_load.py`; gpnas {version('gpnas')}, {os.cpu_count()} cores of "
+        f"{results[0]['processor']}, on which the clients run, too; {results[0]['date']}. The load is how "
+        "many processes wanted the cores when a measurement began and ended: beside others' work (more than "
+        "1) times are too long, and processor seconds tell what bounds them.",
+        "",
+    ]
+    pairs = [each for each in results if each["what"] == "pairs"]
+    if pairs:
+        lines += [
+            f"{pairs[0]['clients']} clients that ask and tell without a pause, "
+            f"{pairs[0]['observations at first']} observations at first, "
+            f"{pairs[0]['architectures']:,} architectures:",
+            "",
+            "| strategy | load | seconds | pairs per second | asks answered `204` | ask, median / p99 | "
+            "tell, median / p99 | processor ms per pair: service, helpers, clients |",
+            "|---|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        for each in pairs:
+            times = [f"{each[name]['median']:g} / {each[name]['p99']:g} ms" for name in ("ask ms", "tell ms")]
+            had = ", ".join(f"{value:g}" for value in each["processor ms per pair"].values())
+            lines.append(
+                f"| `{each['strategy']}` | {each['load']} | {each['seconds']:g} | "
+                f"{each['pairs per second']:g} | {each['answered 204']} | {times[0]} | {times[1]} | {had} |"
+            )
+        lines.append("")
+    lines += ["| what | load | seen |", "|---|---|---|"]
+    lines += [f"| {head} | {each['load']} | {text} |" for each in results for head, text in _told(each)]
+    return "\n".join(lines) + "\n"
+
+
+def _told(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a result other than of pairs says, in words."""
+    if result["what"] == "streams":
+        delay = result["ms from tell to event"]
+        yield (
+            f"{result['streams']} event streams, {result['tells']} values told",
+            f"{result['events']} of {result['expected']} events came, {delay['median']:g} ms after their "
+            f"tells (median; p99 {delay['p99']:g}), {result['processor ms per event']:g} ms of a processor "
+            f"each; {result['resident MiB']} MiB resident",
+        )
+    if result["what"] == "page":
+        for path, first in result["ms to first paint"].items():
+            change = result["ms from tell to painted change"][path]
+            yield (
+                f"`{path}` in Chromium, a search of {result['trials']:,} trials",
+                f"first paint after {first['median']:g} ms (most {first['most']:g}); a change painted "
+                f"{change['median']:g} ms after its tell (most {change['most']:g})",
+            )
+    if result["what"] == "memory":
+        resident = result["resident MiB at first and after each tenth"]
+        yield (
+            f"memory over {result['requests']:,} requests, {result['requests per second']} a second",
+            f"{', '.join(f'{each:.0f}' for each in resident)} MiB resident at first and after each tenth; "
+            f"{result['processor ms per request']:g} ms of a processor each",
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     measured: dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
     measured = {"pairs": pairs, "streams": streams, "page": page, "memory": memory}
-    parser.add_argument("what", choices=[*measured])
+    parser.add_argument("what", choices=[*measured, "table"])
+    parser.add_argument("files", type=Path, nargs="*", help="what `--json` kept, for `table`")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--observations", type=int, default=500)
@@ -489,7 +557,12 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000, help="while memory is watched")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.what == "table":
+        RESULTS.write_text(table(options.files))
+        return
+    before = os.getloadavg()[0]
     result = {"what": options.what, **measured[options.what](options)}
+    result |= {"load": f"{before:.0f} to {os.getloadavg()[0]:.0f}"}
     result |= {"processor": processor(), "date": date.today().isoformat()}
     print(json.dumps(result, indent=2))
     if options.json:

@@ -174,11 +174,11 @@ class OwnSearch:
             if candidate is None:
                 return None
             name = candidate.id
-            before = [each.checkpoint for each in leases.of(name) if each.checkpoint]
+            checkpoint = leases.checkpoint(name)
             lease = leases.grant(name, holder or self.holder, seconds or self._seconds)
         if holder is None:
             self._held[name] = lease.id
-        return Asked(candidate, lease, before[-1] if before else None)
+        return Asked(candidate, lease, checkpoint)
 
     def _is_held(self, lease: Lease) -> bool:
         return self._held.get(lease.candidate) == lease.id
@@ -449,13 +449,13 @@ class OwnSearch:
             return leases.find(candidate.lease.id)
         if lease is not None:
             return leases.find(lease)
-        own = leases.of(self.journal.candidate(candidate).id)
-        if not own:
+        newest = leases.newest(self.journal.candidate(candidate).id)
+        if newest is None:
             raise JournalError(
                 f"{self.journal.run}: {candidate} must be asked for before anything is told of it, "
                 "but nobody has"
             )
-        return own[-1]
+        return newest
 
     def _tell(
         self,

@@ -304,6 +304,22 @@ class Leases:
         """Every lease on a candidate, in the order of their attempts."""
         return self._read("WHERE leases.candidate = ? ORDER BY leases.attempt", candidate)
 
+    def newest(self, candidate: str) -> Lease | None:
+        """The newest lease on a candidate; None where nobody ever had one."""
+        return next(
+            iter(self._read("WHERE leases.candidate = ? ORDER BY leases.attempt DESC LIMIT 1", candidate)),
+            None,
+        )
+
+    def checkpoint(self, candidate: str) -> str | None:
+        """Address of what a candidate's attempts have trained, as the newest that named one said."""
+        found = self._read(
+            "WHERE leases.candidate = ? AND json_extract(leases.document, '$.checkpoint') > '' "
+            "ORDER BY leases.attempt DESC LIMIT 1",
+            candidate,
+        )
+        return found[0].checkpoint if found else None
+
     def open(self, among: Collection[str] | None = None) -> list[Lease]:
         """Leases that nobody has ended, run out or not: those on some candidates, or all."""
         chosen = "" if among is None else "AND leases.candidate IN (SELECT value FROM json_each(?))"
@@ -314,7 +330,7 @@ class Leases:
 
     def told(self, lease: Lease) -> str:
         """What became of a lease that has ended, in one line."""
-        newest = self.of(lease.candidate)[-1]
+        newest = self.newest(lease.candidate) or lease
         line = f"the lease on {lease.candidate}, attempt {lease.attempt}, is {lease.outcome}"
         if newest.attempt > lease.attempt:
             return f"{line}; {newest.holder.name} has it as attempt {newest.attempt}; stop training it"

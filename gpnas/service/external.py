@@ -352,7 +352,7 @@ class External:
     def _fenced(self, held: Lease, counted: bool | None = None) -> Answer:
         """What a holder hears whose lease has ended."""
         more = {} if counted is None else {"counted": counted}
-        newest = self.journal.leases.of(held.candidate)[-1]
+        newest = self.journal.leases.newest(held.candidate) or held
         body = {
             "detail": self.journal.leases.told(held),
             "candidate": held.candidate,
