@@ -178,11 +178,10 @@ def relative(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def typed() -> Iterator[Any]:
+def typed() -> list[Any]:
     """The pages that are typed here; those that take long are for `make test-slow`."""
-    for name in map(relative, TYPED):
-        if name != BY_THE_WHEEL:
-            yield pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
+    names = [relative(each) for each in TYPED if relative(each) != BY_THE_WHEEL]
+    return [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in names]
 
 
 def test_long_pages_are_pages() -> None:
