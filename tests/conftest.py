@@ -4,7 +4,9 @@ import functools
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -128,6 +130,33 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPNAS_CACHE", str(cache))
         yield folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of one Ray for all searches of a module; it ends with it, as everything in `RAY_TMPDIR`."""
+    from gpnas.dispatch.cluster import token_file
+
+    variables = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONSAFEPATH": "1"}
+    variables["RAY_AUTH_TOKEN_PATH"] = str(token_file())  # also where a test has a home of its own
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        # on a machine with other work Ray may give itself up after half a minute
+        yield next(address for address in (_ray() for _ in range(4)) if address)
+
+
+def _ray() -> str | None:
+    """The address of a Ray that was started, None where its start failed."""
+    import ray
+
+    address = ray.util.get_node_ip_address()  # an earlier module may have had Ray decide against loopback
+    with socket.create_server((address, 0)) as probe:
+        port = probe.getsockname()[1]
+    command = ["start", "--head", f"--node-ip-address={address}", f"--port={port}", "--num-cpus=2"]
+    command += ["--disable-usage-stats", "--include-dashboard=false"]
+    done = subprocess.run([Path(sys.executable).with_name("ray"), *command], capture_output=True, check=False)
+    return f"{address}:{port}" if done.returncode == 0 else None
 
 
 @pytest.fixture(scope="module")

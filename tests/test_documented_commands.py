@@ -7,22 +7,17 @@ import os
 import re
 import shlex
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from PIL import Image
 
 from gpnas import Architecture
 from gpnas.bundle import Member, write_bundle
 from gpnas.cli import main
-from gpnas.dispatch.cluster import token_file
 from gpnas_trainers import build
 from gpnas_trainers.converting import save_official
 from tests.builders import description, folder_of_pairs
@@ -88,29 +83,6 @@ PROGRAMS = {
 TYPED = [each for each in PAGES if blocks(each, "console", "sh", "yaml", "python", "sbatch")]
 BY_THE_WHEEL = "docs/tutorials/ten-minutes.md"
 """Typed by `test_package.py`, with the installed package."""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of one Ray for all pages; it ends with the module, as everything in `RAY_TMPDIR`."""
-    variables = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONSAFEPATH": "1"}
-    variables["RAY_AUTH_TOKEN_PATH"] = str(token_file())  # also where a page has a home of its own
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        # on a machine with other work Ray may give itself up after half a minute
-        yield next(address for address in (started() for _ in range(4)) if address)
-
-
-def started() -> str | None:
-    """The address of a Ray that was started, None where its start failed."""
-    address = ray.util.get_node_ip_address()  # an earlier module may have had Ray decide against loopback
-    with socket.create_server((address, 0)) as probe:
-        port = probe.getsockname()[1]
-    command = ["start", "--head", f"--node-ip-address={address}", f"--port={port}", "--num-cpus=2"]
-    command += ["--disable-usage-stats", "--include-dashboard=false"]
-    done = subprocess.run([Path(sys.executable).with_name("ray"), *command], capture_output=True, check=False)
-    return f"{address}:{port}" if done.returncode == 0 else None
 
 
 @pytest.fixture(scope="module")

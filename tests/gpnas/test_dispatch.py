@@ -52,30 +52,21 @@ def training(run: Path, observed: int) -> bool:
 
 @pytest.fixture(scope="module")
 def killed(home: Path) -> dict[str, Any]:
-    """A search whose driver is killed twice, once without mercy, whose workers are killed once, and that is
-    then finished."""
+    """A search whose workers are killed, then its driver, and that is then finished."""
     run = home / "killed"
-    before: list[Any] = []
-    for number, sign in enumerate((signal.SIGKILL, signal.SIGTERM)):
-        process = driver(search(home, "killed"))
-        until(process, partial(training, run, number + 1))
-        process.send_signal(sign)
-        out, err = process.communicate(timeout=60)
-        assert out == ""
-        if sign == signal.SIGTERM:
-            assert process.returncode == 128 + signal.SIGTERM
-            assert "the same command goes on" in err
-        assert status(run)["state"] == "interrupted"
-        with Journal.read(run) as journal:
-            observations = journal.observations()
-            assert observations[: len(before)] == before
-            before = observations
     process = driver(search(home, "killed"))
-    until(process, partial(training, run, 2))
+    until(process, partial(training, run, 1))
     kill_workers(process)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    document: dict[str, Any] = json.loads(out)
+    until(process, partial(training, run, 2))
+    process.kill()
+    out, _ = process.communicate(timeout=60)
+    assert out == ""
+    assert status(run)["state"] == "interrupted"
+    with Journal.read(run) as journal:
+        before = journal.observations()
+    document = finished(search(home, "killed"))
+    with Journal.read(run) as journal:
+        assert journal.observations()[: len(before)] == before
     return document
 
 
@@ -109,9 +100,10 @@ def test_a_killed_search_is_finished_by_the_same_command(home: Path, killed: dic
             assert attempts[-1].outcome == "observed"
 
 
-def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any]) -> None:
+def test_a_finished_search_warms_up_the_next(home: Path, killed: dict[str, Any], cluster: str) -> None:
     source = home / "killed"
     command_line = search(home, "warm", "--trials", "2", "--concurrent", "1", "--cost-aware")
+    command_line += ["--address", cluster]
     finished([*command_line, "--warm-start", str(source)])
     with Journal.read(home / "warm") as journal, Journal.read(source) as before:
         header, (first, _) = journal.header, journal.candidates()
@@ -180,11 +172,13 @@ def test_the_portfolios_numbers_are_those_of_its_networks(home: Path, killed: di
     )  # no average is worse than its best member
 
 
-def test_a_finished_search_is_not_repeated_and_can_be_extended(home: Path, killed: dict[str, Any]) -> None:
+def test_a_finished_search_is_not_repeated_and_can_be_extended(
+    home: Path, killed: dict[str, Any], cluster: str
+) -> None:
     again = finished(search(home, "killed"))
     assert again["ranking"] == killed["ranking"]
     assert again["portfolio"] == killed["portfolio"]
-    extended = finished(search(home, "killed", "--trials", "20"))
+    extended = finished(search(home, "killed", "--trials", "20", "--address", cluster))
     with Journal.read(home / "killed") as journal:
         repeats = [each for each in journal.candidates() if each.decision.get("replicate")]
     # each of the space once, beside what is worth repeating: then the search ends in good order
@@ -229,13 +223,13 @@ def test_a_killed_worker_changes_nothing(home: Path) -> None:
         assert max(len(journal.attempts(c.id)) for c in journal.candidates()) == 2
 
 
-def test_trainings_that_diverge_are_failed_observations(home: Path) -> None:
+def test_trainings_that_diverge_are_failed_observations(home: Path, cluster: str) -> None:
     (home / "wild.yaml").write_text(
         SPACE.replace("steps: 40", "learning_rate: 1e9, clip_norm: 0, steps: 40").replace(
             "trials: 5, concurrent: 2", "trials: 2, concurrent: 1"
         )
     )
-    arguments = search(home, "wild")
+    arguments = search(home, "wild", "--address", cluster)
     arguments[arguments.index(str(home / "space.yaml"))] = str(home / "wild.yaml")
     code, _, err = ended(arguments)
     assert code == 1

@@ -131,7 +131,7 @@ def test_a_search_goes_on_with_no_journal_that_somebody_has_changed(
 
 
 @pytest.fixture(scope="module")
-def final(search: Path) -> dict[str, Any]:
+def final(search: Path, cluster: str) -> dict[str, Any]:
     """The portfolio, trained by two commands: the first is told to end in between."""
     arguments = ["train", str(search), *OVERRIDES, "--json"]
     process = driver(arguments)
@@ -149,7 +149,7 @@ def final(search: Path) -> dict[str, Any]:
     assert process.returncode == 128 + signal.SIGTERM, err
     assert out == ""
     assert "the same command goes on" in err
-    return finished(arguments)
+    return finished([*arguments, "--address", cluster])
 
 
 def test_an_interrupted_final_training_equals_a_plain_loop(search: Path, final: dict[str, Any]) -> None:
@@ -252,14 +252,24 @@ def test_sigterm_while_its_bundle_is_written(
 
 
 def test_given_networks_begin_with_those_of_a_bundle_at_another_scale(
-    home: Path, final: dict[str, Any]
+    home: Path, final: dict[str, Any], cluster: str
 ) -> None:
     """And whoever finds no counterpart there begins afresh, and says so."""
     best = final["best"]["architecture"]["axes"]
     like = "drn:" + ",".join(f"{name}={value}" for name, value in best.items())
     arguments = ["--architecture", like, "--architecture", "rcan:features=16,groups=1,blocks=1"]
     arguments += ["--scale", "3", "--run", str(home / "given"), "--start-from", final["bundle"]]
-    arguments += ["--steps", "2", "--batch-size", "1", "--tensorboard", "--concurrent", "1"]
+    arguments += [
+        "--steps",
+        "2",
+        "--batch-size",
+        "1",
+        "--tensorboard",
+        "--concurrent",
+        "1",
+        "--address",
+        cluster,
+    ]
     code, out, err = ended(["train", *arguments, "--json"])
     assert code == 0, err
     assert "c0001 begins with fresh weights" in err
@@ -353,13 +363,13 @@ class Slow:
         time.sleep(2 if event.kind == "progress" else 0)
 
 
-def test_two_processes_go_on_with_what_one_began(home: Path) -> None:
+def test_two_processes_go_on_with_what_one_began(home: Path, cluster: str) -> None:
     """Ray Train with gloo on CPUs, from the checkpoint of a single process, beside a plain loop; they have
     ended long before what they told is heard."""
     network = "drn:features=4,blocks=1,stages=1"
     settings = {"steps": 40, "batch_size": 3, "evaluate_every": 20}
     request = FinalRequest(
-        architectures=(network,), run=home / "two", recipe=settings, means=Means(devices=2)
+        architectures=(network,), run=home / "two", recipe=settings, means=Means(devices=2, address=cluster)
     )
     work = plan_final(request, print)
     with Journal.create_or_open(work.run, work.header) as journal:

@@ -385,12 +385,12 @@ def test_a_bundle_that_names_code_of_the_machine_runs_none(
 
 
 @pytest.fixture(scope="module")
-def run(home: Path) -> Path:
+def run(home: Path, cluster: str) -> Path:
     """A search of networks of one's own alone, gone on with after their file has changed, and trained on."""
     only = "\n".join(line for line in QUICK.splitlines() if "drn:" not in line)
     space, folder = written(home / "own", space=only), home / "own" / "run"
     search = ["search", "--space", str(space), "--run", str(folder), "--strategy", "random", "--json"]
-    search += ["--no-early-stopping", "--concurrent", "1", "--trials"]
+    search += ["--no-early-stopping", "--address", cluster, "--concurrent", "1", "--trials"]
     assert finished([*search, "2"])["trials"]["observed"] == 2
     written(home / "own", network="raise AssertionError('a later one')\n", space=only)
     code, _, err = ended([*search, "3"])
@@ -399,11 +399,11 @@ def run(home: Path) -> Path:
 
 
 @pytest.mark.ray
-def test_the_example_is_searched_gone_on_with_and_trained_to_the_end(run: Path) -> None:
+def test_the_example_is_searched_gone_on_with_and_trained_to_the_end(run: Path, cluster: str) -> None:
     with Journal.read(run) as journal:
         assert all(each.finished for each in journal.observations())
         assert Setup.of(journal).networks["mine"].text == NETWORK
-    document = finished(["train", str(run), "--top", "1", "--steps", "4", "--json"])
+    document = finished(["train", str(run), "--address", cluster, "--top", "1", "--steps", "4", "--json"])
     assert document["trials"] == {"observed": 1, "failed": 0, "stopped": 0}
     bundle, source = run / "final" / "bundle", run.parent / "original.py"
     source.write_text(NETWORK)
