@@ -75,7 +75,7 @@ with connected(None, 1) as cluster:
 
 
 DYING = """
-import os, signal, threading
+import os, signal, sys, threading
 from importlib import import_module
 from gpnas.dispatch.cluster import StartError, connected
 psutil = import_module("psutil")
@@ -90,7 +90,7 @@ def strike(name):
             except psutil.Error:
                 continue
 
-for name in ("raylet", "gcs_server"):
+for name in sys.argv[1:]:
     threading.Thread(target=strike, args=(name,)).start()
     try:
         with connected(None, 1):
@@ -104,11 +104,12 @@ with connected(None, 1) as cluster:
 """
 
 
-def test_a_process_of_ray_that_is_killed_while_ray_starts() -> None:
+@pytest.mark.parametrize("names", [["raylet"], pytest.param(["gcs_server"] * 2, marks=pytest.mark.slow)])
+def test_a_process_of_ray_that_is_killed_while_ray_starts(names: list[str]) -> None:
     """It is told from a Ray that cannot start, nothing of it is left, and another one starts."""
-    done = subprocess.run([sys.executable, "-c", DYING], capture_output=True, text=True, timeout=400)
+    done = subprocess.run([sys.executable, "-c", DYING, *names], capture_output=True, text=True, timeout=400)
     said = "Ray must be reachable on this machine, but one of its processes has died while it was starting"
-    assert done.stdout.splitlines() == [said, said, "1.0"], done.stderr
+    assert done.stdout.splitlines() == [*[said] * len(names), "1.0"], done.stderr
 
 
 def test_everything_listens_on_loopback_alone(cluster: dict[str, int]) -> None:

@@ -39,8 +39,10 @@ def network(family: str, scale: int, **axes: Any) -> nn.Module:
     ("family", "scale", "axes"),
     [
         ("drn", 2, {"features": 6, "blocks": 2, "stages": 2}),
-        ("rcan", 3, {"features": 6, "groups": 1, "blocks": 2, "image_skip": True}),
-        ("dual_regression", 4, {"features": 4, "blocks": 1}),
+        pytest.param(
+            "rcan", 3, {"features": 6, "groups": 1, "blocks": 2, "image_skip": True}, marks=pytest.mark.slow
+        ),
+        pytest.param("dual_regression", 4, {"features": 4, "blocks": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_onnxruntime_computes_what_pytorch_does(
