@@ -133,7 +133,7 @@ def test_a_search_goes_on_with_no_journal_that_somebody_has_changed(
 @pytest.fixture(scope="module")
 def final(search: Path, cluster: str) -> dict[str, Any]:
     """The portfolio, trained by two commands: the first is told to end in between."""
-    arguments = ["train", str(search), *OVERRIDES, "--json"]
+    arguments = ["train", str(search), *OVERRIDES, "--concurrent", "1", "--json"]
     process = driver(arguments)
 
     def underway() -> bool:
@@ -363,6 +363,7 @@ class Slow:
         time.sleep(2 if event.kind == "progress" else 0)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_with_what_one_began(home: Path, cluster: str) -> None:
     """Ray Train with gloo on CPUs, from the checkpoint of a single process, beside a plain loop; they have
     ended long before what they told is heard."""
