@@ -65,6 +65,7 @@ def gone_on(disk: Path, arguments: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("where", ["run", "storage"])
 def test_a_search_whose_trials_find_no_room(home: Path, disk: Path, tmp_path: Path, where: str) -> None:
     """Errors of the validation images alone need more than there is, in whichever folder trials write to."""
@@ -85,6 +86,7 @@ def test_a_search_whose_trials_find_no_room(home: Path, disk: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_search_whose_journal_finds_no_room(home: Path, disk: Path, tmp_path: Path) -> None:
     """No observation gets lost between the journal and the engine: a new one would choose the same."""
     run = disk / "run"
@@ -108,6 +110,7 @@ def test_a_search_whose_journal_finds_no_room(home: Path, disk: Path, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_training_on_two_devices_that_finds_no_room(home: Path, disk: Path) -> None:
     """The first process alone writes; what it cannot write ends all, once."""
     run = disk / "run"

@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "experiments" / "network_nodes.py"
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_search_over_nodes_that_fail_observes_every_candidate_or_is_refused() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
