@@ -28,7 +28,7 @@ LANES = (
     ("test_dispatch", "test_s3", "test_package", "test_conductor", "test_working_folder"),
     (
         *("test_final", "test_signals", "test_killing", "test_full_disk"),
-        *("test_own_networks", "test_cluster", "test_own_training"),
+        *("test_own_networks", "test_cluster", "test_own_training", "test_resources"),
     ),
 )
 """Modules that start Ray; those of a lane run one after another, so that no more than two do at once. One

@@ -156,6 +156,7 @@ run("asked", asked=Asked(cpus=2, gpus=0.5))
 """
 
 
+@pytest.mark.ray
 def test_trials_share_a_gpu_as_their_memory_allows_and_one_may_ask(tmp_path: Path) -> None:
     """Sizes of 1 to 8 GiB on a GPU of 16: three side by side would each get a third."""
     environment = os.environ | {"RAY_OVERRIDE_RESOURCES": '{"GPU": 1}'}
