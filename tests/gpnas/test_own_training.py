@@ -281,6 +281,7 @@ def test_the_example_of_the_page_is_searched(
     monkeypatch.chdir(tmp_path)
     written(tmp_path, DIGITS, SOURCE)
     command = ["search", "--space", "space.yaml", "--run", "run", "--trials", "3", "--json"]
+    command += ["--concurrent", "1"]
     assert main(command) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
