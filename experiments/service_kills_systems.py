@@ -18,7 +18,7 @@ from typing import Any, Protocol
 AXES = ("a", "b", "c")
 LARGEST = 22
 STUDY = "campaign"
-TRAINING_SECONDS = 0.6
+TRAINING_SECONDS = 0.3
 """Mean length of a training, in two halves with a word in between."""
 LEASE_SECONDS = 6.0
 PATIENCE_SECONDS = 60.0
