@@ -214,6 +214,23 @@ WHY = {
         "A pair is left out of a set.",
         "`gpnas data check` has an option for each bound; mend the images rather than lowering one.",
     ),
+    "Problem": (
+        "The service refuses a request, or cannot do what it asks.",
+        "The answer's `status` says whose fault it is (4xx the request's, 5xx the service's), its `detail` "
+        "has the message.",
+    ),
+    "ServiceError": (
+        "`gpnas serve` cannot start as it is told to.",
+        "Correct the option that the message names; nothing has been started.",
+    ),
+    "Interrupted": (
+        "A command was ended by a signal or by its time budget, in good order.",
+        "The same command goes on where it stopped.",
+    ),
+    "StartError": (
+        "Ray does not start on this machine.",
+        "It is tried again by itself; what was observed is kept, and the same command goes on.",
+    ),
     "TokenError": (
         "The service's file of tokens cannot be used, or a token is not what was asked for.",
         "`gpnas token list --runs DIR` shows what there is.",
