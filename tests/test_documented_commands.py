@@ -160,7 +160,7 @@ def test_long_pages_are_pages() -> None:
     assert set(LONG) < {relative(each) for each in TYPED} - {"README.md"}
 
 
-@pytest.mark.parametrize("desk", typed(), indirect=True)
+@pytest.mark.parametrize("desk", list(typed()), indirect=True)
 def test_a_page_is_typed(desk: Path, cluster: str, request: pytest.FixtureRequest) -> None:
     name = request.node.callspec.params["desk"]
     presumed = PRESUMED.get(name, Presumed())
