@@ -11,6 +11,7 @@ import numpy as np
 from gpnas.config import find_space, read_space_file
 from gpnas.design import first
 from gpnas.errors import SpaceError
+from gpnas.run.defaults import defaults_of
 from gpnas.run.networks import check_networks
 from gpnas.run.pricing import memory_of, priced, recipe_of, within_memory
 from gpnas.space import Axis, CategoricalAxis, SearchSpace
@@ -58,7 +59,11 @@ def describe(space: str, progress: Callable[[int, int], None] | None = None) -> 
             steps.append((f"{name} <= {limit:,.10g}", feasible))
     except SpaceError as error:
         raise SpaceError(f"{path}: `limits`: {error}") from None
-    design = first(feasible, 0, file.search.strategy, file.search.trials)
+    defaults = defaults_of(feasible, file.families.defaults, published=file.search.defaults_first)
+    begun = {each.family: each for each in defaults}
+    design = dict.fromkeys(  # the first trial of a family is its default
+        begun.pop(each.family, each) for each in first(feasible, 0, file.search.strategy, file.search.trials)
+    )
     extremes: dict[str, Any] = {"cheapest": None, "dearest": None}
     if not own:
         parameters = feasible.costs["parameters"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from gpnas.errors import SpaceError
 from gpnas.files import did_you_mean
@@ -32,7 +32,7 @@ def defaults_of(
     Raises:
         SpaceError: an axis is named that its family has not.
     """
-    number, digits = space.digits
+    number, digits = space.places
     found = []
     for place, family in enumerate(space.families):
         wanted = dict(_published(family.name)) if published or family.name in named else {}
@@ -44,14 +44,14 @@ def defaults_of(
                     f"`families.{family.name}.default` must name axes of the family ({', '.join(axes)}), but "
                     f"got {name!r}{did_you_mean(name, axes)}"
                 )
-        rows = (number == place).nonzero()[:, 0]
+        rows = (number == place).nonzero()[0]
         if not len(rows) or not wanted.keys() & axes.keys():
             continue
-        apart = torch.zeros(len(rows), dtype=torch.float64)
+        apart = np.zeros(len(rows))
         for column, axis in enumerate(family.axes):
             if axis.name in wanted:
-                away = torch.tensor([_apart(value, wanted[axis.name]) for value in axis.values])
-                apart += away.double()[digits[rows, column]]
+                away = np.array([_apart(value, wanted[axis.name]) for value in axis.values])
+                apart += away[digits[rows, column]]
         found.append(space[int(rows[_first_least(apart)])])
     return tuple(found)
 
@@ -72,5 +72,5 @@ def _apart(value: AxisValue, wanted: AxisValue) -> float:
     return math.log(float(value) / float(wanted)) ** 2 if counts else 1.0
 
 
-def _first_least(values: Tensor) -> int:
-    return int((values <= values.min() + 1e-12).nonzero()[0])
+def _first_least(values: NDArray[np.float64]) -> int:
+    return int((values <= values.min() + 1e-12).nonzero()[0][0])
