@@ -183,7 +183,7 @@ DOCUMENTS = (
     "search --space drn.yaml",
     "status runs/drn",
     "explain runs/drn",
-    "explain runs/drn best",
+    "explain runs/drn c0002",
     "space drn.yaml",
     "portfolio runs/drn",
     "train runs/drn --top 2 --steps 300 --run runs/final",
