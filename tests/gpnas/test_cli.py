@@ -58,7 +58,7 @@ OPTIONS = {
     "--overlap --precision --self-ensemble --tile BUNDLE IN",
     "serve": "--address --certificate --host --host-name --json --key --port --runs --trainers",
     "worker": "--authorities --folder --json --lease-seconds --max-gmacs --max-parameters --most --name "
-    "--patience --search --token-file --train URL",
+    "--patience --search --token-file --train --trial-hours URL",
     "token make": "--json --name --role --runs",
     "token list": "--json --runs",
     "token revoke": "--json --runs ID",

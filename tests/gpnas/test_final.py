@@ -54,7 +54,8 @@ families:
     features: [4, 6]
     blocks: [1, 2]
     stages: 1
-search: {trials: 3, concurrent: 2, validation_images: 1, portfolio: 2, early_stopping: false}
+search:
+  {trials: 3, concurrent: 2, validation_images: 1, portfolio: 2, early_stopping: false, defaults_first: false}
 recipe: {steps: 6, batch_size: 2, hr_patch: 48, evaluate_every: 3, warmup_steps: 2}
 """
 OVERRIDES = ["--steps", "400", "--batch-size", "3", "--ema-decay", "0.9", "--start-from", "search"]
