@@ -211,7 +211,7 @@ def test_what_is_no_run_is_told_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], run: Path
 ) -> None:
     assert main(["report", str(tmp_path), "-o", str(tmp_path / "out.html")]) == 1
-    assert "neither" in capsys.readouterr().err
+    assert "this is none; check the name" in capsys.readouterr().err
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     for file in broken.glob("journal*.sqlite*"):
