@@ -111,7 +111,6 @@ def storage_in(run: Path) -> Storage:
         return storage_of(journal)
 
 
-@lru_cache(maxsize=8)
 def open_storage(uri: str) -> Storage:
     """The storage at an address: a path, `file://…`, `s3://bucket/folder`, or what else pyarrow knows.
 
@@ -130,6 +129,12 @@ def open_storage(uri: str) -> Storage:
             f"{parts.scheme}://{parts.hostname or ''}{parts.path}: a storage's address must hold no secrets, "
             "since it is written to logs, but it does; give them by a role, a profile or AWS_* variables"
         )
+    return _objects(uri)
+
+
+@lru_cache(maxsize=8)
+def _objects(uri: str) -> Objects:
+    """One client for each address."""
     return Objects(uri)
 
 
