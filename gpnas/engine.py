@@ -635,11 +635,21 @@ class Engine:
             return "optimism", success + self._optimism(free)
         return "portfolio improvement", success + gain - self._log_seconds(free)
 
+    def expected_seconds(self, indices: Tensor) -> Tensor | None:
+        """Seconds that training each of these architectures is expected to take, (q,), by those so far; None
+        before any told its own."""
+        expected = self._expected_log_seconds(indices)
+        return None if expected is None else expected.exp()
+
     def _log_seconds(self, indices: Tensor) -> Tensor:
         """Logarithm of the seconds that a training is expected to take; 0 where that does not count."""
+        expected = self._expected_log_seconds(indices) if self.cost_aware else None
+        return torch.zeros(len(indices), dtype=torch.float64) if expected is None else expected
+
+    def _expected_log_seconds(self, indices: Tensor) -> Tensor | None:
         timed = [each for each in self._succeeded() if each.seconds > 0 and each.finished]
-        if not self.cost_aware or not timed:
-            return torch.zeros(len(indices), dtype=torch.float64)
+        if not timed:
+            return None
         if "seconds" not in self._since:
             trained = self._features[[self._suggested[each.candidate.id] for each in timed]]
             seconds = torch.tensor([each.seconds for each in timed], dtype=torch.float64)

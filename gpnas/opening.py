@@ -138,13 +138,14 @@ def header_of(
     if not isinstance(space, SearchSpace):
         space, settings = read_own(space)
     costs = {name: tuple(values.tolist()) for name, values in space.costs.items()}
+    memory = settings.get("memory", ())
     if costs and len(space) > MOST_COSTS:
         raise SpaceError(
             f"a space with known costs must have at most {MOST_COSTS:,} architectures, but has {len(space):,}"
         )
-    setup = OwnSetup("a person's own loop", costs)
+    setup = OwnSetup("a person's own loop", costs, memory=memory)
     if code is not None:
-        setup = OwnSetup("a person's own training", costs, dataclasses.asdict(code))
+        setup = OwnSetup("a person's own training", costs, dataclasses.asdict(code), memory)
     objective = wishes.objective or settings.get("objective") or VALUE
     search = Search(
         space={"fingerprint": space.fingerprint, **space.to_document()},
@@ -173,21 +174,26 @@ def read_own(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
     """A space file's space, with costs where gpnas has the networks, and its settings."""
     from gpnas.config import find_space, read_space_file
     from gpnas.run.defaults import defaults_of
-    from gpnas.run.pricing import priced, recipe_of
+    from gpnas.run.pricing import memory_of, priced, recipe_of
     from gpnas_trainers import FAMILIES
 
     path = find_space(space)
     file = read_space_file(path, own_families=True)
     made = file.search_space()
     limits = file.limits.given()
+    memory: tuple[float, ...] = ()
     if all(family.name in FAMILIES for family in made.families):
-        made = priced(made, file.scale, limits, recipe_of(path, file))
+        recipe = recipe_of(path, file)
+        made = priced(made, file.scale, limits, recipe)
+        if len(made) <= MOST_COSTS:
+            memory = tuple(memory_of(each, file.scale, recipe) for each in made)
     elif limits:
         raise SpaceError(
             f"{path}: `limits` need networks that gpnas can count, but has none of them; leave them out"
         )
     settings = {name: getattr(file.search, name) for name in file.search.model_fields_set}
     settings |= {"portfolio": file.search.portfolio, "early_stopping": file.search.early_stopping}
+    settings["memory"] = memory
     published = file.search.defaults_first
     settings["defaults"] = defaults_of(made, file.families.defaults, published=published)
     if file.objective is not None:

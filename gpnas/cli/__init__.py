@@ -24,7 +24,7 @@ from gpnas.cli.reporting import Report
 from gpnas.cli.streams import safe_streams
 from gpnas.errors import GpnasError
 
-BRIEF = frozenset({"explain", "portfolio", "recommend", "report", "space"})
+BRIEF = frozenset({"ask", "explain", "portfolio", "recommend", "report", "space", "tell", "veto"})
 """Modules of commands that end within seconds, and look for no garbage."""
 
 

@@ -90,6 +90,12 @@ def add_worker(commands: Commands) -> None:
     worker.add_argument("--max-parameters", type=above_zero, help="of what it can train")
     worker.add_argument("--max-gmacs", type=above_zero, help="of what it can train")
     worker.add_argument(
+        "--max-memory", metavar="BYTES", type=above_zero, help="that a training step holds, as 8e9"
+    )
+    worker.add_argument(
+        "--max-seconds", type=above_zero, help="that a training is expected to take, by those so far"
+    )
+    worker.add_argument(
         "--authorities", metavar="FILE", type=path, help="to trust for TLS (default: the system's)"
     )
 

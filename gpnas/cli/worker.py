@@ -18,12 +18,14 @@ from gpnas.worker import Job, load, work
 
 TOKEN = "GPNAS_TOKEN"
 """Variable with the token where no file is named; a command line would show it to everyone."""
+CAPACITY = ("parameters", "gmacs", "memory", "seconds")
+"""What may be too much for a worker."""
 
 
 def run(options: argparse.Namespace) -> Report:
     train = load(options.train, options.trial_hours)
     name = options.name or f"{platform.node()} {os.getpid()}-{secrets.token_hex(2)}"
-    capacity = {cost: most for cost in ("parameters", "gmacs") if (most := getattr(options, f"max_{cost}"))}
+    capacity = {cost: most for cost in CAPACITY if (most := getattr(options, f"max_{cost}"))}
     job = Job(options.search, name, options.folder, options.lease_seconds, capacity, options.most)
     trust = True if options.authorities is None else str(options.authorities)
     with Client(

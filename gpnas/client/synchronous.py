@@ -96,7 +96,8 @@ class Client:
             worker: a name for people.
             count: the most that are wanted.
             lease_seconds: so long a lease lasts without a heartbeat.
-            capacity: the most that the worker can train, by `parameters` or `gmacs`.
+            capacity: the most that the worker can train: `parameters`, `gmacs` at 120×120 LR pixels, `memory`
+                in bytes of a training step, expected `seconds` of a training.
 
         Returns:
             The candidates, and where there are none yet the seconds after which it is worth to ask again.

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 SECONDS = 2.0
 """Least time between two looks at the journal."""
+LAST_LOOK_SECONDS = 2.0
+"""How long a look may take that has begun when the process ends; then it waits for Ray, and reads no more."""
 SHARE = 0.05
 """Largest share of the time that looking may take."""
 ACTOR = "gpnas-status"
@@ -111,8 +113,14 @@ class Monitor:
 
 
 @contextmanager
-def monitored(run: Path, trials: int, uncertainty: Callable[[], float | None]) -> Iterator[None]:
-    """Keeps the dashboard and Prometheus informed of a search, from a thread of its own."""
+def monitored(
+    run: Path, trials: int, uncertainty: Callable[[], float | None]
+) -> Iterator[Callable[[], None]]:
+    """Keeps the dashboard and Prometheus informed of a search, from a thread of its own.
+
+    The block gets a function that ends it earlier: nobody reads the journal any more, so that it is one file
+    once it is closed.
+    """
     monitor = Monitor(run, trials, uncertainty)
     ended = threading.Event()
 
@@ -128,11 +136,15 @@ def monitored(run: Path, trials: int, uncertainty: Callable[[], float | None]) -
 
     thread = threading.Thread(target=watch, name="monitoring", daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
+
+    def end(seconds: float = LAST_LOOK_SECONDS) -> None:
         ended.set()
-        thread.join(timeout=10)
+        thread.join(timeout=seconds)
+
+    try:
+        yield end
+    finally:
+        end(10.0)
 
 
 def _seconds_per_step(run: Path, running: list[str]) -> float | None:

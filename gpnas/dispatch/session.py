@@ -88,6 +88,7 @@ class Session(Generic[A]):
         # candidates of a final training stand in its journal from the start, those of earlier commands, too
         self._trials = work.header.trials if work.header.search else len(journal.candidates())
         self._halt = Halt()
+        self._unwatched: Callable[[], None] = lambda: None
 
     def run(self) -> A:
         """Trains until all is observed.
@@ -158,7 +159,7 @@ class Session(Generic[A]):
             with (
                 watched(self._halt, give_up, has_died),
                 giving_back(lambda: conductor.is_full) if share is not None else nullcontext(),
-                monitored(journal.run, trials, lambda: search.uncertainty),
+                monitored(journal.run, trials, lambda: search.uncertainty) as self._unwatched,
             ):
                 try:
                     if not self._halt.ordered:  # a signal may have come while Ray was starting
@@ -298,6 +299,7 @@ class Session(Generic[A]):
     def _give_up(self, why: str) -> None:
         """The last words of a process that ends although Ray does not."""
         self._listener.say(f"{why}: {standing(self._journal, self._trials)}")
+        self._unwatched()
         self._journal.close()
         shutil.rmtree(self._journal.run / TUNE, ignore_errors=True)
 

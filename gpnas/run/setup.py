@@ -92,6 +92,9 @@ class OwnSetup:
     """What is known of each architecture before training, by name, in the order of enumeration."""
     code: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     """The source that a training's run began with: arguments of a `Code`; empty for a loop."""
+    memory: tuple[float, ...] = ()
+    """Bytes that a training step of each architecture holds, in the order of enumeration; empty where that is
+    not known. No cost of the space, since it nearly follows from the GMACs: nothing is learned from it."""
 
     @property
     def source(self) -> Code | None:
@@ -106,7 +109,8 @@ class OwnSetup:
     def to_json(self) -> dict[str, Any]:
         """The form in which a header holds it."""
         costs = {name: list(own) for name, own in self.costs.items()}
-        return {"trained_by": self.trained_by, "costs": costs, "code": dict(self.code)}
+        document = {"trained_by": self.trained_by, "costs": costs, "code": dict(self.code)}
+        return document | ({"memory": list(self.memory)} if self.memory else {})
 
 
 @dataclass(frozen=True)

@@ -119,30 +119,36 @@ class Ahead:
     async def _refresh(self) -> None:
         """Works out what comes after those that will be asked for meanwhile, which stay as they are."""
         search = self._search
-        kept, number = await asyncio.to_thread(self._wish)
-        if number < 1:
+        timed = search.by_seconds
+        kept, number, unknown = await asyncio.to_thread(self._wish)
+        if number < 1 and not unknown:
             return
         begun = time.monotonic()
         names = [[each.candidate.id, each.answer] for each in kept]
-        told = await self._thinkers.do(search.run.name, "foreseen", str(search.run), names, number)
+        told = await self._thinkers.do(search.run.name, "foreseen", str(search.run), names, number, timed)
         self._seconds = time.monotonic() - begun
         if number == self._part and self._seconds < SHORT_SECONDS:
             self._part = min(2 * self._part, MOST)
         elif self._seconds > LONG_SECONDS:
             self._part = max(self._part // 2, READY)
-        await asyncio.to_thread(self._install, kept, told)
+        if timed == search.by_seconds:
+            await asyncio.to_thread(self._install, kept, told)
+        else:
+            search.changed()
 
-    def _wish(self) -> tuple[list[Foreseen], int]:
-        """What stays as it is, and how many more are worked out."""
+    def _wish(self) -> tuple[list[Foreseen], int, bool]:
+        """What stays as it is, how many more are worked out, and whether the costs of any that is pending are
+        not known."""
         search = self._search
         with search.moment() as memory:
             if memory.stopped:
-                return [], 0
+                return [], 0, False
             kept = list(search.ahead)
             if self._observed != len(memory.observations):
                 kept = kept[: self._lasting(len(kept))]
             wanted = min(max(READY, self._demand.ready()), self._most)
-            return kept, min(wanted - len(kept), self._part, search.left - len(kept))
+            number = min(wanted - len(kept), self._part, search.left - len(kept))
+            return kept, max(0, number), any(name not in search.costs for name in memory.pending)
 
     def _lasting(self, count: int) -> int:
         """How many stay that are old: those that will be asked for before newer ones are there, or all where

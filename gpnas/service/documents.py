@@ -161,8 +161,12 @@ class AskBody(Given):
         strict=False,
         description="So long a lease lasts without a heartbeat.",
     )
-    capacity: dict[Literal["parameters", "gmacs"], float] = Field(
-        default={}, examples=[{"gmacs": 100.0}], description="The most that this worker can train."
+    capacity: dict[Literal["parameters", "gmacs", "memory", "seconds"], float] = Field(
+        default={},
+        examples=[{"gmacs": 100.0, "memory": 8e9}],
+        description="The most that this worker can train: parameters, GMACs at 120×120 LR pixels, bytes that "
+        "a training step holds, seconds that a training is expected to take by those that were told. What is "
+        "not known of a candidate is no reason to leave it to others.",
     )
 
 

@@ -96,6 +96,8 @@ class External:
         """Name of a pending candidate to what is known of it before it is trained."""
         self.changed: Callable[[], None] = lambda: None
         """Called whenever what would be trained next may have become another."""
+        self.by_seconds = False
+        """Whether someone asks by the seconds that a training is expected to take."""
         self.journal = Journal.share(run)
         if not OwnSetup.describes(self.journal) or self.journal.header.setup.get("code"):
             self.journal.close()
@@ -189,9 +191,15 @@ class External:
         holder = Holder(asking.worker)
 
         def fits(candidate: Candidate) -> bool:
-            costs = self.costs.get(candidate.id, {})
+            costs = self.costs.get(candidate.id)
+            if costs is None:  # not yet worked out, as after the service began
+                return not asking.capacity
             return all(costs.get(name, 0.0) <= most for name, most in asking.capacity.items())
 
+        if "seconds" in asking.capacity and not self.by_seconds:
+            self.by_seconds = True
+            self.ahead.clear()  # comes again with the seconds, in a moment
+            self.costs.clear()
         while len(asked) < asking.count:
             one = self._search.take(holder, asking.lease_seconds, fits)
             if one is not None:

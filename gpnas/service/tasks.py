@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gpnas.engine import Engine
     from gpnas.journal import Journal, Memory
     from gpnas.records import Candidate
-    from gpnas.space import SearchSpace
 
 CHEAP = ("course", "curves", "costs", "workers", "coordinates")
 """Figures that need no surrogate."""
@@ -214,7 +213,7 @@ def contains(run: str, architecture: dict[str, Any]) -> bool:
     return True
 
 
-def foreseen(run: str, kept: list[list[Any]], number: int) -> dict[str, Any]:
+def foreseen(run: str, kept: list[list[Any]], number: int, timed: bool) -> dict[str, Any]:
     """What would be suggested next.
 
     Args:
@@ -222,6 +221,7 @@ def foreseen(run: str, kept: list[list[Any]], number: int) -> dict[str, Any]:
         kept: names of candidates that are suggested before, as this function returned them, each with its
             answer's number.
         number: how many more.
+        timed: whether costs have the `seconds` that a training is expected to take, once one told its own.
 
     Returns:
         `candidates`, each with its `costs`; `answer`, this answer's number; `kept`, after how many of those
@@ -240,15 +240,15 @@ def foreseen(run: str, kept: list[list[Any]], number: int) -> dict[str, Any]:
         found = engine.foresee(number, [*after.values()])
         mind.answers += 1
         mind.said = after | {(each.id, mind.answers): each for each in found}
+        pending = [*mind.memory.pending.values()]
+        costs = _costs(mind, [*found, *pending], timed)
         return {
-            "candidates": [
-                {"candidate": document_of(each), "costs": _costs(engine.space, each)} for each in found
-            ],
+            "candidates": [{"candidate": document_of(each), "costs": costs[each.id]} for each in found],
             "answer": mind.answers,
             "kept": len(known),
             "count": len(mind.memory.candidates),
             "observed": len(mind.memory.observations),
-            "costs": {name: _costs(engine.space, each) for name, each in mind.memory.pending.items()},
+            "costs": {each.id: costs[each.id] for each in pending},
             "architectures": len(engine.space),
         }
 
@@ -292,6 +292,8 @@ class _Mind:
     answers: int = field(default_factory=lambda: secrets.randbits(40))
     """The last answer's number; another process begins elsewhere."""
     taught: tuple[int, int, int] = (0, 0, 0)
+    step_bytes: tuple[float, ...] = ()
+    """Of a training step of each architecture, where that is known."""
 
     def catch_up(self) -> None:
         """Learns what the journal got since."""
@@ -314,6 +316,7 @@ def _mind(run: str) -> _Mind:
     from gpnas.engine import engine_for
     from gpnas.journal import Journal, Memory
     from gpnas.run.pricing import searched_space
+    from gpnas.run.setup import OwnSetup
 
     status = os.stat(Path(run) / "journal.sqlite", follow_symlinks=False)
     identity = status.st_dev, status.st_ino
@@ -322,7 +325,8 @@ def _mind(run: str) -> _Mind:
         MINDS.clear()
         journal = Journal.read(Path(run))
         engine = engine_for(searched_space(journal), journal.header)
-        known = identity, _Mind(journal, engine, Memory(journal))
+        setup = journal.setup(OwnSetup) if OwnSetup.describes(journal) else None
+        known = identity, _Mind(journal, engine, Memory(journal), step_bytes=setup.memory if setup else ())
         MINDS[run] = known
     known[1].catch_up()
     return known[1]
@@ -352,9 +356,25 @@ def document_of(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _costs(space: SearchSpace, candidate: Candidate) -> dict[str, float]:
-    index = space.index(candidate.architecture) if space.costs else 0
-    return {name: float(values[index]) for name, values in space.costs.items()}
+def _costs(mind: _Mind, candidates: Sequence[Candidate], timed: bool) -> dict[str, dict[str, float]]:
+    """What is known of candidates before they are trained, by their names."""
+    import torch
+
+    space = mind.engine.space
+    known: dict[str, Any] = dict(space.costs)
+    if mind.step_bytes:
+        known["memory"] = mind.step_bytes
+    if not (known or timed) or not candidates:
+        return {each.id: {} for each in candidates}
+    places = torch.tensor([space.index(each.architecture) for each in candidates])
+    columns = {name: [float(values[place]) for place in places] for name, values in known.items()}
+    expected = mind.engine.expected_seconds(places) if timed else None
+    if expected is not None:
+        columns["seconds"] = expected.tolist()
+    return {
+        each.id: {name: values[row] for name, values in columns.items()}
+        for row, each in enumerate(candidates)
+    }
 
 
 def bundle(run: str, target: str) -> int:

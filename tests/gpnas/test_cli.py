@@ -57,8 +57,8 @@ OPTIONS = {
     "upscale": "--average --blend --convert --drop-outlier --json --networks --no-self-ensemble --output "
     "--overlap --precision --self-ensemble --tile BUNDLE IN",
     "serve": "--address --certificate --host --host-name --json --key --port --runs --trainers",
-    "worker": "--authorities --folder --json --lease-seconds --max-gmacs --max-parameters --most --name "
-    "--patience --search --token-file --train --trial-hours URL",
+    "worker": "--authorities --folder --json --lease-seconds --max-gmacs --max-memory --max-parameters "
+    "--max-seconds --most --name --patience --search --token-file --train --trial-hours URL",
     "token make": "--json --name --role --runs",
     "token list": "--json --runs",
     "token revoke": "--json --runs ID",

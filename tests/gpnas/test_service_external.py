@@ -26,6 +26,7 @@ from gpnas.service.limits import Limits
 from gpnas.service.problems import Problem
 from gpnas.service.tokens import Tokens
 from gpnas.space import Family, IntegerAxis, SearchSpace
+from gpnas_trainers.cost import training_memory
 from tests.gpnas.searched import searched
 from tests.gpnas.served import bearer, served
 from tests.gpnas.test_service import problem
@@ -261,6 +262,60 @@ def test_capacity_leaves_what_is_too_large_to_others(client: TestClient) -> None
     rest = [ask(client, name, worker="large") for _ in range(6 - len(seen))]
     assert rest
     assert all(each["costs"]["parameters"] > 20_000 for each in rest)
+
+
+def test_capacity_by_the_memory_that_a_training_step_holds(client: TestClient) -> None:
+    """As the trainers count it for the space's own recipe."""
+    name = f"search-{next(NUMBERS)}"
+    recipe = {"batch_size": 3, "hr_patch": 48, "steps": 10, "ms_ssim_weight": 0.0}
+    family = {"features": [8, 16], "blocks": {"low": 1, "high": 3}, "stages": [1]}
+    space = {"scale": 2, "families": {"drn": family}, "recipe": recipe}
+    assert client.post("/v1/searches", json={"id": name, "space": space, "trials": 6}).status_code == 201
+    counted = {
+        (features, blocks): training_memory(
+            "drn", 2, batch_size=3, hr_patch=48, ms_ssim=False, features=features, blocks=blocks, stages=1
+        )
+        for features in (8, 16)
+        for blocks in (1, 2, 3)
+    }
+    candidates = [ask(client, name) for _ in range(6)]
+    for each in candidates:
+        axes = each["architecture"]["axes"]
+        assert each["costs"]["memory"] == pytest.approx(counted[axes["features"], axes["blocks"]], rel=1e-12)
+    for each in candidates:
+        assert client.post(f"/v1/leases/{each['lease']}/give-back", json={}).status_code == 200
+    most = sorted(counted.values())[1]
+    small = {"worker": "small", "count": 6, "capacity": {"memory": most}}
+    given = client.post(f"/v1/searches/{name}/ask", json=small).json()["candidates"]
+    assert sorted(each["costs"]["memory"] for each in given) == pytest.approx(sorted(counted.values())[:2])
+
+
+def test_capacity_by_the_seconds_that_a_training_is_expected_to_take(client: TestClient) -> None:
+    """As those took that were told: here ten times its width, whatever the depth."""
+    name = f"search-{next(NUMBERS)}"
+    space = {"families": {"net": {"width": [1, 2, 4, 8, 16, 32], "depth": [1, 2, 3, 4, 5]}}}
+    assert client.post("/v1/searches", json={"id": name, "space": space, "trials": 20}).status_code == 201
+    for _ in range(12):
+        candidate = ask(client, name)
+        width = candidate["architecture"]["axes"]["width"]
+        tell(client, candidate, value=28.0 + width / 32, seconds=10.0 * width)
+    waited, given = 0, list[dict[str, Any]]()
+    while len(given) < 2 and waited < 600:
+        answer = client.post(f"/v1/searches/{name}/ask", json={"worker": "w", "capacity": {"seconds": 90.0}})
+        if answer.status_code == 200:
+            given += answer.json()["candidates"]
+        elif len(client.get(f"/v1/searches/{name}/status").json()["candidates"]) == 20:
+            break
+        time.sleep(0.05)
+        waited += 1
+    for each in given:
+        assert each["costs"]["seconds"] <= 90.0
+        assert each["architecture"]["axes"]["width"] <= 8  # a width of 16 takes 160 s
+    left = 8 - len(given)
+    assert left
+    for each in [ask(client, name, worker="large") for _ in range(left)]:
+        width = each["architecture"]["axes"]["width"]
+        assert each["costs"]["seconds"] == pytest.approx(10.0 * width, rel=0.25)
 
 
 def test_a_search_is_stopped_goes_on_and_is_extended(client: TestClient, search: str) -> None:

@@ -289,7 +289,7 @@ def test_a_search_as_a_job_of_a_cluster(tmp_path: Path) -> None:
             until(lambda: client.delete("/v1/searches/a").status_code == 204, runs)
     finally:
         ended.touch()
-        ray.wait(60)
+        ray.communicate(timeout=60)
 
 
 @pytest.mark.slow
