@@ -3,7 +3,8 @@
     python experiments/own_loop_speed.py
 
 Opening a run of 1,000 observations from Python; `gpnas ask` and `gpnas tell` as whole commands at 200
-observations. Medians of five; beside each the processor's seconds, which a busy machine does not stretch.
+observations, and beside them what Python takes to load PyTorch, which `ask` needs. Medians of five; beside
+each the processor's seconds, which a busy machine does not stretch.
 Writes `results/own_loop_speed.md`.
 """
 
@@ -73,6 +74,8 @@ def main() -> None:
         rows.append(("`gpnas ask` at 200 observations, 1,000 architectures", asked))
         told = [timed(command("tell", usual, f"c{200 + place:04d}", 28.5)) for place in range(TIMES)]
         rows.append(("`gpnas tell` at 200 observations", told))
+        loaded = [timed(lambda: subprocess.run([sys.executable, "-c", "import torch"])) for _ in range(TIMES)]
+        rows.append(("`import torch` alone, which `ask` needs", loaded))
     lines = [
         "# What a loop of one's own waits for",
         "",

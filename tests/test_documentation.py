@@ -100,15 +100,26 @@ def test_python_of_the_readme_runs(
     for block in blocks(ROOT / "README.md", "python"):
         names.append({})
         exec(compile(block, "README.md", "exec"), names[-1])
-    training, search, own, networks, weights = names
+    training, search, networks, weights = names
     assert callable(training["train"])
     assert search["best"] == search["engine"].recommend()[0]  # type: ignore[attr-defined]
-    assert own["posterior"].mixture_mean.shape == (24, 1, 1)  # type: ignore[attr-defined]
     assert len(search["observations"]) == 12  # type: ignore[arg-type]
     assert networks["sr"].shape == (1, 3, 48, 64)  # type: ignore[attr-defined]
     assert weights["scale"] == 4
     assert {name: weights["axes"][name] for name in axes} == axes  # type: ignore[index]
     assert capsys.readouterr().out.startswith("c00")
+
+
+def test_a_model_and_an_acquisition_function_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    names: list[dict[str, object]] = []
+    for block in blocks(ROOT / "docs/engine.md", "python"):
+        names.append({})
+        exec(compile(block, "docs/engine.md", "exec"), names[-1])
+    acquired, modelled = names
+    assert acquired["posterior"].mixture_mean.shape == (24, 1, 1)  # type: ignore[attr-defined]
+    posterior = modelled["engine"].model.posterior(modelled["space"].features)  # type: ignore[attr-defined]
+    assert posterior.mean.shape == (24, 1)
+    assert "depth" in capsys.readouterr().out
 
 
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

@@ -293,7 +293,7 @@ class _Mind:
     """The last answer's number; another process begins elsewhere."""
     taught: tuple[int, int, int] = (0, 0, 0)
     step_bytes: tuple[float, ...] = ()
-    """Of a training step of each architecture, where that is known."""
+    """What a training step of each architecture holds, in bytes; empty where that is not known."""
 
     def catch_up(self) -> None:
         """Learns what the journal got since."""

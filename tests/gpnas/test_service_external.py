@@ -515,7 +515,7 @@ def test_requests_that_wait_share_a_commit_and_fail_alone(tmp_path: Path) -> Non
 
 
 def test_a_search_that_cannot_be_thought_of_is_thought_of_again(
-    client: TestClient, search: str, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ahead, "PAUSE_SECONDS", 0.01)
     install, failed = Ahead._install, threading.Event()
@@ -527,6 +527,7 @@ def test_a_search_that_cannot_be_thought_of_is_thought_of_again(
         install(self, *arguments)
 
     monkeypatch.setattr(Ahead, "_install", fails_once)
+    search = request.getfixturevalue("search")  # which is thought of as soon as it is there
     assert ask(client, search)["candidate"] == "c0000"
     assert failed.is_set()
 
