@@ -290,6 +290,23 @@ def test_capacity_by_the_memory_that_a_training_step_holds(client: TestClient) -
     assert sorted(each["costs"]["memory"] for each in given) == pytest.approx(sorted(counted.values())[:2])
 
 
+def test_capacity_holds_after_a_service_began_again(tmp_path: Path) -> None:
+    """Also where nothing is left to be suggested, and what was given back is all that there is."""
+    family = {"features": [8, 16], "blocks": {"low": 1, "high": 2}, "stages": [1]}
+    space = {"scale": 2, "families": {"drn": family}}
+    with served(tmp_path, limits=FAST) as client:
+        client.post("/v1/searches", json={"id": "s", "space": space, "trials": 4})
+        candidates = [ask(client, "s") for _ in range(4)]
+        for each in candidates:
+            assert client.post(f"/v1/leases/{each['lease']}/give-back", json={}).status_code == 200
+    cheapest = min(candidates, key=lambda each: float(each["costs"]["gmacs"]))
+    with served(tmp_path, limits=FAST) as client:
+        capacity = {"gmacs": cheapest["costs"]["gmacs"]}
+        assert ask(client, "s", count=4, capacity=capacity)["candidate"] == cheapest["candidate"]
+        more = {"worker": "w", "capacity": capacity}
+        assert client.post("/v1/searches/s/ask", json=more).status_code == 204
+
+
 def test_capacity_by_the_seconds_that_a_training_is_expected_to_take(client: TestClient) -> None:
     """As those took that were told: here ten times its width, whatever the depth."""
     name = f"search-{next(NUMBERS)}"
