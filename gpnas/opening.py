@@ -153,7 +153,7 @@ def header_of(
         steps=wishes.steps or settings.get("steps", 1),
         portfolio=settings.get("portfolio", 3),
         cost_aware=settings.get("cost_aware", False),
-        common_seeds=settings.get("common_seeds", False),
+        common_seeds=settings.get("common_seeds", True),  # experiments/results/common_seeds.md
         defaults=settings.get("defaults", ()),
     )
     stops = settings.get("early_stopping", True) if wishes.early_stopping is None else wishes.early_stopping

@@ -40,7 +40,7 @@ def net(size: int) -> Architecture:
 
 
 def test_a_loop_trains_what_the_engine_alone_would(tmp_path: Path) -> None:
-    engine = Engine(SPACE, seed=3, trials=6)
+    engine = Engine(SPACE, seed=3, trials=6, common_seeds=True)
     for _ in range(2):  # opened again, in the middle
         with gpnas.open_search(tmp_path, SPACE, trials=6, seed=3) as search:
             for _ in range(3):
@@ -99,7 +99,7 @@ def test_a_worker_is_known_again_by_its_name(tmp_path: Path) -> None:
 
 
 def test_a_failed_training_is_an_observation_that_the_engine_learns(tmp_path: Path) -> None:
-    engine = Engine(SPACE, seed=0, trials=4)
+    engine = Engine(SPACE, seed=0, trials=4, common_seeds=True)
     with gpnas.open_search(tmp_path, SPACE, trials=4) as search:
         for number in range(4):
             (expected,) = engine.suggest(1)
