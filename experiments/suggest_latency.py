@@ -168,6 +168,7 @@ def main() -> None:
 
     say("# Latency of a suggestion")
     say(f"\n{processor()}, one thread; {known}; {date.today()}. {arguments.observations} observations.")
+    say(f"Load average {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores when it began.")
     say("\n| search | architectures | after an observation, s | another, s |\n|---|---|---|---|")
     for name, sizes in SIZES.items():
         space = grid(sizes)
