@@ -45,8 +45,8 @@ class SearchSettings(Strict):
     portfolio_aware: bool = False
     """Whether an architecture is valued by what it would add to the portfolio's average."""
     common_seeds: bool = False
-    """Whether all architectures are trained from the same seeds, each replicate from the next; a training or a
-    loop of one's own does so unless the file says no."""
+    """Whether all architectures are trained from the same seeds, each replicate from the next; trainings and
+    loops of one's own are, unless the file says no."""
     defaults_first: bool = True
     """Whether the first trial of each family is its published network, scaled to the space."""
     portfolio: int = Field(default=3, ge=1)
