@@ -61,8 +61,8 @@ class Learned:
     members: int
     """Draws of the hyperparameters that it averages over."""
     noise: float
-    """Standard deviation of two trainings of one architecture, halfway up the observed values, in the
-    objective's unit."""
+    """Standard deviation of trainings of one architecture, halfway up the observed values, in the objective's
+    unit."""
     power: float
     """Exponent of the warp; 1 is none."""
     warp: str
@@ -74,6 +74,11 @@ class Learned:
     sources: Mapping[str, float]
     """Name of another search that was learned from to the correlation of what varies there and here."""
 
+    @property
+    def apart(self) -> float:
+        """What two trainings of one architecture differ by: the standard deviation of their difference."""
+        return math.sqrt(2) * self.noise
+
     def conclusions(self, unit: str) -> tuple[str, ...]:
         """What was learned, in sentences for someone who knows no Gaussian process.
 
@@ -81,7 +86,7 @@ class Learned:
             unit: of the objective, such as `dB`.
         """
         noise = (
-            f"two trainings of one architecture differ by about {math.sqrt(2) * self.noise:.2g} {unit}, so "
+            f"two trainings of one architecture differ by about {self.apart:.2g} {unit}, so "
             "smaller differences between two trained networks say little"
         )
         clear = [(axis, effect) for axis, effect in self.effects.items() if effect.gain > self.noise]

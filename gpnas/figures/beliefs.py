@@ -241,7 +241,7 @@ def learning(standing: Standing) -> Learning:
                 words=column.words,
             )
         )
-    return Learning(tuple(rows), found.noise, found.warp, found.observations)
+    return Learning(tuple(rows), found.noise, found.apart, found.warp, found.observations)
 
 
 def trust(standing: Standing, noise: float) -> Trust:
@@ -249,7 +249,7 @@ def trust(standing: Standing, noise: float) -> Trust:
 
     Args:
         standing: of a search.
-        noise: standard deviation of two trainings of one architecture, in the objective's unit.
+        noise: standard deviation of trainings of one architecture, in the objective's unit.
     """
     posterior, diagnostics = standing.posterior, standing.diagnostics
     left_out: list[Predicted] = []
@@ -293,7 +293,7 @@ def foretold(recorded: Recorded, noise: float) -> Iterator[Foretold]:
 
     Args:
         recorded: the search.
-        noise: standard deviation of two trainings of one architecture, in the objective's unit.
+        noise: standard deviation of trainings of one architecture, in the objective's unit.
     """
     for trial in recorded.trials:
         if trial.value is None or trial.mean is None or trial.stddev is None:

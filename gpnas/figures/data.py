@@ -171,7 +171,9 @@ class Learning:
     relevance: tuple[Relevance, ...]
     """The largest first."""
     noise: float
-    """Standard deviation of two trainings of one architecture, in the objective's unit."""
+    """Standard deviation of trainings of one architecture, in the objective's unit."""
+    apart: float
+    """What two trainings of one architecture differ by, in the objective's unit."""
     warp: str
     observations: int
 

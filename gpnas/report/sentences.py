@@ -222,11 +222,12 @@ def _noise(seen: Seen, learning: Learning) -> Check:
         return Check(
             name, "open", "Fewer than two networks were trained to the end, so leaders do not differ."
         )
-    gap, noise = leaders[0] - leaders[-1], unit.shown(learning.noise, more=1)
+    gap = leaders[0] - leaders[-1]
     told = (
-        f"the best {len(leaders)} differ by {unit.shown(gap, more=1)}, two trainings of one by about {noise}"
+        f"the best {len(leaders)} differ by {unit.shown(gap, more=1)}, two trainings of one by about "
+        f"{unit.shown(learning.apart, more=1)}"
     )
-    if learning.noise > gap:
+    if learning.apart > gap:
         return Check(
             name,
             "mind",

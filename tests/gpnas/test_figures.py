@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,14 @@ from scipy import stats
 
 import gpnas
 from gpnas import Architecture, JournalError, regret
+from gpnas.explanation import taught
 from gpnas.figures import belief_charts, beliefs, charts
 from gpnas.figures.catalogue import Seen, figures, see
 from gpnas.figures.data import lanes, pareto
 from gpnas.figures.records import Evaluation, Span, Trial
 from gpnas.figures.style import DARK, LIGHT, PALETTE
 from gpnas.journal import Journal
+from gpnas.report.sentences import checks
 from tests.gpnas.searched import SPACE, STEPS, listed, searched
 
 
@@ -94,6 +97,22 @@ def test_the_course_holds_values_intervals_and_the_best_so_far(seen: Seen) -> No
         best.append(max(best[-1], trial.value if trial.finished and trial.value else float("-inf")))
     for row in charts.best_so_far(seen.recorded):
         assert row["value"] == best[int(row["number"]) + 1]
+
+
+def test_the_page_and_the_closing_lines_say_alike_what_trainings_differ_by(seen: Seen) -> None:
+    """The standard deviation of a difference, which is more than that of one training (by simulation)."""
+    assert seen.learning is not None
+    assert seen.standing is not None
+    trainings = np.random.default_rng(0).normal(0.0, seen.learning.noise, (100_000, 2))
+    assert seen.learning.apart == pytest.approx(np.std(trainings[:, 0] - trainings[:, 1]), rel=0.01)
+    found, _ = taught(seen.standing.engine)
+    assert found is not None
+    pattern = r"two trainings of one (?:architecture differ )?by about ([\d.e-]+)"
+    closing = re.search(pattern, " ".join(found.conclusions("dB")))
+    page = re.search(pattern, " ".join(each.sentence for each in checks(seen)))
+    assert closing is not None
+    assert page is not None
+    assert float(page[1]) == pytest.approx(float(closing[1]), rel=0.05)
 
 
 def test_maps_and_slices_are_the_engines_posterior(seen: Seen) -> None:
