@@ -40,7 +40,7 @@ COPIES = {
 """Pages that are files of the repository's top, and which."""
 MEASUREMENTS = "measurements"
 """The site's folder of what `experiments/results/` holds."""
-BOOST = {"": 2.0, "tutorials": 1.5, "reference": 0.5, "reference/errors.md": 1.3, MEASUREMENTS: 0.5}
+BOOST = {"": 2.0, "tutorials": 1.5, "reference": 0.5, "reference/errors.md": 1.6, MEASUREMENTS: 0.5}
 """How much a page, or one of a folder, counts in the search: who asks how to do something comes first."""
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s:]+)((?:#[^)]*)?)\)")
 
