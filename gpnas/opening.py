@@ -143,8 +143,9 @@ def header_of(
         raise SpaceError(
             f"a space with known costs must have at most {MOST_COSTS:,} architectures, but has {len(space):,}"
         )
-    setup = OwnSetup("a person's own loop", costs, memory=memory)
-    if code is not None:
+    if code is None:
+        setup = OwnSetup("a person's own loop", costs, memory=memory)
+    else:
         setup = OwnSetup("a person's own training", costs, dataclasses.asdict(code), memory)
     objective = wishes.objective or settings.get("objective") or VALUE
     search = Search(
