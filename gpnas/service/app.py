@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from gpnas import __version__
 from gpnas.errors import GpnasError
+from gpnas.run.memory import give_back
 from gpnas.service import events, looking, pages, working
 from gpnas.service.direct import Direct
 from gpnas.service.documents import ProblemDocument
@@ -36,6 +38,8 @@ from gpnas.service.tokens import Tokens
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 """Names by which a service on this machine may always be called."""
+TIDY_SECONDS = 20.0
+"""Pause between looks for memory that can be given back."""
 
 
 def application(
@@ -72,10 +76,14 @@ def application(
         managed, requests = managing.of(runs), Requests(folder)
         service = Service(runs, reading, tokens, limits, metrics, jobs, externals, managed, feeds, requests)
         app.state.service = service
+        tidying = asyncio.create_task(_tidy())
         try:
             yield
         finally:
             ending.set()
+            tidying.cancel()
+            with suppress(asyncio.CancelledError):
+                await tidying
             await externals.close()
             await jobs.close()
             requests.close()
@@ -106,6 +114,13 @@ def application(
     app.add_exception_handler(HTTPException, _refused)
     app.openapi = lambda: _described(app)
     return Guard(Direct(app, _broken), tokens=tokens, limits=limits, hosts=hosts, metrics=metrics)
+
+
+async def _tidy() -> None:
+    """Gives memory back that requests and backups have freed, as long as the service runs."""
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        await asyncio.to_thread(give_back)
 
 
 def _broken(request: Request, error: Exception) -> Response:
