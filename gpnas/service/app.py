@@ -76,14 +76,11 @@ def application(
         managed, requests = managing.of(runs), Requests(folder)
         service = Service(runs, reading, tokens, limits, metrics, jobs, externals, managed, feeds, requests)
         app.state.service = service
-        tidying = asyncio.create_task(_tidy())
         try:
-            yield
+            async with _tidied():
+                yield
         finally:
             ending.set()
-            tidying.cancel()
-            with suppress(asyncio.CancelledError):
-                await tidying
             await externals.close()
             await jobs.close()
             requests.close()
@@ -116,11 +113,22 @@ def application(
     return Guard(Direct(app, _broken), tokens=tokens, limits=limits, hosts=hosts, metrics=metrics)
 
 
-async def _tidy() -> None:
-    """Gives memory back that requests and backups have freed, as long as the service runs."""
-    while True:
-        await asyncio.sleep(TIDY_SECONDS)
-        await asyncio.to_thread(give_back)
+@asynccontextmanager
+async def _tidied() -> AsyncIterator[None]:
+    """Gives memory back that requests and backups have freed, now and then."""
+
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(TIDY_SECONDS)
+            await asyncio.to_thread(give_back)
+
+    task = asyncio.create_task(tidy())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _broken(request: Request, error: Exception) -> Response:
