@@ -316,6 +316,8 @@ def test_capacity_by_the_seconds_that_a_training_is_expected_to_take(client: Tes
         candidate = ask(client, name)
         width = candidate["architecture"]["axes"]["width"]
         tell(client, candidate, value=28.0 + width / 32, seconds=10.0 * width)
+    cheap = {"architecture": {"family": "net", "axes": {"width": 2, "depth": 5}}}
+    wanted = client.post(f"/v1/searches/{name}/wanted", json=cheap).json()["candidate"]
     waited, given = 0, list[dict[str, Any]]()
     while len(given) < 2 and waited < 600:
         answer = client.post(f"/v1/searches/{name}/ask", json={"worker": "w", "capacity": {"seconds": 90.0}})
@@ -325,6 +327,7 @@ def test_capacity_by_the_seconds_that_a_training_is_expected_to_take(client: Tes
             break
         time.sleep(0.05)
         waited += 1
+    assert wanted in {each["candidate"] for each in given}
     for each in given:
         assert each["costs"]["seconds"] <= 90.0
         assert each["architecture"]["axes"]["width"] <= 8  # a width of 16 takes 160 s
