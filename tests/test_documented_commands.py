@@ -28,11 +28,10 @@ pytestmark = pytest.mark.ray
 
 LEFT_OUT = {
     r"^make (search|test)|^make install|^git clone|^source ": "CI does it before these tests",
-    r"^ray start --head --node-ip": "several machines; `experiments/network_nodes.py` has such nodes",
-    r"^ray job |ray symmetric-run": "a cluster of one's own, which ends with it",
+    r"^ray start --head --node-ip|^ray job |ray symmetric-run": "`test_cluster_pages.py` types it",
     r"^docker |docker/secrets|docker compose": "there is no Docker engine; `test_docker.py` checks the files",
     r"^gpnas search --space drn_paper.yaml": "networks of the paper's sizes need a GPU",
-    r"gpnas-status": "a search that runs meanwhile; `test_monitoring.py` asks the same actor",
+    r"gpnas-status": "a search that runs meanwhile; `test_cluster_pages.py` types it",
     r"RAY_USE_TLS": "every process of a cluster must be started so",
     r"^gpnas token revoke": "the name that was printed; `test_service.py` revokes one",
     r"--search digits --train train.py:train --token-file runs/.service/token$|gpnas\.client": (
