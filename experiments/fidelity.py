@@ -5,8 +5,8 @@
 From the learning curves of `family_table.py`: the share of pairs of networks whose order at an earlier step
 is that at the end, of pairs within a family and between families; pairs that end within 0.02 dB of each
 other do not count. Then the same where each network is expected to gain, from that step on, what the others
-of its family gain on average (those of all families where it is alone). With WORK, the table's short
-trainings beside long ones of the same networks, as far as that folder has them.
+of its family gain on average (those of all families where it is alone). With WORK, where `family_table.py`
+trained, the table's networks are trained for longer, too, and the table's trainings set beside those.
 """
 
 from __future__ import annotations
@@ -50,11 +50,13 @@ def of_table() -> list[Course]:
 
 
 def of_folder(work: Path, steps: int) -> list[Course]:
-    """Short trainings whose long ones are there."""
+    """The table's networks, trained for as long as in the table and for longer."""
+    with TABLE.open(encoding="utf-8") as file:
+        count = sum(1 for _ in csv.DictReader(file))
     cache, found = Cache(work), []
-    for each in planned():
-        longer = replace(each, steps=steps)
-        if (cache.folder / f"{longer.name}.residuals").exists():
+    for each in planned()[:count]:
+        if each.seed == 0:
+            longer = replace(each, steps=steps)
             short, end = alone_of(cache.products([each, longer])).mean(axis=0).tolist()
             found.append(Course(each.family, {each.steps: short}, end))
     return found
@@ -96,14 +98,13 @@ def rows(courses: Sequence[Course], last: int) -> list[str]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("work", type=Path, nargs="?")
-    options.add_argument("--long", type=int, default=1200, help="steps of the long trainings in WORK")
+    options.add_argument("--long", type=int, default=1200, help="steps of the long trainings")
     options.add_argument("-o", "--output", type=Path, help="a Markdown file")
     arguments = options.parse_args()
     table = of_table()
     told = rows(table, STEPS)
     if arguments.work is not None and not skipped():
-        longer = of_folder(arguments.work, arguments.long)
-        told += rows(longer, arguments.long) if len(longer) > 1 else []
+        told += rows(of_folder(arguments.work, arguments.long), arguments.long)
     lines = [
         "# What a short training tells",
         "",
