@@ -87,6 +87,31 @@ def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_cluster_says_everything_through_tls(desk: Path) -> None:
+    """And whoever has no certificate is refused."""
+    texts = [each.text for each in blocks(ROOT / "docs/clusters.md", "sh")]
+    (token,) = (each for each in texts if "> ~/.ray/auth_token" in each)
+    (keys,) = (each for each in texts if "openssl req -x509" in each)
+    (variables,) = (each for each in texts if "export RAY_USE_TLS" in each)
+    (start,) = (each for each in texts if each.startswith("ray start --head"))
+    head, _, search, stop = start.replace("/shared", str(desk / "shared")).splitlines()
+    stranger = search.partition("#")[0].replace("runs/drn", "runs/stranger")
+    typed(
+        desk,
+        token.replace("/shared", str(desk / "shared")),
+        keys,
+        f"({variables}",
+        head.replace("--num-cpus=0", "--num-cpus=2").partition("#")[0],
+        search.partition("#")[0] + ")",
+        f"! timeout 60 {stranger} 2> refused",
+        f"({variables}",
+        stop.partition("#")[0] + ")",
+    )
+    assert status(desk / "shared/runs/drn")["state"] == "finished"
+    assert "it speaks TLS and RAY_USE_TLS is not set; set RAY_USE_TLS" in (desk / "refused").read_text()
+
+
+@pytest.mark.slow
 def test_a_job_of_slurm_starts_ray_over_its_nodes(desk: Path) -> None:
     (job,) = (each for each in blocks(ROOT / "docs/slurm.md", "sbatch") if "symmetric-run" in each.text)
     assert job.file == "nodes.sbatch"

@@ -32,7 +32,7 @@ LEFT_OUT = {
     r"^docker |docker/secrets|docker compose": "there is no Docker engine; `test_docker.py` checks the files",
     r"^gpnas search --space drn_paper.yaml": "networks of the paper's sizes need a GPU",
     r"gpnas-status": "a search that runs meanwhile; `test_cluster_pages.py` types it",
-    r"RAY_USE_TLS": "every process of a cluster must be started so",
+    r"RAY_USE_TLS": "every process of a cluster must be started so; `test_cluster_pages.py` does",
     r"^gpnas token revoke": "the name that was printed; `test_service.py` revokes one",
     r"--search digits --train train.py:train --token-file runs/.service/token$|gpnas\.client": (
         "its training is a sketch; the service's tutorial has a whole one"

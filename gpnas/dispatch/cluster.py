@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -191,12 +192,34 @@ def _check_reachable(address: str) -> None:
         return
     host, _, port = found.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS) as connection:
+            has_tls = _speaks_tls(connection)
     except (OSError, ValueError) as error:
         raise OSError(
             f"{getattr(error, 'strerror', None) or error} ({host}:{port}); name the head's address and port, "
             "as `ray start --head` tells them"
         ) from None
+    if has_tls != (os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")):
+        there, here = ("speaks", "not set") if has_tls else ("does not speak", "set")
+        raise OSError(
+            f"it {there} TLS and RAY_USE_TLS is {here}; set RAY_USE_TLS and the variables of its "
+            "certificates as on the cluster's nodes"
+        )
+
+
+def _speaks_tls(connection: socket.socket) -> bool:
+    """Whether who answers speaks TLS, though it may ask for a certificate; nothing is trusted for it."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    try:
+        with context.wrap_socket(connection):
+            return True
+    except ssl.SSLError as error:
+        # an alert is a word of TLS
+        return "ALERT" in (error.reason or "") or "CERTIFICATE" in (error.reason or "")
+    except OSError:  # it hung up, or said nothing
+        return False
 
 
 @contextmanager

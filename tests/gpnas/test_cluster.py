@@ -151,6 +151,15 @@ def test_a_head_that_does_not_answer_is_told_at_once(address: str) -> None:
             pass
 
 
+def test_whoever_would_speak_tls_to_a_cluster_without_it_is_told(
+    cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    said = "it does not speak TLS and RAY_USE_TLS is set; set RAY_USE_TLS and the variables"
+    with pytest.raises(TrialError, match=said), connected(cluster["address"], 1, on_loopback=True):
+        pass
+
+
 def test_a_cluster_that_answers_everyone_is_told_from_one_that_does_not(cluster: dict[str, str]) -> None:
     class Open(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
