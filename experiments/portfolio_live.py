@@ -12,16 +12,25 @@ from __future__ import annotations
 
 import argparse
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from family_table import AXES, STEPS
 from machine import processor, versions
-from members import Cache, Member, skipped
-from portfolio_search import LOOKS, MEMBERS, SEARCHES, WAYS, Floats, by_products, forward, interval
+from members import Cache, Floats, Member, alone_of, skipped
+from portfolio_search import (
+    LOOKS,
+    MEMBERS,
+    SEARCHES,
+    WAYS,
+    by_products,
+    engine_of,
+    forward,
+    interval,
+    one_per_family,
+)
 
-from gpnas import Architecture, Engine, Observation, SearchSpace
+from gpnas import Architecture, Observation, SearchSpace
 from gpnas.config import load_space
 from gpnas.heterogeneity import CORRELATION
 from gpnas.portfolio import correlations, ensemble_psnr
@@ -38,17 +47,9 @@ def costs_of(architecture: Architecture) -> dict[str, float]:
     return {"parameters": float(member_of(architecture).parameters)}
 
 
-def psnr_of(gram: Floats) -> Floats:
-    """(I, K, K) -> (K,), in dB."""
-    return np.asarray(-10 * np.log10(gram.diagonal(axis1=1, axis2=2)).mean(axis=0))
-
-
 def trained(cache: Cache, space: SearchSpace, search: str, seed: int, seen: Floats) -> list[Member]:
     """The networks that a search trains, in order; it sees some of the validation images."""
-    strategy, portfolio = (
-        ("random", 1) if search == "random" else ("mi+kg", MEMBERS if search == "aware" else 1)
-    )
-    engine = Engine(space, seed, strategy, trials=max(LOOKS), portfolio=portfolio)
+    engine = engine_of(space, search, seed, max(LOOKS))
     members: list[Member] = []
     names: list[str] = []
     for _ in range(max(LOOKS)):
@@ -57,20 +58,12 @@ def trained(cache: Cache, space: SearchSpace, search: str, seed: int, seen: Floa
         gram = cache.products(members)[seen]
         newest = correlations(gram)[-1]
         metrics = {CORRELATION + name: float(newest[place]) for place, name in enumerate(names)}
-        psnr = float(psnr_of(gram)[-1])
+        psnr = float(alone_of(gram)[:, -1].mean())
         engine.observe(Observation(candidate, psnr, metrics=metrics, seconds=1.0))
         engine.allow(candidate.architecture, False)  # one training of each, as in the table
         names.append(candidate.id)
         print(f"{search} {seed}: {candidate.architecture} {psnr:.3f}", flush=True)
     return members
-
-
-def best_of_families(members: list[Member], gram: Floats) -> list[int]:
-    """The best three of the best of each family."""
-    best: dict[str, int] = {}
-    for place in np.argsort(-psnr_of(gram)):
-        best.setdefault(members[place].family, int(place))
-    return list(best.values())[:MEMBERS]
 
 
 def one_seed(cache: Cache, space: SearchSpace, seed: int) -> dict[tuple[str, int], tuple[float, float]]:
@@ -86,12 +79,14 @@ def one_seed(cache: Cache, space: SearchSpace, seed: int) -> dict[tuple[str, int
         whole = cache.products(members)
         for look in LOOKS:
             fit, judge = whole[seen][:, :look, :look], whole[~seen][:, :look, :look]
-            choose_set = {
-                "one per family": partial(best_of_families, members[:look], fit),
-                "random, forward": partial(forward, fit, list(range(look))),
-            }.get(way, partial(by_products, fit, list(range(look))))
-            value = float(ensemble_psnr(judge, [choose_set()])[0])
-            found[way, look] = value, float(psnr_of(judge)[psnr_of(fit).argmax()])
+            pool = list(range(look))
+            if way == "one per family":
+                chosen = one_per_family([each.family for each in members], fit, pool)
+            else:
+                chosen = (forward if way == "random, forward" else by_products)(fit, pool)
+            best = int(alone_of(fit).mean(axis=0).argmax())
+            value = float(ensemble_psnr(judge, [chosen])[0])
+            found[way, look] = value, float(alone_of(judge)[:, best].mean())
     return found
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from numpy.typing import NDArray
 from gpnas import Architecture, Engine, Observation, SearchSpace
 from gpnas.heterogeneity import CORRELATION, leave_one_out
 from gpnas.portfolio import choose, correlations, ensemble_psnr
+from gpnas.records import Strategy
 
 Floats = NDArray[np.float64]
 MEMBERS, LOOKS = 3, (8, 16, 24)
@@ -73,14 +75,17 @@ def looks_of(space: SearchSpace) -> list[int]:
     return [look for look in LOOKS if look < len(space)]
 
 
+def engine_of(space: SearchSpace, search: str, seed: int, count: int) -> Engine:
+    """What chooses the trials of a search."""
+    strategy: Strategy = "random" if search == "random" else "mi+kg"
+    return Engine(space, seed, strategy, trials=count, portfolio=MEMBERS if search == "aware" else 1)
+
+
 def trials(space: SearchSpace, gram: Floats, search: str, seed: int) -> list[int]:
     """The networks that a search trains, in order."""
     psnr = -10 * np.log10(gram.diagonal(axis1=1, axis2=2)).mean(axis=0)
     matrix = correlations(gram)
-    strategy, portfolio = (
-        ("random", 1) if search == "random" else ("mi+kg", MEMBERS if search == "aware" else 1)
-    )
-    engine = Engine(space, seed, strategy, trials=max(looks_of(space)), portfolio=portfolio)
+    engine = engine_of(space, search, seed, max(looks_of(space)))
     names: dict[int, str] = {}
     for _ in range(max(looks_of(space))):
         (candidate,) = engine.suggest(1)
@@ -105,11 +110,12 @@ def by_products(gram: Floats, pool: list[int]) -> list[int]:
     return [pool[each] for each in choose(gram[:, pool][:, :, pool], MEMBERS).members]
 
 
-def one_per_family(space: SearchSpace, gram: Floats, pool: list[int]) -> list[int]:
+def one_per_family(families: Sequence[str], gram: Floats, pool: list[int]) -> list[int]:
+    """The best three of the best of each family; `families` are those of all networks."""
     psnr = -10 * np.log10(gram.diagonal(axis1=1, axis2=2)).mean(axis=0)
     best: dict[str, int] = {}
     for each in sorted(pool, key=lambda place: -psnr[place]):
-        best.setdefault(space[each].family, each)
+        best.setdefault(families[each], each)
     return list(best.values())[:MEMBERS]
 
 
@@ -124,7 +130,7 @@ def one_seed(space: SearchSpace, gram: Floats, seed: int) -> dict[tuple[str, int
         sets = (
             by_products(fit, pools["aware"]),
             by_products(fit, pools["single"]),
-            one_per_family(space, fit, pools["single"]),
+            one_per_family([each.family for each in space], fit, pools["single"]),
             forward(fit, pools["random"]),
         )
         for way, members in zip(WAYS, sets, strict=True):

@@ -25,8 +25,10 @@ search: {trials: 3, concurrent: 2, portfolio: 1}
 recipe: {steps: 200, batch_size: 2, hr_patch: 48}
 """
 ADDRESSES = ("ip link set lo up", "ip addr add 10.0.0.1/32 dev lo", "ip addr add 10.0.0.2/32 dev lo")
-OTHER = "--node-ip-address=10.0.0.2 --num-cpus=2 --dashboard-agent-grpc-port=52367"
-OTHER_PORT = "--dashboard-agent-listen-port=52366"
+OTHER = (
+    "--node-ip-address=10.0.0.2 --num-cpus=2 --dashboard-agent-grpc-port=52367 "
+    "--dashboard-agent-listen-port=52366"
+)
 """What a second node needs where it shares a machine with the first."""
 
 
@@ -74,7 +76,7 @@ def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
     typed(
         desk,
         token,
-        *(re.sub(r"^(ray start --address=\S+)", rf"\1 {OTHER} {OTHER_PORT}", each) for each in started),
+        *(re.sub(r"^(ray start --address=\S+)", rf"\1 {OTHER}", each) for each in started),
         submit.replace("drn.yaml", str(desk / "drn.yaml")),
         "for number in $(seq 60); do python look.py > looked 2> missed && break; sleep 0.5; done",
         logs,

@@ -184,7 +184,8 @@ def _reason(error: Exception) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises an `OSError` where nobody answers; Ray itself would try for minutes, and say little."""
+    """Raises an `OSError` where nobody answers, or in TLS where the driver does not speak it or the other way
+    round; Ray itself would try for minutes or without end, and say little."""
     if "/" in address:  # of a client
         return
     found = private_ray.head_of(address)
@@ -209,7 +210,7 @@ def _check_reachable(address: str) -> None:
 
 def _speaks_tls(connection: socket.socket) -> bool:
     """Whether who answers speaks TLS, though it may ask for a certificate; nothing is trusted for it."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     try:

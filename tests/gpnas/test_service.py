@@ -1,8 +1,10 @@
 """The service, looked at: who may ask, what is said of searches, and what no request can do."""
 
 import asyncio
+import ctypes
 import io
 import json
+import os
 import re
 import shutil
 import socket
@@ -569,3 +571,29 @@ def test_refusals_say_what_to_do(client: TestClient) -> None:
     assert "repeated" in problem(
         client.post("/v1/searches/small/ask", json={"worker": "w"}, headers=twice), 400
     )
+
+
+def test_memory_that_was_freed_goes_back_while_the_service_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of the C library below one that stays, which by itself it would keep."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "malloc_trim"):
+        pytest.skip("a C library other than glibc keeps memory in its own way")
+    library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+    def resident() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+    monkeypatch.setattr("gpnas.service.app.TIDY_SECONDS", 0.05)
+    *blocks, kept = (library.malloc(1000) for _ in range(100_000))
+    for block in blocks:
+        ctypes.memset(block, 1, 1000)
+        library.free(block)
+    before = resident()
+    with served(tmp_path):
+        deadline = time.monotonic() + 30
+        while resident() > before - 50 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert resident() <= before - 50
+    library.free(kept)
