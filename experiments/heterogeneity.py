@@ -1,10 +1,11 @@
 """What differing networks are worth at equal cost: one, three of a kind, three of different families.
 
-    python experiments/heterogeneity.py WORK [--scales 2 3 4] [--seeds 3] [--steps 1200] [-o TABLE.md]
+    python experiments/heterogeneity.py WORK [--pool larger] [--scales 2 3 4] [--seeds 3] [-o TABLE.md]
 
 City100 as `members.py` trains on it. For each scale and seed:
 
-- a pool: one small network of each of four families, such that they come near each other in PSNR;
+- a pool: one network of each of four families, such that they come near each other in PSNR, small ones
+  or larger ones;
 - `single`: the best of it; `large`: its family, as wide as keeps the cost of three;
 - `same family`: the best one's architecture, trained from three seeds;
 - `families`: the best three of different families; `chosen`: the three whose average is best by their
@@ -38,11 +39,21 @@ from gpnas_trainers.fusion import Table
 WAYS = ("plain", "convex", "table")
 PASSES = ("one pass", "self-ensemble")
 RESAMPLES = 10_000
-POOL: dict[str, dict[str, int]] = {
-    "edsr": {"features": 16, "blocks": 3},
-    "rcan": {"features": 16, "groups": 1, "blocks": 3},
-    "plksr": {"features": 16, "blocks": 3, "kernel": 9},
-    "nafnet": {"width": 24, "blocks": 4},
+Pool = dict[str, dict[str, int]]
+"""The axes of the network of each family."""
+POOLS: dict[str, Pool] = {
+    "small": {
+        "edsr": {"features": 16, "blocks": 3},
+        "rcan": {"features": 16, "groups": 1, "blocks": 3},
+        "plksr": {"features": 16, "blocks": 3, "kernel": 9},
+        "nafnet": {"width": 24, "blocks": 4},
+    },
+    "larger": {
+        "edsr": {"features": 32, "blocks": 5},
+        "rcan": {"features": 32, "groups": 1, "blocks": 5},
+        "plksr": {"features": 24, "blocks": 5, "kernel": 13},
+        "nafnet": {"width": 48, "blocks": 8},
+    },
 }
 WIDTHS = {"nafnet": "width"}
 """The axis of a family that says how wide it is, where that is not `features`."""
@@ -120,8 +131,8 @@ class Seed:
     """PSNR of each image, by passes, set and way to fuse."""
 
 
-def one_seed(cache: Cache, scale: int, steps: int, seed: int, seeds: int, turned: int) -> Seed:
-    pool = [Member(family, axes, steps, scale, seed) for family, axes in POOL.items()]
+def one_seed(cache: Cache, sizes: Pool, scale: int, steps: int, seed: int, seeds: int, turned: int) -> Seed:
+    pool = [Member(family, axes, steps, scale, seed) for family, axes in sizes.items()]
     gram = cache.products(pool)
     alone = alone_of(gram).mean(axis=0)
     order = np.argsort(-alone, kind="stable").tolist()
@@ -150,7 +161,7 @@ def one_seed(cache: Cache, scale: int, steps: int, seed: int, seeds: int, turned
             for part, members in zip(folds(len(images)), picked, strict=True):
                 values[part] = np.array(of_three[tuple(members)][way])[part]
             scores[passes, "chosen", way] = values.tolist()
-    names = list(POOL)
+    names = list(sizes)
     return Seed(
         best,
         large,
@@ -195,24 +206,24 @@ def rows(scale: int, seeds: Sequence[Seed]) -> list[str]:
     return lines
 
 
-def pool_lines(scale: int, seeds: Sequence[Seed]) -> list[str]:
+def pool_lines(pool: Pool, scale: int, seeds: Sequence[Seed]) -> list[str]:
     """The pool, its PSNR and the correlations of its errors, means over seeds."""
     alone = np.mean([each.alone for each in seeds], axis=0)
     matrix = np.mean([each.matrix for each in seeds], axis=0)
     lines = []
-    for place, (family, axes) in enumerate(POOL.items()):
+    for place, (family, axes) in enumerate(pool.items()):
         member = Member(family, axes, 1, scale)
         sizes = ", ".join(str(value) for value in axes.values())
-        others = ", ".join(f"{matrix[place, other]:.3f}" for other in range(len(POOL)) if other != place)
+        others = ", ".join(f"{matrix[place, other]:.3f}" for other in range(len(pool)) if other != place)
         costs = f"{member.parameters:,} | {member.gmacs:.2f}"
         lines.append(f"| ×{scale} | {family} ({sizes}) | {costs} | {alone[place]:.3f} | {others} |")
     return lines
 
 
-def story(scale: int, seeds: Sequence[Seed]) -> str:
+def story(pool: Pool, scale: int, seeds: Sequence[Seed]) -> str:
     """Which networks the sets were."""
     least = [
-        each.matrix[np.ix_(*[[list(POOL).index(name) for name in each.families]] * 2)].min() for each in seeds
+        each.matrix[np.ix_(*[[list(pool).index(name) for name in each.families]] * 2)].min() for each in seeds
     ]
     sets = sorted({", ".join(each.families) for each in seeds})
     picked = sorted({", ".join(sorted(three)) for each in seeds for three in each.picked})
@@ -232,6 +243,7 @@ def story(scale: int, seeds: Sequence[Seed]) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("work", type=Path)
+    options.add_argument("--pool", choices=sorted(POOLS), default="small", help="sizes of the networks")
     options.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
     options.add_argument("--seeds", type=int, nargs="+", default=[3, 1, 1], help="of each scale, in turn")
     options.add_argument("--steps", type=int, default=1200, help="of each training")
@@ -242,13 +254,15 @@ def main() -> None:
     if skipped():
         return
     cache, pools, table, stories = Cache(arguments.work, arguments.images), [], [], []
+    pool = POOLS[arguments.pool]
     for scale, count in zip(arguments.scales, arguments.seeds, strict=False):
         seeds = [
-            one_seed(cache, scale, arguments.steps, seed, count, arguments.turned) for seed in range(count)
+            one_seed(cache, pool, scale, arguments.steps, seed, count, arguments.turned)
+            for seed in range(count)
         ]
-        pools += pool_lines(scale, seeds)
+        pools += pool_lines(pool, scale, seeds)
         table += rows(scale, seeds)
-        stories.append(story(scale, seeds))
+        stories.append(story(pool, scale, seeds))
         lines = [
             "# Heterogeneity at equal cost",
             "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -11,24 +10,24 @@ from typing import Any
 
 import torch
 
-from gpnas.data import prepared_pairs
+from gpnas.config import find_space, read_space_file
+from gpnas.data import Prepared, prepared_pairs
 from gpnas.errors import SpaceError
 from gpnas.records import Architecture
 from gpnas.run.cores import one_core
-from gpnas.run.pricing import priced
-from gpnas.run.shipped import Trained, shipped_trainings
-from gpnas.space import Family, IntegerAxis, SearchSpace
+from gpnas.run.pricing import priced, recipe_of
+from gpnas.run.shipped import SPACE, Trained, shipped_trainings
+from gpnas.space import SearchSpace
 from gpnas.surrogate import Surrogate, fit
-from gpnas_trainers.pairs import MINIMUM_NCC, PairSet, Rules
+from gpnas_trainers import build
+from gpnas_trainers.pairs import MINIMUM_NCC, Rules
 from gpnas_trainers.recipe import Recipe
 from gpnas_trainers.train import train
 
-RECIPE = Recipe(steps=300, batch_size=8, hr_patch=48, learning_rate=6e-3, evaluate_every=25)
-"""How the networks of the tables were trained."""
 IMAGES = 10
 """Validation images of those trainings, at most."""
-TIMED = (RECIPE.evaluate_every, 2 * RECIPE.evaluate_every)
-"""Optimiser steps of the two trainings whose difference is the time from one validation to the next."""
+TIMED = 10
+"""Optimiser steps that are timed of each family."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,27 @@ def recommend(
         say: called with lines about the pairs.
 
     Returns:
-        A JSON document: `hours`, `scale`, `trainings` of the tables, `steps` of each, `speed` of this machine
-        beside the tables', and `architectures`, the most promising first.
+        A JSON document: `hours`, `scale`, `trainings` of the table, `steps` of each, `speeds` by family (what
+        a training takes here over what it took where the table was made), and `architectures`, the most
+        promising first.
 
     Raises:
         SpaceError: there is no table of this scale, or not even the cheapest can be trained in the time.
         DataError: no pairs can be made of the data.
     """
     trainings = shipped_trainings(scale)
+    recipes = shipped_recipes()
     space, surrogate, times = _learned(trainings, scale)
-    pairs = prepared_pairs(data, scale, Rules(RECIPE.hr_patch, MINIMUM_NCC), report=say)
+    rules = Rules(max(recipe.hr_patch for recipe in recipes.values()), MINIMUM_NCC)
+    pairs = prepared_pairs(data, scale, rules, report=say)
     with one_core():
-        speed = _speed(trainings, pairs.training, pairs.validation.head(IMAGES), scale)
+        speeds = {
+            family: _speed(_middle(trainings, family), recipe, pairs, scale)
+            for family, recipe in recipes.items()
+        }
     mean, _ = surrogate.mean_and_variance(space.features)
     low, high = surrogate.interval(space.features)
+    speed = torch.tensor([speeds[each.family] for each in space], dtype=torch.float64)
     needed = times.mean_and_variance(space.features)[0].exp() * speed / 3600
     chosen, spent = [], 0.0
     for index in mean.argsort(descending=True, stable=True).tolist():
@@ -88,41 +94,58 @@ def recommend(
         "hours": hours,
         "scale": scale,
         "trainings": len(trainings),
-        "steps": RECIPE.steps,
-        "speed": speed,
+        "steps": trainings[0].steps,
+        "speeds": speeds,
         "architectures": [asdict(each) | {"architecture": each.architecture.to_json()} for each in chosen],
     }
 
 
+def shipped_recipes() -> dict[str, Recipe]:
+    """How the networks of each family of the tables were trained."""
+    path = find_space(SPACE)
+    file = read_space_file(path)
+    common, own = recipe_of(path, file).to_json(), file.families.recipes
+    return {
+        family.name: Recipe(**{**common, **own.get(family.name, {})})
+        for family in file.search_space().families
+    }
+
+
 def _learned(trainings: list[Trained], scale: int) -> tuple[SearchSpace, Surrogate, Surrogate]:
-    """The architectures of the tables, and surrogates of their PSNR and of the logarithm of their seconds."""
-    names = trainings[0].architecture.axes
-    axes = [
-        IntegerAxis(name, tuple(sorted({int(each.architecture.axes[name]) for each in trainings})))
-        for name in names
-    ]
-    space = priced(SearchSpace([Family(trainings[0].architecture.family, tuple(axes))]), scale)
+    """The space of the tables, and surrogates of the PSNR of its architectures and the logarithm of their
+    seconds."""
+    file = read_space_file(find_space(SPACE))
+    space = priced(file.search_space(), scale, file.limits.given())
     x = space.features[[space.index(each.architecture) for each in trainings]]
     psnr = torch.tensor([each.psnr for each in trainings], dtype=torch.float64)
     seconds = torch.tensor([each.seconds for each in trainings], dtype=torch.float64)
     return space, fit(x, psnr, space.columns), fit(x, seconds.log(), space.columns, members=1)
 
 
-def _speed(trainings: list[Trained], pairs: PairSet, validation: PairSet, scale: int) -> float:
-    """Seconds of a step here over those of the tables: the mean ratio of a cheap and a dear network."""
-    from gpnas_trainers import build
+def _middle(trainings: list[Trained], family: str) -> Trained:
+    """The training of a family that as many took less time than as took more."""
+    own = sorted(
+        (each for each in trainings if each.architecture.family == family), key=lambda each: each.seconds
+    )
+    return own[len(own) // 2]
 
-    ordered = sorted(trainings, key=lambda each: each.seconds)
-    ratios = []
-    for each in (ordered[len(ordered) // 4], ordered[3 * len(ordered) // 4]):
-        seconds = []
-        for steps in (1, *TIMED):  # what is done once, such as reading the pairs, is done in the first
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                network = build(each.architecture.family, scale, **each.architecture.axes)
-            begun = time.process_time()
-            train(network, pairs, validation, replace(RECIPE, steps=steps, warmup_steps=1), seed=0)
-            seconds.append(time.process_time() - begun)
-        step = max(1e-6, seconds[2] - seconds[1]) / (TIMED[1] - TIMED[0])
-        ratios.append(step / (each.seconds / each.steps))
-    return math.prod(ratios) ** (1 / len(ratios))
+
+def _speed(trained: Trained, recipe: Recipe, pairs: Prepared, scale: int) -> float:
+    """What a training would take here over what it took where the table was made.
+
+    A training of one step is what a validation takes, but for that step; another one before it does what is
+    done once, such as reading the pairs.
+    """
+    seconds = []
+    for steps in (1, 1, 1 + TIMED):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build(trained.architecture.family, scale, **trained.architecture.axes)
+        short = replace(recipe, steps=steps, warmup_steps=1, evaluate_every=steps)
+        begun = time.process_time()
+        train(network, pairs.training, pairs.validation.head(IMAGES), short, seed=0)
+        seconds.append(time.process_time() - begun)
+    step = max(1e-6, seconds[2] - seconds[1]) / TIMED
+    validation = max(0.0, seconds[1] - step)
+    validations = -(-recipe.steps // recipe.evaluate_every)
+    return (recipe.steps * step + validations * validation) / trained.seconds

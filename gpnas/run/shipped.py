@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -11,8 +12,10 @@ from gpnas.records import Architecture, Source
 
 SHIPPED = "shipped"
 """What stands for the tables where a run folder may stand."""
-TABLES = {2: ("drn_x2",)}
-"""Scale to the names of its tables."""
+SCALES = (2, 3, 4)
+"""Those of which a table ships."""
+SPACE = "families.yaml"
+"""The shipped space file whose architectures and recipes the tables are of."""
 
 
 @dataclass(frozen=True)
@@ -28,25 +31,32 @@ class Trained:
 
 
 def shipped_trainings(scale: int) -> list[Trained]:
-    """The trainings of all shipped tables of a scale.
+    """The trainings of the shipped table of a scale.
 
     Raises:
         SpaceError: there is no table of this scale.
     """
-    if scale not in TABLES:
-        known = ", ".join(f"×{each}" for each in TABLES)
+    if scale not in SCALES:
+        known = ", ".join(f"×{each}" for each in SCALES)
         raise SpaceError(
             f"finished trainings ship for {known}, but the scale is ×{scale}; search without them"
         )
-    found = []
-    for name in TABLES[scale]:
-        text = files("gpnas.run").joinpath("tables", f"{name}.csv").read_text("utf-8")
-        for row in csv.DictReader(text.splitlines()):
-            family, steps = row.pop("family"), int(row.pop("steps"))
-            psnr, seconds = float(row.pop("psnr")), float(row.pop("seconds"))
-            axes = {axis: int(value) for axis, value in row.items()}
-            found.append(Trained(Architecture(family, axes), steps, psnr, seconds))
-    return found
+    text = files("gpnas.run").joinpath("tables", f"families_x{scale}.csv").read_text("utf-8")
+    return [
+        Trained(
+            Architecture(row["family"], _axes(row["axes"])),
+            int(row["steps"]),
+            float(row["psnr"]),
+            float(row["seconds"]),
+        )
+        for row in csv.DictReader(text.splitlines())
+    ]
+
+
+def _axes(text: str) -> dict[str, int | float | str]:
+    """Axes as a table has them, `features=8 image_skip=true`."""
+    pairs = (each.partition("=") for each in text.split())
+    return {name: json.loads(value) for name, _, value in pairs}
 
 
 def shipped_source(scale: int) -> Source:

@@ -27,16 +27,33 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-def begin_near_zero(conv: nn.Conv2d, share: float = 0.01) -> nn.Conv2d:
+def shrunk(conv: nn.Conv2d, share: float = 0.01) -> nn.Conv2d:
     """The same convolution with fresh weights and biases shrunk to a share of themselves.
 
     The last one of a network that adds its input's upsampled image: it then begins at that image, and
     not at noise that the first hundreds of steps must take away (as in H. Zhang, Y. Dauphin, T. Ma,
-    "Fixup initialization", ICLR 2019, section 3).
+    "Fixup initialization", ICLR 2019, section 3). And the last one of each of B residual blocks, to a share
+    of B^-1/2, so that together they add no more than the signal that they are added to.
     """
     with torch.no_grad():
         for parameter in conv.parameters():
             parameter.mul_(share)
+    return conv
+
+
+def signal_kept(conv: nn.Conv2d, slope: float = 1.0) -> nn.Conv2d:
+    """The same convolution with fresh weights that hand on as much variance as they get, and biases of 0.
+
+    PyTorch's own leave a third of it, so that after some layers the signal of a network is less than its
+    biases, and the first hundred steps are spent on its return (K. He et al., "Delving deep into rectifiers",
+    ICCV 2015, Eq. 14).
+
+    Args:
+        slope: of the leaky ReLU that follows, below 0; 0 for a plain one, 1 where none does.
+    """
+    nn.init.kaiming_normal_(conv.weight, a=slope)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
     return conv
 
 
@@ -187,7 +204,7 @@ class LongSkip(nn.Module):
         self.head = nn.Sequential(conv3x3(3, features))
         self.body = nn.Sequential(*residual, conv3x3(features, features))
         last = conv3x3(features, 3)
-        self.tail = nn.Sequential(upsampler(scale, features), begin_near_zero(last) if image_skip else last)
+        self.tail = nn.Sequential(upsampler(scale, features), shrunk(last) if image_skip else last)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         h = self.head(self.sub_mean(x * RGB_RANGE))

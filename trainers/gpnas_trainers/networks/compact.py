@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from gpnas_trainers.networks.blocks import begin_near_zero, conv3x3
+from gpnas_trainers.networks.blocks import conv3x3, shrunk, signal_kept
 
 SLOPE = 0.25
 """Slope of PReLU below 0 before training."""
@@ -34,12 +34,8 @@ class Compact(nn.Module):
         self.scale = scale
         layers: list[nn.Module] = []
         for inputs in [3] + [features] * convolutions:
-            conv = conv3x3(inputs, features)
-            # K. He et al., ICCV 2015: without skip connections, PyTorch's own weights leave next to nothing
-            # of the signal after ten layers
-            nn.init.kaiming_normal_(conv.weight, a=SLOPE)
-            layers += [conv, nn.PReLU(features, SLOPE)]
-        self.body = nn.Sequential(*layers, begin_near_zero(conv3x3(features, 3 * scale * scale)))
+            layers += [signal_kept(conv3x3(inputs, features), SLOPE), nn.PReLU(features, SLOPE)]
+        self.body = nn.Sequential(*layers, shrunk(conv3x3(features, 3 * scale * scale)))
         self.upsampler = nn.PixelShuffle(scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)

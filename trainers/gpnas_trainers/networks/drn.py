@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from gpnas_trainers.networks.blocks import (
     ChannelAttention,
-    begin_near_zero,
     bicubic,
     conv3x3,
     nearest_upsampler,
+    shrunk,
+    signal_kept,
 )
 from gpnas_trainers.networks.blocks import upsampler as shuffle_upsampler
 
@@ -31,10 +32,14 @@ class DenseResidualBlock(nn.Module):
     def __init__(self, features: int, stages: int, fuse: int) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(conv3x3(features, features), nn.ReLU(inplace=True), conv3x3(features, features))
+            nn.Sequential(
+                signal_kept(conv3x3(features, features), 0.0),
+                nn.ReLU(inplace=True),
+                signal_kept(conv3x3(features, features)),
+            )
             for _ in range(stages)
         )
-        self.fuse = nn.Conv2d(features * stages, features, fuse, padding=fuse // 2)
+        self.fuse = signal_kept(nn.Conv2d(features * stages, features, fuse, padding=fuse // 2))
         self.attention = ChannelAttention(features)
 
     def forward(self, h: Tensor, previous: Tensor | None) -> Tensor:  # (B, F, h, w), the same or None
@@ -81,12 +86,16 @@ class DRN(nn.Module):
     ) -> None:
         super().__init__()
         self.scale, self.global_skip, self.image_skip = scale, global_skip, image_skip
-        self.head = conv3x3(3, features)
-        self.blocks = nn.ModuleList(DenseResidualBlock(features, stages, fuse) for _ in range(blocks))
-        last = conv3x3(features, 3 if upsampler != "direct" else 3 * scale * scale)
+        self.head = signal_kept(conv3x3(3, features))
+        self.blocks = nn.ModuleList()
+        for _ in range(blocks):
+            block = DenseResidualBlock(features, stages, fuse)
+            shrunk(block.fuse, blocks**-0.5)
+            self.blocks.append(block)
+        last = signal_kept(conv3x3(features, 3 if upsampler != "direct" else 3 * scale * scale))
         if image_skip:
-            begin_near_zero(last)
-        self.upsampler: nn.Module
+            shrunk(last, 0.001)
+        self.upsampler: nn.Sequential
         self.tail: nn.Module = last
         match upsampler:
             case "shuffle":
@@ -94,7 +103,10 @@ class DRN(nn.Module):
             case "nearest":
                 self.upsampler = nearest_upsampler(scale, features)
             case _:
-                self.upsampler, self.tail = nn.Identity(), nn.Sequential(last, nn.PixelShuffle(scale))
+                self.upsampler, self.tail = nn.Sequential(), nn.Sequential(last, nn.PixelShuffle(scale))
+        for layer in self.upsampler:
+            if isinstance(layer, nn.Conv2d):
+                signal_kept(layer, 1.0 if upsampler == "shuffle" else 0.2)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         h, previous = self.head(x), None

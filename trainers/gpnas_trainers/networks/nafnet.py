@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from gpnas_trainers.networks.blocks import ChannelNorm, begin_near_zero, conv3x3
+from gpnas_trainers.networks.blocks import ChannelNorm, conv3x3, shrunk
 
 
 class Block(nn.Module):
@@ -78,7 +78,7 @@ class NAFNet(nn.Module):
         self.scale = scale
         self.intro = conv3x3(3, width)
         self.body = nn.Sequential(*(Kept(width) for _ in range(blocks)))
-        last = begin_near_zero(conv3x3(width, 3 * scale * scale))
+        last = shrunk(conv3x3(width, 3 * scale * scale))
         self.up = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)

@@ -13,10 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle
 
-from gpnas_trainers.networks.blocks import begin_near_zero, conv3x3
-
-STDDEV = 0.02
-"""Standard deviation of fresh weights, a normal distribution cut off at ±2."""
+from gpnas_trainers.networks.blocks import conv3x3, shrunk, signal_kept
 
 
 class PartialLargeKernel(nn.Module):
@@ -24,7 +21,7 @@ class PartialLargeKernel(nn.Module):
 
     def __init__(self, features: int, kernel: int) -> None:
         super().__init__()
-        self.conv = _narrow(nn.Conv2d(features, features, kernel, padding=kernel // 2))
+        self.conv = signal_kept(nn.Conv2d(features, features, kernel, padding=kernel // 2))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
         count = self.conv.in_channels
@@ -36,7 +33,7 @@ class ElementAttention(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.f = nn.Sequential(_narrow(conv3x3(features, features)), nn.Sigmoid())
+        self.f = nn.Sequential(signal_kept(conv3x3(features, features)), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
         gate: Tensor = self.f(x)
@@ -49,11 +46,13 @@ class Block(nn.Module):
     def __init__(self, features: int, kernel: int, split: int, attention: bool) -> None:
         super().__init__()
         self.channe_mixer = nn.Sequential(
-            conv3x3(features, 2 * features), nn.GELU(), _narrow(conv3x3(2 * features, features))
+            signal_kept(conv3x3(features, 2 * features)),
+            nn.GELU(),
+            signal_kept(conv3x3(2 * features, features)),
         )
         self.lk = PartialLargeKernel(max(1, features // split), kernel)
         self.attn = ElementAttention(features) if attention else nn.Identity()
-        self.refine = _narrow(nn.Conv2d(features, features, 1))
+        self.refine = signal_kept(nn.Conv2d(features, features, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
         residual: Tensor = self.refine(self.attn(self.lk(self.channe_mixer(x))))
@@ -77,15 +76,11 @@ class PLKSR(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
-        last = begin_near_zero(conv3x3(features, 3 * scale * scale))
-        inner = (Block(features, kernel, split, attention) for _ in range(blocks))
-        self.feats = nn.Sequential(conv3x3(3, features), *inner, last)
+        last = shrunk(conv3x3(features, 3 * scale * scale))
+        inner = [Block(features, kernel, split, attention) for _ in range(blocks)]
+        for block in inner:
+            shrunk(block.refine, blocks**-0.5)
+        self.feats = nn.Sequential(signal_kept(conv3x3(3, features)), *inner, last)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         return pixel_shuffle(self.feats(x) + x.repeat_interleave(self.scale**2, dim=1), self.scale)
-
-
-def _narrow(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution with fresh weights as the authors draw them."""
-    nn.init.trunc_normal_(conv.weight, std=STDDEV)
-    return conv

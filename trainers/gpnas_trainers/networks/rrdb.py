@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu, pixel_unshuffle
 
 from gpnas_trainers.families.layers import factors
-from gpnas_trainers.networks.blocks import begin_near_zero, bicubic, conv3x3, reflected
+from gpnas_trainers.networks.blocks import bicubic, conv3x3, reflected, shrunk, signal_kept
 
 DAMPING = 0.2
 """Factor of every residual."""
@@ -27,11 +27,11 @@ class DenseBlock(nn.Module):
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
-        self.conv1 = conv3x3(features, growth)
-        self.conv2 = conv3x3(features + growth, growth)
-        self.conv3 = conv3x3(features + 2 * growth, growth)
-        self.conv4 = conv3x3(features + 3 * growth, growth)
-        self.conv5 = conv3x3(features + 4 * growth, features)
+        self.conv1 = signal_kept(conv3x3(features, growth), SLOPE)
+        self.conv2 = signal_kept(conv3x3(features + growth, growth), SLOPE)
+        self.conv3 = signal_kept(conv3x3(features + 2 * growth, growth), SLOPE)
+        self.conv4 = signal_kept(conv3x3(features + 3 * growth, growth), SLOPE)
+        self.conv5 = signal_kept(conv3x3(features + 4 * growth, features))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
         found = [x]
@@ -76,11 +76,13 @@ class RRDB(nn.Module):
         self.body = nn.Sequential(*(Block(features, growth) for _ in range(blocks)))
         self.conv_body = conv3x3(features, features)
         for step in range(len(self.steps)):
-            setattr(self, f"conv_up{step + 1}", conv3x3(features, features))
-        self.conv_hr = conv3x3(features, features)
+            setattr(self, f"conv_up{step + 1}", signal_kept(conv3x3(features, features), SLOPE))
+        self.conv_hr = signal_kept(conv3x3(features, features), SLOPE)
         self.conv_last = conv3x3(features, 3)
+        for conv in (self.conv_first, self.conv_body, self.conv_last):
+            signal_kept(conv)
         if image_skip:
-            begin_near_zero(self.conv_last)
+            shrunk(self.conv_last, 0.001)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         h = self.conv_first(pixel_unshuffle(reflected(x, 2), 2) if self.unshuffle == 2 else x)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d, gelu, interpolate
 
-from gpnas_trainers.networks.blocks import ChannelNorm, begin_near_zero, bicubic, conv3x3
+from gpnas_trainers.networks.blocks import ChannelNorm, bicubic, conv3x3, shrunk
 
 LEVELS = 4
 """Parts of the features; each but the first sees the image at half the size of the one before."""
@@ -82,7 +82,7 @@ class SAFMN(nn.Module):
         self.to_feat = conv3x3(3, features)
         self.feats = nn.Sequential(*(Block(features, expansion) for _ in range(blocks)))
         last = conv3x3(features, 3 * scale * scale)
-        self.to_img = nn.Sequential(begin_near_zero(last) if image_skip else last, nn.PixelShuffle(scale))
+        self.to_img = nn.Sequential(shrunk(last) if image_skip else last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         h = self.to_feat(x)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad, silu
 
-from gpnas_trainers.networks.blocks import RGB_MEAN, RGB_RANGE, begin_near_zero, bicubic, conv3x3
+from gpnas_trainers.networks.blocks import RGB_MEAN, RGB_RANGE, bicubic, conv3x3, shrunk
 
 
 class MergedConvolution(nn.Module):
@@ -111,7 +111,7 @@ class SPAN(nn.Module):
         self.conv_2 = MergedConvolution(features, features)
         last = conv3x3(features, 3 * scale * scale)
         if image_skip:
-            begin_near_zero(last)
+            shrunk(last)
         self.upsampler = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, leaky_relu
 
 from gpnas_trainers.families.swinir import EXPANSION, HR_FEATURES
-from gpnas_trainers.networks.blocks import RGB_MEAN, begin_near_zero, bicubic, conv3x3, reflected
+from gpnas_trainers.networks.blocks import RGB_MEAN, bicubic, conv3x3, reflected, shrunk
 from gpnas_trainers.networks.blocks import upsampler as shuffle_upsampler
 
 MASKED = -100.0
@@ -194,7 +194,7 @@ class SwinIR(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         if image_skip:
-            begin_near_zero(last)
+            shrunk(last)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         shallow = self.conv_first(reflected(x, self.window) - self.mean)
