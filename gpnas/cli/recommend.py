@@ -14,6 +14,7 @@ from gpnas.cli.terminal import say
 from gpnas.cli.text import label, legend
 from gpnas.records import Architecture
 from gpnas.results.recommending import recommend
+from gpnas.run.shipped import SPACE
 
 SHOWN = 10
 
@@ -38,12 +39,11 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield table
     yield legend(architectures)
     total = sum(row["hours"] for row in rows)
+    speeds = sorted(document["speeds"].values())
     yield (
         f"{len(rows)} trainings of {document['steps']} steps take about {total:.3g} hours of one core here, "
-        f"where a step takes {document['speed']:.2g} times as long as where the table was made"
+        f"where one takes {speeds[0]:.2g} to {speeds[-1]:.2g} times, by family, what it took where the table "
+        "was made"
     )
-    yield (
-        "PSNR is that of the table's photographs after as many steps, before networks with an image skip "
-        "began near the bicubic image: take the order, not the numbers"
-    )
-    yield "next: gpnas search --space drn.yaml --warm-start shipped"
+    yield "PSNR is that of the table's photographs: on others take the order, not the numbers"
+    yield f"next: gpnas search --space {SPACE} --warm-start shipped"
