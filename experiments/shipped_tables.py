@@ -2,11 +2,11 @@
 
     python experiments/shipped_tables.py [--scales 2 3 4] [--each 8] [--minutes 45]
 
-`gpnas/run/tables/families_x2.csv` and its like have networks of every family of the shipped
+`gpnas/run/tables/families_x2.csv` and its like have networks of every family of the shipped space file
 `families.yaml`, each trained once by the recipe that the file gives its family, on the photographs that
-packages ship: the PSNR after the last step, and the seconds of one core, validation included. Which sizes of a family
-are trained is chosen by mutual information, as in a search of that family alone. A finished training is a
-row, written at once; the same command goes on where it was stopped.
+packages ship: the PSNR after the last step, and the seconds of one core, validation included. Which sizes of
+a family are trained is chosen by mutual information, as in a search of that family alone. A finished
+training is a row, written at once; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations

@@ -265,6 +265,7 @@ BY_NAME = {
     "limits",
     "setup",
     "shares",
+    "speeds",
     "unusable",
 }
 """Mappings whose keys depend on the run."""

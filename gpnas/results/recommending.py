@@ -26,8 +26,8 @@ from gpnas_trainers.train import train
 
 IMAGES = 10
 """Validation images of those trainings, at most."""
-TIMED = 10
-"""Optimiser steps that are timed of each family."""
+TIMED, FEW = 10, 2
+"""Optimiser steps and validation images that are timed of each family."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def recommend(
             chosen.append(Recommended(space[index], expected, least, most, own))
     if not chosen:
         raise SpaceError(
-            f"`--hours` must be enough for one training, but the shortest takes {float(needed.min()):.3g} "
-            f"and got {hours:g}"
+            f"`--hours` must be enough for one training, but the shortest takes {float(needed.min()):.2g} "
+            f"hours and got {hours:g}"
         )
     return {
         "hours": hours,
@@ -136,6 +136,8 @@ def _speed(trained: Trained, recipe: Recipe, pairs: Prepared, scale: int) -> flo
     A training of one step is what a validation takes, but for that step; another one before it does what is
     done once, such as reading the pairs.
     """
+    validation = pairs.validation.head(IMAGES)
+    few = validation.head(FEW)
     seconds = []
     for steps in (1, 1, 1 + TIMED):
         with torch.random.fork_rng(devices=[]):
@@ -143,9 +145,9 @@ def _speed(trained: Trained, recipe: Recipe, pairs: Prepared, scale: int) -> flo
             network = build(trained.architecture.family, scale, **trained.architecture.axes)
         short = replace(recipe, steps=steps, warmup_steps=1, evaluate_every=steps)
         begun = time.process_time()
-        train(network, pairs.training, pairs.validation.head(IMAGES), short, seed=0)
+        train(network, pairs.training, few, short, seed=0)
         seconds.append(time.process_time() - begun)
     step = max(1e-6, seconds[2] - seconds[1]) / TIMED
-    validation = max(0.0, seconds[1] - step)
+    validating = max(0.0, seconds[1] - step) * len(validation) / len(few)
     validations = -(-recipe.steps // recipe.evaluate_every)
-    return (recipe.steps * step + validations * validation) / trained.seconds
+    return (recipe.steps * step + validations * validating) / trained.seconds
