@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gpnas_trainers import FAMILIES, build, cost
 from gpnas_trainers.converting import TOLERANCE, save_official, save_onnx
+from gpnas_trainers.networks.plksr import PartialLargeKernel
 from gpnas_trainers.pairs import open_pairs, prepare_photographs
 from gpnas_trainers.train import Recipe, evaluate, train
 from gpnas_trainers.weights import WeightsError, from_state, load_published
@@ -141,6 +142,42 @@ def test_a_short_training_gains_over_where_it_begins(family: str, axes: Axes, tm
     after = train(network, pairs, validation, recipe, seed=0).psnr
     assert after is not None
     assert after > before + 0.2
+
+
+DEEP: list[tuple[str, Axes, str]] = [
+    ("drn", {"features": 24, "blocks": 12, "stages": 3}, "tail"),
+    ("rrdb", {"features": 16, "blocks": 4, "growth": 8}, "conv_last"),
+    ("plksr", {"features": 24, "blocks": 12, "kernel": 9}, "feats.13"),
+    ("compact", {"features": 24, "convolutions": 12}, "body.26"),
+]
+"""Names of the last convolutions."""
+
+
+@pytest.mark.parametrize(("family", "axes", "last"), DEEP)
+def test_fresh_weights_keep_the_signal(family: str, axes: Axes, last: str) -> None:
+    """What reaches the last convolution of a deep network varies as much as the image, up to a factor of 4
+    (K. He et al., ICCV 2015, section 2.2)."""
+    torch.manual_seed(0)
+    image, reached = torch.randn(2, 3, 32, 32), []
+    network = build(family, 2, **axes)
+    network.get_submodule(last).register_forward_pre_hook(lambda _, given: reached.append(given[0]))
+    with torch.no_grad():
+        network(image)
+    assert 0.25 < float(reached[0].std()) < 4
+
+
+@pytest.mark.parametrize("kernel", [13, 15, 17, 31])
+def test_a_large_kernel_is_trained_as_the_whole_convolution(kernel: int) -> None:
+    torch.manual_seed(0)
+    layer = PartialLargeKernel(3, kernel).double()
+    x = torch.randn(2, 5, 12, 20, dtype=torch.float64)
+    whole = torch.cat((layer.conv(x[:, :3]), x[:, 3:]), dim=1)
+    parameters = list(layer.conv.parameters())
+    expected = torch.autograd.grad(whole.square().sum(), parameters)
+    found = layer.train()(x)
+    torch.testing.assert_close(found, whole)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), parameters), expected)
+    torch.testing.assert_close(layer.eval()(x), whole)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 7), (17, 30)])

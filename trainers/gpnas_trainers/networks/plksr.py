@@ -9,11 +9,18 @@ Shapes: B images, F features, h×w LR pixels, s scale.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle
+from torch.nn.functional import conv2d, pad, pixel_shuffle
 
 from gpnas_trainers.networks.blocks import conv3x3, shrunk, signal_kept
+
+PART = 9
+"""Side of the parts in which a large kernel is computed while it is trained on a CPU."""
+LARGE = 13
+"""Side of the largest kernel whose gradient oneDNN computes fast; beyond it takes ten times as long."""
 
 
 class PartialLargeKernel(nn.Module):
@@ -25,7 +32,23 @@ class PartialLargeKernel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
         count = self.conv.in_channels
-        return torch.cat((self.conv(x[:, :count]), x[:, count:]), dim=1)
+        in_parts = self.training and x.device.type == "cpu" and self.conv.kernel_size[0] > LARGE
+        convolve = self._in_parts if in_parts and not torch.compiler.is_compiling() else self.conv
+        return torch.cat((convolve(x[:, :count]), x[:, count:]), dim=1)
+
+    def _in_parts(self, x: Tensor) -> Tensor:  # (B, C, h, w)
+        """The same convolution as a sum over parts of its kernel, which differs in rounding alone."""
+        (h, w), side = x.shape[-2:], self.conv.kernel_size[0]
+        padded, found = pad(x, (side // 2,) * 4), None
+        for top, left in itertools.product(range(0, side, PART), repeat=2):
+            part = self.conv.weight[..., top : top + PART, left : left + PART]
+            bottom, right = top + h + part.shape[-2] - 1, left + w + part.shape[-1] - 1
+            summand = conv2d(
+                padded[..., top:bottom, left:right], part, self.conv.bias if found is None else None
+            )
+            found = summand if found is None else found + summand
+        assert found is not None
+        return found
 
 
 class ElementAttention(nn.Module):
