@@ -88,7 +88,7 @@ def recommend(
     if not chosen:
         raise SpaceError(
             f"`--hours` must be enough for one training, but the shortest takes {float(needed.min()):.2g} "
-            f"hours and got {hours:g}"
+            f"hours and got {hours:g}; give more"
         )
     return {
         "hours": hours,
