@@ -33,7 +33,7 @@ UNUSED = ("geo", "force", "tree", "label", "reg", "voronoi", "wordcloud", "xf")
 
 def compressed(text: bytes) -> bytes:
     """The smallest form that Python's own `lzma` reads; what xz's presets expect is binary."""
-    own = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "pb": 0, "nice_len": 128}
+    own = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 2, "pb": 0, "nice_len": 128}
     return lzma.compress(text, check=lzma.CHECK_CRC32, filters=[own])
 
 

@@ -1,12 +1,12 @@
-"""Makes the tables that ship with gpnas, from really trained networks.
+"""Makes the table that ships with gpnas, from really trained networks.
 
     python experiments/shipped_tables.py [--scales 2 3 4] [--each 8] [--minutes 45]
 
-`gpnas/run/tables/families_x2.csv` and its like have networks of every family of the shipped space file
-`families.yaml`, each trained once by the recipe that the file gives its family, on the photographs that
-packages ship: the PSNR after the last step, and the seconds of one core, validation included. Which sizes of
-a family are trained is chosen by mutual information, as in a search of that family alone. A finished
-training is a row, written at once; the same command goes on where it was stopped.
+`gpnas/run/tables/families.csv` has networks of every family of the shipped space file `families.yaml`, each
+trained once by the recipe that the file gives its family, on the photographs that packages ship: the PSNR
+after the last step, and the seconds of one core, validation included. Which sizes of a family are trained is
+chosen by mutual information, as in a search of that family alone. A finished training is a row, written at
+once; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from gpnas_trainers import build
 from gpnas_trainers.pairs import MINIMUM_NCC, Rules
 from gpnas_trainers.train import train
 
-TABLES = Path(__file__).resolve().parents[1] / "gpnas/run/tables"
-COLUMNS = ("family", "axes", "steps", "psnr", "seconds")
+TABLE = Path(__file__).resolve().parents[1] / "gpnas/run/tables/families.csv"
+COLUMNS = ("scale", "family", "axes", "psnr", "seconds")
 
 
 def planned(scale: int, each: int) -> list[Architecture]:
@@ -55,11 +55,11 @@ def text_of(architecture: Architecture) -> str:
 
 
 def make(scale: int, each: int, deadline: float) -> None:
-    path = TABLES / f"families_x{scale}.csv"
-    if not path.exists():
-        path.write_text(",".join(COLUMNS) + "\n")
-    with path.open(newline="") as file:
-        done = {(row["family"], row["axes"]) for row in csv.DictReader(file)}
+    if not TABLE.exists():
+        TABLE.write_text(",".join(COLUMNS) + "\n")
+    with TABLE.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["scale"]) == scale]
+    done = {(row["family"], row["axes"]) for row in rows}
     own = shipped_recipes()
     rules = Rules(max(recipe.hr_patch for recipe in own.values()), MINIMUM_NCC)
     pairs = prepared_pairs(None, scale, rules)
@@ -76,8 +76,8 @@ def make(scale: int, each: int, deadline: float) -> None:
         begun = time.process_time()
         progress = train(network, pairs.training, pairs.validation.head(IMAGES), recipe, seed=seed)
         seconds = time.process_time() - begun
-        row = f"{family},{text_of(architecture)},{recipe.steps},{progress.psnr:.5f},{seconds:.2f}"
-        with path.open("a") as file:
+        row = f"{scale},{family},{text_of(architecture)},{progress.psnr:.3f},{seconds:.1f}"
+        with TABLE.open("a") as file:
             file.write(row + "\n")
         print(f"×{scale} {len(listed) - len(left) + number + 1}/{len(listed)}", row, flush=True)
 

@@ -49,7 +49,7 @@ def bundle(folder: Path, weights: tuple[float, ...] = (0.5, 0.3, 0.2), data: str
         axes = {"features": features, "blocks": blocks, "stages": 1}
         torch.manual_seed(number)
         state = build("drn", scale=2, **axes).state_dict()
-        state = {name: value + 0.02 * torch.randn_like(value) for name, value in state.items()}
+        state = {name: value + 0.01 * torch.randn_like(value) for name, value in state.items()}
         members.append(
             Member(Architecture("drn", axes), state, weight, {"psnr": 20.0, "ssim": 0.5}, f"c{number:04d}")
         )

@@ -34,15 +34,7 @@ class AsyncClient:
         certificates: str | bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Connects when it is first needed.
-
-        Args:
-            url: of the service, such as `http://127.0.0.1:8750`.
-            token: as `gpnas token make` printed it.
-            patience: seconds for which a request is tried again where the service is not there.
-            certificates: file of the authorities to trust; True is the system's.
-            transport: how requests travel; None is HTTP.
-        """
+        """Connects when it is first needed; its arguments are those of `Client`."""
         self._patience = patience
         self._http = httpx.AsyncClient(transport=transport, **options(url, token, certificates))
 

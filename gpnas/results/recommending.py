@@ -94,14 +94,14 @@ def recommend(
         "hours": hours,
         "scale": scale,
         "trainings": len(trainings),
-        "steps": trainings[0].steps,
+        "steps": next(iter(recipes.values())).steps,
         "speeds": speeds,
         "architectures": [asdict(each) | {"architecture": each.architecture.to_json()} for each in chosen],
     }
 
 
 def shipped_recipes() -> dict[str, Recipe]:
-    """How the networks of each family of the tables were trained."""
+    """How the networks of each family of the table were trained."""
     path = find_space(SPACE)
     file = read_space_file(path)
     common, own = recipe_of(path, file).to_json(), file.families.recipes
@@ -112,7 +112,7 @@ def shipped_recipes() -> dict[str, Recipe]:
 
 
 def _learned(trainings: list[Trained], scale: int) -> tuple[SearchSpace, Surrogate, Surrogate]:
-    """The space of the tables, and surrogates of the PSNR of its architectures and the logarithm of their
+    """The space of the table, and surrogates of the PSNR of its architectures and the logarithm of their
     seconds."""
     file = read_space_file(find_space(SPACE))
     space = priced(file.search_space(), scale, file.limits.given())

@@ -1,4 +1,4 @@
-"""Tables of finished trainings that ship with gpnas."""
+"""The table of finished trainings that ships with gpnas."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from gpnas.errors import SpaceError
 from gpnas.records import Architecture, Source
 
 SHIPPED = "shipped"
-"""What stands for the tables where a run folder may stand."""
+"""What stands for the table where a run folder may stand."""
 SCALES = (2, 3, 4)
-"""Those of which a table ships."""
+"""Those that the table has."""
 SPACE = "families.yaml"
-"""The shipped space file whose architectures and recipes the tables are of."""
+"""The shipped space file whose architectures and recipes the table is of."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One training of a table."""
+    """One training of the table."""
 
     architecture: Architecture
-    steps: int
     psnr: float
     """PSNR in dB, on photographs that packages ship, RGB."""
     seconds: float
@@ -31,30 +30,26 @@ class Trained:
 
 
 def shipped_trainings(scale: int) -> list[Trained]:
-    """The trainings of the shipped table of a scale.
+    """The trainings of the shipped table at a scale.
 
     Raises:
-        SpaceError: there is no table of this scale.
+        SpaceError: it has none.
     """
     if scale not in SCALES:
         known = ", ".join(f"×{each}" for each in SCALES)
         raise SpaceError(
             f"finished trainings ship for {known}, but the scale is ×{scale}; search without them"
         )
-    text = files("gpnas.run").joinpath("tables", f"families_x{scale}.csv").read_text("utf-8")
+    text = files("gpnas.run").joinpath("tables", "families.csv").read_text("utf-8")
     return [
-        Trained(
-            Architecture(row["family"], _axes(row["axes"])),
-            int(row["steps"]),
-            float(row["psnr"]),
-            float(row["seconds"]),
-        )
+        Trained(Architecture(row["family"], _axes(row["axes"])), float(row["psnr"]), float(row["seconds"]))
         for row in csv.DictReader(text.splitlines())
+        if int(row["scale"]) == scale
     ]
 
 
 def _axes(text: str) -> dict[str, int | float | str]:
-    """Axes as a table has them, `features=8 image_skip=true`."""
+    """Axes as the table has them, `features=8 image_skip=true`."""
     pairs = (each.partition("=") for each in text.split())
     return {name: json.loads(value) for name, _, value in pairs}
 

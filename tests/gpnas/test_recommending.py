@@ -31,7 +31,6 @@ def test_a_shipped_table_has_every_family_of_its_space(scale: int) -> None:
     counts = Counter(each.family for each in trained)
     assert counts.keys() == {family.name for family in space.families}
     assert min(counts.values()) >= 5
-    assert {each.steps for each in trainings} == {300}
     # a dearer network takes longer: rank correlation with its weights, counted elsewhere
     costs = space.costs["parameters"]
     dear = [float(costs[space.index(each)]) for each in trained]

@@ -55,7 +55,7 @@ def networks() -> list[nn.Module]:
             network = build(family, 2, **axes)
             with torch.no_grad():
                 for weight in network.parameters():
-                    weight.add_(torch.randn_like(weight), alpha=0.01 if seed < 2 else 0)
+                    weight.add_(torch.randn_like(weight), alpha=0.003 if seed < 2 else 0)
         made.append(network)
     return made
 
