@@ -23,7 +23,7 @@ lint: install
 	$(BIN)/deptry tests --exclude none --ignore DEP002,DEP004
 
 test: lint
-	$(BIN)/pytest --numprocesses 4 --dist loadscope --durations 20 $(ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadscope --durations 20 $(ARGS)
 
 test-slow: install
 	$(BIN)/pytest --numprocesses 3 --dist loadscope --durations 20 -m 'slow and not gpu' $(ARGS)
