@@ -135,7 +135,7 @@ def test_a_search_goes_on_with_no_journal_that_somebody_has_changed(
 def final(search: Path, cluster: str) -> dict[str, Any]:
     """The portfolio, trained by two commands: the first is told to end in between."""
     arguments = ["train", str(search), *OVERRIDES, "--concurrent", "1", "--json"]
-    process = driver([*arguments, "--address", cluster])
+    process = driver(arguments)
 
     def underway() -> bool:
         if not (search / "final" / "journal.sqlite").exists():

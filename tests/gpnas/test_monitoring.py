@@ -39,9 +39,8 @@ def cluster() -> Iterator[Cluster]:
         with connected(None, 1) as cluster:
             started = [each.process for all in _node().all_processes.values() for each in all]
             yield cluster
-        for process in started:  # Ray leaves to chance when they end
-            process.kill()
-            process.wait(timeout=60)
+        for process in started:
+            process.wait(timeout=60)  # Ray leaves that to chance
 
 
 def _node() -> Any:

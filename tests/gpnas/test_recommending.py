@@ -1,7 +1,8 @@
-"""Recommendations are the posterior's of the shipped tables, in hours that a training then takes."""
+"""Recommendations are the posterior's of the shipped table, in hours that a training then takes."""
 
 import json
 from collections import Counter
+from statistics import mean
 
 import pytest
 from scipy.stats import kendalltau
@@ -31,20 +32,22 @@ def test_a_shipped_table_has_every_family_of_its_space(scale: int) -> None:
     counts = Counter(each.family for each in trained)
     assert counts.keys() == {family.name for family in space.families}
     assert min(counts.values()) >= 5
-    # a dearer network takes longer: rank correlation with its weights, counted elsewhere
+    # of a family, a dearer network takes longer: rank correlation with its weights, counted elsewhere
     costs = space.costs["parameters"]
-    dear = [float(costs[space.index(each)]) for each in trained]
-    assert kendalltau(dear, [each.seconds for each in trainings]).statistic > 0.4
+    correlations = []
+    for name in counts:
+        own = [each for each in trainings if each.architecture.family == name]
+        dear = [float(costs[space.index(each.architecture)]) for each in own]
+        correlations.append(kendalltau(dear, [each.seconds for each in own]).statistic)
+    assert mean(correlations) > 0.6
 
 
 def test_a_search_from_the_table_begins_with_its_best() -> None:
     source = shipped_source(2)
     (first,) = Engine(space_of(2), trials=4, sources=[source]).suggest(1)
-    best = max(zip(source.values, source.architectures, strict=True))[1]
-    assert first.architecture.family == best.family
-    good = sorted(source.values)[-len(source.values) // 8]
-    if first.architecture in source.architectures:
-        assert source.values[source.architectures.index(first.architecture)] >= good
+    own = source.values[source.architectures.index(first.architecture)]
+    better = sum(value > own for value in source.values)
+    assert better < len(source.values) / 8
 
 
 def test_what_is_recommended_fits_into_the_hours_and_takes_as_long_as_told(
@@ -56,14 +59,14 @@ def test_what_is_recommended_fits_into_the_hours_and_takes_as_long_as_told(
     rows = document["architectures"]
     assert 1.9 < sum(row["hours"] for row in rows) <= 2
     told = {each.architecture: each.seconds for each in shipped_trainings(2)}
-    ratios = [
-        row["hours"] * 3600 / 2 / told[architecture]
-        for row in rows
-        if (architecture := Architecture.from_json(row["architecture"])) in told
-    ]
-    # each was measured once; machines are never equally busy
-    assert len(ratios) > 20
-    assert sorted(ratios)[len(ratios) // 2] == pytest.approx(1, rel=0.2)
+    trained = 0
+    for row in rows:
+        seconds = told.get(Architecture.from_json(row["architecture"]))
+        if seconds is not None:
+            # each was measured once; machines are never equally busy
+            assert row["hours"] * 3600 / 2 == pytest.approx(seconds, rel=0.5)
+            trained += 1
+    assert trained > 20
     assert all(row["low"] < row["mean"] < row["high"] for row in rows)
     means = [row["mean"] for row in rows]
     assert means == sorted(means, reverse=True)

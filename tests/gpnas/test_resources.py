@@ -136,12 +136,12 @@ class Silent:
     def event(self, event): ...
 
 def run(name, *, memory=None, asked=Asked()):
-    space = SearchSpace.from_table([{"size": size} for size in (1, 2, 4, 6, 8)])
-    engine = Engine(space, seed=0, strategy="random", trials=5, steps=1)
+    space = SearchSpace.from_table([{"size": size} for size in range(1, 9)])
+    engine = Engine(space, seed=0, strategy="random", trials=8, steps=1)
     resources.gpu_memory = lambda: memory
     search = Search({}, "random", 1, 2)
     setup = Setup(2, Recipe().to_json(), Data("", "", "none", None), 1)
-    header = Header(5, PSNR, search, setup.to_json(), concurrent=3)
+    header = Header(8, PSNR, search, setup.to_json(), concurrent=3)
     with Journal.create_or_open(folder / name, header) as journal:
         work = Sizes(folder / name, setup, Prepared(folder, None, None), open_storage(str(folder / name)),
             Means(asked), header)
@@ -168,15 +168,15 @@ def test_trials_share_a_gpu_as_their_memory_allows_and_one_may_ask(tmp_path: Pat
         timeout=240,
     )
     assert done.stdout.splitlines() == [
-        "5",
+        "8",
         "2 trials run side by side, not 3: there is no room for more",
-        "5",
+        "8",
     ], done.stderr[-2000:]
     rows: dict[str, list[dict[str, Any]]] = {
         name: [json.loads(path.read_text()) for path in tmp_path.glob(f"{name}-*.json")]
         for name in ("memory", "asked")
     }
-    assert len(rows["memory"]) == len(rows["asked"]) == 5
+    assert len(rows["memory"]) == len(rows["asked"]) == 8
     for row in rows["memory"]:
         need = SLACK * row["size"] + PROCESS_BYTES / GIB
         expected = 1 / 3 if need <= 4 else 0.5 if need <= 8 else 1.0
