@@ -43,11 +43,11 @@ def pairs(cache: Path) -> PairSet:
 def networks() -> list[nn.Module]:
     """Three that add to the bicubic image what random weights make of it; the last adds hardly anything."""
     made = []
-    for seed, (family, axes) in enumerate(
+    for seed, (family, axes, noise) in enumerate(
         [
-            ("drn", {"features": 8, "blocks": 1, "stages": 2}),
-            ("rcan", {"features": 16, "groups": 1, "blocks": 1, "image_skip": True}),
-            ("drn", {"features": 8, "blocks": 2, "stages": 1}),
+            ("drn", {"features": 8, "blocks": 1, "stages": 2}, 0.005),
+            ("rcan", {"features": 16, "groups": 1, "blocks": 1, "image_skip": True}, 0.01),
+            ("drn", {"features": 8, "blocks": 2, "stages": 1}, 0.0),
         ]
     ):
         with torch.random.fork_rng():
@@ -55,7 +55,7 @@ def networks() -> list[nn.Module]:
             network = build(family, 2, **axes)
             with torch.no_grad():
                 for weight in network.parameters():
-                    weight.add_(torch.randn_like(weight), alpha=0.003 if seed < 2 else 0)
+                    weight.add_(torch.randn_like(weight), alpha=noise)
         made.append(network)
     return made
 
