@@ -47,7 +47,7 @@ def networks() -> list[nn.Module]:
         [
             ("drn", {"features": 8, "blocks": 1, "stages": 2}, 0.005),
             ("rcan", {"features": 16, "groups": 1, "blocks": 1, "image_skip": True}, 0.01),
-            ("drn", {"features": 8, "blocks": 2, "stages": 1}, 0.0),
+            ("drn", {"features": 8, "blocks": 2, "stages": 1}, 0.0005),
         ]
     ):
         with torch.random.fork_rng():
