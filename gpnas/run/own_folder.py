@@ -24,6 +24,9 @@ from gpnas.files import replacing
 from gpnas.run.own_errors import ERRORS_FILE
 from gpnas.run.storage import Folder, Storage
 
+if not hasattr(tarfile, "data_filter"):  # Python 3.11.0 to 3.11.3
+    from backports import tarfile  # type: ignore[import-untyped, no-redef]
+
 LOG_FILE, OWN_FOLDER, SECONDS_FILE, SNAPSHOT_FILE = "trial.log", "own", "seconds", "own.tar"
 PREFIX = "gpnas-own-"
 """A prefix of the names of folders of the machine's own."""

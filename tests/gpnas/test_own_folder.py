@@ -16,6 +16,15 @@ from gpnas.run.storage import Objects
 NAME = "candidates/c0000"
 
 
+@pytest.fixture(params=["tarfile", "backports.tarfile"], autouse=True)
+def _either_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own, and what stands for it before 3.11.4."""
+    library = pytest.importorskip(request.param)
+    if not hasattr(library, "data_filter"):
+        pytest.skip("this Python's has no filters")
+    monkeypatch.setattr(own_folder, "tarfile", library)
+
+
 @pytest.fixture
 def storage() -> Objects:
     """A filesystem of pyarrow's that lies in memory."""
