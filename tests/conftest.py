@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ LANES = (
 )
 """Modules that start Ray; those of a lane run one after another, so that no more than two do at once. One
 that is missing here runs in the first lane."""
+SPREAD = "::test_a_long_page_is_typed["
+"""Tests of a module that starts Ray which are shared out among the lanes."""
 LONG = ("test_notebooks", "test_site", "test_engine", "test_ranks")
 """Modules that take long though they have few tests, the longest first."""
 
@@ -46,6 +48,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             name = nodeid.partition("::")[0]
             lane = _lane(config.rootpath / name)
+            if SPREAD in nodeid:
+                lane = (1 + len(nodeid)) % len(LANES)  # by chance, and evenly
             return name if lane is None else f"lane {lane}"
 
     config.option.loadscopereorder = False  # modules come in the order in which they are collected
@@ -75,11 +79,17 @@ def _lane(module: Path) -> int | None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _folder_of_ray() -> Iterator[None]:
-    """A folder for what Ray writes while a module's tests run; it and what still runs in it end with them."""
-    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short, since names of sockets are
-    with pytest.MonkeyPatch.context() as patch:
+    """A folder for what Ray writes while a module's tests run."""
+    with _folder() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         yield
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    """A folder for Ray; it and the processes that were started with it in their environment end together."""
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short, since names of sockets are
+    yield folder
     if os.listdir(folder):
         _end_processes(f"RAY_TMPDIR={folder}".encode())
     shutil.rmtree(folder, ignore_errors=True)
@@ -135,18 +145,30 @@ def home(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Path
         yield folder
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of one Ray for all searches of a module; it ends with it, as everything in `RAY_TMPDIR`."""
+@pytest.fixture(scope="session")
+def _shared_ray() -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of one Ray for searches of all modules, and the variables of who joins it."""
     from gpnas.dispatch.cluster import token_file
 
     variables = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONSAFEPATH": "1"}
     variables["RAY_AUTH_TOKEN_PATH"] = str(token_file())  # also where a test has a home of its own
+    with _folder() as folder:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (*variables.items(), ("RAY_TMPDIR", folder)):
+                patch.setenv(name, value)
+            # on a machine with other work Ray may give itself up after half a minute
+            address = next(address for address in (_ray() for _ in range(4)) if address)
+        yield address, variables
+
+
+@pytest.fixture(scope="module")
+def cluster(_shared_ray: tuple[str, dict[str, str]]) -> Iterator[str]:
+    """The address of a Ray that modules share, for searches with `--address`."""
+    address, variables = _shared_ray
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        # on a machine with other work Ray may give itself up after half a minute
-        yield next(address for address in (_ray() for _ in range(4)) if address)
+        yield address
 
 
 def _ray() -> str | None:

@@ -3,6 +3,7 @@
 `tests/typed.py` types; here stands what each page presumes, and what cannot be run here, with the reason.
 """
 
+import fcntl
 import os
 import re
 import shlex
@@ -10,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -85,30 +85,43 @@ BY_THE_WHEEL = "docs/tutorials/ten-minutes.md"
 
 
 @pytest.fixture(scope="module")
-def shelf(home: Path, cluster: str) -> Path:
-    """What pages presume: a finished search of the shipped photographs, pairs, photos, published weights."""
-    folder_of_pairs(home / "pairs")
-    shutil.copytree(home / "pairs", home / "Set5")
-    shutil.copytree(home / "pairs/HR", home / "photos")
+def shelf(home: Path, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what pages presume, made once for all processes that share the tests."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    shelf, making = root / "shelf", tmp_path_factory.mktemp("making")
+    with (root / "shelf.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shelf.exists():
+            stock(making, cluster)
+            making.rename(shelf)
+    return shelf
+
+
+def stock(folder: Path, cluster: str) -> None:
+    """A finished search of the shipped photographs, pairs, photos, published weights."""
+    folder_of_pairs(folder / "pairs")
+    shutil.copytree(folder / "pairs", folder / "Set5")
+    shutil.copytree(folder / "pairs/HR", folder / "photos")
     for name in ("photo.png", "photo.jpg"):
-        Image.open(home / "pairs/LRx2/0.png").save(home / name)
+        Image.open(folder / "pairs/LRx2/0.png").save(folder / name)
     for name in ("drn", "heterogeneous"):
         text = (ROOT / f"search_spaces/{name}.yaml").read_text()
-        (home / f"{name}.yaml").write_text(shorter_space(text))
-    (home / "configs.csv").write_text("features,groups,blocks,hash\n8,1,1,a\n8,1,2,b\n")
+        (folder / f"{name}.yaml").write_text(shorter_space(text))
+    (folder / "configs.csv").write_text("features,groups,blocks,hash\n8,1,1,a\n8,1,2,b\n")
     axes = {"features": 16, "groups": 2, "blocks": 2}
-    save_official(build("rcan", 4, **axes), home / "RCAN_BIX4.pt")
-    save_official(nearest("rcan", groups=1, blocks=1, reduction=2), home / "rcan_x2.pt")
-    (home / "nets.py").write_text(
+    save_official(build("rcan", 4, **axes), folder / "RCAN_BIX4.pt")
+    save_official(nearest("rcan", groups=1, blocks=1, reduction=2), folder / "rcan_x2.pt")
+    (folder / "nets.py").write_text(
         "from gpnas_trainers import build\n\n"
         "def load(scale):\n    return build('drn', scale, features=4, blocks=1, stages=1)\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
+        patch.chdir(folder)
         assert main(["search", "--space", "drn.yaml", "--trials", "9", "--address", cluster]) == 0
-        write_bundle(home / "BUNDLE", list(networks()), description())
+        write_bundle(folder / "BUNDLE", list(networks()), description())
         assert main(["convert", "BUNDLE", "network-1", "-o", "other.onnx"]) == 0
-    return home
 
 
 def networks() -> Iterator[Member]:
@@ -149,19 +162,25 @@ def relative(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def typed() -> list[Any]:
-    """The pages that are typed here; those that take long are for `make test-slow`."""
-    names = [relative(each) for each in TYPED if relative(each) != BY_THE_WHEEL]
-    return [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in names]
+SHORT = [each for each in map(relative, TYPED) if each not in (*LONG, BY_THE_WHEEL)]
 
 
 def test_long_pages_are_pages() -> None:
     assert set(LONG) < {relative(each) for each in TYPED} - {"README.md"}
 
 
-@pytest.mark.parametrize("desk", list(typed()), indirect=True)
+@pytest.mark.parametrize("desk", SHORT, indirect=True)
 def test_a_page_is_typed(desk: Path, cluster: str, request: pytest.FixtureRequest) -> None:
-    name = request.node.callspec.params["desk"]
+    type_page(request.node.callspec.params["desk"], desk, cluster)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("desk", LONG, indirect=True)
+def test_a_long_page_is_typed(desk: Path, cluster: str, request: pytest.FixtureRequest) -> None:
+    type_page(request.node.callspec.params["desk"], desk, cluster)
+
+
+def type_page(name: str, desk: Path, cluster: str) -> None:
     presumed = PRESUMED.get(name, Presumed())
     left_out = {} if name in WHOLE else LEFT_OUT
     typist = Typist(desk, cluster, {**presumed.replaced, "/shared": str(desk / "shared")}, left_out=left_out)
@@ -186,7 +205,7 @@ DOCUMENTS = (
     "space drn.yaml",
     "portfolio runs/drn",
     "train runs/drn --top 2 --steps 300 --run runs/final",
-    "recommend --hours 1",
+    "recommend --hours 1 --scale 4",
     "export runs/drn --top 2 -o two",
     "evaluate BUNDLE --data pairs --no-tiles",
     "upscale BUNDLE photo.png -o sr.png",

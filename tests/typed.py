@@ -88,8 +88,10 @@ def shorter(text: str) -> str:
 
 
 def shorter_space(text: str) -> str:
-    """A space file with short and few trainings."""
+    """A space file with short and few trainings of small networks."""
     document = yaml.safe_load(text)
+    if "gmacs" in document.get("limits", {}):
+        document["limits"] = {**document["limits"], "gmacs": min(3, document["limits"]["gmacs"])}
     document["search"] = {**document.get("search", {}), "trials": 3}
     if "trainer" not in document:
         document["recipe"] = {**document.get("recipe", {}), **SHORTER_RECIPE}

@@ -69,11 +69,12 @@ def recommend(
     space, surrogate, times = _learned(trainings, scale)
     rules = Rules(max(recipe.hr_patch for recipe in recipes.values()), MINIMUM_NCC)
     pairs = prepared_pairs(data, scale, rules, report=say)
+    middle = {family: _middle(trainings, family) for family in recipes}
     with one_core():
-        speeds = {
-            family: _speed(_middle(trainings, family), recipe, pairs, scale)
-            for family, recipe in recipes.items()
-        }
+        # what is done once, such as reading the pairs, is not timed
+        cheapest = min(recipes, key=lambda family: middle[family].seconds)
+        _seconds(1, middle[cheapest].architecture, recipes[cheapest], pairs, scale)
+        speeds = {family: _speed(middle[family], recipe, pairs, scale) for family, recipe in recipes.items()}
     mean, _ = surrogate.mean_and_variance(space.features)
     low, high = surrogate.interval(space.features)
     speed = torch.tensor([speeds[each.family] for each in space], dtype=torch.float64)
@@ -133,21 +134,22 @@ def _middle(trainings: list[Trained], family: str) -> Trained:
 def _speed(trained: Trained, recipe: Recipe, pairs: Prepared, scale: int) -> float:
     """What a training would take here over what it took where the table was made.
 
-    A training of one step is what a validation takes, but for that step; another one before it does what is
-    done once, such as reading the pairs.
+    A training of one step is what a validation takes, but for that step.
     """
-    validation = pairs.validation.head(IMAGES)
-    few = validation.head(FEW)
-    seconds = []
-    for steps in (1, 1, 1 + TIMED):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = build(trained.architecture.family, scale, **trained.architecture.axes)
-        short = replace(recipe, steps=steps, warmup_steps=1, evaluate_every=steps)
-        begun = time.process_time()
-        train(network, pairs.training, few, short, seed=0)
-        seconds.append(time.process_time() - begun)
-    step = max(1e-6, seconds[2] - seconds[1]) / TIMED
-    validating = max(0.0, seconds[1] - step) * len(validation) / len(few)
+    one, more = (_seconds(steps, trained.architecture, recipe, pairs, scale) for steps in (1, 1 + TIMED))
+    step = max(1e-6, more - one) / TIMED
+    images, few = (len(pairs.validation.head(count)) for count in (IMAGES, FEW))
+    validating = max(0.0, one - step) * images / few
     validations = -(-recipe.steps // recipe.evaluate_every)
     return (recipe.steps * step + validations * validating) / trained.seconds
+
+
+def _seconds(steps: int, architecture: Architecture, recipe: Recipe, pairs: Prepared, scale: int) -> float:
+    """What so many steps and a validation on few images take."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build(architecture.family, scale, **architecture.axes)
+    short = replace(recipe, steps=steps, warmup_steps=1, evaluate_every=steps)
+    begun = time.process_time()
+    train(network, pairs.training, pairs.validation.head(FEW), short, seed=0)
+    return time.process_time() - begun

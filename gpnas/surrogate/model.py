@@ -96,6 +96,10 @@ class Surrogate(GPyTorchModel, ExactGP):
         self.covar_module = ArchitectureKernel(columns, likelihood, batch)
         self.outcome_transform = warp
         self.double().eval().requires_grad_(False)
+        for module in self.modules():
+            # GPyTorch's hook, which lets shapes differ where that is asked for, holds its module, so that the
+            # factors of a surrogate that nobody needs would wait for a search for cyclic garbage
+            module._load_state_dict_pre_hooks.clear()
         half = torch.tensor([math.log(VARIANCE), math.log(VARIANCE), NOISE_PRIOR[0]], dtype=torch.float64)
         self.theta = torch.cat([self.covar_module.densest, half])[None] if theta is None else theta
 

@@ -273,7 +273,7 @@ def test_mistakes_in_a_space_file_are_told_before_anything_runs(
 
 @pytest.mark.ray
 def test_the_example_of_the_page_is_searched(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, cluster: str
 ) -> None:
     """Digits, by a small network: the journal, the words of the objective, and the average by its errors."""
     assert len(SOURCE.splitlines()) < 30
@@ -281,7 +281,7 @@ def test_the_example_of_the_page_is_searched(
     monkeypatch.chdir(tmp_path)
     written(tmp_path, DIGITS, SOURCE)
     command = ["search", "--space", "space.yaml", "--run", "run", "--trials", "3", "--json"]
-    command += ["--concurrent", "1"]
+    command += ["--concurrent", "1", "--address", cluster]
     assert main(command) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)

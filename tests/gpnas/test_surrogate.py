@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gc
 import math
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -375,6 +377,20 @@ def test_a_fit_is_a_pure_function() -> None:
     first, second = (fit(x, values(x), COLUMNS).mean_and_variance(points(5, 1)) for _ in range(2))
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
+
+
+def test_a_surrogate_that_nobody_needs_gives_its_memory_back_at_once() -> None:
+    """Without a search for cyclic garbage, which comes late, as its few objects are large ones."""
+    x = points(14, 0)
+    gc.disable()
+    try:
+        model = fit(x, values(x), COLUMNS)
+        model.mean_and_variance(x)
+        gone = [weakref.ref(each) for each in (model, *model.modules(), model.factor)]
+        del model
+        assert all(each() is None for each in gone)
+    finally:
+        gc.enable()
 
 
 def test_many_repeats_of_one_architecture_average_out() -> None:
