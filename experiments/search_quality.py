@@ -4,6 +4,7 @@
     python experiments/search_quality.py --redo gpnas                   # anew, and no other
     python experiments/search_quality.py --workers 4                    # four trials at any time
     python experiments/search_quality.py --report                       # only the summary
+    python experiments/search_quality.py --beside OWN.csv OTHER.csv     # two engines, seed by seed
 
 Under each seed another random tenth of a table's networks is left out, so that searches differ from
 their first training on. A search asks for an architecture and is told one of its trainings, drawn at
@@ -43,6 +44,9 @@ from tables import TABLES, Table, load_table
 RESULTS = Path(__file__).resolve().parent / "results"
 ROWS = RESULTS / "search_quality.csv"
 REPORT = RESULTS / "search_quality.md"
+BESIDE = RESULTS / "search_quality_engines.md"
+RESAMPLES = 4000
+"""Bootstrap samples of seeds."""
 
 REGRETS = (10, 20, 40)
 """Trials after which a recommendation is judged."""
@@ -314,6 +318,87 @@ def report(budget: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def beside(own: Path, other: Path) -> str:
+    """One engine beside another, from rows that this script wrote with either: the same seeds, and so the
+    same starts and the same noise."""
+    engines = []
+    for path in (own, other):
+        rows = csv.DictReader(path.read_text().splitlines())
+        chosen = [row for row in rows if (row["peer"], row["rule"]) == ("gpnas", "posterior")]
+        engines.append({(row["table"], int(row["seed"])): row for row in chosen})
+    keys = sorted(engines[0].keys() & engines[1].keys())
+    names = [name for name in TABLES if any(table == name for table, _ in keys)]
+    random = np.random.default_rng(0)
+    lines, ratios, largest = [], [], 0.0
+    for column in (f"regret_{trials}" for trials in REGRETS):
+        logs = np.zeros(1 + RESAMPLES)
+        for name in names:
+            table = load_table(name)
+            factor = 1 if table is None else table.factor
+            regret = factor * np.array(
+                [[float(engine[key][column]) for engine in engines] for key in keys if key[0] == name]
+            )
+            count, gap = len(regret), regret[:, 0] - regret[:, 1]
+            picks = np.vstack([np.arange(count), random.integers(0, count, (RESAMPLES, count))])
+            means = regret[picks].mean(axis=1)
+            logs += np.log(np.maximum(means[:, 0], 1e-9) / np.maximum(means[:, 1], 1e-9)) / len(names)
+            error = gap.std(ddof=1) / np.sqrt(count)
+            largest = max(largest, abs(gap.mean()) / error)
+            cells = [
+                *(name, column.removeprefix("regret_"), str(count)),
+                *(f"{mean:.3g}" for mean in means[0]),
+                f"{gap.mean():+.2g} ± {error:.2g}",
+                " / ".join(str(each.sum()) for each in (gap < 0, gap == 0, gap > 0)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        low, high = np.exp(np.quantile(logs[1:], [0.05, 0.95]))
+        ratios.append(
+            f"{np.exp(logs[0]):.2f} ({low:.2f} to {high:.2f}) after {column.removeprefix('regret_')}"
+        )
+    agreement = [
+        f"| {name} | "
+        + " | ".join(
+            " / ".join(
+                f"{np.mean([float(engine[key][column]) for key in keys if key[0] == name]):.2f}"
+                for engine in engines
+            )
+            for column in (*(f"tau_{trials}" for trials in RANKS), f"coverage_{COVERED}")
+        )
+        + " |"
+        for name in names
+    ]
+    return (
+        "\n".join(
+            [
+                "# One engine beside another on tables of real trainings",
+                "",
+                f"{processor()}, one thread; {versions(['torch', 'gpytorch', 'botorch'])}; {date.today()}.",
+                "",
+                "`python experiments/search_quality.py --peers gpnas` in either checkout, then `--beside OWN "
+                "OTHER`; own is this engine, other the last one before the surrogate stood on GPyTorch and "
+                "BoTorch. One trial at a time; regret of the best posterior mean, in the tables' units.",
+                "",
+                "Geometric mean over tables of the ratio of mean regrets, own over other (90 % of bootstrap "
+                f"samples of seeds): {', '.join(ratios)} trials. Where few seeds regret anything, a ratio "
+                f"says little. The largest difference is {largest:.1f} times its error.",
+                "",
+                "| table | trials | seeds | own | other | difference ± its error | better / equal / worse |",
+                "|---|---|---|---|---|---|---|",
+                *lines,
+                "",
+                "Kendall's τ after "
+                + ", ".join(map(str, RANKS))
+                + f" trials and coverage after {COVERED}, own / other:",
+                "",
+                "| table | " + " | ".join(f"τ {trials}" for trials in RANKS) + " | coverage |",
+                "|---|---|---|---|---|",
+                *agreement,
+            ]
+        )
+        + "\n"
+    )
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seeds", type=int, default=20)
@@ -323,7 +408,11 @@ def main() -> None:
     options.add_argument("--workers", type=int, default=1)
     options.add_argument("--redo", nargs="+", choices=list(PEERS), default=[], help="anew, and no other")
     options.add_argument("--report", action="store_true", help="run nothing, write the report")
+    options.add_argument("--beside", nargs=2, type=Path, metavar=("OWN", "OTHER"), help="rows of two engines")
     arguments = options.parse_args()
+    if arguments.beside:
+        _replace(BESIDE, beside(*arguments.beside))
+        return
     quieten()
     if not arguments.report:
         if arguments.redo:

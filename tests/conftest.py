@@ -89,10 +89,12 @@ def _folder_of_ray() -> Iterator[None]:
 def _folder() -> Iterator[str]:
     """A folder for Ray; it and the processes that were started with it in their environment end together."""
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short, since names of sockets are
-    yield folder
-    if os.listdir(folder):
-        _end_processes(f"RAY_TMPDIR={folder}".encode())
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        if os.listdir(folder):
+            _end_processes(f"RAY_TMPDIR={folder}".encode())
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end_processes(variable: bytes) -> None:
