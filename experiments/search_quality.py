@@ -37,6 +37,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from machine import processor, versions
+from numpy.typing import NDArray
 from peers import PACKAGES, PEERS, Peer, quieten
 from scipy.stats import kendalltau
 from tables import TABLES, Table, load_table
@@ -321,82 +322,71 @@ def report(budget: int) -> str:
 def beside(own: Path, other: Path) -> str:
     """One engine beside another, from rows that this script wrote with either: the same seeds, and so the
     same starts and the same noise."""
-    engines = []
-    for path in (own, other):
-        rows = csv.DictReader(path.read_text().splitlines())
-        chosen = [row for row in rows if (row["peer"], row["rule"]) == ("gpnas", "posterior")]
-        engines.append({(row["table"], int(row["seed"])): row for row in chosen})
-    keys = sorted(engines[0].keys() & engines[1].keys())
-    names = [name for name in TABLES if any(table == name for table, _ in keys)]
+    engines = [_posterior_rows(path) for path in (own, other)]
+    seeds = defaultdict(list)
+    for table, seed in sorted(engines[0].keys() & engines[1].keys()):
+        seeds[table].append(seed)
+    names = [name for name in TABLES if seeds[name]]
+
+    def of(name: str, column: str) -> NDArray[np.float64]:  # (seeds, 2)
+        return np.array([[float(each[name, seed][column]) for each in engines] for seed in seeds[name]])
+
     random = np.random.default_rng(0)
     lines, ratios, largest = [], [], 0.0
-    for column in (f"regret_{trials}" for trials in REGRETS):
+    for trials in REGRETS:
         logs = np.zeros(1 + RESAMPLES)
         for name in names:
             table = load_table(name)
-            factor = 1 if table is None else table.factor
-            regret = factor * np.array(
-                [[float(engine[key][column]) for engine in engines] for key in keys if key[0] == name]
-            )
+            regret = of(name, f"regret_{trials}") * (1 if table is None else table.factor)
             count, gap = len(regret), regret[:, 0] - regret[:, 1]
             picks = np.vstack([np.arange(count), random.integers(0, count, (RESAMPLES, count))])
-            means = regret[picks].mean(axis=1)
-            logs += np.log(np.maximum(means[:, 0], 1e-9) / np.maximum(means[:, 1], 1e-9)) / len(names)
+            means = np.maximum(regret[picks].mean(axis=1), 1e-9)
+            logs += np.log(means[:, 0] / means[:, 1]) / len(names)
             error = gap.std(ddof=1) / np.sqrt(count)
             largest = max(largest, abs(gap.mean()) / error)
             cells = [
-                *(name, column.removeprefix("regret_"), str(count)),
+                *(name, str(trials), str(count)),
                 *(f"{mean:.3g}" for mean in means[0]),
                 f"{gap.mean():+.2g} ± {error:.2g}",
                 " / ".join(str(each.sum()) for each in (gap < 0, gap == 0, gap > 0)),
             ]
             lines.append(f"| {' | '.join(cells)} |")
         low, high = np.exp(np.quantile(logs[1:], [0.05, 0.95]))
-        ratios.append(
-            f"{np.exp(logs[0]):.2f} ({low:.2f} to {high:.2f}) after {column.removeprefix('regret_')}"
-        )
+        ratios.append(f"{np.exp(logs[0]):.2f} ({low:.2f} to {high:.2f}) after {trials}")
+    columns = [*(f"tau_{trials}" for trials in RANKS), f"coverage_{COVERED}"]
     agreement = [
-        f"| {name} | "
-        + " | ".join(
-            " / ".join(
-                f"{np.mean([float(engine[key][column]) for key in keys if key[0] == name]):.2f}"
-                for engine in engines
-            )
-            for column in (*(f"tau_{trials}" for trials in RANKS), f"coverage_{COVERED}")
-        )
-        + " |"
+        [" / ".join(f"{each:.2f}" for each in of(name, column).mean(axis=0)) for column in columns]
         for name in names
     ]
-    return (
-        "\n".join(
-            [
-                "# One engine beside another on tables of real trainings",
-                "",
-                f"{processor()}, one thread; {versions(['torch', 'gpytorch', 'botorch'])}; {date.today()}.",
-                "",
-                "`python experiments/search_quality.py --peers gpnas` in either checkout, then `--beside OWN "
-                "OTHER`; own is this engine, other the last one before the surrogate stood on GPyTorch and "
-                "BoTorch. One trial at a time; regret of the best posterior mean, in the tables' units.",
-                "",
-                "Geometric mean over tables of the ratio of mean regrets, own over other (90 % of bootstrap "
-                f"samples of seeds): {', '.join(ratios)} trials. Where few seeds regret anything, a ratio "
-                f"says little. The largest difference is {largest:.1f} times its error.",
-                "",
-                "| table | trials | seeds | own | other | difference ± its error | better / equal / worse |",
-                "|---|---|---|---|---|---|---|",
-                *lines,
-                "",
-                "Kendall's τ after "
-                + ", ".join(map(str, RANKS))
-                + f" trials and coverage after {COVERED}, own / other:",
-                "",
-                "| table | " + " | ".join(f"τ {trials}" for trials in RANKS) + " | coverage |",
-                "|---|---|---|---|---|",
-                *agreement,
-            ]
-        )
-        + "\n"
-    )
+    return f"""\
+# One engine beside another on tables of real trainings
+
+{processor()}, one thread; {versions(["torch", "gpytorch", "botorch"])}; {date.today()}.
+
+`python experiments/search_quality.py --peers gpnas` in two checkouts, then `--beside OWN OTHER`. One trial at
+a time; regret of the best posterior mean, in the tables' units.
+
+Geometric mean over tables of the ratio of mean regrets, own over other (90 % of bootstrap samples of seeds):
+{", ".join(ratios)} trials. Where few seeds regret anything, a ratio says little. The largest difference is
+{largest:.1f} times its error.
+
+| table | trials | seeds | own | other | difference ± its error | better / equal / worse |
+|---|---|---|---|---|---|---|
+{chr(10).join(lines)}
+
+Kendall's τ after {", ".join(map(str, RANKS))} trials and coverage after {COVERED}, own / other:
+
+| table | {" | ".join(f"τ {trials}" for trials in RANKS)} | coverage |
+|{"---|" * (2 + len(RANKS))}
+{chr(10).join(f"| {name} | {' | '.join(cells)} |" for name, cells in zip(names, agreement, strict=True))}
+"""
+
+
+def _posterior_rows(path: Path) -> dict[tuple[str, int], Row]:
+    """Rows of gpnas that recommend the best posterior mean, by table and seed."""
+    rows = csv.DictReader(path.read_text().splitlines())
+    chosen = [row for row in rows if (row["peer"], row["rule"]) == ("gpnas", "posterior")]
+    return {(row["table"], int(row["seed"])): row for row in chosen}
 
 
 def main() -> None:

@@ -51,8 +51,8 @@ def training(run: Path, observed: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def killed(home: Path, cluster: str) -> dict[str, Any]:
-    """A search whose workers are killed, then its driver, and that is then finished, on another Ray."""
+def killed(home: Path) -> dict[str, Any]:
+    """A search whose workers are killed, then its driver, and that is then finished."""
     run = home / "killed"
     process = driver(search(home, "killed"))
     until(process, partial(training, run, 1))
@@ -64,7 +64,7 @@ def killed(home: Path, cluster: str) -> dict[str, Any]:
     assert status(run)["state"] == "interrupted"
     with Journal.read(run) as journal:
         before = journal.observations()
-    document = finished(search(home, "killed", "--address", cluster))
+    document = finished(search(home, "killed"))
     with Journal.read(run) as journal:
         assert journal.observations()[: len(before)] == before
     return document

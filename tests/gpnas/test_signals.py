@@ -157,16 +157,15 @@ def cut_off(out_of_time: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exhausted(cut_off: Path, cluster: str) -> tuple[Path, dict[str, Any]]:
-    """Gone on with on another Ray, where the newest checkpoint is damaged, with more trials than there are
-    networks."""
+def exhausted(cut_off: Path) -> tuple[Path, dict[str, Any]]:
+    """Also where the newest checkpoint is damaged, and more trials are granted than there are networks."""
     with Journal.read(cut_off) as journal:
         before = journal.observations()
         (first, *_) = journal.pending()
     files = list((cut_off / "candidates" / first.id).glob("attempt-*/checkpoint.pt"))
     newest = max(files, key=lambda file: file.stat().st_mtime_ns)
     newest.write_bytes(newest.read_bytes()[:1000])
-    out, lines = ended(begun(cut_off, "--trials", "30", "--address", cluster), code=0)
+    out, lines = ended(begun(cut_off, "--trials", "30"), code=0)
     assert not (cut_off / "journal.sqlite-wal").exists()
     said = [line for line in lines if line.startswith(f"{first.id}  {newest}: a checkpoint must be whole")]
     assert len(said) == 1
