@@ -46,7 +46,8 @@ SHORTER: tuple[tuple[str, str], ...] = (
 )
 """What commands and programs of a page say, and what is run instead."""
 SHORTER_RECIPE = {"steps": 4, "evaluate_every": 2, "batch_size": 2, "hr_patch": 40}
-"""The same for the recipe of a space file of super-resolution; of any search there are three trials."""
+"""The same for the recipe of a space file of super-resolution; of any search there are three trials, one at a
+time, since every process that trains takes seconds to start."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def shorter_space(text: str) -> str:
     """A space file with short and few trainings of small networks."""
     document = yaml.safe_load(text)
     if "gmacs" in document.get("limits", {}):
-        document["limits"] = {**document["limits"], "gmacs": min(3, document["limits"]["gmacs"])}
-    document["search"] = {**document.get("search", {}), "trials": 3}
+        document["limits"] = {**document["limits"], "gmacs": min(1, document["limits"]["gmacs"])}
+    document["search"] = {**document.get("search", {}), "trials": 3, "concurrent": 1}
     if "trainer" not in document:
         document["recipe"] = {**document.get("recipe", {}), **SHORTER_RECIPE}
     return yaml.safe_dump(document, sort_keys=False)
