@@ -6,7 +6,6 @@ Twister that PyTorch has, so that an engine that holds tensors chooses the same.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpnas.mutual_information import gains
 from gpnas.prior import NOISE, covariance
-from gpnas.records import Architecture
+from gpnas.records import Architecture, derived_seed
 from gpnas.space import Column, SearchSpace
 
 EQUAL = 0.05
@@ -91,12 +90,6 @@ def first(space: SearchSpace, seed: int, strategy: str, trials: int | None) -> l
 def before_anything(points: NDArray[np.float64], columns: Sequence[Column], *, linear: bool) -> Believed:
     """What the priors say of architectures with these features, (all, d)."""
     return lambda at: (covariance(points[at], columns, linear=linear), NOISE)
-
-
-def derived_seed(seed: int, purpose: str, number: int) -> int:
-    """A seed for one purpose of a search, 0 … 2³¹-1."""
-    digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def one_of(equal: NDArray[np.bool_], seed: int, number: int) -> int:  # (q,)

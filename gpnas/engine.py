@@ -31,7 +31,7 @@ from gpnas.acquisition import (
     log_success_probability,
     success_labels,
 )
-from gpnas.design import EQUAL, Believed, Places, before_anything, choose, derived_seed, one_of, size_of
+from gpnas.design import EQUAL, Believed, Places, before_anything, choose, one_of, size_of
 from gpnas.errors import JournalError, SpaceError
 from gpnas.heterogeneity import (
     Disagreement,
@@ -41,7 +41,16 @@ from gpnas.heterogeneity import (
     overlaps,
 )
 from gpnas.journal import Header
-from gpnas.records import STRATEGIES, Architecture, Candidate, Fidelity, Observation, Prospect, Source
+from gpnas.records import (
+    STRATEGIES,
+    Architecture,
+    Candidate,
+    Fidelity,
+    Observation,
+    Prospect,
+    Source,
+    derived_seed,
+)
 from gpnas.regret import DRAWS, joint_draws, most_promising, regret_of
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Believing, Context, Growing, Surrogate, fit, likeliest

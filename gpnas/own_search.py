@@ -9,7 +9,6 @@ holder died is handed out again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +32,7 @@ from gpnas.records import (
     Observation,
     Progress,
     Stop,
+    derived_seed,
 )
 
 if TYPE_CHECKING:
@@ -421,14 +421,17 @@ class OwnSearch:
         return True
 
     def _enter_candidate(self, architecture: Architecture, phase: str) -> Candidate:
-        count = self.journal.count()
-        digest = hashlib.sha256(f"{self._header.seed} training {count}".encode()).digest()
-        assert self._header.search is not None
+        count, search = self.journal.count(), self._header.search
+        assert search is not None
+        place = count
+        if search.common_seeds:
+            self._catch_up()
+            place = [each.architecture for each in self.memory.candidates.values()].count(architecture)
         candidate = Candidate(
             f"c{count:04d}",
             architecture,
-            Fidelity(self._header.search.steps),
-            int.from_bytes(digest[:4], "big") >> 1,
+            Fidelity(search.steps),
+            derived_seed(self._header.seed, "training", place),
             {"phase": phase, "observations": self.journal.count("observations")},
         )
         self.journal.commit_candidates([candidate])

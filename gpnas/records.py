@@ -6,6 +6,7 @@ Each checks itself once, when it is made; code that holds one may rely on it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import numbers
 import re
@@ -154,6 +155,12 @@ class Fidelity:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"`steps >= 1` must hold, but got steps={self.steps}")
+
+
+def derived_seed(seed: int, purpose: str, number: int) -> int:
+    """A seed for one purpose of a search, 0 … 2³¹-1."""
+    digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from gpnas.errors import BundleError, GpnasError, TrialError
 from gpnas.journal import Journal, status
 from gpnas.results.networks import trained_weights
 from gpnas.run.provenance import machine
+from gpnas.run.setup import OwnSetup
 from gpnas.run.storage import storage_of
 from gpnas_trainers.pairs import cache_folder
 
@@ -89,7 +90,7 @@ def surroundings() -> Iterator[Check]:
 
 
 def run_folder(run: Path) -> Iterator[Check]:
-    """A run folder: its journal, and the network that each finished training left behind."""
+    """A run folder: its journal, and the network that each finished training of gpnas's own left behind."""
     document = status(run)
     part = str(run)
     yield Check(part, "state", document["state"])
@@ -99,10 +100,14 @@ def run_folder(run: Path) -> Iterator[Check]:
         storage = storage_of(journal)
         candidates = journal.candidates()
         observations = journal.observations()
+        own = OwnSetup.describes(journal)  # whose trainings keep what they like
     failed = [each for each in observations if each.failed]
     yield Check(part, "candidates", f"{len(candidates)}, of which {len(observations)} observed")
     for each in failed:
         yield Check(part, each.candidate.id, f"failed: {each.failure}", "note")
+    if own:
+        yield Check(part, "networks", "kept by the trainings themselves, so not looked at")
+        return
     finished = [each.candidate for each in observations if each.finished]
     damaged = 0
     for candidate in finished:

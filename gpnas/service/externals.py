@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpnas.errors import JournalError
-from gpnas.journal import Answer, Journal
+from gpnas.journal import Header, Journal
 from gpnas.journal.documents import decode_header, encode
 from gpnas.records import Candidate
 from gpnas.service.ahead import Ahead, Thinkers
@@ -66,39 +66,45 @@ class Externals:
         if name in self._ahead:
             self._ahead[name].was_asked(count)
 
-    async def begin(self, asked: dict[str, Any], key: str | None) -> Answer:
-        """Begins an external search.
+    async def prepared(self, asked: dict[str, Any]) -> tuple[Header, int]:
+        """The header of the search that a body asks for, and how many architectures it has.
 
-        Args:
-            asked: the request's body.
-            key: of the request; the same again is answered as before.
+        Raises:
+            Problem: no such search can be.
         """
-        name = asked["id"]
         space = asked["space"] if isinstance(asked["space"], str) else encode(asked["space"])[0]
         names = ("trials", "strategy", "seed", "steps", "early_stopping", "objective")
         wishes = {each: asked[each] for each in names if asked[each] is not None}
         told = await self._jobs.do("header", space, wishes, self._limits.architectures)
-        header = decode_header(*encode(told["header"]))
+        return decode_header(*encode(told["header"])), told["architectures"]
 
-        def work() -> Answer:
-            path = self._runs.folder / name
-            with self._guard:
-                taken = path.exists() or path.is_symlink()
-                if not taken:
-                    Journal.share(path, header).close()
-            search = self.open(name)
-            done = Answer("", 201, {"id": name, "architectures": told["architectures"]})
-            if taken and key is None:
-                raise _taken(name)
+    def begin(self, name: str, header: Header, *, again: bool = False) -> None:
+        """Begins an external search.
 
-            def do() -> Answer:
-                if taken:
-                    raise _taken(name)
-                return done
+        Args:
+            name: its id.
+            header: what it is.
+            again: whether a service that died since may have begun this very search.
 
-            return search.once(key, asked, do).result()
+        Raises:
+            Problem: there is something of that name.
+        """
+        path = self._runs.folder / name
+        with self._guard:
+            taken = path.exists() or path.is_symlink()
+            if not taken:
+                Journal.share(path, header).close()
+        if taken and not (again and self._has(name, header)):
+            raise _taken(name)
+        self.open(name)
 
-        return await asyncio.to_thread(work)
+    def _has(self, name: str, header: Header) -> bool:
+        """Whether there is a search of this name and header, and nobody took part in it yet."""
+        try:
+            with Journal.read(self._runs.folder / name) as journal:
+                return journal.header == header and not journal.candidates()
+        except JournalError:
+            return False
 
     async def forget(self, name: str) -> None:
         """Lets go of a search, as before it is moved."""

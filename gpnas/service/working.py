@@ -157,8 +157,13 @@ async def begin(request: Request, body: SearchBody, key: Key = None) -> Response
             return Answer("", 201, {**told, "architectures": checked["architectures"]})
 
         return await _driven(request, key, body, do)
-    digest = None if key is None else _key(request, key)
-    return _sent(await service.externals.begin(document, digest))
+    header, architectures = await service.externals.prepared(document)
+
+    def enter(again: bool) -> Answer:
+        service.externals.begin(body.id, header, again=again)
+        return Answer("", 201, {"id": body.id, "architectures": architectures})
+
+    return await _driven(request, key, body, enter)
 
 
 @routes.post("/{search}/stop", dependencies=OWN)

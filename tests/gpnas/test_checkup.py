@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from gpnas.cli import main
 from gpnas.journal import Journal
 from gpnas.results.checkup import Check, examined, installation, surroundings
+from gpnas.run.setup import OwnSetup
 from tests.builders import bundle
 from tests.gpnas.searched import searched
 
@@ -65,6 +66,11 @@ def test_a_whole_run_is_good_and_a_torn_network_is_named(run: Path) -> None:
     torn = run / "candidates" / "c0001" / "network.safetensors"
     torn.write_bytes(torn.read_bytes()[:-5])
     assert bad(examined(run)) == ["c0001"]
+
+
+def test_trainings_of_ones_own_keep_what_they_like(tmp_path: Path) -> None:
+    run = searched(tmp_path / "run", trials=5, setup=OwnSetup("a person's own loop", {}).to_json())
+    assert bad(examined(run)) == []
 
 
 def test_a_changed_bundle_is_one_bad_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

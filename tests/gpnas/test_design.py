@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from gpnas import Engine, SearchSpace
-from gpnas.design import _part, derived_seed, first, one_of, size_of
+from gpnas.design import _part, first, one_of, size_of
 from gpnas.prior import NOISE, covariance
+from gpnas.records import derived_seed
 from gpnas.space import CategoricalAxis, Column, Family, IntegerAxis
 from gpnas.surrogate import Surrogate
 

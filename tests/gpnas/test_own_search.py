@@ -57,6 +57,18 @@ def test_a_loop_trains_what_the_engine_alone_would(tmp_path: Path) -> None:
     assert best.value == max(value(net(int(each["size"]))) for each in [best.candidate.architecture.axes])
 
 
+def test_a_wished_training_has_the_seed_that_the_engine_would_give_it(tmp_path: Path) -> None:
+    """One seed for the first training of every architecture, another for the second ones."""
+    with gpnas.open_search(tmp_path, SPACE, trials=8) as search:
+        first = asked(search)
+        others = [size for size in (1, 2, 20) if net(size) != first.architecture]
+        wished = [search.wanted(net(size)) for size in others]
+        again = [search.wanted(each.architecture) for each in wished]
+    assert {each.seed for each in wished} == {first.seed}
+    assert len({each.seed for each in again}) == 1
+    assert again[0].seed != first.seed
+
+
 KILLED = """
 import os, signal, sys, gpnas
 search = gpnas.open_search(sys.argv[1])
@@ -156,7 +168,7 @@ def test_people_add_what_they_know(tmp_path: Path) -> None:
         search.veto(net(8))
         first = asked(search)
         assert first.candidate == wanted
-        assert first.seed != entered.seed
+        assert first.seed == entered.seed  # each is the first of its architecture
         search.tell(first, 30.0)
         sizes = []
         while (candidate := search.ask()) is not None:

@@ -141,6 +141,20 @@ def test_a_key_is_answered_once(client: TestClient, search: str) -> None:
     assert client.get(f"/v1/searches/{search}").json()["trials"] == granted + 2
 
 
+def test_a_key_begins_one_search(client: TestClient, runs: Path) -> None:
+    key = {"Idempotency-Key": "begin"}
+    body = {"id": "one", "space": SPACE, "trials": 3}
+    first, again = (client.post("/v1/searches", json=body, headers=key) for _ in range(2))
+    assert (first.status_code, first.json()) == (again.status_code, again.json())
+    other = client.post("/v1/searches", json={**body, "id": "two"}, headers=key)
+    assert "came with another" in problem(other, 422)
+    assert not (runs / "two").exists()
+    (runs / "note").mkdir()  # whatever has the name, it is taken
+    for name in ("one", "note"):
+        taken = client.post("/v1/searches", json={**body, "id": name})
+        assert "must be new in its folder" in problem(taken, 409)
+
+
 def test_a_lost_lease_is_offered_again_from_its_checkpoint_and_fenced(
     client: TestClient, search: str
 ) -> None:
