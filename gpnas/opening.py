@@ -175,7 +175,7 @@ def read_own(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
     """A space file's space, with costs where gpnas has the networks, and its settings."""
     from gpnas.config import find_space, read_space_file
     from gpnas.run.defaults import defaults_of
-    from gpnas.run.pricing import memory_of, priced, recipe_of
+    from gpnas.run.pricing import memory_of, priced
     from gpnas_trainers import FAMILIES
 
     path = find_space(space)
@@ -184,7 +184,7 @@ def read_own(space: Path | str) -> tuple[SearchSpace, dict[str, Any]]:
     limits = file.limits.given()
     memory: tuple[float, ...] = ()
     if all(family.name in FAMILIES for family in made.families):
-        recipe = recipe_of(path, file)
+        recipe = file.common_recipe
         made = priced(made, file.scale, limits, recipe)
         if len(made) <= MOST_COSTS:
             memory = tuple(memory_of(each, file.scale, recipe) for each in made)

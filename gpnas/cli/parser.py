@@ -135,6 +135,9 @@ def command_line() -> argparse.ArgumentParser:
     _add_report(commands)
     space = commands.add("space", "show what a space file means", "drn.yaml")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
+    space.add_argument(
+        "--own", action="store_true", help="it is for a loop of your own, with any family"
+    )
     recommend = commands.add(
         "recommend",
         "name the architectures to begin with, from trainings that ship with gpnas",
@@ -312,7 +315,7 @@ def _add_train(commands: Commands) -> None:
         "--architecture drn:features=128,blocks=18,stages=3 --scale 4 --data pairs/ --run runs/one",
     )
     add_run(train, "run folder of a finished search", required=False)
-    train.add_argument("--top", type=positive, help="networks of the portfolio (default: the search's)")
+    train.add_argument("--top", type=positive, help="the most networks (default: the search's)")
     add_limits(train)
     train.add_argument(
         "--architecture",
@@ -425,7 +428,7 @@ def _add_export(commands: Commands) -> None:
         "export", "write a bundle of a finished search", "runs/drn --top 3 -o best.zip --licence CC-BY-4.0"
     )
     add_run(export)
-    export.add_argument("--top", type=positive, default=3, help="how many networks (default: 3)")
+    export.add_argument("--top", type=positive, help="the most networks (default: the search's)")
     add_limits(export)
     add_output(export, "folder, or file with .zip")
     export.add_argument(

@@ -17,7 +17,7 @@ from gpnas.results.description import describe
 
 def run(options: argparse.Namespace) -> Report:
     with bar("architectures") as progress:
-        document = describe(options.space, progress)
+        document = describe(options.space, progress, own_families=options.own)
     return Report(document, _shown(document))
 
 

@@ -57,6 +57,7 @@ def read_space_file(space: str | Path, *, own_families: bool = False) -> SpaceFi
     try:
         file = SpaceFile.model_validate(document, context=Reading(path, own_families))
         file.search_space()
+        file.check_recipes(own_families=own_families)
     except ValidationError as error:
         location, what = in_words(error)
         raise SpaceError(f"{path}:{line_of(location, root)}: {what}") from None

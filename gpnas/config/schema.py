@@ -12,8 +12,10 @@ from gpnas.config.families import Families, Reading
 from gpnas.config.mistakes import Strict, located
 from gpnas.config.recipes import RecipeSettings as RecipeSettings
 from gpnas.config.recipes import Settings
+from gpnas.errors import SpaceError
 from gpnas.records import Objective, Strategy
 from gpnas.space import SearchSpace
+from gpnas_trainers.recipe import Recipe
 
 Scale = Literal[2, 3, 4, 8]
 """Super-resolution factors for which networks exist; a test holds it against the trainers'."""
@@ -111,6 +113,32 @@ class SpaceFile(Strict):
         if own and isinstance(value, dict) and "scale" not in value:
             return {"scale": 2, **value}  # which matters to networks of gpnas alone
         return value
+
+    @property
+    def common_recipe(self) -> Recipe:
+        """How architectures are trained, those of families with a recipe of their own aside."""
+        return Recipe(**self.recipe.given())
+
+    def check_recipes(self, *, own_families: bool) -> None:
+        """Checks the common recipe and those of families by the trainers' own rules.
+
+        Args:
+            own_families: whether the trainings are a person's own, to which patches are nothing.
+
+        Raises:
+            SpaceError: one breaks a rule, or its patches do not fit the scale.
+        """
+        places: dict[tuple[str, ...], dict[str, Any]] = {("recipe",): {}}
+        places |= {("families", name, "recipe"): own for name, own in self.families.recipes.items()}
+        for place, own in places.items():
+            with located(*place):
+                try:
+                    patch = Recipe(**self.recipe.given() | own).hr_patch
+                except ValueError as error:
+                    raise SpaceError(str(error)) from None
+        if not own_families and patch % self.scale:
+            with located("recipe", "hr_patch"):
+                raise SpaceError(f"a multiple of the scale {self.scale} is needed, but got {patch}")
 
     def search_space(self) -> SearchSpace:
         """The search space that the file describes, without costs (those need the networks).

@@ -28,7 +28,7 @@ from gpnas.dispatch.work import Work, check_patch, header_of
 from gpnas.errors import DataError, SpaceError, TrialError
 from gpnas.journal import Header, Journal
 from gpnas.records import Architecture, Candidate, Fidelity, Observation
-from gpnas.results.choosing import Allowance, choose_portfolio, finished_candidates
+from gpnas.results.choosing import Allowance, choose_portfolio, finished_candidates, most_networks
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
@@ -279,11 +279,7 @@ def _portfolio(request: FinalRequest, search: Path) -> Wanted:
                 f"{search}: a search's networks are trained at its scale {setup.scale}, but got "
                 f"{request.scale}; name them by --architecture to train them at another"
             )
-        if request.top is not None and request.top > len(candidates):
-            raise TrialError(
-                f"{search}: `--top` must be at most the {len(candidates)} networks, but got {request.top}"
-            )
-        most = request.top or header.search.portfolio
+        most = most_networks(search, journal, len(candidates), request.top)
         chosen = choose_portfolio(search, journal, candidates, most, request.allowance)
     run = (request.run or search / FOLDER).absolute()
     members = [(each.id, each.architecture) for each in chosen.portfolio.members]

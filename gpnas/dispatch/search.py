@@ -33,7 +33,7 @@ from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
 from gpnas.run.defaults import defaults_of
 from gpnas.run.networks import check_networks, own_networks, taken_up
-from gpnas.run.pricing import check_candidates, priced, recipe_of
+from gpnas.run.pricing import check_candidates, priced
 from gpnas.run.setup import PSNR, Data, Setup
 from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
@@ -66,7 +66,7 @@ def plan(
     file = read_space_file(path)
     _check_objective(path, request, file)
     scale = request.scale or file.scale
-    recipe = recipe_of(path, file)
+    recipe = file.common_recipe
     run = (request.run or Path("runs") / path.stem).absolute()
     codes = taken_up(file.families.codes, run, say)
     counting = preparing and partial(preparing, "architectures")

@@ -125,6 +125,18 @@ class Chosen:
         return {self.judged[place].id for place in members}
 
 
+def most_networks(run: Path, journal: Journal, count: int, top: int | None) -> int:
+    """How many of `count` networks a portfolio may have: as many as asked for, or as the run has it.
+
+    Raises:
+        TrialError: more are asked for than there are.
+    """
+    if top is not None and top > count:
+        raise TrialError(f"{run}: `--top` must be at most the {count} networks, but got {top}")
+    search = journal.header.search
+    return top or (search.portfolio if search else count)
+
+
 def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
     """The candidates among which a delivered run chose its portfolio.
 

@@ -13,42 +13,45 @@ from gpnas.design import first
 from gpnas.errors import SpaceError
 from gpnas.run.defaults import defaults_of
 from gpnas.run.networks import check_networks
-from gpnas.run.pricing import memory_of, priced, recipe_of, within_memory
+from gpnas.run.pricing import memory_of, priced, within_memory
 from gpnas.space import Axis, CategoricalAxis, SearchSpace
 from gpnas_trainers.families import declare
 from gpnas_trainers.own import own_family
 from gpnas_trainers.recipe import Recipe
 
 
-def describe(space: str, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def describe(
+    space: str, progress: Callable[[int, int], None] | None = None, *, own_families: bool = False
+) -> dict[str, Any]:
     """Size, axes, what each limit excludes, cheapest and dearest architecture, and the first design.
 
     Args:
         space: path of a YAML file, or the name of a shipped one.
         progress: called with how many architectures are counted, and of how many.
+        own_families: whether it is for a loop of one's own, and may name any family.
 
     Returns:
         Plain JSON values. `limits` has what narrows the space in turn: `excludes` counts what a line
         takes of what those before it leave, and `leaves` what is then left. `cheapest` and `dearest` are None
-        where the file names a trainer of its own, whose networks nobody can count.
+        where the trainings are a person's own, whose networks nobody can count.
 
     Raises:
         SpaceError: the file breaks a rule, or its limits leave nothing.
     """
     path = find_space(space)
-    file = read_space_file(path)
-    recipe = recipe_of(path, file)
+    file = read_space_file(path, own_families=own_families)
+    recipe = file.common_recipe
     for name, code in file.families.codes.items():
         declare(own_family(name, code))
     check_networks(
         file.search_space(), file.scale, file.families.codes, hr_patch=recipe.hr_patch, progress=progress
     )
     steps = list(file.narrowed)
-    own = file.trainer is not None
+    own = own_families or file.trainer is not None
     try:
         if own and file.limits.given():
             raise SpaceError(
-                "limits need networks that gpnas can count, but `trainer` makes its own; leave them out"
+                "limits need networks that gpnas can count, but those are your own; leave them out"
             )
         feasible = steps[-1][1] if own else priced(steps[-1][1], file.scale, progress=progress)
         for name, limit in file.limits.given().items():

@@ -17,10 +17,10 @@ from gpnas.bundle import (
     read_bundle,
     write_bundle,
 )
-from gpnas.errors import BundleError, TrialError
+from gpnas.errors import BundleError
 from gpnas.journal import Journal, excerpt
 from gpnas.records import Candidate
-from gpnas.results.choosing import Allowance, Chosen, choose_portfolio, finished_candidates
+from gpnas.results.choosing import Allowance, Chosen, choose_portfolio, finished_candidates, most_networks
 from gpnas.results.networks import trained_weights
 from gpnas.run.setup import Setup
 from gpnas.run.storage import Storage, storage_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def export(
     run: Path,
-    top: int,
+    top: int | None,
     output: Path,
     *,
     allowance: Allowance | None = None,
@@ -43,7 +43,7 @@ def export(
 
     Args:
         run: its run folder.
-        top: how many networks at most.
+        top: how many networks at most; None is as the search has it.
         output: a folder, or a file that ends in .zip.
         allowance: what they may cost together.
         picture: whether the model card shows one where the data are the shipped photographs; other
@@ -63,10 +63,9 @@ def export(
     run = run.absolute()
     with Journal.read(run) as journal:
         candidates = finished_candidates(run, journal)
-        if top > len(candidates):
-            raise TrialError(f"{run}: `--top` must be at most the {len(candidates)} networks, but got {top}")
+        most = most_networks(run, journal, len(candidates), top)
         setup = Setup.of(journal)
-        chosen = choose_portfolio(run, journal, candidates, top, allowance)
+        chosen = choose_portfolio(run, journal, candidates, most, allowance)
         same = _delivered_bundle(run, chosen)
         fusion = None if same is None else same.fusion
         seen: PairSet | Picture | None = None

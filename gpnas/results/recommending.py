@@ -15,7 +15,7 @@ from gpnas.data import Prepared, prepared_pairs
 from gpnas.errors import SpaceError
 from gpnas.records import Architecture
 from gpnas.run.cores import one_core
-from gpnas.run.pricing import priced, recipe_of
+from gpnas.run.pricing import priced
 from gpnas.run.shipped import SPACE, Trained, shipped_trainings
 from gpnas.space import SearchSpace
 from gpnas.surrogate import Surrogate, fit
@@ -105,7 +105,7 @@ def shipped_recipes() -> dict[str, Recipe]:
     """How the networks of each family of the table were trained."""
     path = find_space(SPACE)
     file = read_space_file(path)
-    common, own = recipe_of(path, file).to_json(), file.families.recipes
+    common, own = file.common_recipe.to_json(), file.families.recipes
     return {
         family.name: Recipe(**{**common, **own.get(family.name, {})})
         for family in file.search_space().families

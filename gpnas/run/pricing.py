@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpnas.errors import JournalError, SpaceError
 from gpnas.journal import Journal
@@ -15,7 +14,6 @@ from gpnas_trainers.cost import TILE as TILE
 from gpnas_trainers.recipe import Recipe
 
 if TYPE_CHECKING:
-    from gpnas.config import SpaceFile
     from gpnas.space import SearchSpace
 
 
@@ -136,19 +134,3 @@ def memory_of(architecture: Architecture, scale: int, recipe: Recipe) -> float:
         ms_ssim=recipe.ms_ssim_weight > 0,
         **architecture.axes,
     )
-
-
-def recipe_of(path: Path, file: SpaceFile) -> Recipe:
-    """How a space file has its architectures trained, those of families with a recipe of their own aside.
-
-    Raises:
-        SpaceError: a recipe breaks a rule of the trainers, the common one or that of a family.
-    """
-    places: dict[str, dict[str, Any]] = {"recipe": {}}
-    places |= {f"families.{name}.recipe": own for name, own in file.families.recipes.items()}
-    for place, own in places.items():
-        try:
-            Recipe(**file.recipe.given() | own)
-        except ValueError as error:
-            raise SpaceError(f"{path}: `{place}`: {error}") from None
-    return Recipe(**file.recipe.given())

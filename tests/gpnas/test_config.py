@@ -18,7 +18,7 @@ from gpnas.config import (
     read_space_file,
 )
 from gpnas.results.description import describe
-from gpnas.run.pricing import priced, recipe_of
+from gpnas.run.pricing import priced
 from gpnas.run.setup import Data, Setup
 from gpnas_trainers import cost
 from gpnas_trainers.pairs import Camera
@@ -206,7 +206,7 @@ def test_a_family_may_have_settings_of_its_own(tmp_path: Path) -> None:
         "nafnet": {"learning_rate": 1e-3, "warmup_steps": 3}, "safmn": {"schedule": "step"}
     }  # fmt: skip
     data = Data("a", "b", "c", None)
-    setup = Setup(2, recipe_of(Path("x"), file).to_json(), data, 1, family_recipes=file.families.recipes)
+    setup = Setup(2, file.common_recipe.to_json(), data, 1, family_recipes=file.families.recipes)
     assert setup.recipe_of("edsr") == Recipe(steps=30, learning_rate=4e-3)
     assert setup.recipe_of("nafnet") == Recipe(steps=30, learning_rate=1e-3, warmup_steps=3)
     assert setup.recipe_of("safmn") == Recipe(steps=30, learning_rate=4e-3, schedule="step")
@@ -232,7 +232,14 @@ def test_a_family_may_have_settings_of_its_own(tmp_path: Path) -> None:
 def test_a_mistake_in_a_familys_recipe_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = written(tmp_path, FAMILIES_WITH_RECIPES.replace(old, new))
     with pytest.raises(SpaceError, match=message):
-        recipe_of(path, read_space_file(path))
+        read_space_file(path)
+
+
+def test_patches_that_miss_the_scale_are_named_before_anything_is_trained(tmp_path: Path) -> None:
+    text = GOOD + "recipe:\n  steps: 10\n  hr_patch: 47\n"
+    line = text.splitlines().index("  hr_patch: 47") + 1
+    with pytest.raises(SpaceError, match=rf":{line}: `recipe.hr_patch`: a multiple of the scale 2 .* got 47"):
+        read_space_file(written(tmp_path, text))
 
 
 def product(**axes: list[int]) -> list[dict[str, int]]:

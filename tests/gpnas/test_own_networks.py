@@ -22,7 +22,7 @@ from gpnas.errors import BundleError, JournalError, TrialError
 from gpnas.journal import Journal
 from gpnas.networks import declare_networks
 from gpnas.run.networks import check_networks, own_networks, taken_up
-from gpnas.run.pricing import priced, recipe_of, searched_space
+from gpnas.run.pricing import priced, searched_space
 from gpnas.run.setup import Data, OwnNetwork, Setup
 from gpnas_trainers import cost, families
 from gpnas_trainers.families import build, declare
@@ -168,7 +168,7 @@ def test_costs_are_counted_in_a_process_of_their_own(tmp_path: Path) -> None:
     check_networks(
         file.search_space(), 2, file.families.codes, hr_patch=48, progress=lambda *each: heard.append(each)
     )
-    space = priced(file.search_space(), 2, {"memory": 1e12}, recipe_of(tmp_path / "mine.yaml", file))
+    space = priced(file.search_space(), 2, {"memory": 1e12}, file.common_recipe)
     here = own_family("mine", Code("nets.py:Mine", NETWORK))
     settings: dict[str, Any] = {"batch_size": 2, "hr_patch": 48, "ms_ssim": False}
     for depth in range(1, 5):
