@@ -86,16 +86,17 @@ class Learned:
             unit: of the objective, such as `dB`.
         """
         noise = (
-            f"two trainings of one architecture differ by about {self.apart:.2g} {unit}, so "
-            "smaller differences between two trained networks say little"
+            f"two trainings of one architecture would differ by about {self.apart:.2g} {unit} (each strays by "
+            f"{self.noise:.2g}), so smaller differences between two trained networks say little"
         )
+        points = "percentage points" if unit == "%" else unit
         clear = [(axis, effect) for axis, effect in self.effects.items() if effect.gain > self.noise]
         if not clear:
             return (f"no axis alone changes the predicted value by more than trainings scatter; {noise}",)
         return (
             "predicted on average over all architectures: "
             + "; ".join(
-                f"{axis} {effect.best} is {effect.gain:.2g} {unit} better than {axis} {effect.worst}"
+                f"{axis} {effect.best} is {effect.gain:.2g} {points} better than {axis} {effect.worst}"
                 for axis, effect in clear[:TOLD]
             ),
             noise,

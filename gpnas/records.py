@@ -305,14 +305,18 @@ def trials_of(count: int) -> str:
 
 
 def gain_in_words(regret: str, bound: str, is_below: bool) -> str:
-    """What going on would gain: `about` its expectation, `hardly more than` its bound.
+    """What going on would gain: `about` its expectation, in 9 of 10 cases `at most` its bound.
 
     Args:
         regret, bound: as they are shown, with their unit.
         is_below: whether the bound is below the expectation, which a few large draws make, so that it says
             nothing.
     """
-    return f"about {regret}" if is_below or regret == bound else f"about {regret}, hardly more than {bound}"
+    return (
+        f"about {regret}"
+        if is_below or regret == bound
+        else f"about {regret}, in 9 of 10 cases at most {bound}"
+    )
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,7 @@ def command_line() -> argparse.ArgumentParser:
     _add_report(commands)
     space = commands.add("space", "show what a space file means", "drn.yaml")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
-    space.add_argument(
-        "--own", action="store_true", help="it is for a loop of your own, with any family"
-    )
+    space.add_argument("--own", action="store_true", help="it is for a loop of your own, with any family")
     recommend = commands.add(
         "recommend",
         "name the architectures to begin with, from trainings that ship with gpnas",

@@ -192,6 +192,9 @@ def _row(
     checked = {name: _only(name, axis, model) for name, axis in axes_of(model.model_validate(axes))}
     if canonical is not None:
         key = row.get(canonical)
+        if key is None:
+            names = ", ".join(row)
+            raise _mistake(model, canonical, f"every row must have this canonical key, but one has {names}")
         if not isinstance(key, int | float | str):
             raise _mistake(model, canonical, f"a canonical key must be a number or a name, but got {key!r}")
         checked[canonical] = key

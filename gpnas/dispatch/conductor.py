@@ -151,8 +151,12 @@ class Conductor(Searcher):
     @_kept
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         trial, report = self._running.get(trial_id), report_of(result)
-        if trial is not None and report is not None and report.progress is not None:
+        if trial is None or report is None:
+            return
+        if report.progress is not None:
             self._record(trial.candidate, report, report.progress)
+        elif report.kind == "progress":  # it trains, and has not said how far it is
+            self._search.start(trial.candidate, report.attempt)
 
     @_kept
     def on_trial_complete(
@@ -192,8 +196,10 @@ class Conductor(Searcher):
     def _worker_died(self, trial: RunningTrial) -> None:
         """Gives a candidate up whose starts were all its own; Ray also counts those that found no node, as
         when all nodes are gone for a while."""
-        candidate = trial.candidate
-        if self._begun(candidate) - trial.begun_before > MAX_RESTARTS:
+        candidate, attempts = trial.candidate, self._begun(trial.candidate)
+        for number in range(len(self._search.journal.attempts(candidate.id)), attempts):
+            self._search.start(candidate, number + 1)  # it died before it said anything
+        if attempts - trial.begun_before > MAX_RESTARTS:
             logs = self._logs(candidate.id)
             self._tell_failure(candidate, f"its worker died {MAX_RESTARTS + 1} times; see {logs} for why")
             return

@@ -97,7 +97,7 @@ class Chosen:
                 lines.append(
                     f"{added} left out: {len(each.members)} networks instead of {len(each.over)} would "
                     f"change PSNR by {each.gain:+.4f}{error} dB ({how}, {over_images})"
-                    + ("" if each.eligible else "; without self-ensemble, a cheaper portfolio is better")
+                    + ("" if each.eligible else "; nor is there a gain without self-ensemble")
                 )
         return lines
 

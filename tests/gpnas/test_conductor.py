@@ -159,6 +159,7 @@ def test_a_candidate_that_no_worker_began_is_given_again_and_at_last_left(tmp_pa
         conductor.on_trial_complete("two", error=True)
         (observation,) = journal.observations()
         assert observation.failure == "its worker died 4 times; see Ray's logs for why"
+        assert [each.number for each in journal.attempts("c0000")] == [1, 2, 3, 4, 5, 6, 7]
         assert not given("three")
         assert tune.halt.error is None
     with Journal.create_or_open(tmp_path / "away", Header(1, PSNR)) as journal:
@@ -172,6 +173,25 @@ def test_a_candidate_that_no_worker_began_is_given_again_and_at_last_left(tmp_pa
         assert "Ray must be able to start workers, but time and again has not" in str(tune.halt.error)
         assert not journal.observations()
         assert [candidate.id for candidate in journal.pending()] == ["c0000"]
+
+
+def test_an_attempt_begins_when_its_worker_says_that_it_trains(tmp_path: Path) -> None:
+    """Though it says only in the end how far it came."""
+    with Journal.create_or_open(tmp_path, Header(1, PSNR)) as journal:
+        tune = Tune(journal, trials=1, best=None)
+        while not isinstance(tune.conductor.suggest("one"), dict):
+            time.sleep(0.01)
+        for _ in range(2):
+            tune.conductor.on_trial_result("one", to_result(TrialReport("progress", 1)))
+        (begun,) = journal.attempts("c0000")
+        time.sleep(0.05)
+        progress = Progress(1, 1, 20.0, {"loss": 0.0}, 0.0)
+        tune.conductor.on_trial_complete("one", to_result(TrialReport("done", 1, progress)))
+        (ended,) = journal.attempts("c0000")
+        assert ended.ended is not None
+        assert (begun.started, begun.ended) == (ended.started, None)
+        assert ended.started < ended.ended
+        tune.close()
 
 
 @pytest.mark.parametrize("reports", [6, 35, 42, 51])

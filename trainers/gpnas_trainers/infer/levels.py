@@ -89,7 +89,7 @@ def shares(count: int, weights: Sequence[float] | None, drop_outlier: bool) -> l
     if drop_outlier and counting < 3:
         raise ValueError(
             f"an outlier is one of at least 3 networks with a weight above 0, but got {counting}; "
-            "do without `drop_outlier`"
+            "keep all of them, without dropping an outlier"
         )
     return [weight / sum(given) for weight in given]
 
