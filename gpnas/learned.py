@@ -86,8 +86,8 @@ class Learned:
             unit: of the objective, such as `dB`.
         """
         noise = (
-            f"two trainings of one architecture would differ by about {self.apart:.2g} {unit} (each strays by "
-            f"{self.noise:.2g}), so smaller differences between two trained networks say little"
+            f"two trainings of one architecture would differ by about {self.apart:.2g} {unit} (each strays "
+            f"by {self.noise:.2g}), so smaller differences between two trained networks say little"
         )
         points = "percentage points" if unit == "%" else unit
         clear = [(axis, effect) for axis, effect in self.effects.items() if effect.gain > self.noise]

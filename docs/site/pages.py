@@ -289,14 +289,15 @@ def error_index() -> Iterator[str]:
                 files.setdefault(each.template, set()).add(f"`{each.file}`")
         for template, places in sorted(files.items()):
             remedy = advice(template) or said.get(template, "")
-            yield f"#### `{template.replace('`', '')}`\n\n{remedy} *Raised in* {', '.join(sorted(places))}.\n"
+            yield f"#### `` {template} ``\n\n{remedy} *Raised in* {', '.join(sorted(places))}.\n"
         yield ""
 
 
 def advice(template: str) -> str | None:
     """What a message itself says is to be done, after its last semicolon; None where it says nothing."""
     _, _, text = template.rpartition(";")
-    if text == template or len([word for word in text.split() if "…" not in word]) < 2:
+    least = 3 if text.endswith("…") else 2
+    if text == template or len([word for word in text.split() if "…" not in word]) < least:
         return None
     text = text.strip()
     return f"{text[0].upper()}{text[1:]}."

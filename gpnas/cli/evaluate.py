@@ -53,6 +53,10 @@ def run(options: argparse.Namespace) -> Report:
             except OSError as error:  # what was measured is told all the same
                 fail(f"{options.markdown}: the tables could not be written ({error.strerror or error})")
                 exit_code = 1
+    if options.data is None and bundle.manifest.data.get("validation") not in {
+        each.fingerprint for each in pairs
+    }:
+        say("measured on the shipped photographs; what validated these networks is named by --data")
     _keep(evaluation, bundle, options.bundle)
     return Report(evaluation.to_json(), _shown(evaluation), exit_code)
 

@@ -478,7 +478,7 @@ def _add_evaluate(commands: Commands) -> None:
 def _add_convert(commands: Commands) -> None:
     convert = commands.add(
         "convert",
-        "write networks as ONNX, or RCAN under its official names",
+        "write networks as ONNX, or under the names of their authors' code",
         "runs/drn/bundle -o onnx/",
         "runs/drn/bundle average -o average.onnx",
     )

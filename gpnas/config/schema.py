@@ -40,8 +40,11 @@ class SearchSettings(Strict):
     """How much is granted to the search, and how it chooses."""
 
     trials: int = Field(default=16, ge=1)
+    """Trainings granted to the whole search."""
     concurrent: int = Field(default=2, ge=1)
+    """Trainings side by side."""
     strategy: Strategy = "mi+kg"
+    """How architectures are chosen: `mi+kg`, `mi+nei`, `published` or `random`."""
     cost_aware: bool = False
     """Whether gains count per predicted second."""
     portfolio_aware: bool = False
@@ -52,6 +55,7 @@ class SearchSettings(Strict):
     defaults_first: bool = True
     """Whether the first trial of each family is its published network, scaled to the space."""
     portfolio: int = Field(default=3, ge=1)
+    """The most networks whose average is delivered."""
     validation_images: int = Field(default=10, ge=1)
     """The most validation images that score a trial."""
     early_stopping: bool = True
@@ -67,7 +71,9 @@ class CameraSettings(Settings):
     """
 
     kernel_sigma: tuple[float, float] | None = Field(default=None, strict=False)
+    """Least and largest standard deviation of the blur, in LR pixels."""
     noise_sigma: tuple[float, float] | None = Field(default=None, strict=False)
+    """Least and largest standard deviation of the noise, in steps of 1/255."""
 
 
 class ObjectiveSettings(Strict):
@@ -90,21 +96,27 @@ class SpaceFile(Strict):
     """A whole space file."""
 
     scale: Scale
+    """The factor by which images are enlarged; it may be left out where the networks are a person's own."""
     families: Families
+    """Families by name, each with its axes."""
     where: Annotated[list[str], BeforeValidator(_listed)] = Field(default=[], max_length=50)
     """Conditions on axes that every architecture fulfils, such as `features * blocks <= 512`."""
     equivalent: dict[str, str] = Field(default={}, max_length=50)
     """What an axis is to a training, as an expression: where these and all other axes agree, one
     architecture stands for all."""
     limits: Limits = Limits()
+    """The largest costs allowed."""
     trainer: str | None = Field(default=None, max_length=400)
     """A training of one's own, such as `train.py:train`: a function in a file beside this one, or in an
     installed module. None is gpnas's own."""
     objective: ObjectiveSettings | None = None
     """What the trainer's values are; None is the PSNR of gpnas's own training."""
     search: SearchSettings = SearchSettings()
+    """How much is granted to the search, and how it chooses."""
     recipe: RecipeSettings = RecipeSettings()
+    """The recipe by which each architecture is trained."""
     camera: CameraSettings = CameraSettings()
+    """The camera that makes LR images of photographs without pairs."""
 
     @model_validator(mode="before")
     @classmethod

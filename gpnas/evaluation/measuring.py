@@ -40,7 +40,7 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
         source: folder of LR/HR pairs. Where it is what the bundle was trained on, its validation
             images serve, else all of it, whatever its pairs' alignment. None takes the validation
             photographs.
-        say: gets a line for each image that is left out, and where others validated the networks.
+        say: gets a line for each image that is left out.
 
     Raises:
         DataError: the folder cannot be used.
@@ -56,11 +56,6 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
         if source is None or searched.validation.fingerprint == data.get("validation"):
             for line in lines:
                 say(line)
-            if searched.validation.fingerprint != data.get("validation"):
-                say(
-                    "measured on the shipped photographs; these networks were validated on other images, whose "
-                    "folder --data names"
-                )
             return [searched.validation]
     every = prepared_pairs(source, bundle.scale, Rules(minimum_side=side), camera=camera, report=say)
     return [every.training, every.validation]

@@ -37,7 +37,7 @@ OPTIONS = {
     "CANDIDATE VALUE RUN",
     "veto": "--json NETWORK RUN",
     "report": "--data --evaluation --json --networks --output RUN",
-    "space": "--json FILE",
+    "space": "--json --own FILE",
     "recommend": "--data --hours --json --scale",
     "data check": "--downsample-lr --json --max-shift --minimum-side --ncc --scale --seed --synthetic "
     "--validation --workers DIR",
@@ -238,6 +238,7 @@ def test_an_evaluation_loses_nothing_to_where_it_is_written(
     assert captured.err.splitlines()[0] == (
         "error: /dev/full: the tables could not be written (No space left on device)"
     )
+    assert "what validated these networks is named by --data" in captured.err  # the shipped ones did not
 
 
 @pytest.mark.parametrize("limit", ["nan", "inf", "-1", "0", "much"])
