@@ -85,9 +85,9 @@ class LogKnowledgeGradient(AcquisitionFunction):
     INFORMS Journal on Computing 21(4), 2009, Eq. 12: recommended is the best posterior mean among
     what is trained, the new one included. Unlike improvement over the best value it counts what an
     observation tells of the others, so that a replicate of a leader has its price, and a lucky
-    observation none. The outcome is integrated over by the midpoints of equal shares.
-
-    It is -inf where nothing can be added.
+    observation none. The outcome is integrated over by the midpoints of equal shares, and, since no midpoint
+    lies where a rare outcome would turn the order, it is at least what the likeliest single architecture to
+    overtake the leader is expected to gain over it, in closed form.
 
     Args:
         model: of the observations.
@@ -130,13 +130,16 @@ def log_knowledge_gradient(
     # what cannot become the best whatever comes out need not be looked at
     reach = float(outcomes[-1]) * slope.abs().amax(dim=1)
     rivals = own + reach >= (own - reach).max()
-    highest, slope = own[rivals], slope[rivals]
-    added = torch.zeros_like(mean)
+    added, up = torch.zeros_like(mean), variance / outcome
     for normal in outcomes:
-        best = (highest[:, None] + slope * normal).amax(dim=0)
-        added += torch.maximum(best, mean + variance / outcome * normal) / OUTCOMES
+        best = (own[rivals, None] + slope[rivals] * normal).amax(dim=0)
+        added += torch.maximum(best, mean + up * normal) / OUTCOMES
     gain = added - own.max()
-    return torch.where(gain > ROUNDED, gain, 0.0).log()
+    leader = own.argmax()  # over which one alone is expected to gain E[max(0, apart + turn Z)]
+    apart = torch.cat([own[:, None].expand_as(slope), mean[None]]) - own[leader]
+    turn = (torch.cat([slope, up[None]]) - slope[leader]).abs().clamp_min(1e-150)
+    alone = (_log_ei_helper(apart / turn) + turn.log()).amax(dim=0)
+    return torch.maximum(torch.where(gain > ROUNDED, gain, 0.0).log(), alone)
 
 
 def success_labels(succeeded: Tensor, failed: Tensor) -> tuple[Tensor, Tensor]:  # (·, d) each

@@ -85,7 +85,8 @@ def _schema(schema: Mapping[str, Any]) -> Iterator[str]:
     needed = set(schema.get("required", ()))
     for name, each in schema.get("properties", {}).items():
         text = " ".join(str(each.get("description") or "").split())
-        kind = _kind(each) + (", required" if name in needed else "")
+        default = "" if each.get("default") is None else f", else `{json.dumps(each['default'])}`"
+        kind = _kind(each) + (", required" if name in needed else default)
         yield f"- `{name}` ({kind})" + (f": {text}" if text else "")
     yield ""
 

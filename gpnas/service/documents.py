@@ -109,6 +109,7 @@ class Status(Told):
 
     run: str
     state: str
+    objective: dict[str, str] = Field(description="Its `name`, `unit` and `goal`.")
     candidates: list[CandidateStatus]
 
 
@@ -290,10 +291,16 @@ class Lent(Told):
     steps: int
     attempt: int
     lease: str = Field(examples=["digits:9f86d081884c7d65"])
-    fencing: int
+    fencing: int = Field(description="Higher with each holder of the candidate, for storages that fence.")
     expires: str
-    heartbeat_seconds: float
-    checkpoint: str | None
+    lease_seconds: float
+    heartbeat_seconds: float = Field(description="Seconds between two heartbeats that keep the lease.")
+    checkpoint: str | None = Field(description="Where an earlier holder left off.")
+    objective: dict[str, str] = Field(description="Its `name`, `unit` and `goal`.")
+    prediction: dict[str, float] | None = Field(description="`mean` and `stddev` of what it will come to.")
+    reason: str = Field(description="How it was chosen.")
+    costs: dict[str, float] = Field(description="What is known of it before it is trained.")
+    decision: dict[str, Any] = Field(description="What the engine noted when it chose it.")
 
 
 class Candidates(Told):

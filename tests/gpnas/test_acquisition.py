@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from botorch.acquisition import LogExpectedImprovement
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from gpnas.acquisition import (
     LogKnowledgeGradient,
     LogNoisyExpectedImprovement,
+    log_knowledge_gradient,
     log_success_probability,
     success_labels,
 )
@@ -109,6 +111,26 @@ def test_knowledge_gradient_is_the_integral_over_the_next_observation() -> None:
     own = LogKnowledgeGradient(model, model.x[:5])(candidates[:, None]).exp()
     torch.testing.assert_close(own, tensor(*expected), rtol=0.08, atol=5e-3)
     assert int(own.argmax()) == int(tensor(*expected).argmax())
+
+
+@pytest.mark.parametrize("distance", [0.5, 3.0, 6.0, 12.0])
+def test_knowledge_gradient_knows_rare_outcomes(distance: float) -> None:
+    """Of lines a + b Z it is E[max] less the largest a, also where no share of outcomes turns their order."""
+    own, noise = tensor(0.4, 0.1, 0.0), 0.3
+    variance, slopes = 0.2, tensor(0.1, 0.05, -0.02)
+    outcome = math.sqrt(variance + noise)
+    mean = 0.4 - distance * (variance / outcome - 0.1)  # overtakes the first where Z is this far out
+    found = log_knowledge_gradient(own, tensor(mean), tensor(variance), slopes[:, None] * outcome, noise)
+    z = np.linspace(-40, 40, 4_000_001)
+    best = np.full_like(z, -np.inf)
+    for start, rise in zip([*own.tolist(), mean], [*slopes.tolist(), variance / outcome], strict=True):
+        best = np.maximum(best, start + rise * z)
+    gained = best - float(own[0]) - float(slopes[0]) * z
+    expected = float(np.log(np.trapezoid(gained * np.exp(-z * z / 2) / math.sqrt(2 * math.pi), z)))
+    if distance < 1:  # by the shares of outcomes
+        assert float(found) == pytest.approx(expected, abs=0.05)
+    else:  # by the one that overtakes, of four
+        assert expected - math.log(4) <= float(found) <= expected + 1e-6
 
 
 def test_a_replicate_of_what_is_known_for_certain_is_worth_nothing() -> None:
