@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from gpnas.service.ahead import FORGOTTEN_SECONDS, Ahead, Demand
 from gpnas.service.external import Asking, External
 from gpnas.service.limits import Limits
 from gpnas.service.problems import Problem
-from gpnas.service.tokens import Tokens
+from gpnas.service.tokens import FILE, FOLDER, Tokens
 from gpnas.space import Family, IntegerAxis, SearchSpace
 from gpnas_trainers.cost import training_memory
 from tests.gpnas.searched import searched
@@ -146,6 +147,9 @@ def test_a_key_begins_one_search(client: TestClient, runs: Path) -> None:
     body = {"id": "one", "space": SPACE, "trials": 3}
     first, again = (client.post("/v1/searches", json=body, headers=key) for _ in range(2))
     assert (first.status_code, first.json()) == (again.status_code, again.json())
+    with sqlite3.connect(runs / FOLDER / FILE) as requests:  # as if the service had died before it answered
+        assert requests.execute("UPDATE requests SET answer = NULL").rowcount == 1
+    assert client.post("/v1/searches", json=body, headers=key).json() == first.json()
     other = client.post("/v1/searches", json={**body, "id": "two"}, headers=key)
     assert "came with another" in problem(other, 422)
     assert not (runs / "two").exists()
