@@ -78,7 +78,7 @@ def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
         token,
         *(re.sub(r"^(ray start --address=\S+)", rf"\1 {OTHER}", each) for each in started),
         submit.replace("drn.yaml", str(desk / "drn.yaml")),
-        "for number in $(seq 60); do python look.py > looked 2> missed && break; sleep 0.5; done",
+        "for number in $(seq 60); do python look.py > looked 2> missed && break; sleep 2; done",
         logs,
         ended,
         stop,
