@@ -36,7 +36,7 @@ from gpnas_trainers.own import Code
 from tests.gpnas.searched import searched
 
 ROOT = Path(__file__).parents[2]
-PAGE, README = (ROOT / "docs" / "own-training.md").read_text(), (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "own-training.md").read_text()
 SOURCE, DIGITS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE, re.S)[:2]
 """The example of the page and its space."""
 
@@ -277,7 +277,6 @@ def test_the_example_of_the_page_is_searched(
 ) -> None:
     """Digits, by a small network: the journal, the words of the objective, and the average by its errors."""
     assert len(SOURCE.splitlines()) < 30
-    assert SOURCE in README
     monkeypatch.chdir(tmp_path)
     written(tmp_path, DIGITS, SOURCE)
     command = ["search", "--space", "space.yaml", "--run", "run", "--trials", "3", "--json"]
