@@ -83,10 +83,7 @@ PART = 1_024
 
 
 VERSION = 5
-"""The engine's version, raised whenever it would decide otherwise on the same journal; each decision holds
-it. The first had a Gaussian process of its own, the second BoTorch's; the third ends its fits earlier, takes
-what may be rounding for no gain, and predicts correlations of errors from differences in PSNR, too; the
-fourth begins a family with its default when it first comes to it; the fifth knows what rare outcomes gain."""
+"""The engine's version, which each decision holds; raised whenever the same journal would be decided otherwise."""
 
 
 @dataclass(frozen=True)
