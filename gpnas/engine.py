@@ -83,7 +83,7 @@ PART = 1_024
 
 
 VERSION = 5
-"""The engine's version, which each decision holds; raised when the same journal would be decided otherwise."""
+"""The engine's version, which each decision holds; raised when a journal would be decided otherwise."""
 
 
 @dataclass(frozen=True)
