@@ -22,7 +22,7 @@ scale: 2
 families:
   drn: {features: [4, 8], blocks: [1, 2], stages: [1]}
 search: {trials: 3, concurrent: 2, portfolio: 1}
-recipe: {steps: 200, batch_size: 2, hr_patch: 48}
+recipe: {steps: 20, batch_size: 2, hr_patch: 48}
 """
 ADDRESSES = ("ip link set lo up", "ip addr add 10.0.0.1/32 dev lo", "ip addr add 10.0.0.2/32 dev lo")
 OTHER = (
@@ -63,6 +63,8 @@ def typed(desk: Path, *commands: str, **variables: str) -> None:
 @pytest.mark.slow
 def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
     page = ROOT / "docs/clusters.md"
+    # long enough to be looked at meanwhile
+    (desk / "drn.yaml").write_text(SPACE.replace("steps: 20", "steps: 200"))
     texts = [each.text.replace("\\\n", " ").replace("/shared", str(desk / "shared")) for each in blocks(page)]
     (token,) = (each for each in texts if "> ~/.ray/auth_token" in each)
     (start,) = (each for each in texts if each.startswith("ray start --head"))
