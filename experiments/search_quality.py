@@ -363,8 +363,8 @@ def beside(own: Path, other: Path) -> str:
 
 {processor()}, one thread; {versions(["torch", "gpytorch", "botorch"])}; {date.today()}.
 
-`python experiments/search_quality.py --peers gpnas` in two checkouts, then `--beside OWN OTHER`. One trial at
-a time; regret of the best posterior mean, in the tables' units.
+`python experiments/search_quality.py --peers gpnas --seeds N` with the packages of either commit, then
+`--beside OWN OTHER`. One trial at a time; regret of the best posterior mean, in the tables' units.
 
 Geometric mean over tables of the ratio of mean regrets, own over other (90 % of bootstrap samples of seeds):
 {", ".join(ratios)} trials. Where few seeds regret anything, a ratio says little. The largest difference is

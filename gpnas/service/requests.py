@@ -1,4 +1,5 @@
-"""Requests about drivers, done once for each key: what they do lies outside any journal's transaction.
+"""Requests that begin a search or are about its driver, done once for each key: what they do lies outside any
+journal's transaction.
 
 A request is entered before anything is done and its answer after. Where the service dies in between, the same
 request is told that it may have been done, and finds out by looking.

@@ -222,7 +222,7 @@ async def _done(
 
 
 async def _driven(request: Request, key: str | None, body: Any, do: Callable[[bool], Answer]) -> Response:
-    """Does something to a driver once for its key."""
+    """Begins a search, or does something to a driver, once for its key."""
     digest = None if key is None else _key(request, key)
     requests = service_of(request).requests
     return _sent(await asyncio.to_thread(requests.once, digest, _asked(request, body), do))

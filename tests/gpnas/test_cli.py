@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpnas.bundle import Member, write_bundle
+from gpnas.bundle import Member, read_bundle, write_bundle
 from gpnas.cli import main
 from gpnas.cli.parser import command_line
 from gpnas.cli.terminal import PlainConsole
+from gpnas.evaluation import evaluation_pairs
 from gpnas.records import Architecture
 from gpnas_trainers import build
 from tests.builders import description
@@ -108,10 +109,10 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     )
 
 
-def small_bundle(folder: Path) -> None:
+def small_bundle(folder: Path, validation: str = "") -> None:
     axes = {"features": 4, "blocks": 1, "stages": 1}
     member = Member(Architecture("drn", axes), build("drn", 2, **axes).state_dict(), 1.0, {}, None)
-    write_bundle(folder, [member], description())
+    write_bundle(folder, [member], description(data={"fingerprint": "0", "validation": validation}))
 
 
 def test_upscale_takes_levels_and_refuses_wrong_ones(
@@ -238,7 +239,12 @@ def test_an_evaluation_loses_nothing_to_where_it_is_written(
     assert captured.err.splitlines()[0] == (
         "error: /dev/full: the tables could not be written (No space left on device)"
     )
-    assert "what validated these networks is named by --data" in captured.err  # the shipped ones did not
+    note = "what validated these networks is named by --data"
+    assert note in captured.err  # the shipped photographs did not
+    (shipped,) = evaluation_pairs(read_bundle(tmp_path / "bundle"), None, print)
+    small_bundle(tmp_path / "other", shipped.fingerprint)
+    assert main(["evaluate", str(tmp_path / "other"), "--no-tiles", "--no-self-ensemble", "--json"]) == 0
+    assert note not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("limit", ["nan", "inf", "-1", "0", "much"])
