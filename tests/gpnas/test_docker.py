@@ -83,6 +83,18 @@ def test_ports_are_published_on_loopback_alone() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_the_head_has_the_address_that_workers_reach() -> None:
+    """It is in two networks, of which Ray would take the other; and objects find room in shared memory."""
+    head, worker = (COMPOSE["services"][name] for name in ("head", "worker"))
+    (together,) = set(head["networks"]) & set(worker["networks"])
+    (alias,) = head["networks"][together]["aliases"]
+    assert f'--node-ip-address="$$(getent hosts {alias} | cut -d " " -f 1)"' in head["command"]
+    for node in (head, worker):
+        (store,) = re.findall(r"--object-store-memory=(\d+)", node["command"])
+        assert node["shm_size"] == "1gb"
+        assert int(store) < 1e9
+
+
 def test_prometheus_asks_the_nodes_at_the_port_where_they_export() -> None:
     (scraped,) = PROMETHEUS["scrape_configs"][0]["dns_sd_configs"]
     assert set(scraped["names"]) <= set(COMPOSE["services"])
