@@ -9,7 +9,8 @@ import json
 import math
 import numbers
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -77,10 +78,14 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class DecisionDocument(_Document):
-    """A candidate's `decision` as it is written: these, and whatever else was worth a note."""
+class _Result(_Document):
+    """The part of a document that is read again; it may hold more."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore")
+
+
+class DecisionDocument(_Result):
+    """A candidate's `decision` as it is written: these, and whatever else was worth a note."""
 
     phase: str | None = None
     observations: int | None = Field(default=None, ge=0)
@@ -124,12 +129,6 @@ class ProgressDocument(_Document):
     value: float | None
     metrics: dict[str, float]
     seconds: float = Field(ge=0)
-
-
-class _Result(BaseModel):
-    """The part of a result that is read again; it may hold more."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class RankedDocument(_Result):
@@ -272,10 +271,8 @@ def decode(text: Any, crc32: Any, where: str) -> dict[str, Any]:
     Raises:
         DamageError: it is not what was written.
     """
-    try:
+    with _named(where):
         return dict(_OBJECT.validate_json(_intact(text, crc32, where)))
-    except ValidationError as error:
-        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 @lru_cache
@@ -294,10 +291,8 @@ def read_record(record: type[R], document: Mapping[str, Any], where: str) -> R:
     Raises:
         DamageError: it holds something else.
     """
-    try:
+    with _named(where):
         read: R = _adapter(cast("Any", record)).validate_json(json.dumps(plain(document)))
-    except ValueError as error:
-        raise DamageError(f"{where}: {explain(error)}") from None
     return read
 
 
@@ -329,26 +324,16 @@ def encode_candidate(candidate: Candidate) -> tuple[str, int]:
         "seed": candidate.seed,
         "decision": candidate.decision,
     }
-    text, crc32 = encode(document)
-    CandidateDocument.model_validate_json(text)
-    return text, crc32
+    return _encoded(CandidateDocument, document)
 
 
 def decode_candidate(name: str, text: Any, crc32: Any) -> Candidate:
     """The candidate of a row of `candidates`; a DamageError where it is not what was written."""
     where = f"candidate {name}"
-    try:
+    with _named(where):
         read = CandidateDocument.model_validate_json(_intact(text, crc32, where))
         architecture = Architecture(read.family, read.axes)
-        candidate = Candidate(
-            read.id,
-            architecture,
-            Fidelity(read.steps),
-            read.seed,
-            read.decision,
-        )
-    except ValueError as error:
-        raise DamageError(f"{where}: {explain(error)}") from None
+        candidate = Candidate(read.id, architecture, Fidelity(read.steps), read.seed, read.decision)
     if candidate.id != name:
         raise DamageError(f"{where} stands under another's name")
     return candidate
@@ -363,29 +348,23 @@ def encode_observation(observation: Observation) -> tuple[str, int]:
         "metrics": _finite(observation.metrics),
         "stopped": None if observation.stopped is None else asdict(observation.stopped),
     }
-    text, crc32 = encode(document)
-    ObservationDocument.model_validate_json(text)
-    return text, crc32
+    return _encoded(ObservationDocument, document)
 
 
 def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observation:
     """The observation of a candidate; a DamageError where it is not what was written."""
     where = f"observation of {candidate.id}"
-    try:
+    with _named(where):
         read = ObservationDocument.model_validate_json(_intact(text, crc32, where))
         return Observation(candidate, **dict(read))
-    except ValueError as error:
-        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 def decode_result(key: str, text: Any, crc32: Any, where: str) -> dict[str, Any]:
     """The document of a row of `results` or `events`; a DamageError where it is not what was written."""
     document = decode(text, crc32, where)
-    try:
-        if key in FORMS:
+    if key in FORMS:
+        with _named(where):
             FORMS[key].model_validate_json(text)
-    except ValidationError as error:
-        raise DamageError(f"{where}: {explain(error)}") from None
     return document
 
 
@@ -396,33 +375,40 @@ def encode_progress(progress: Progress) -> tuple[str, int]:
         "metrics": _finite(progress.metrics),
         "seconds": progress.seconds,
     }
-    text, crc32 = encode(document)
-    ProgressDocument.model_validate_json(text)
-    return text, crc32
+    return _encoded(ProgressDocument, document)
 
 
 def decode_progress(candidate: str, attempt: Any, step: Any, text: Any, crc32: Any) -> Progress:
     """The progress of a row; a DamageError where it is not what was written."""
     where = f"progress of {candidate} at step {step}"
-    try:
+    with _named(where):
         read = ProgressDocument.model_validate_json(_intact(text, crc32, where))
         return Progress(int(attempt), int(step), read.value, read.metrics, read.seconds)
-    except ValueError as error:
-        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 def encode_lease(document: Mapping[str, Any]) -> tuple[str, int]:
     """The document and its version, checked against the schema: a ValueError where it breaks it."""
-    text, crc32 = encode(document)
-    LeaseDocument.model_validate_json(text)
-    return text, crc32
+    return _encoded(LeaseDocument, document)
 
 
 def decode_lease(name: str, text: Any, crc32: Any) -> LeaseDocument:
     """The document of a lease; a DamageError where it is not what was written."""
     where = f"lease {name}"
-    try:
+    with _named(where):
         return LeaseDocument.model_validate_json(_intact(text, crc32, where))
+
+
+def _encoded(form: type[BaseModel], document: Mapping[str, Any]) -> tuple[str, int]:
+    text, crc32 = encode(document)
+    form.model_validate_json(text)
+    return text, crc32
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Turns what is wrong with a document into a `DamageError` that names it."""
+    try:
+        yield
     except ValueError as error:
         raise DamageError(f"{where}: {explain(error)}") from None
 

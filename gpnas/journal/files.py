@@ -95,20 +95,25 @@ def _damaged(path: Path, error: Exception) -> str:
     )
 
 
-def acquire(run: Path) -> int:
+def acquire(run: Path, *, shared: bool = False) -> tuple[int, bool]:
     """Takes the run's lock, which the kernel releases when this process ends, however it ends.
 
+    Args:
+        run: the run folder.
+        shared: whether it is taken together with others who do, which keeps drivers out.
+
     Returns:
-        The descriptor that holds it, for `release`.
+        The descriptor that holds it, for `release`, and whether this process alone has it, for `relax`.
 
     Raises:
-        JournalError: another process holds it.
+        JournalError: a driver has it; without `shared` also where any other process does.
     """
-    descriptor, _ = _locked(run, fcntl.LOCK_EX)
-    os.ftruncate(descriptor, 0)
-    with suppress(OSError):  # a full disk: the lock holds without its owner's number too
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
+    descriptor, kind = _locked(run, fcntl.LOCK_EX, *([fcntl.LOCK_SH] if shared else []))
+    if not shared:
+        os.ftruncate(descriptor, 0)
+        with suppress(OSError):  # a full disk: the lock holds without its owner's number too
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor, kind == fcntl.LOCK_EX
 
 
 def _driven(run: Path, descriptor: int | None = None) -> JournalError:
@@ -118,19 +123,6 @@ def _driven(run: Path, descriptor: int | None = None) -> JournalError:
         f"{run}: one driver at a time may work on a run, but {name} holds it; "
         "wait for it, stop it, or choose another folder with --run"
     )
-
-
-def acquire_shared(run: Path) -> tuple[int, bool]:
-    """Takes the run's lock together with others who do, which keeps drivers out.
-
-    Returns:
-        The descriptor that holds it, and whether this process alone has it, for `relax`.
-
-    Raises:
-        JournalError: a driver has it.
-    """
-    descriptor, kind = _locked(run, fcntl.LOCK_EX, fcntl.LOCK_SH)
-    return descriptor, kind == fcntl.LOCK_EX
 
 
 def _locked(run: Path, *kinds: int) -> tuple[int, int]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gpnas.journal.documents import decode, decode_result
+from gpnas.journal.documents import decode_result
 
 ENDED = "ended"
 """Kind of the events that tell of attempts that ended without an observation."""
 FORM = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18}){5}")
+ROWS = {
+    "sessions": ("session", "time, number", ""),
+    "candidates": ("candidate", "time, id, document, crc32", "{id}"),
+    "attempts": ("attempt", "started AS time, candidate, number", ""),
+    "progress": ("progress", "candidate, attempt, step, document, crc32", "progress of {candidate}"),
+    "observations": ("observation", "time, candidate, document, crc32", "{candidate}"),
+    "events": ("event", "time, kind, document, crc32", "{kind}"),
+}
+"""Table to the kind of its entries, the columns that they tell, of which `document` stands for what it holds,
+and what an error calls a row that has one."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +75,23 @@ def entries_after(connection: sqlite3.Connection, cursor: Cursor, most: int) -> 
         DamageError: a row is not as it was written.
     """
     entries: list[Entry] = []
-    for table, kind, row, document in _rows(connection, cursor, most):
-        cursor = replace(cursor, **{table: row})
-        entries.append(Entry(cursor, kind, document))
-        if len(entries) == most:
-            break
+    for table, (kind, columns, where) in ROWS.items():
+        more = "AND evaluated" if table == "progress" else ""
+        rows = connection.execute(
+            f"SELECT rowid, {columns} FROM {table} WHERE rowid > ? {more} ORDER BY rowid LIMIT ?",
+            (getattr(cursor, table), most - len(entries)),
+        )
+        names = [name for name, *_ in rows.description]
+        for number, *values in rows:
+            cursor = replace(cursor, **{table: number})
+            told = dict(zip(names[1:], values, strict=True))
+            word = told.get("kind", "")
+            if where:
+                text, crc32 = told.pop("document"), told.pop("crc32")
+                told |= decode_result(word, text, crc32, where.format(**told))
+            if word == ENDED:
+                del told["kind"]
+            entries.append(Entry(cursor, ENDED if word == ENDED else kind, told))
     return entries
 
 
@@ -82,42 +103,3 @@ def end_of(connection: sqlite3.Connection) -> Cursor:
         return int(connection.execute(f"SELECT coalesce(max(rowid), 0) FROM {table} {where}").fetchone()[0])
 
     return Cursor(*(newest(each.name) for each in fields(Cursor)))
-
-
-def _rows(
-    connection: sqlite3.Connection, cursor: Cursor, most: int
-) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
-    def select(table: str, columns: str, more: str = "") -> list[tuple[Any, ...]]:
-        return connection.execute(
-            f"SELECT rowid, {columns} FROM {table} WHERE rowid > ? {more} ORDER BY rowid LIMIT ?",
-            (getattr(cursor, table), most),
-        ).fetchall()
-
-    for row, time in select("sessions", "time"):
-        yield "sessions", "session", row, {"time": time, "number": row}
-    for row, time, name, text, crc32 in select("candidates", "time, id, document, crc32"):
-        yield "candidates", "candidate", row, {"time": time, **decode(text, crc32, name)}
-    for row, name, number, started in select("attempts", "candidate, number, started"):
-        yield "attempts", "attempt", row, {"time": started, "candidate": name, "number": number}
-    columns = "candidate, attempt, step, document, crc32"
-    for row, name, attempt, step, text, crc32 in select("progress", columns, "AND evaluated"):
-        told = {
-            "candidate": name,
-            "attempt": attempt,
-            "step": step,
-            **decode(text, crc32, f"progress of {name}"),
-        }
-        yield "progress", "progress", row, told
-    for row, time, name, text, crc32 in select("observations", "time, candidate, document, crc32"):
-        yield (
-            "observations",
-            "observation",
-            row,
-            {"time": time, "candidate": name, **decode(text, crc32, name)},
-        )
-    for row, time, kind, text, crc32 in select("events", "time, kind, document, crc32"):
-        document = decode_result(kind, text, crc32, kind)
-        if kind == ENDED:
-            yield "events", ENDED, row, {"time": time, **document}
-        else:
-            yield "events", "event", row, {"time": time, "kind": kind, **document}

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -79,19 +79,7 @@ class Journal(Reading):
             JournalError: the run belongs to another search (the line names what differs), another
                 process holds it, or its file is damaged beyond its backup.
         """
-        run = Path(run)
-        with ExitStack() as undone, files.errors(run / examining.JOURNAL):
-            run.mkdir(parents=True, exist_ok=True)
-            lock = files.acquire(run)
-            undone.callback(files.release, lock)
-            if not cls.exists(run):
-                files.create(run, _writable(header))
-            connection, note = files.open_to_write(run)
-            undone.callback(connection.close)
-            journal = cls(run, connection, lock, note)
-            journal._begin_session(_writable(header))
-            undone.pop_all()
-        return journal
+        return cls._open(Path(run), header)
 
     @classmethod
     def share(cls, run: Path, header: Header | None = None) -> Journal:
@@ -110,19 +98,27 @@ class Journal(Reading):
         run = Path(run)
         if header is None and not cls.exists(run):
             files.open_to_read(run)  # says what is missing
+        return cls._open(run, header, shared=True)
+
+    @classmethod
+    def _open(cls, run: Path, header: Header | None, *, shared: bool = False) -> Journal:
         with ExitStack() as undone, files.errors(run / examining.JOURNAL):
             run.mkdir(parents=True, exist_ok=True)
-            with files.turn(run, files.OPENING):
-                lock, alone = files.acquire_shared(run)
+            with files.turn(run, files.OPENING) if shared else nullcontext():
+                lock, alone = files.acquire(run, shared=shared)
                 undone.callback(files.release, lock)
-                if header is not None and not cls.exists(run):
-                    files.create(run, _writable(header))
+                written = None if header is None else _writable(header)
+                if written is not None and not cls.exists(run):
+                    files.create(run, written)
                 connection, note = files.open_to_write(run, recover=alone)
                 undone.callback(connection.close)
-                if alone:
+                if shared and alone:
                     files.relax(run, lock)
-            journal = cls(run, connection, lock, note, shared=True)
-            journal._join(None if header is None else _writable(header))
+            journal = cls(run, connection, lock, note, shared=shared)
+            if shared or written is None:
+                journal._join(written)
+            else:
+                journal._begin_session(written)
             undone.pop_all()
         return journal
 
@@ -320,21 +316,14 @@ class Journal(Reading):
         It is not synced by itself, since it can be computed again; the next commit of another kind syncs it.
         """
         document = asdict(prospect)
-        text, crc32 = _encoded(encode, document)
         with self.writing(durable=False) as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
-                (PROSPECT, files.now(), self._session, text, crc32),
-            )
+            self.set_result(PROSPECT, document, durable=False)
             known = connection.execute(
                 "SELECT 1 FROM events WHERE kind = ? AND json_extract(document, '$.observations') = ?",
                 (PROSPECT, prospect.observations),
             ).fetchone()
             if known is None:
-                connection.execute(
-                    "INSERT INTO events (time, session, kind, document, crc32) VALUES (?, ?, ?, ?, ?)",
-                    (files.now(), self._session, PROSPECT, text, crc32),
-                )
+                self.enter_event(PROSPECT, document)
 
     def enter_event(self, kind: str, document: Mapping[str, Any]) -> None:
         """Enters what is worth knowing later, under a word such as `late`."""

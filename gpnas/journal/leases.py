@@ -197,19 +197,11 @@ class Leases:
             )
         return lease
 
-    def renew(
-        self,
-        identity: str,
-        *,
-        seconds: float | None = None,
-        checkpoint: str | None = None,
-        clock: Clock | None = None,
-    ) -> Lease:
-        """Has a lease last for its length, or another, from now on.
+    def renew(self, identity: str, *, checkpoint: str | None = None, clock: Clock | None = None) -> Lease:
+        """Has a lease last for its length from now on.
 
         Args:
             identity: the lease's `id`.
-            seconds: a new length; None keeps it.
             checkpoint: address of what is trained so far; None keeps what was named before.
             clock: the time; None is now.
 
@@ -221,12 +213,10 @@ class Leases:
             lease = self.find(identity)
             if lease.outcome is not None:
                 raise LeaseError(self.told(lease))
-            length = lease.seconds if seconds is None else seconds
             renewed = replace(
                 lease,
-                seconds=length,
-                expires=clock.wall + length,
-                ticks=clock.ticks + length,
+                expires=clock.wall + lease.seconds,
+                ticks=clock.ticks + lease.seconds,
                 boot=clock.boot,
                 checkpoint=lease.checkpoint if checkpoint is None else checkpoint,
             )
@@ -306,19 +296,12 @@ class Leases:
 
     def newest(self, candidate: str) -> Lease | None:
         """The newest lease on a candidate; None where nobody ever had one."""
-        return next(
-            iter(self._read("WHERE leases.candidate = ? ORDER BY leases.attempt DESC LIMIT 1", candidate)),
-            None,
-        )
+        return self._newest(candidate)
 
     def checkpoint(self, candidate: str) -> str | None:
         """Address of what a candidate's attempts have trained, as the newest that named one said."""
-        found = self._read(
-            "WHERE leases.candidate = ? AND json_extract(leases.document, '$.checkpoint') > '' "
-            "ORDER BY leases.attempt DESC LIMIT 1",
-            candidate,
-        )
-        return found[0].checkpoint if found else None
+        found = self._newest(candidate, "AND json_extract(leases.document, '$.checkpoint') > ''")
+        return found.checkpoint if found else None
 
     def open(self, among: Collection[str] | None = None) -> list[Lease]:
         """Leases that nobody has ended, run out or not: those on some candidates, or all."""
@@ -335,6 +318,10 @@ class Leases:
         if newest.attempt > lease.attempt:
             return f"{line}; {newest.holder.name} has it as attempt {newest.attempt}; stop training it"
         return f"{line}; stop training it, and ask for another"
+
+    def _newest(self, candidate: str, condition: str = "") -> Lease | None:
+        where = f"WHERE leases.candidate = ? {condition} ORDER BY leases.attempt DESC LIMIT 1"
+        return next(iter(self._read(where, candidate)), None)
 
     def _read(self, where: str, *arguments: Any) -> list[Lease]:
         with self._journal.reading() as connection:
@@ -358,36 +345,17 @@ def tried(connection: sqlite3.Connection, among: Collection[str]) -> set[str]:
 
 
 def _encoded(lease: Lease) -> tuple[str, int]:
+    own = {name: getattr(lease, name) for name in ("seconds", "expires", "ticks", "boot", "checkpoint")}
     try:
-        return encode_lease(
-            {
-                "holder": lease.holder.name,
-                "process": lease.holder.process,
-                "seconds": lease.seconds,
-                "expires": lease.expires,
-                "ticks": lease.ticks,
-                "boot": lease.boot,
-                "checkpoint": lease.checkpoint,
-            }
-        )
+        return encode_lease({"holder": lease.holder.name, "process": lease.holder.process, **own})
     except ValueError as error:
         raise JournalError(f"a lease must be as a journal holds it, but {explain(error)}") from None
 
 
 def _lease(identity: str, candidate: str, attempt: int, outcome: str | None, text: Any, crc32: Any) -> Lease:
-    read = decode_lease(identity, text, crc32)
-    return Lease(
-        identity,
-        candidate,
-        attempt,
-        Holder(read.holder, read.process),
-        read.seconds,
-        read.expires,
-        read.ticks,
-        read.boot,
-        read.checkpoint,
-        outcome,
-    )
+    read = decode_lease(identity, text, crc32).model_dump()
+    holder = Holder(read.pop("holder"), read.pop("process"))
+    return Lease(identity, candidate, attempt, holder, **read, outcome=outcome)
 
 
 def _late(lease: Lease, observation: Observation, counts: bool) -> dict[str, Any]:

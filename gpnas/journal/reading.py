@@ -90,11 +90,8 @@ class Reading:
 
     def words(self) -> list[tuple[str, Architecture]]:
         """What people want to be trained (`wanted`), or not (`vetoed`), in order; the last word counts."""
-        with self.reading() as connection:
-            rows = connection.execute(
-                "SELECT kind, document, crc32 FROM events WHERE kind IN ('wanted', 'vetoed') ORDER BY number"
-            )
-            return [(kind, Architecture.from_json(decode(text, crc32, kind))) for kind, text, crc32 in rows]
+        _, said = self.said()
+        return [(kind, Architecture.from_json(each)) for kind, each in said if kind in ("wanted", "vetoed")]
 
     def count(self, table: Literal["candidates", "observations"] = "candidates") -> int:
         """How many candidates, or observations, there are."""
