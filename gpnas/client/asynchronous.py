@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
-from urllib.parse import quote
 
 import httpx
 
@@ -59,8 +58,7 @@ class AsyncClient:
 
     async def look(self, search: str, what: str = "") -> dict[str, Any]:
         """The coroutine of `Client.look`."""
-        path = f"/v1/searches/{quote(search, safe='')}"
-        return await self._send(calls.look(f"{path}/{what}" if what else path))
+        return await self._send(calls.look(calls.path_of(search, what)))
 
     async def begin(self, search: str, space: str | Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """The coroutine of `Client.begin`."""
@@ -76,9 +74,7 @@ class AsyncClient:
         capacity: Mapping[str, float] | None = None,
     ) -> tuple[list[Lent], float]:
         """The coroutine of `Client.ask`."""
-        body: dict[str, Any] = {"worker": worker, "count": count, "lease_seconds": lease_seconds}
-        body["capacity"] = dict(capacity or {})
-        return await self._send(calls.ask(search, body))
+        return await self._send(calls.ask(search, worker, count, lease_seconds, capacity))
 
     async def heartbeat(
         self, lease: str, points: Sequence[Point] = (), *, checkpoint: str | None = None
@@ -96,21 +92,20 @@ class AsyncClient:
 
     async def observe(self, search: str, architecture: Architecture, value: float) -> str:
         """The coroutine of `Client.observe`."""
-        body = {"architecture": architecture.to_json(), "value": value}
-        return str((await self._send(calls.wish(search, "observations", body)))["candidate"])
+        entered = await self._send(calls.wish(search, "observations", architecture, value=value))
+        return str(entered["candidate"])
 
     async def want(self, search: str, architecture: Architecture) -> str:
         """The coroutine of `Client.want`."""
-        body = {"architecture": architecture.to_json()}
-        return str((await self._send(calls.wish(search, "wanted", body)))["candidate"])
+        return str((await self._send(calls.wish(search, "wanted", architecture)))["candidate"])
 
     async def veto(self, search: str, architecture: Architecture) -> None:
         """The coroutine of `Client.veto`."""
-        await self._send(calls.wish(search, "vetoed", {"architecture": architecture.to_json()}))
+        await self._send(calls.wish(search, "vetoed", architecture))
 
     async def journal(self, search: str, after: str = "") -> AsyncIterator[dict[str, Any]]:
         """The rows of a journal, each with `id`, `kind` and `document`, after the one of this `id`."""
-        path = f"/v1/searches/{quote(search, safe='')}/journal"
+        path = calls.path_of(search, "journal")
         async with self._http.stream("GET", path, params={"after": after}) as response:
             if response.status_code >= 400:
                 await response.aread()

@@ -134,30 +134,35 @@ class Call(Generic[T]):
     query: Mapping[str, str] = field(default_factory=dict)
     key: str | None = None
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of the request, besides the token."""
-        return {} if self.key is None else {"Idempotency-Key": self.key}
+
+def path_of(search: str, what: str = "") -> str:
+    """The path of a search, or of what it has under a name."""
+    path = f"/v1/searches/{quote(search, safe='')}"
+    return f"{path}/{what}" if what else path
 
 
 def look(path: str, **query: str) -> Call[dict[str, Any]]:
     """Anything that can be looked at, as plain JSON."""
-    return Call("GET", path, lambda status, document, retry: dict(document), query=query)
+    return Call("GET", path, _read, query=query)
 
 
 def begin(body: Mapping[str, Any]) -> Call[dict[str, Any]]:
     """Begins a search."""
-    return _post("/v1/searches", body, lambda status, document, retry: dict(document))
+    return _post("/v1/searches", body, _read)
 
 
-def ask(search: str, body: Mapping[str, Any]) -> Call[tuple[list[Lent], float]]:
+def ask(
+    search: str, worker: str, count: int, lease_seconds: float, capacity: Mapping[str, float] | None
+) -> Call[tuple[list[Lent], float]]:
     """Candidates, or none, and the seconds after which it is worth to ask again."""
+    body: dict[str, Any] = {"worker": worker, "count": count, "lease_seconds": lease_seconds}
+    body["capacity"] = dict(capacity or {})
 
     def read(status: int, document: Any, retry: float) -> tuple[list[Lent], float]:
         lent = [] if status == 204 else [Lent.read(each) for each in document["candidates"]]
         return lent, retry
 
-    return _post(f"/v1/searches/{quote(search, safe='')}/ask", body, read)
+    return _post(path_of(search, "ask"), body, read)
 
 
 def heartbeat(lease: str, points: Sequence[Point], checkpoint: str | None) -> Call[Verdict]:
@@ -193,10 +198,9 @@ def give_back(lease: str, checkpoint: str | None) -> Call[None]:
     )
 
 
-def wish(search: str, what: str, body: Mapping[str, Any]) -> Call[dict[str, Any]]:
+def wish(search: str, what: str, architecture: Architecture, **more: float) -> Call[dict[str, Any]]:
     """`observations`, `wanted` or `vetoed`."""
-    path = f"/v1/searches/{quote(search, safe='')}/{what}"
-    return _post(path, body, lambda status, document, retry: dict(document))
+    return _post(path_of(search, what), {"architecture": architecture.to_json(), **more}, _read)
 
 
 def refusal(status: int, document: Any) -> RefusedError:
@@ -220,6 +224,10 @@ def pauses(patience: float) -> Iterator[float]:
 
 def _post(path: str, body: Any, read: Callable[[int, Any, float], T]) -> Call[T]:
     return Call("POST", path, read, body, key=secrets.token_urlsafe(16))
+
+
+def _read(status: int, document: Any, retry: float) -> dict[str, Any]:
+    return dict(document)
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
-from urllib.parse import quote
 
 import httpx
 
@@ -67,8 +66,7 @@ class Client:
 
     def look(self, search: str, what: str = "") -> dict[str, Any]:
         """A search in short, or what of it can be looked at, such as `status` or `explain/c0007`."""
-        path = f"/v1/searches/{quote(search, safe='')}"
-        return self._send(calls.look(f"{path}/{what}" if what else path))
+        return self._send(calls.look(calls.path_of(search, what)))
 
     def begin(self, search: str, space: str | Mapping[str, Any], **more: Any) -> dict[str, Any]:
         """Begins a search.
@@ -102,9 +100,7 @@ class Client:
         Returns:
             The candidates, and where there are none yet the seconds after which it is worth to ask again.
         """
-        body: dict[str, Any] = {"worker": worker, "count": count, "lease_seconds": lease_seconds}
-        body["capacity"] = dict(capacity or {})
-        return self._send(calls.ask(search, body))
+        return self._send(calls.ask(search, worker, count, lease_seconds, capacity))
 
     def heartbeat(
         self, lease: str, points: Sequence[Point] = (), *, checkpoint: str | None = None
@@ -122,21 +118,20 @@ class Client:
 
     def observe(self, search: str, architecture: Architecture, value: float) -> str:
         """Enters a training that was made elsewhere; the name that its candidate got."""
-        body = {"architecture": architecture.to_json(), "value": value}
-        return str((self._send(calls.wish(search, "observations", body)))["candidate"])
+        entered = self._send(calls.wish(search, "observations", architecture, value=value))
+        return str(entered["candidate"])
 
     def want(self, search: str, architecture: Architecture) -> str:
         """Has an architecture trained before all others; the name that its candidate got."""
-        body = {"architecture": architecture.to_json()}
-        return str((self._send(calls.wish(search, "wanted", body)))["candidate"])
+        return str((self._send(calls.wish(search, "wanted", architecture)))["candidate"])
 
     def veto(self, search: str, architecture: Architecture) -> None:
         """Has an architecture not be trained."""
-        self._send(calls.wish(search, "vetoed", {"architecture": architecture.to_json()}))
+        self._send(calls.wish(search, "vetoed", architecture))
 
     def journal(self, search: str, after: str = "") -> Iterator[dict[str, Any]]:
         """The rows of a journal, each with `id`, `kind` and `document`, after the one of this `id`."""
-        path = f"/v1/searches/{quote(search, safe='')}/journal"
+        path = calls.path_of(search, "journal")
         with self._http.stream("GET", path, params={"after": after}) as response:
             if response.status_code >= 400:
                 response.read()

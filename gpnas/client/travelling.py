@@ -23,11 +23,9 @@ def options(url: str, token: str, certificates: str | bool) -> dict[str, Any]:
         token: of a role.
         certificates: file of the authorities to trust; True is the system's.
     """
-    verify: ssl.SSLContext | bool
+    verify: ssl.SSLContext | bool | str = certificates
     if isinstance(certificates, str):
         verify = ssl.create_default_context(cafile=certificates)
-    else:
-        verify = certificates
     return {
         "base_url": url,
         "headers": {"Authorization": f"Bearer {token}"},
@@ -43,7 +41,7 @@ def request(call: Call[Any]) -> dict[str, Any]:
         "url": call.path,
         "json": call.body,
         "params": dict(call.query),
-        "headers": call.headers,
+        "headers": {} if call.key is None else {"Idempotency-Key": call.key},
     }
 
 
