@@ -76,7 +76,7 @@ class Answers:
         """The answer that was kept under a key; None where none was."""
         with self._journal.reading() as connection:
             rows = connection.execute(
-                "SELECT document, crc32 FROM answers WHERE key = ?", (_digest(key),)
+                "SELECT document, crc32 FROM answers WHERE key = ?", (digest(key),)
             ).fetchall()
         if not rows:
             return None
@@ -90,11 +90,12 @@ class Answers:
         text, crc32 = encode(vars(answer))
         with self._journal.writing() as connection:
             row = connection.execute(
-                "INSERT INTO answers VALUES (?, ?, ?, ?)", (_digest(key), now(), text, crc32)
+                "INSERT INTO answers VALUES (?, ?, ?, ?)", (digest(key), now(), text, crc32)
             ).lastrowid
             if row and row % SWEPT == 0:
                 connection.execute("DELETE FROM answers WHERE rowid <= ?", (self._ages.past(row),))
 
 
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def digest(text: str) -> str:
+    """What stands for a request, or for its key, where it need not be known itself."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 
 from gpnas.errors import GpnasError
 from gpnas.service.external import External, Foreseen
-from gpnas.service.jobs import Helper
+from gpnas.service.jobs import Helper, Helpers
 from gpnas.service.limits import Limits
 from gpnas.service.tasks import candidate_of
 
@@ -39,17 +38,14 @@ PAUSE_SECONDS = 5.0
 """Before a search whose engine failed is thought about again."""
 
 
-class Thinkers:
+class Thinkers(Helpers):
     """Processes that each know one search that is asked, at most as many as cores.
 
     The one that was asked for longest ago learns another search where all know one.
     """
 
-    def __init__(self, limits: Limits, most: int | None = None) -> None:
-        self._limits = limits
-        self._spare = [Helper() for _ in range(most or os.cpu_count() or 1)]
-        self._all = tuple(self._spare)
-        self._slots = asyncio.Semaphore(len(self._spare))
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
         self._known: OrderedDict[str, Helper] = OrderedDict()
         self._busy: set[str] = set()
 
@@ -57,9 +53,9 @@ class Thinkers:
         """What the process of a search makes of a task, one at a time; errors as of `Helper.do`."""
         async with self._slots:
             if name not in self._known:
-                if not self._spare:
+                if not self._free:
                     self.forget(next(each for each in self._known if each not in self._busy))
-                self._known[name] = self._spare.pop()
+                self._known[name] = self._free.pop()
             self._known.move_to_end(name)
             self._busy.add(name)
             try:
@@ -71,12 +67,7 @@ class Thinkers:
         """Lets the process of a search learn another."""
         helper = self._known.pop(name, None)
         if helper is not None:
-            self._spare.append(helper)
-
-    async def close(self) -> None:
-        """Ends every process."""
-        for helper in self._all:
-            await helper.end()
+            self._free.append(helper)
 
 
 class Ahead:
@@ -165,7 +156,7 @@ class Ahead:
             for each in told["candidates"]
         ]
         with search.moment() as memory:
-            search.learned_size(told["architectures"])
+            search.size = told["architectures"]
             costs = {**search.costs, **told["costs"]}
             search.costs = {name: costs[name] for name in memory.pending if name in costs}
             since = [*islice(memory.candidates.values(), told["count"], None)]

@@ -7,7 +7,6 @@ a part of it that fails alone. Nobody is answered before the commit.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 import threading
@@ -20,11 +19,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from gpnas.asked import Asked
-from gpnas.errors import LeaseError, TrialError
+from gpnas.errors import LeaseError
 from gpnas.journal import Answer, Answers, Holder, Journal, Lease, Memory
+from gpnas.journal.answers import digest
 from gpnas.own_search import OwnSearch
 from gpnas.records import Architecture, Candidate
 from gpnas.run.setup import OwnSetup
+from gpnas.service.documents import AskBody, ObservationBody, Point, TellBody
 from gpnas.service.problems import Problem, another_request
 from gpnas.service.turns import Turns
 
@@ -44,37 +45,6 @@ class Foreseen:
     """Which answer of the engine's process it comes from, by which that process knows it again."""
 
 
-@dataclass(frozen=True)
-class Asking:
-    """What a worker asks for."""
-
-    worker: str
-    """Its name, for people."""
-    count: int
-    lease_seconds: float
-    capacity: Mapping[str, float]
-    """The most that it can train, by the name of a cost."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One evaluation on the way."""
-
-    step: int
-    value: float | None
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Telling:
-    """What a holder tells of its training."""
-
-    value: float | None = None
-    failure: str | None = None
-    seconds: float | None = None
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
 class External:
     """One search, open for whoever asks and tells; a context manager.
 
@@ -89,7 +59,8 @@ class External:
         """
         self.run = run
         self._guard = threading.RLock()
-        self._size = sys.maxsize
+        self.size = sys.maxsize
+        """How many architectures the space has, once that is known."""
         self.ahead: deque[Foreseen] = deque()
         """What would be trained next, in order; the first has the name of the journal's next candidate."""
         self.costs: dict[str, Mapping[str, float]] = {}
@@ -123,10 +94,6 @@ class External:
         with self._guard:
             self.journal.close()
 
-    def learned_size(self, size: int) -> None:
-        """Takes note of how many architectures the space has."""
-        self._size = size
-
     @contextmanager
     def moment(self) -> Iterator[Memory]:
         """What the journal holds, while no request writes to it."""
@@ -145,15 +112,15 @@ class External:
         Returns:
             The answer, once it is committed; a `Problem` where another request came with the key before.
         """
-        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        asked = digest(json.dumps(request, sort_keys=True))
 
         def work() -> Answer:
             kept = None if key is None else self._answers.find(key)
             if kept is not None:
-                if kept.request != digest:
+                if kept.request != asked:
                     raise another_request()
                 return kept
-            answer = dataclasses.replace(do(), request=digest)
+            answer = dataclasses.replace(do(), request=asked)
             # an answer that says "later" is no answer, so the same request is tried again
             if key is not None and answer.status != 204:
                 self._answers.keep(key, answer)
@@ -183,7 +150,7 @@ class External:
         self.changed()
         return outcomes
 
-    def ask(self, asking: Asking) -> Answer:
+    def ask(self, asking: AskBody) -> Answer:
         """Candidates with leases, or why there are none."""
         if self.stopped:
             return _gone(self.run, "it was stopped; POST …/go-on goes on with it")
@@ -241,7 +208,7 @@ class External:
             "costs": dict(self.costs.get(asked.id, {})),
         }
 
-    def heartbeat(self, lease: str, points: Sequence[Evaluated], checkpoint: str | None) -> Answer:
+    def heartbeat(self, lease: str, points: Sequence[Point], checkpoint: str | None) -> Answer:
         """Renews a lease, enters how far its training has come, and says whether it goes on.
 
         Args:
@@ -260,7 +227,7 @@ class External:
         self.journal.leases.renew(lease, checkpoint=checkpoint)
         word, chance, reason = ("continue", None, "goes on")
         for each in points:
-            metrics: dict[str, Any] = dict(each.metrics)
+            metrics: dict[str, Any] = each.metrics
             verdict = self._search.progress(held.candidate, each.step, each.value, lease=lease, **metrics)
             word, chance, reason = verdict.word, verdict.chance, verdict.reason
             if verdict.stop:
@@ -270,19 +237,19 @@ class External:
         told = {"verdict": word, "chance": chance, "reason": reason, "next": held.seconds / HEARTBEATS}
         return Answer("", 200, told)
 
-    def tell(self, lease: str, telling: Telling) -> Answer:
-        """Enters what a training came to, late or not."""
+    def tell(self, lease: str, told: TellBody) -> Answer:
+        """Enters what a training came to, a value or a failure, late or not."""
         held = self._lease(lease)
-        name, late = held.candidate, held.outcome
-        if telling.value is not None:
-            counts = self._search.tell(
-                name, telling.value, seconds=telling.seconds, lease=lease, **telling.metrics
-            )
+        name, failure = held.candidate, told.failure
+        if failure is None:
+            assert told.value is not None
+            error = {} if told.standard_error is None else {"standard error": told.standard_error}
+            metrics = told.metrics | error
+            counts = self._search.tell(name, told.value, seconds=told.seconds, lease=lease, **metrics)
         else:
-            counts = self._search.failed(
-                name, telling.failure or "it failed", seconds=telling.seconds, lease=lease
-            )
-        if late is not None:
+            reason = f"{failure.kind}: {failure.reason}" if failure.reason else failure.kind
+            counts = self._search.failed(name, reason, seconds=told.seconds, lease=lease)
+        if held.outcome is not None:
             return self._fenced(held, counted=counts)
         return Answer("", 200, {"candidate": name, "counted": counts})
 
@@ -302,13 +269,10 @@ class External:
         self.journal.leases.end(lease, outcome)
         return Answer("", 200, {"candidate": held.candidate, "outcome": outcome})
 
-    def entered(self, architecture: Architecture, telling: Telling) -> Answer:
+    def entered(self, architecture: Architecture, told: ObservationBody) -> Answer:
         """Enters a training that was made elsewhere; its architecture was found to be of the space."""
-        assert telling.value is not None
         self.ahead.clear()
-        candidate = self._search.enter(
-            architecture, telling.value, seconds=telling.seconds or 0.0, **telling.metrics
-        )
+        candidate = self._search.enter(architecture, told.value, seconds=told.seconds or 0.0, **told.metrics)
         return Answer("", 201, {"candidate": candidate.id, "counted": True})
 
     def wanted(self, architecture: Architecture) -> Answer:
@@ -378,30 +342,10 @@ class _Size:
         self._search = search
 
     def __len__(self) -> int:
-        return self._search._size
+        return self._search.size
 
     def index(self, architecture: Architecture) -> int:
         return 0
-
-
-def telling(
-    value: float | None,
-    kind: str | None,
-    reason: str | None,
-    seconds: float | None,
-    metrics: Mapping[str, float],
-) -> Telling:
-    """What a request tells: either a value or a failure.
-
-    Raises:
-        TrialError: it tells both, or neither.
-    """
-    if (value is None) == (kind is None):
-        raise TrialError(
-            "a training tells either its `value` or a `failure`, but it tells both or neither; tell one"
-        )
-    failure = None if kind is None else f"{kind}: {reason}" if reason else kind
-    return Telling(value, failure, seconds, metrics)
 
 
 def _gone(run: Path, why: str) -> Answer:

@@ -89,6 +89,21 @@ class Helper:
         process._transport.close()  # type: ignore[attr-defined]
 
 
+class Helpers:
+    """Helpers, one for each core, started when they are needed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._free = [Helper() for _ in range(os.cpu_count() or 1)]
+        self._slots = asyncio.Semaphore(len(self._free))
+        self._all = tuple(self._free)
+
+    async def close(self) -> None:
+        """Ends every one."""
+        for helper in self._all:
+            await helper.end()
+
+
 @dataclass
 class _Answer:
     version: object
@@ -96,14 +111,11 @@ class _Answer:
     task: asyncio.Task[Any]
 
 
-class Jobs:
-    """The helpers, as many as cores at most, started when they are needed."""
+class Jobs(Helpers):
+    """The helpers that do whatever comes next, and what came of it."""
 
-    def __init__(self, limits: Limits, most: int | None = None) -> None:
-        self._limits = limits
-        self._free = [Helper() for _ in range(most or os.cpu_count() or 1)]
-        self._slots = asyncio.Semaphore(len(self._free))
-        self._all = tuple(self._free)
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
         self._waiting = 0
         self._answers: OrderedDict[tuple[Any, ...], _Answer] = OrderedDict()
 
@@ -154,8 +166,7 @@ class Jobs:
         """Ends every helper."""
         for answer in self._answers.values():
             answer.task.cancel()
-        for helper in self._all:
-            await helper.end()
+        await super().close()
 
 
 def _retrieved(task: asyncio.Task[Any]) -> None:

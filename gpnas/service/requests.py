@@ -7,7 +7,6 @@ request is told that it may have been done, and finds out by looking.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpnas.journal import Answer
-from gpnas.journal.answers import Ages
+from gpnas.journal.answers import Ages, digest
 from gpnas.journal.files import now
 from gpnas.service.problems import Problem, another_request
 from gpnas.service.tokens import FILE, FOLDER
@@ -66,22 +65,21 @@ class Requests:
         """
         if key is None:
             return do(False)
-        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        name = hashlib.sha256(key.encode()).hexdigest()
+        asked, name = digest(json.dumps(request, sort_keys=True)), digest(key)
         with self._guard:
             turn = self._doing.setdefault(name, threading.Lock())
         try:
             with turn:
-                kept, again = self._entered(name, digest)
-                return kept or self._done(name, digest, do, again)
+                kept, again = self._entered(name, asked)
+                return kept or self._done(name, asked, do, again)
         finally:
             with self._guard:
                 self._doing.pop(name, None)
 
-    def _done(self, name: str, digest: str, do: Callable[[bool], Answer], again: bool) -> Answer:
+    def _done(self, name: str, asked: str, do: Callable[[bool], Answer], again: bool) -> Answer:
         """Does what is asked, and keeps the answer."""
         try:
-            answer = replace(do(again), request=digest)
+            answer = replace(do(again), request=asked)
         except BaseException:
             self._write("DELETE FROM requests WHERE key = ?", name)
             raise
@@ -89,7 +87,7 @@ class Requests:
         self._write("UPDATE requests SET answer = ? WHERE key = ?", text, name)
         return answer
 
-    def _entered(self, name: str, digest: str) -> tuple[Answer | None, bool]:
+    def _entered(self, name: str, asked: str) -> tuple[Answer | None, bool]:
         """The answer that is kept, or None; and whether the request was entered before."""
         with self._guard, self._errors():
             row = self._connection.execute(
@@ -97,14 +95,14 @@ class Requests:
             ).fetchone()
             if row is None:
                 entered = self._connection.execute(
-                    "INSERT INTO requests VALUES (?, ?, ?, NULL)", (name, digest, now())
+                    "INSERT INTO requests VALUES (?, ?, ?, NULL)", (name, asked, now())
                 ).lastrowid
                 past = self._ages.past(entered or 0)
                 self._connection.execute("DELETE FROM requests WHERE rowid <= ?", (past,))
                 return None, False
-        if row[0] != digest:
+        if row[0] != asked:
             raise another_request()
-        return (None, True) if row[1] is None else (Answer(digest, **json.loads(row[1])), True)
+        return (None, True) if row[1] is None else (Answer(asked, **json.loads(row[1])), True)
 
     def _write(self, statement: str, *values: str) -> None:
         with self._guard, self._errors():

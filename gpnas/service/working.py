@@ -27,7 +27,7 @@ from gpnas.service.documents import (
     VerdictDocument,
     WhatIfBody,
 )
-from gpnas.service.external import Asking, Evaluated, External, telling
+from gpnas.service.external import External
 from gpnas.service.managed import wishes_of
 from gpnas.service.problems import Problem
 from gpnas.service.state import Service, needs, service_of, token_of
@@ -52,63 +52,50 @@ WORK, OWN, READ = [Depends(needs("work"))], [Depends(needs("own"))], [Depends(ne
 @routes.post("/{search}/ask", dependencies=WORK, response_model=Candidates, responses=NOTHING)
 async def ask(request: Request, search: str, body: AskBody, key: Key = None) -> Response:
     """Candidates to train, each with a lease; nothing while the engine thinks or others train the rest."""
-    asking = Asking(
-        body.worker, body.count, body.lease_seconds, {str(name): most for name, most in body.capacity.items()}
-    )
-    service = service_of(request)
-    response = await _done(request, search, key, body, lambda external: external.ask(asking))
-    service.externals.was_asked(search, body.count)
+    response = await _done(request, search, key, body, lambda external: external.ask(body))
+    service_of(request).externals.was_asked(search, body.count)
     return response
 
 
 @lease_routes.post("/{lease}/heartbeat", dependencies=WORK, response_model=VerdictDocument)
 async def heartbeat(request: Request, lease: str, body: HeartbeatBody, key: Key = None) -> Response:
     """Renews a lease with how far its training has come; the answer says whether it goes on."""
-    search, own = _split(lease)
-    points = [Evaluated(each.step, each.value, each.metrics) for each in body.points]
-    return await _done(
-        request, search, key, body, lambda external: external.heartbeat(own, points, body.checkpoint)
+    return await _leased(
+        request, lease, key, body, lambda external, own: external.heartbeat(own, body.points, body.checkpoint)
     )
 
 
 @lease_routes.post("/{lease}/tell", dependencies=WORK)
 async def tell(request: Request, lease: str, body: TellBody, key: Key = None) -> Response:
     """What a training came to. The first observation of a candidate counts; one that is late is labelled."""
-    search, own = _split(lease)
     failure = body.failure
     if failure is not None and failure.kind == "preempted":
-        return await _done(
-            request,
-            search,
-            key,
-            body,
-            lambda external: external.give_back(own, body.checkpoint, failure.kind),
+        kept = body.checkpoint
+        return await _leased(
+            request, lease, key, body, lambda external, own: external.give_back(own, kept, failure.kind)
         )
     if body.checkpoint is not None:
         raise Problem(422, "a `checkpoint` is told of a training that is `preempted`, but this one is not")
-    metrics = (
-        body.metrics
-        if body.standard_error is None
-        else {**body.metrics, "standard error": body.standard_error}
-    )
-    kind, reason = (None, None) if failure is None else (failure.kind, failure.reason)
-    told = telling(body.value, kind, reason, body.seconds, metrics)
-    return await _done(request, search, key, body, lambda external: external.tell(own, told))
+    if (body.value is None) == (failure is None):
+        raise Problem(
+            422, "a training tells either its `value` or a `failure`, but it tells both or neither; tell one"
+        )
+    return await _leased(request, lease, key, body, lambda external, own: external.tell(own, body))
 
 
 @lease_routes.post("/{lease}/give-back", dependencies=WORK)
 async def give_back(request: Request, lease: str, body: GiveBackBody, key: Key = None) -> Response:
     """Ends a lease before its time, so that the candidate is offered again, from its checkpoint."""
-    search, own = _split(lease)
-    return await _done(request, search, key, body, lambda external: external.give_back(own, body.checkpoint))
+    return await _leased(
+        request, lease, key, body, lambda external, own: external.give_back(own, body.checkpoint)
+    )
 
 
 @routes.post("/{search}/observations", dependencies=WORK, status_code=201)
 async def observations(request: Request, search: str, body: ObservationBody, key: Key = None) -> Response:
     """Enters a training that was made elsewhere; it takes nothing from the trials."""
     architecture = await _of_the_space(request, search, body)
-    told = telling(body.value, None, None, body.seconds, body.metrics)
-    return await _done(request, search, key, body, lambda external: external.entered(architecture, told))
+    return await _done(request, search, key, body, lambda external: external.entered(architecture, body))
 
 
 @routes.post("/{search}/wanted", dependencies=WORK, status_code=201)
@@ -213,28 +200,33 @@ async def _done(
     request: Request, search: str, key: str | None, body: Any, do: Callable[[External], Answer]
 ) -> Response:
     """Does something to a search once for its key, in the search's thread, since a commit waits."""
-    service, asked = service_of(request), _asked(request, body)
-    digest = None if key is None else _key(request, key)
+    service, (own, asked) = service_of(request), _asked(request, key, body)
     external = service.externals.opened(search)
     if external is None:
         external = await asyncio.to_thread(service.externals.open, search)
-    return _sent(await asyncio.wrap_future(external.once(digest, asked, lambda: do(external))))
+    return _sent(await asyncio.wrap_future(external.once(own, asked, lambda: do(external))))
+
+
+async def _leased(
+    request: Request, lease: str, key: str | None, body: Any, do: Callable[[External, str], Answer]
+) -> Response:
+    """The same of what is done to a lease, by its name within its search."""
+    search, colon, own = lease.rpartition(":")
+    if not colon:
+        raise Problem(404, f"a lease must be one that an ask was answered with, but got {lease!r:.80}")
+    return await _done(request, search, key, body, lambda external: do(external, own))
 
 
 async def _driven(request: Request, key: str | None, body: Any, do: Callable[[bool], Answer]) -> Response:
     """Begins a search, or does something to a driver, once for its key."""
-    digest = None if key is None else _key(request, key)
-    requests = service_of(request).requests
-    return _sent(await asyncio.to_thread(requests.once, digest, _asked(request, body), do))
+    own, asked = _asked(request, key, body)
+    return _sent(await asyncio.to_thread(service_of(request).requests.once, own, asked, do))
 
 
-def _asked(request: Request, body: Any) -> dict[str, Any]:
-    return {"path": request.scope["path"], "body": None if body is None else body.model_dump(mode="json")}
-
-
-def _key(request: Request, key: str) -> str:
-    """A key is its token's own, so that no one meets another's by chance."""
-    return f"{token_of(request).id} {key}"
+def _asked(request: Request, key: str | None, body: Any) -> tuple[str | None, dict[str, Any]]:
+    """A request's key, its token's own, so that no one meets another's by chance, and what it asks."""
+    asked = {"path": request.scope["path"], "body": None if body is None else body.model_dump(mode="json")}
+    return None if key is None else f"{token_of(request).id} {key}", asked
 
 
 async def _of_the_space(request: Request, search: str, body: Any) -> Architecture:
@@ -244,14 +236,6 @@ async def _of_the_space(request: Request, search: str, body: Any) -> Architectur
     path = await asyncio.to_thread(service.runs.path, search)
     await service.jobs.do("contains", str(path), document)
     return Architecture.from_json(document)
-
-
-def _split(lease: str) -> tuple[str, str]:
-    """The search of a lease, and its name there."""
-    search, colon, own = lease.rpartition(":")
-    if not colon:
-        raise Problem(404, f"a lease must be one that an ask was answered with, but got {lease!r:.80}")
-    return search, own
 
 
 def _sent(answer: Answer) -> Response:

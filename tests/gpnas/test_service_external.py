@@ -22,7 +22,8 @@ from gpnas.records import Architecture
 from gpnas.run.pricing import searched_space
 from gpnas.service import ahead
 from gpnas.service.ahead import FORGOTTEN_SECONDS, Ahead, Demand
-from gpnas.service.external import Asking, External
+from gpnas.service.documents import AskBody
+from gpnas.service.external import External
 from gpnas.service.limits import Limits
 from gpnas.service.problems import Problem
 from gpnas.service.tokens import FILE, FOLDER, Tokens
@@ -543,7 +544,7 @@ def test_requests_that_wait_share_a_commit_and_fail_alone(tmp_path: Path) -> Non
         again = external.once("b", 2, lambda: external.wanted(wanted[3])).result(10)  # none was kept
         assert again.body == {"candidate": "c0002"}
         assert external.once("a", 1, fails).result(10) == told[0]
-        asking = Asking("w", 1, 60.0, {})
+        asking = AskBody(worker="w", lease_seconds=60.0)
         (lent,) = external.once(None, None, lambda: external.ask(asking)).result(10).body["candidates"]
         assert lent["candidate"] == "c0000"
         with Journal.read(tmp_path / "s") as journal:
