@@ -146,6 +146,7 @@ def _named(name: str) -> str:
 Metrics = dict[Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_named)], float]
 Seconds = Annotated[float, Field(ge=0, le=1e9, strict=False)]
 Number = Annotated[float, Field(strict=False)]
+Checkpoint = Annotated[str, Field(min_length=1, max_length=1_000, pattern=PRINTABLE)]
 
 
 class AskBody(Given):
@@ -183,13 +184,13 @@ class HeartbeatBody(Given):
     """How far a training has come."""
 
     points: list[Point] = Field(default=[], max_length=1_000, examples=[[{"step": 100, "value": 27.9}]])
-    checkpoint: str | None = Field(default=None, min_length=1, max_length=1_000, pattern=PRINTABLE)
+    checkpoint: Checkpoint | None = None
 
 
 class GiveBackBody(Given):
     """Where a training that is given back may go on."""
 
-    checkpoint: str | None = Field(default=None, min_length=1, max_length=1_000, pattern=PRINTABLE)
+    checkpoint: Checkpoint | None = None
 
 
 class FailureBody(Given):
@@ -207,12 +208,8 @@ class TellBody(Given):
     seconds: Seconds | None = None
     metrics: Metrics = Field(default={}, max_length=50)
     failure: FailureBody | None = None
-    checkpoint: str | None = Field(
-        default=None,
-        min_length=1,
-        max_length=1_000,
-        pattern=PRINTABLE,
-        description="Where one that was `preempted` may go on.",
+    checkpoint: Checkpoint | None = Field(
+        default=None, description="Where one that was `preempted` may go on."
     )
 
 

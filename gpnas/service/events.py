@@ -25,7 +25,7 @@ from gpnas.service.documents import PROBLEMS
 from gpnas.service.folder import Runs
 from gpnas.service.problems import Problem
 from gpnas.service.reading import Reading
-from gpnas.service.state import Service, needs, service_of
+from gpnas.service.state import Service, cursor_of, needs, service_of
 
 routes = APIRouter(
     prefix="/v1/searches", tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS
@@ -289,11 +289,7 @@ async def events(
     """A journal's rows as they come, as server-sent events; `Last-Event-ID` goes on where a link was lost."""
     service = service_of(request)
     await asyncio.to_thread(service.runs.journal, search)
-    try:
-        cursor = Cursor.parse(last or after) if last or after else Cursor()
-    except ValueError as error:
-        raise Problem(422, str(error)) from None
-    return Stream(service, service.feeds.rows(search, cursor))
+    return Stream(service, service.feeds.rows(search, cursor_of(last or after)))
 
 
 async def _sent(service: Service, parts: AsyncIterator[str]) -> AsyncIterator[str]:

@@ -95,7 +95,8 @@ class Externals:
             if not taken:
                 Journal.share(path, header).close()
         if taken and not (again and self._has(name, header)):
-            raise _taken(name)
+            text = f"a search's id must be new in its folder, but there is something named {name!r} already"
+            raise Problem(409, text)
         self.open(name)
 
     def _has(self, name: str, header: Header) -> bool:
@@ -135,9 +136,3 @@ def _joined(path: Path) -> External:
             text = f"{path.name} is driven by another process, so it is only looked at"
             raise Problem(409, text) from None
         raise
-
-
-def _taken(name: str) -> Problem:
-    return Problem(
-        409, f"a search's id must be new in its folder, but there is something named {name!r} already"
-    )

@@ -46,18 +46,15 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-HEADERS: dict[str, str] = {
-    "content-security-policy": POLICY,
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",  # without any, a browser would call its own origin null
-    "cache-control": "no-store",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
-
-
-ENCODED = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+HEADERS = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),  # without any, a browser would call its own origin null
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+]
 
 
 class LogIn(Exception):
@@ -174,9 +171,7 @@ class Guard:
             # another site's page can have a browser send the cookie, but not that page's own origin
             if scope["method"] not in SAFE and origin is None:
                 text = ""
-        if not text:
-            return None
-        return self._tokens.whose(text.strip())
+        return self._tokens.whose(text.strip()) if text else None
 
     async def _with_body(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Receive:
         """What gives a request's whole body, which was checked to be JSON without a repeated key."""
@@ -319,5 +314,5 @@ def _cookie(text: str) -> str:
 def _with_headers(headers: list[tuple[bytes, bytes]], number: str) -> list[tuple[bytes, bytes]]:
     """An answer's headers with those that every answer has, where it has none of its own."""
     own = {name.lower() for name, _ in headers}
-    more = [each for each in ENCODED if each[0] not in own]
+    more = [each for each in HEADERS if each[0] not in own]
     return [*headers, *more, (b"x-request-id", number.encode())]

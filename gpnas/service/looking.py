@@ -18,7 +18,7 @@ from starlette.background import BackgroundTask
 from gpnas.journal import Cursor, Journal
 from gpnas.service.documents import PROBLEMS, Figure, Figures, Health, SearchList, SearchSummary, Status
 from gpnas.service.problems import Problem
-from gpnas.service.state import needs, service_of
+from gpnas.service.state import cursor_of, needs, service_of
 from gpnas.service.tokens import FOLDER
 
 WORD = re.compile(r"[a-z][a-z-]{0,39}")
@@ -195,7 +195,7 @@ def journal(
     """The journal's rows as JSON lines, each with its `id`, `kind` and `document`."""
     service = service_of(request)
     kept = service.runs.journal(search)  # which checks it
-    lines = _lines(kept.run, _cursor(after))
+    lines = _lines(kept.run, cursor_of(after))
     return StreamingResponse(lines, media_type="application/jsonl")
 
 
@@ -213,10 +213,3 @@ def _tables(chart: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a chart, by the name that it gives them; a chart may hold them as text."""
     tables = chart.get("datasets", {})
     return {name: json.loads(rows) if isinstance(rows, str) else rows for name, rows in tables.items()}
-
-
-def _cursor(text: str) -> Cursor:
-    try:
-        return Cursor.parse(text) if text else Cursor()
-    except ValueError as error:
-        raise Problem(422, str(error)) from None

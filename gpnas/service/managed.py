@@ -7,13 +7,14 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpnas.errors import SpaceError
 from gpnas.files import replacing
-from gpnas.journal import Header, Journal
+from gpnas.journal import Journal
 from gpnas.journal.files import held
 from gpnas.run.networks import texts_of
 from gpnas.run.shares import FOLDER as SHARED
@@ -99,26 +100,17 @@ class Managed:
         path = self._runs.folder / name
         texts = {} if trainer is None else self._texts(trainer)
         with self._guard:
-            if again and not path.is_symlink() and (Journal.exists(path) or self._drivers.runs(name)):
+            foreign = path.is_symlink() or (path.exists() and not path.is_dir())
+            begun = not foreign and (Journal.exists(path) or self._drivers.runs(name))
+            if begun and again:
                 return {"id": name, "kind": "managed"}
-            if (
-                path.is_symlink()
-                or Journal.exists(path)
-                or (path.exists() and not path.is_dir())
-                or self._drivers.runs(name)
-            ):
+            if foreign or begun:
                 raise Problem(409, f"a search's id must be new in its folder, but there is {name!r} already")
-            path.mkdir(exist_ok=True)
-            with replacing(path / SPACE) as fresh:
-                fresh.write_text(space, "utf-8")
-            for place, text in texts.items():
+            for place, text in {SPACE: space, **texts}.items():
                 (path / place).parent.mkdir(parents=True, exist_ok=True)
                 with replacing(path / place) as fresh:
                     fresh.write_text(text, "utf-8")
-            options = [f"--{key}={wishes[key]}" for key in ("trials", "strategy", "seed") if key in wishes]
-            if "early_stopping" in wishes:
-                options.append("--early-stopping" if wishes["early_stopping"] else "--no-early-stopping")
-            self._start(name, options)
+            self._start(name, wishes)
         return {"id": name, "kind": "managed"}
 
     def go_on(self, name: str, trials: int | None = None, *, again: bool = False) -> dict[str, Any]:
@@ -142,7 +134,9 @@ class Managed:
                 )
             if trials is not None and trials < header.trials:
                 raise Problem(422, f"`trials` must be at least {header.trials}, but got {trials}")
-            self._start(name, _options(header, trials))
+            assert header.search is not None
+            wishes = {"trials": trials or header.trials, "strategy": header.search.strategy}
+            self._start(name, {**wishes, "seed": header.seed, "early_stopping": header.early_stopping})
         return {"id": name, "trials": trials or header.trials}
 
     def stop(self, name: str) -> dict[str, Any]:
@@ -165,8 +159,11 @@ class Managed:
         if self._drivers.runs(name):
             raise Problem(409, f"{name} must be stopped before it is deleted, but its driver runs")
 
-    def _start(self, name: str, options: list[str]) -> None:
+    def _start(self, name: str, wishes: Mapping[str, Any]) -> None:
         path = self._runs.folder / name
+        options = [f"--{key}={wishes[key]}" for key in ("trials", "strategy", "seed") if key in wishes]
+        if "early_stopping" in wishes:
+            options.append("--early-stopping" if wishes["early_stopping"] else "--no-early-stopping")
         command = [sys.executable, "-P", "-m", "gpnas.cli", "search"]
         arguments = [f"--space={path / SPACE}", f"--run={path}", *options, "--json"]
         shared = {SHARED: str(self._runs.folder / FOLDER / RAY)}
@@ -187,9 +184,8 @@ class Managed:
             )
         try:
             with os.scandir(self._trainers) as entries:
-                names = sorted(
-                    each.name for each in entries if SOURCE.fullmatch(each.name) and _is_file(each)
-                )
+                listed = [each.name for each in entries if each.is_file(follow_symlinks=False)]
+            names = sorted(filter(SOURCE.fullmatch, listed))
             if place in names:
                 return texts_of(place, self._trainers)
         except SpaceError as error:
@@ -218,17 +214,3 @@ def wishes_of(asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     space = asked["space"] if isinstance(asked["space"], str) else json.dumps(asked["space"])
     names = ("trials", "strategy", "seed", "early_stopping")
     return space, {each: asked[each] for each in names if asked[each] is not None}
-
-
-def _options(header: Header, trials: int | None) -> list[str]:
-    assert header.search is not None
-    return [
-        f"--trials={trials or header.trials}",
-        f"--strategy={header.search.strategy}",
-        f"--seed={header.seed}",
-        "--early-stopping" if header.early_stopping else "--no-early-stopping",
-    ]
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file(follow_symlinks=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpnas.errors import JournalError
@@ -25,22 +26,22 @@ class Summary:
     """`running`, `finished`, `interrupted`, or `unreadable`: its journal cannot be read."""
     kind: str
     """`managed`: trained on Ray by a driver of its own; `external`: its trainings ask and tell over HTTP."""
-    driver: int | None
+    driver: int | None = None
     """Number of the process that drives it; None while none does."""
-    objective: dict[str, str]
-    trials: int
+    objective: dict[str, str] = field(default_factory=lambda: {"name": "", "unit": "", "goal": "maximise"})
+    trials: int = 0
     """Granted in all."""
-    counts: dict[str, int]
+    counts: dict[str, int] = field(default_factory=dict)
     """State of a candidate to how many are in it."""
-    best: dict[str, Any] | None
+    best: dict[str, Any] | None = None
     """The best candidate so far: `id`, `architecture`, `value`; None before the first."""
-    course: tuple[float, ...]
+    course: tuple[float, ...] = ()
     """The best value after each observation; at most 60 points, evenly spread."""
-    strategy: str | None
-    seed: int
-    begun: str
+    strategy: str | None = None
+    seed: int = 0
+    begun: str = ""
     """ISO 8601, UTC."""
-    note: str | None
+    note: str | None = None
     """One line about damage or another version, None where there is neither."""
 
 
@@ -88,7 +89,8 @@ class Reading:
                 assert known.summary is not None
                 return known.summary
         except JournalError as error:
-            return _unreadable(name, str(error).replace(f"{path.parent}/", ""))
+            note = str(error).replace(f"{path.parent}/", "")
+            return Summary(name, "unreadable", "unknown", note=note)
 
     def document(self, name: str) -> dict[str, Any]:
         """Where a search stands, as `gpnas status` says it; `run` is its name.
@@ -115,24 +117,6 @@ class Reading:
             yield known
 
 
-def _unreadable(name: str, note: str) -> Summary:
-    return Summary(
-        id=name,
-        state="unreadable",
-        kind="unknown",
-        driver=None,
-        objective={"name": "", "unit": "", "goal": "maximise"},
-        trials=0,
-        counts={},
-        best=None,
-        course=(),
-        strategy=None,
-        seed=0,
-        begun="",
-        note=note,
-    )
-
-
 def kind_of(header: Header) -> str:
     """Whether a driver of the service's own or trainings elsewhere train a search's candidates."""
     return "managed" if header.setup.get("recipe") or header.setup.get("code") else "external"
@@ -150,22 +134,15 @@ def _summary(memory: Memory, told: dict[str, Any]) -> Summary:
             best = each
         if best is not None:
             course.append(float(best.value or 0.0))
-    counts: dict[str, int] = {}
-    for row in told["candidates"]:
-        counts[row["state"]] = counts.get(row["state"], 0) + 1
     newest = sessions[max(sessions)] if sessions else None
     return Summary(
         id=journal.run.name,
         state=told["state"],
         kind=kind_of(header),
         driver=newest.pid if newest is not None and told["state"] == "running" else None,
-        objective={
-            "name": header.objective.name,
-            "unit": header.objective.unit,
-            "goal": header.objective.goal,
-        },
+        objective=told["objective"],
         trials=header.trials,
-        counts=counts,
+        counts=dict(Counter(row["state"] for row in told["candidates"])),
         best=None
         if best is None
         else {

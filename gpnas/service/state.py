@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
 
-from gpnas.journal import is_driven
+from gpnas.journal import Cursor, is_driven
 from gpnas.service.externals import Externals
 from gpnas.service.folder import Runs
 from gpnas.service.jobs import Jobs
@@ -69,6 +69,14 @@ def token_of(request: Request) -> Token:
     if token is None:
         raise Problem(401, "a request must bring a valid token as `Authorization: Bearer TOKEN`")
     return token
+
+
+def cursor_of(text: str) -> Cursor:
+    """A place in a journal as a request names it; an empty text is its beginning."""
+    try:
+        return Cursor.parse(text) if text else Cursor()
+    except ValueError as error:
+        raise Problem(422, str(error)) from None
 
 
 def needs(role: Role) -> Callable[[Request], Awaitable[None]]:

@@ -6,7 +6,8 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
@@ -134,18 +135,12 @@ def header(text: str, wishes: dict[str, Any], most: int) -> dict[str, Any]:
     from gpnas.opening import Wishes, header_of
     from gpnas.records import Objective
 
-    with TemporaryDirectory(prefix="gpnas-space-") as folder:
-        path = Path(folder) / "space"
-        path.write_text(text, "utf-8")
-        check_alone(text)
-        objective = wishes.pop("objective", None)
-        asked = Wishes(**wishes, objective=None if objective is None else Objective(**objective))
-        try:
-            made, space = header_of(path, asked)
-        except GpnasError as error:
-            raise SpaceError(str(error).replace(str(path), "space")) from None
-    if len(space) > most:
-        raise SpaceError(f"a space may have {most:,} architectures, but this one has {len(space):,}")
+    check_alone(text)
+    objective = wishes.pop("objective", None)
+    asked = Wishes(**wishes, objective=None if objective is None else Objective(**objective))
+    with _written(text) as path:
+        made, space = header_of(path, asked)
+    _check_size(len(space), most)
     text, _ = encode(made.to_json())
     return {"header": json.loads(text), "architectures": len(space)}
 
@@ -158,16 +153,27 @@ def managed(text: str, most: int) -> dict[str, Any]:
     from gpnas.config import read_space_file
 
     trainer = check_alone(text, trainer=True)
+    with _written(text) as path:
+        size = len(read_space_file(path).search_space())
+    _check_size(size, most)
+    return {"architectures": size, "trainer": trainer}
+
+
+@contextmanager
+def _written(text: str) -> Iterator[Path]:
+    """A space that was sent, as a file, by whose path no error names it."""
     with TemporaryDirectory(prefix="gpnas-space-") as folder:
         path = Path(folder) / "space"
         path.write_text(text, "utf-8")
         try:
-            size = len(read_space_file(path).search_space())
+            yield path
         except GpnasError as error:
             raise SpaceError(str(error).replace(str(path), "space")) from None
+
+
+def _check_size(size: int, most: int) -> None:
     if size > most:
         raise SpaceError(f"a space may have {most:,} architectures, but this one has {size:,}")
-    return {"architectures": size, "trainer": trainer}
 
 
 def check_alone(text: str, *, trainer: bool = False) -> str | None:
