@@ -133,7 +133,7 @@ class OwnSearch:
                 asked = self.take()  # another may have thought meanwhile
                 if asked is not None:
                     return asked
-                self._catch_up()
+                self.catch_up()
                 left = self.left
                 if left < 1:
                     return None
@@ -159,7 +159,7 @@ class OwnSearch:
         """
         leases = self.journal.leases
         with self.journal.writing():
-            self._catch_up()
+            self.catch_up()
             pending = self.memory.pending
             leases.lapse(among=pending)
             if self._named:  # who asks again under its own name has lost what it had
@@ -341,7 +341,7 @@ class OwnSearch:
     @property
     def state(self) -> State:
         """Whether there is more to train."""
-        self._catch_up()
+        self.catch_up()
         memory, clock = self.memory, Clock.now()
         left = [name for name, each in memory.pending.items() if each.architecture not in memory.vetoed]
         held = {each.candidate for each in self.journal.leases.open(left) if each.remaining(clock) > 0}
@@ -377,7 +377,7 @@ class OwnSearch:
 
     def best(self) -> Observation | None:
         """The observation of the best value that was measured; None while there is none."""
-        self._catch_up()
+        self.catch_up()
         finished = [each for each in self.memory.observations if each.finished]
         return max(finished, key=lambda each: self.sign * (each.value or 0.0), default=None)
 
@@ -392,7 +392,7 @@ class OwnSearch:
             self._teach(self._engine)
         return self._engine
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Reads what the journal got since the last time, and has the engine learn it."""
         if not self.memory.catch_up():
             self._engine = None  # it believes what did not come true
@@ -425,7 +425,7 @@ class OwnSearch:
         assert search is not None
         place = count
         if search.common_seeds:
-            self._catch_up()
+            self.catch_up()
             place = [each.architecture for each in self.memory.candidates.values()].count(architecture)
         candidate = Candidate(
             f"c{count:04d}",
@@ -492,7 +492,7 @@ class OwnSearch:
         """What the curves say of a training; they alone, since whoever reports may not wait for a fit."""
         search = self._header.search
         assert search is not None
-        self._catch_up()
+        self.catch_up()
         finished = []
         for each in self.memory.observations:
             if each.finished and each.value is not None:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gpnas.errors import GpnasError, JournalError, SpaceError
 
 if TYPE_CHECKING:
-    from gpnas.engine import Engine
-    from gpnas.journal import Journal, Memory
+    from gpnas.own_search import OwnSearch
     from gpnas.records import Candidate
 
 CHEAP = ("course", "curves", "costs", "workers", "coordinates")
@@ -215,7 +214,7 @@ def contains(run: str, architecture: dict[str, Any]) -> bool:
     """Raises a `SpaceError` where an architecture is not of a run's space."""
     from gpnas.records import Architecture
 
-    _mind(run).engine.space.index(Architecture.from_json(architecture))
+    _mind(run).search.space.index(Architecture.from_json(architecture))
     return True
 
 
@@ -239,21 +238,21 @@ def foreseen(run: str, kept: list[list[Any]], number: int, timed: bool) -> dict[
 
     with one_core():
         mind = _mind(run)
-        engine = mind.engine
+        engine, memory = mind.search.engine, mind.search.memory
         names = [(name, answer) for name, answer in kept]
         known = [*takewhile(mind.said.__contains__, names)]
         after = {each: mind.said[each] for each in known if not engine.knows(mind.said[each])}
         found = engine.foresee(number, [*after.values()])
         mind.answers += 1
         mind.said = after | {(each.id, mind.answers): each for each in found}
-        pending = [*mind.memory.pending.values()]
+        pending = [*memory.pending.values()]
         costs = _costs(mind, [*found, *pending], timed)
         return {
             "candidates": [{"candidate": document_of(each), "costs": costs[each.id]} for each in found],
             "answer": mind.answers,
             "kept": len(known),
-            "count": len(mind.memory.candidates),
-            "observed": len(mind.memory.observations),
+            "count": len(memory.candidates),
+            "observed": len(memory.observations),
             "costs": {each.id: costs[each.id] for each in pending},
             "architectures": len(engine.space),
         }
@@ -272,9 +271,8 @@ def what_if(run: str, told: list[dict[str, Any]], number: int) -> dict[str, Any]
     from gpnas.run.cores import one_core
 
     with one_core():
-        mind = _mind(run)
-        engine = engine_for(mind.engine.space, mind.journal.header)
-        memory = mind.memory
+        search = _mind(run).search
+        engine, memory = engine_for(search.space, search.journal.header), search.memory
         engine.replay([*memory.candidates.values()], memory.observations)
         for each in told:
             if each["candidate"] not in memory.pending:
@@ -288,30 +286,15 @@ def what_if(run: str, told: list[dict[str, Any]], number: int) -> dict[str, Any]
 
 @dataclass
 class _Mind:
-    """An engine that knows a run's journal, and goes on learning it."""
+    """A search whose engine knows a run's journal, and goes on learning it."""
 
-    journal: Journal
-    engine: Engine
-    memory: Memory
+    search: OwnSearch
     said: dict[tuple[str, int], Candidate] = field(default_factory=dict)
     """What the last answer foresaw, and what was to come before, by name and answer's number."""
     answers: int = field(default_factory=lambda: secrets.randbits(40))
     """The last answer's number; another process begins elsewhere."""
-    taught: tuple[int, int, int] = (0, 0, 0)
     step_bytes: tuple[float, ...] = ()
     """What a training step of each architecture holds, in bytes; empty where that is not known."""
-
-    def catch_up(self) -> None:
-        """Learns what the journal got since."""
-        memory, (candidates, observations, words) = self.memory, self.taught
-        memory.catch_up()
-        new = [*islice(memory.candidates.values(), candidates, None)]
-        self.engine.replay(
-            [each for each in new if not self.engine.knows(each)], memory.observations[observations:]
-        )
-        for word, architecture in memory.words[words:]:
-            self.engine.allow(architecture, word == "wanted")
-        self.taught = (len(memory.candidates), len(memory.observations), len(memory.words))
 
 
 MINDS: dict[str, tuple[tuple[int, int], _Mind]] = {}
@@ -319,8 +302,8 @@ MINDS: dict[str, tuple[tuple[int, int], _Mind]] = {}
 
 
 def _mind(run: str) -> _Mind:
-    from gpnas.engine import engine_for
-    from gpnas.journal import Journal, Memory
+    from gpnas.journal import Journal
+    from gpnas.own_search import OwnSearch
     from gpnas.run.pricing import searched_space
     from gpnas.run.setup import OwnSetup
 
@@ -330,11 +313,11 @@ def _mind(run: str) -> _Mind:
     if known is None or known[0] != identity:
         MINDS.clear()
         journal = Journal.read(Path(run))
-        engine = engine_for(searched_space(journal), journal.header)
         setup = journal.setup(OwnSetup) if OwnSetup.describes(journal) else None
-        known = identity, _Mind(journal, engine, Memory(journal), step_bytes=setup.memory if setup else ())
+        search = OwnSearch(journal, lambda: searched_space(journal), bound=False)
+        known = identity, _Mind(search, step_bytes=setup.memory if setup else ())
         MINDS[run] = known
-    known[1].catch_up()
+    known[1].search.catch_up()
     return known[1]
 
 
@@ -366,7 +349,7 @@ def _costs(mind: _Mind, candidates: Sequence[Candidate], timed: bool) -> dict[st
     """What is known of candidates before they are trained, by their names."""
     import torch
 
-    space = mind.engine.space
+    space = mind.search.space
     known: dict[str, Any] = dict(space.costs)
     if mind.step_bytes:
         known["memory"] = mind.step_bytes
@@ -374,7 +357,7 @@ def _costs(mind: _Mind, candidates: Sequence[Candidate], timed: bool) -> dict[st
         return {each.id: {} for each in candidates}
     places = torch.tensor([space.index(each.architecture) for each in candidates])
     columns = {name: [float(values[place]) for place in places] for name, values in known.items()}
-    expected = mind.engine.expected_seconds(places) if timed else None
+    expected = mind.search.engine.expected_seconds(places) if timed else None
     if expected is not None:
         columns["seconds"] = expected.tolist()
     return {
