@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, cast
 
 import httpx
@@ -17,7 +18,7 @@ from gpnas.records import Architecture
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
     """A service, as a coroutine sees it; an asynchronous context manager, with the methods of `Client`.
 
     What any method raises: `RefusedError` where the service says no or is not reached within the patience,
@@ -36,9 +37,6 @@ class AsyncClient:
         """Connects when it is first needed; its arguments are those of `Client`."""
         self._patience = patience
         self._http = httpx.AsyncClient(transport=transport, **options(url, token, certificates))
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()

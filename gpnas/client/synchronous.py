@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
 import httpx
@@ -17,7 +18,7 @@ from gpnas.records import Architecture
 T = TypeVar("T")
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """A service, as a program sees it; a context manager.
 
     What any method raises: `RefusedError` where the service says no or is not reached within the patience,
@@ -44,9 +45,6 @@ class Client:
         """
         self._patience = patience
         self._http = httpx.Client(transport=transport, **options(url, token, certificates))
-
-    def __enter__(self) -> Client:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ BACKUP_SHARE = 0.1
 """Largest share of the time that the backup of a journal may take that several processes write."""
 
 
-class Journal(Reading):
+class Journal(Reading, AbstractContextManager["Journal"]):
     """One search's journal, open for its one driver or for a reader; a context manager.
 
     What a method has committed survives the death of the process and of the machine: each commit is
@@ -107,18 +107,17 @@ class Journal(Reading):
             with files.turn(run, files.OPENING) if shared else nullcontext():
                 lock, alone = files.acquire(run, shared=shared)
                 undone.callback(files.release, lock)
-                written = None if header is None else _writable(header)
-                if written is not None and not cls.exists(run):
-                    files.create(run, written)
+                if header is not None and not cls.exists(run):
+                    files.create(run, _writable(header))
                 connection, note = files.open_to_write(run, recover=alone)
                 undone.callback(connection.close)
                 if shared and alone:
                     files.relax(run, lock)
             journal = cls(run, connection, lock, note, shared=shared)
-            if shared or written is None:
-                journal._join(written)
+            if shared or header is None:
+                journal._join(header)
             else:
-                journal._begin_session(written)
+                journal._begin_session(header)
             undone.pop_all()
         return journal
 
@@ -142,9 +141,6 @@ class Journal(Reading):
         with files.errors(run / examining.JOURNAL):
             connection, note = files.open_to_read(run, check=check)
         return cls(run, connection, None, note)
-
-    def __enter__(self) -> Journal:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -335,9 +331,8 @@ class Journal(Reading):
             )
 
     def _begin_session(self, header: Header) -> None:
-        self._check_identity(header)
-        with self.writing(keep=True) as connection:
-            self._enter_session(connection, header)
+        with self.writing(keep=True):
+            self.begin_session(header)
             self._enter_recovery()
             # the lock is ours, so whoever began these is gone
             self.end_open_attempts("interrupted")
@@ -345,6 +340,7 @@ class Journal(Reading):
     def _join(self, header: Header | None) -> None:
         """Takes part in the newest session, or begins one where it has another header."""
         if header is not None:
+            header = _writable(header)
             self._check_identity(header)
         with self.writing() as connection:
             sessions = examining.read_sessions(connection)

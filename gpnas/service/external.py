@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -45,7 +45,7 @@ class Foreseen:
     """Which answer of the engine's process it comes from, by which that process knows it again."""
 
 
-class External:
+class External(AbstractContextManager["External"]):
     """One search, open for whoever asks and tells; a context manager.
 
     What a request does is handed to `once`, which has it done by a thread of the search's own.
@@ -81,9 +81,6 @@ class External:
         """Knows nothing of the journal yet."""
         self._header = self.journal.header
         self._search = OwnSearch(self.journal, lambda: cast(Any, _Size(self)), bound=False)
-
-    def __enter__(self) -> External:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

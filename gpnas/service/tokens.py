@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +58,7 @@ class Token:
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
-class Tokens:
+class Tokens(AbstractContextManager["Tokens"]):
     """The tokens of a folder of runs; a context manager. Threads and processes may share the file."""
 
     def __init__(self, runs: Path) -> None:
@@ -88,9 +88,6 @@ class Tokens:
                 "CREATE TABLE IF NOT EXISTS tokens (id TEXT PRIMARY KEY, role TEXT NOT NULL, "
                 "name TEXT NOT NULL, hash TEXT NOT NULL, made TEXT NOT NULL, revoked TEXT) STRICT"
             )
-
-    def __enter__(self) -> Tokens:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
