@@ -76,17 +76,13 @@ class Ahead:
     def __init__(self, search: External, thinkers: Thinkers, limits: Limits) -> None:
         self._search, self._thinkers, self._most = search, thinkers, limits.ahead
         self._wanted = asyncio.Event()
-        self._demand = Demand()
+        self.demand = Demand()
         self._seconds, self._part = 1.0, READY
         self._observed = -1
         loop = asyncio.get_running_loop()
         search.changed = lambda: _soon(loop, self._wanted.set)
         self._wanted.set()
         self.task: asyncio.Task[None] = loop.create_task(self._work())
-
-    def was_asked(self, count: int) -> None:
-        """Takes note of candidates that someone asked for."""
-        self._demand.note(count)
 
     async def close(self) -> None:
         """Thinks no more."""
@@ -137,14 +133,14 @@ class Ahead:
             kept = list(search.ahead)
             if self._observed != len(memory.observations):
                 kept = kept[: self._lasting(len(kept))]
-            wanted = min(max(READY, self._demand.ready()), self._most)
+            wanted = min(max(READY, self.demand.ready()), self._most)
             number = min(wanted - len(kept), self._part, search.left - len(kept))
             return kept, max(0, number), any(name not in search.costs for name in memory.pending)
 
     def _lasting(self, count: int) -> int:
         """How many stay that are old: those that will be asked for before newer ones are there, or all where
         more are asked for than can be worked out."""
-        rate = self._demand.rate()
+        rate = self.demand.rate()
         if rate * self._seconds > self._part:
             return max(0, min(count, self._most - self._part))
         return math.ceil(1.5 * rate * self._seconds)

@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -147,16 +146,14 @@ def _invalid(request: Request, error: Exception) -> Response:
     for each in error.errors()[:3]:
         place = ".".join(str(part) for part in each["loc"])
         lines.append(f"`{place}`: {each['msg']}, but got {each.get('input')!r:.60}")
-    return Problem(
-        HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(lines) or "the request breaks a rule"
-    ).response()
+    return Problem(422, "; ".join(lines) or "the request breaks a rule").response()
 
 
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == HTTPStatus.NOT_FOUND:
+    if error.status_code == 404:
         text = "there is nothing here; GET /openapi.json describes what there is"
-    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+    elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
         text = f"what is here takes {allowed}, but got {request.method}; GET /openapi.json describes it"
     else:

@@ -231,7 +231,7 @@ class Feeds:
     def __init__(self, runs: Runs, reading: Reading, most: int, stopping: threading.Event) -> None:
         self._runs, self._most, self._stopping = runs, most, stopping
         self._feeds: dict[str, Feed] = {}
-        self._overview = Overview(reading, runs, stopping)
+        self.overview = Overview(reading, runs, stopping)
         self.open = 0
 
     async def rows(self, name: str, cursor: Cursor) -> AsyncIterator[str]:
@@ -243,10 +243,6 @@ class Feeds:
         finally:
             if not feed.watchers:
                 self._feeds.pop(name, None)
-
-    def searches(self) -> AsyncIterator[str]:
-        """The searches that `Overview.parts` gives."""
-        return self._overview.parts()
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -276,7 +272,7 @@ class Stream(StreamingResponse):
 async def searches(request: Request) -> StreamingResponse:
     """Every search in short, then those that change, as server-sent events: `search`, or `gone` with `id`."""
     service = service_of(request)
-    return Stream(service, service.feeds.searches())
+    return Stream(service, service.feeds.overview.parts())
 
 
 @routes.get("/{search}/events", response_class=StreamingResponse)

@@ -64,7 +64,7 @@ class Externals:
     def was_asked(self, name: str, count: int) -> None:
         """Takes note of candidates that someone asked for."""
         if name in self._ahead:
-            self._ahead[name].was_asked(count)
+            self._ahead[name].demand.note(count)
 
     async def prepared(self, asked: dict[str, Any]) -> tuple[Header, int]:
         """The header of the search that a body asks for, and how many architectures it has.

@@ -125,13 +125,6 @@ class Runs:
                 files.append((status.st_mtime_ns, status.st_size))
         return tuple(files)
 
-    def forget(self, name: str) -> None:
-        """Closes the journal of a search, as before it is moved."""
-        with self._guard:
-            kept = self._open.pop(name, None)
-            if kept is not None:
-                kept[1].close()
-
     def throw_away(self, name: str) -> None:
         """Moves the folder of a search that nobody drives to the trash folder.
 
@@ -141,7 +134,10 @@ class Runs:
         path = self.path(name)
         if held(path):
             raise Problem(409, f"{name} must be stopped before it is deleted, but a process drives it")
-        self.forget(name)
+        with self._guard:
+            kept = self._open.pop(name, None)
+            if kept is not None:
+                kept[1].close()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         target = self.folder / FOLDER / TRASH / f"{name}-{stamp}"
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
-from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
@@ -104,7 +103,7 @@ class Guard:
             receive = await self._admitted(scope, receive)
             await self._app(scope, receive, answer)
         except LogIn:
-            await RedirectResponse("/login", HTTPStatus.SEE_OTHER)(scope, receive, answer)
+            await RedirectResponse("/login", 303)(scope, receive, answer)
         except GpnasError as error:
             if not sent:
                 await told(error).response()(scope, receive, answer)
@@ -112,7 +111,7 @@ class Guard:
             log.exception("request %s failed", number)
             if not sent:
                 text = f"the service must answer, but failed; its log tells more under request {number}"
-                await Problem(HTTPStatus.INTERNAL_SERVER_ERROR, text).response()(scope, receive, answer)
+                await Problem(500, text).response()(scope, receive, answer)
         finally:
             self._note(scope, sent[0] if sent else 499, time.perf_counter() - begun)
 
@@ -122,7 +121,7 @@ class Guard:
         host = headers.get("host", "")
         if _name(host) not in self._hosts:
             raise Problem(
-                HTTPStatus.MISDIRECTED_REQUEST,
+                421,
                 f"a request's Host must be a name of this service, but got {host!r:.100}; start it with "
                 "--host-name to add one",
             )
@@ -130,8 +129,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and unsafe and origin.partition("://")[2] != host:
             raise Problem(
-                HTTPStatus.FORBIDDEN,
-                f"a write must come from this service's own pages, but came from {origin!r:.100}",
+                403, f"a write must come from this service's own pages, but came from {origin!r:.100}"
             )
         client = (scope.get("client") or ("", 0))[0]
         token = self._caller(scope, headers, origin, client)
@@ -140,17 +138,15 @@ class Guard:
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
                 raise LogIn
             if not self._strangers.allow(client):
-                raise Problem(
-                    HTTPStatus.TOO_MANY_REQUESTS, "too many requests without a valid token", retry=1.0
-                )
+                raise Problem(429, "too many requests without a valid token", retry=1.0)
             raise Problem(
-                HTTPStatus.UNAUTHORIZED,
+                401,
                 "a request must bring a valid token as `Authorization: Bearer TOKEN`; "
                 "`gpnas token make` makes one",
             )
         if token is not None and not self._callers.allow(token.id):
             raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
+                429,
                 f"a token may ask {self._limits.rate:g} times a second, but this one asks more often",
                 retry=1.0,
             )
@@ -184,13 +180,11 @@ class Guard:
                 body = await _read(receive, most)
         except TimeoutError:
             text = f"a body must arrive within {self._limits.body_seconds:g} s, but this one did not"
-            raise Problem(HTTPStatus.REQUEST_TIMEOUT, text) from None
+            raise Problem(408, text) from None
         if body and scope["path"] != "/login":
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
-                raise Problem(
-                    HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"a body must be application/json, but is {kind!r:.60}"
-                )
+                raise Problem(415, f"a body must be application/json, but is {kind!r:.60}")
             scope["state"]["document"] = check_json(body)
         scope["state"]["body"] = body
         given = False
@@ -236,22 +230,19 @@ def check_json(body: bytes) -> Any:
         if len(document) != len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise Problem(
-                HTTPStatus.BAD_REQUEST,
-                f"a key must stand once in a JSON object, but {twice!r:.60} is repeated",
-            )
+            raise Problem(400, f"a key must stand once in a JSON object, but {twice!r:.60} is repeated")
         return document
 
     def no_number(text: str) -> Any:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"a number must be finite, but got {text}")
+        raise Problem(400, f"a number must be finite, but got {text}")
 
     try:
         document = json.loads(body.decode(), object_pairs_hook=once, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         text = str(error) if isinstance(error, ValueError) else "it is too deep"
-        raise Problem(HTTPStatus.BAD_REQUEST, f"a body must be JSON in UTF-8, but {text:.200}") from None
+        raise Problem(400, f"a body must be JSON in UTF-8, but {text:.200}") from None
     if _depth(document) > DEEPEST:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"a JSON document must have at most {DEEPEST} levels")
+        raise Problem(400, f"a JSON document must have at most {DEEPEST} levels")
     return document
 
 
@@ -272,7 +263,7 @@ async def _read(receive: Receive, most: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Problem(HTTPStatus.BAD_REQUEST, "a body must arrive as a whole, but the link was lost")
+            raise Problem(400, "a body must arrive as a whole, but the link was lost")
         body += message.get("body", b"")
         if len(body) > most:
             raise _too_large(most)
@@ -281,9 +272,7 @@ async def _read(receive: Receive, most: int) -> bytes:
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {most:,} bytes, but this one has more"
-    )
+    return Problem(413, f"a body may have {most:,} bytes, but this one has more")
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -292,7 +281,7 @@ def _headers(scope: Scope) -> dict[str, str]:
     for name, value in scope["headers"]:
         key = name.decode("latin-1").lower()
         if key in ONCE and key in headers:
-            raise Problem(HTTPStatus.BAD_REQUEST, f"the header {key} must stand once, but is repeated")
+            raise Problem(400, f"the header {key} must stand once, but is repeated")
         headers[key] = value.decode("latin-1")
     return headers
 

@@ -32,7 +32,7 @@ class Problem(GpnasError):
         headers = {}
         if self.retry is not None:
             headers["Retry-After"] = str(max(1, round(self.retry)))
-        if self.status == HTTPStatus.UNAUTHORIZED:
+        if self.status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="gpnas"'
         document = {
             "type": "about:blank",
@@ -57,5 +57,5 @@ def told(error: GpnasError) -> Problem:
         return error
     text = str(error)
     if "the disk must have room" in text:
-        return Problem(HTTPStatus.INSUFFICIENT_STORAGE, text)
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, text)
+        return Problem(507, text)
+    return Problem(422, text)

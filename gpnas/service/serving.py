@@ -93,7 +93,8 @@ def serve(runs: Path, address: Address, say: Callable[[str], None], managing: Ma
         )
         scheme = "http" if address.certificate is None else "https"
         say(f"runs: {runs}")
-        say(f"service: {scheme}://{_shown(address.host)}:{port}/ (it asks for the token in {token})")
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        say(f"service: {scheme}://{host}:{port}/ (it asks for the token in {token})")
         if scheme == "http" and not _is_loopback(address.host):
             say("tokens travel unencrypted: use --certificate and --key, or a proxy that does TLS before it")
         with listening:
@@ -136,10 +137,6 @@ def _log(runs: Path) -> None:
     audit.handlers = [handler]
     audit.setLevel(logging.INFO)
     audit.propagate = False
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _is_loopback(host: str) -> bool:

@@ -40,21 +40,15 @@ class Service:
     feeds: Feeds
     requests: Requests
 
-    def version(self, name: str) -> Any:
-        """What changes whenever the journal of a search does.
-
-        Raises:
-            Problem: there is no such search.
-            JournalError: it is damaged beyond its backup, or another gpnas wrote it.
-        """
-        journal = self.runs.journal(name)
-        return journal, journal.version(), is_driven(journal)
-
     async def thought(self, name: str, task: str, *arguments: Any) -> Any:
-        """What a helper says of a search; errors as of `version` and `Jobs.answer`."""
-        version = await asyncio.to_thread(self.version, name)
+        """What a helper says of a search; errors as of `Runs.journal` and `Jobs.answer`."""
+
+        def version() -> Any:
+            journal = self.runs.journal(name)
+            return journal, journal.version(), is_driven(journal)
+
         path = str(self.runs.folder / name)
-        return await self.jobs.answer(version, task, path, *arguments)
+        return await self.jobs.answer(await asyncio.to_thread(version), task, path, *arguments)
 
 
 def service_of(request: Request) -> Service:

@@ -30,7 +30,7 @@ from gpnas.service.documents import (
 from gpnas.service.external import External
 from gpnas.service.managed import wishes_of
 from gpnas.service.problems import Problem
-from gpnas.service.state import Service, needs, service_of, token_of
+from gpnas.service.state import needs, service_of, token_of
 
 routes = APIRouter(prefix="/v1/searches", tags=["working"], responses=PROBLEMS)
 lease_routes = APIRouter(prefix="/v1/leases", tags=["working"], responses=PROBLEMS)
@@ -94,22 +94,21 @@ async def give_back(request: Request, lease: str, body: GiveBackBody, key: Key =
 @routes.post("/{search}/observations", dependencies=WORK, status_code=201)
 async def observations(request: Request, search: str, body: ObservationBody, key: Key = None) -> Response:
     """Enters a training that was made elsewhere; it takes nothing from the trials."""
-    architecture = await _of_the_space(request, search, body)
-    return await _done(request, search, key, body, lambda external: external.entered(architecture, body))
+    return await _wished(
+        request, search, key, body, lambda external, architecture: external.entered(architecture, body)
+    )
 
 
 @routes.post("/{search}/wanted", dependencies=WORK, status_code=201)
 async def wanted(request: Request, search: str, body: ArchitectureBody, key: Key = None) -> Response:
     """Has an architecture trained before whatever the engine thinks of; it counts as one of the trials."""
-    architecture = await _of_the_space(request, search, body)
-    return await _done(request, search, key, body, lambda external: external.wanted(architecture))
+    return await _wished(request, search, key, body, External.wanted)
 
 
 @routes.post("/{search}/vetoed", dependencies=WORK, status_code=201)
 async def vetoed(request: Request, search: str, body: ArchitectureBody, key: Key = None) -> Response:
     """Has an architecture not be trained; a training under way goes on."""
-    architecture = await _of_the_space(request, search, body)
-    return await _done(request, search, key, body, lambda external: external.vetoed(architecture))
+    return await _wished(request, search, key, body, External.vetoed)
 
 
 @routes.post("/{search}/what-if", dependencies=READ)
@@ -217,6 +216,18 @@ async def _leased(
     return await _done(request, search, key, body, lambda external: do(external, own))
 
 
+async def _wished(
+    request: Request, search: str, key: str | None, body: Any, do: Callable[[External, Architecture], Answer]
+) -> Response:
+    """The same with a request's architecture; a `Problem` where it is none of the search's space."""
+    service = service_of(request)
+    document = body.architecture.model_dump(mode="json")
+    path = await asyncio.to_thread(service.runs.path, search)
+    await service.jobs.do("contains", str(path), document)
+    architecture = Architecture.from_json(document)
+    return await _done(request, search, key, body, lambda external: do(external, architecture))
+
+
 async def _driven(request: Request, key: str | None, body: Any, do: Callable[[bool], Answer]) -> Response:
     """Begins a search, or does something to a driver, once for its key."""
     own, asked = _asked(request, key, body)
@@ -227,15 +238,6 @@ def _asked(request: Request, key: str | None, body: Any) -> tuple[str | None, di
     """A request's key, its token's own, so that no one meets another's by chance, and what it asks."""
     asked = {"path": request.scope["path"], "body": None if body is None else body.model_dump(mode="json")}
     return None if key is None else f"{token_of(request).id} {key}", asked
-
-
-async def _of_the_space(request: Request, search: str, body: Any) -> Architecture:
-    """The architecture of a request; a `Problem` where it is none of the search's space."""
-    service: Service = service_of(request)
-    document = body.architecture.model_dump(mode="json")
-    path = await asyncio.to_thread(service.runs.path, search)
-    await service.jobs.do("contains", str(path), document)
-    return Architecture.from_json(document)
 
 
 def _sent(answer: Answer) -> Response:

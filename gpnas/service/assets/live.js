@@ -51,6 +51,15 @@
   }
 
   const link = (text) => { byId("link").textContent = text; };
+  const followed = (path, again, opened) => {
+    const source = new EventSource(path);
+    source.onopen = () => { link("live"); opened(); };
+    source.onerror = () => {
+      link("lost, trying again");
+      if (source.readyState === EventSource.CLOSED) setTimeout(again, 1000); // it was refused, so the browser gives up
+    };
+    return source;
+  };
   const named = (family, axes) => `${family}:${Object.entries(axes).map(([name, value]) => `${name}=${value}`).join(",")}`;
   const ends = (counts) => ["observed", "stopped", "failed"].reduce((sum, state) => sum + (counts[state] || 0), 0);
 
@@ -102,12 +111,7 @@
     drawn(row.cells[5], it.course);
   };
   const watch = () => {
-    const source = new EventSource("/v1/events");
-    source.onopen = () => link("live");
-    source.onerror = () => {
-      link("lost, trying again");
-      if (source.readyState === EventSource.CLOSED) setTimeout(watch, 1000); // it was refused, so the browser gives up
-    };
+    const source = followed("/v1/events", watch, () => undefined);
     source.addEventListener("search", (event) => listed(JSON.parse(event.data)));
     source.addEventListener("gone", (event) => list.querySelector(`tr[data-search="${JSON.parse(event.data).id}"]`)?.remove());
   };
@@ -240,14 +244,9 @@
     }
   };
 
-  let last = data.cursor, source = null;
+  let last = data.cursor;
   const listen = () => {
-    source = new EventSource(`${base}/events?after=${encodeURIComponent(last)}`);
-    source.onopen = () => { link("live"); refresh(); };
-    source.onerror = () => {
-      link("lost, trying again");
-      if (source.readyState === EventSource.CLOSED) setTimeout(listen, 1000); // it was refused, so the browser gives up
-    };
+    const source = followed(`${base}/events?after=${encodeURIComponent(last)}`, listen, refresh);
     for (const [kind, change] of Object.entries(seen)) {
       source.addEventListener(kind, (event) => {
         last = event.lastEventId || last;
