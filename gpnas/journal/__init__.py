@@ -22,12 +22,10 @@ from gpnas.journal.following import Entry as Entry
 from gpnas.journal.header import CHECKED as CHECKED
 from gpnas.journal.header import Header as Header
 from gpnas.journal.header import Search as Search
-from gpnas.journal.header import Session as Session
 from gpnas.journal.journal import Journal as Journal
 from gpnas.journal.leases import Clock as Clock
 from gpnas.journal.leases import Holder as Holder
 from gpnas.journal.leases import Lease as Lease
-from gpnas.journal.leases import Leases as Leases
 from gpnas.journal.leases import process_identity as process_identity
 from gpnas.journal.looking import Look as Look
 from gpnas.journal.looking import Training as Training

@@ -9,11 +9,11 @@ import json
 import math
 import numbers
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -229,6 +229,7 @@ FORMS: dict[str, type[BaseModel]] = {
 """Key of a result, or kind of an event, to what it must hold; of another, any JSON will do."""
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+_adapter: Callable[[Any], TypeAdapter[Any]] = lru_cache(TypeAdapter)
 
 
 def plain(value: Any) -> Any:
@@ -275,11 +276,6 @@ def decode(text: Any, crc32: Any, where: str) -> dict[str, Any]:
         return dict(_OBJECT.validate_json(_intact(text, crc32, where)))
 
 
-@lru_cache
-def _adapter(record: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(record)
-
-
 def read_record(record: type[R], document: Mapping[str, Any], where: str) -> R:
     """The record that a document holds, by the types of its fields.
 
@@ -292,7 +288,7 @@ def read_record(record: type[R], document: Mapping[str, Any], where: str) -> R:
         DamageError: it holds something else.
     """
     with _named(where):
-        read: R = _adapter(cast("Any", record)).validate_json(json.dumps(plain(document)))
+        read: R = _adapter(record).validate_json(json.dumps(plain(document)))
     return read
 
 
@@ -315,7 +311,7 @@ def decode_session(header: Header, number: int, time: str, text: Any, crc32: Any
 
 
 def encode_candidate(candidate: Candidate) -> tuple[str, int]:
-    """The document and its version, checked against the schema: a ValueError where it breaks it."""
+    """The document's text and CRC-32, checked against the schema: a ValueError where it breaks it."""
     document = {
         "id": candidate.id,
         "family": candidate.architecture.family,
@@ -340,7 +336,7 @@ def decode_candidate(name: str, text: Any, crc32: Any) -> Candidate:
 
 
 def encode_observation(observation: Observation) -> tuple[str, int]:
-    """The document and its version, checked against the schema: a ValueError where it breaks it."""
+    """The document's text and CRC-32, checked against the schema: a ValueError where it breaks it."""
     document = {
         "value": observation.value,
         "failure": observation.failure,
@@ -369,7 +365,7 @@ def decode_result(key: str, text: Any, crc32: Any, where: str) -> dict[str, Any]
 
 
 def encode_progress(progress: Progress) -> tuple[str, int]:
-    """The document and its version, checked against the schema: a ValueError where it breaks it."""
+    """The document's text and CRC-32, checked against the schema: a ValueError where it breaks it."""
     document = {
         "value": plain(progress.value),
         "metrics": _finite(progress.metrics),
@@ -387,7 +383,7 @@ def decode_progress(candidate: str, attempt: Any, step: Any, text: Any, crc32: A
 
 
 def encode_lease(document: Mapping[str, Any]) -> tuple[str, int]:
-    """The document and its version, checked against the schema: a ValueError where it breaks it."""
+    """The document's text and CRC-32, checked against the schema: a ValueError where it breaks it."""
     return _encoded(LeaseDocument, document)
 
 

@@ -282,7 +282,7 @@ class Journal(Reading, AbstractContextManager["Journal"]):
             )
             connection.execute(
                 "UPDATE attempts SET ended = ?, outcome = ? WHERE candidate = ? AND ended IS NULL",
-                (files.now(), _outcome(observation), name),
+                (files.now(), outcome_of(observation), name),
             )
             return found.rowcount == 1
 
@@ -463,7 +463,8 @@ class Journal(Reading, AbstractContextManager["Journal"]):
             files.back_up(connection, self.run)
 
 
-def _outcome(observation: Observation) -> str:
+def outcome_of(observation: Observation) -> str:
+    """How the trial of an observation ended, in a word."""
     if observation.failed:
         return "failed"
     return "observed" if observation.finished else "stopped"

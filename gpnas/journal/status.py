@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpnas.journal import files
-from gpnas.journal.journal import Journal
+from gpnas.journal.journal import Journal, outcome_of
 from gpnas.journal.leases import Clock
 from gpnas.journal.memory import Memory
 from gpnas.journal.reading import PROSPECT
@@ -79,10 +79,9 @@ def status_of(memory: Memory, driven: bool) -> dict[str, Any]:
         for candidate in memory.candidates.values():
             observation = observations.get(candidate.id)
             if observation is not None:
-                state = "failed" if observation.failed else "observed"
-                value, seconds = observation.value, observation.seconds
-                if observation.stopped is not None:
-                    state, value = "stopped", observation.stopped.value
+                stop = observation.stopped
+                value = observation.value if stop is None else stop.value
+                state, seconds = outcome_of(observation), observation.seconds
             else:
                 state = "running" if driven and candidate.id in open_ else "pending"
                 progress = journal.progress(candidate.id)

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
@@ -87,6 +86,7 @@ def application(
 
     app = FastAPI(
         title="gpnas",
+        summary="Bayesian architecture search that people and machines share.",
         version=__version__,
         lifespan=life,
         docs_url=None,  # its scripts come from elsewhere
@@ -98,10 +98,8 @@ def application(
         looking.metric_routes,
         looking.routes,
         events.routes,
-        events.list_routes,
         working.routes,
-        working.lease_routes,
-        working.space_routes,
+        working.other_routes,
         pages.routes,
     ):
         app.include_router(routes)
@@ -166,17 +164,12 @@ def _refused(request: Request, error: Exception) -> Response:
 
 def _described(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document, made once."""
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            summary="Bayesian architecture search that people and machines share.",
-            routes=app.routes,
-        )
-        parts = document.setdefault("components", {})
-        schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts.setdefault("schemas", {})["ProblemDocument"] = schema
-        parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
-        app.openapi_schema = document
-    return app.openapi_schema
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    document = FastAPI.openapi(app)  # which keeps it
+    parts = document.setdefault("components", {})
+    schema = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts.setdefault("schemas", {})["ProblemDocument"] = schema
+    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    return document

@@ -315,27 +315,28 @@ class VerdictDocument(Told):
     next: float | None = Field(description="Seconds until the next heartbeat is due.")
 
 
-def _problem(text: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/ProblemDocument"}
-    return {"description": text, "content": {MEDIA_TYPE: {"schema": schema}}}
-
-
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: _problem("The request is no request of this service, such as JSON that repeats a key."),
-    401: _problem("No valid token."),
-    403: _problem("The token's role does not suffice, or a page of another site asks."),
-    404: _problem("There is no such thing."),
-    405: _problem("This method is none of this path's."),
-    408: _problem("The body did not arrive in time."),
-    409: _problem("It is another's by now, or in another state; the detail says what happened."),
-    410: _problem("There is nothing more to train."),
-    413: _problem("The body is too large."),
-    415: _problem("The body is not application/json."),
-    421: _problem("The request's Host is none of this service's names."),
-    422: _problem("The request breaks a rule."),
-    429: _problem("Too many requests."),
-    500: _problem("The service failed; its log tells more."),
-    503: _problem("There is too much to do, or it took too long; ask again later."),
-    507: _problem("The disk is full."),
+    status: {
+        "description": text,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    }
+    for status, text in (
+        (400, "The request is no request of this service, such as JSON that repeats a key."),
+        (401, "No valid token."),
+        (403, "The token's role does not suffice, or a page of another site asks."),
+        (404, "There is no such thing."),
+        (405, "This method is none of this path's."),
+        (408, "The body did not arrive in time."),
+        (409, "It is another's by now, or in another state; the detail says what happened."),
+        (410, "There is nothing more to train."),
+        (413, "The body is too large."),
+        (415, "The body is not application/json."),
+        (421, "The request's Host is none of this service's names."),
+        (422, "The request breaks a rule."),
+        (429, "Too many requests."),
+        (500, "The service failed; its log tells more."),
+        (503, "There is too much to do, or it took too long; ask again later."),
+        (507, "The disk is full."),
+    )
 }
 """Answers of every route that are no success."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import StreamingResponse
@@ -27,10 +27,7 @@ from gpnas.service.problems import Problem
 from gpnas.service.reading import Reading
 from gpnas.service.state import Service, cursor_of, needs, service_of
 
-routes = APIRouter(
-    prefix="/v1/searches", tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS
-)
-list_routes = APIRouter(tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS)
+routes = APIRouter(tags=["looking"], dependencies=[Depends(needs("read"))], responses=PROBLEMS)
 LOOK_SECONDS, LIST_SECONDS = 0.1, 0.1
 """Pauses between looks at a journal, and at the files of all."""
 SYNC_SECONDS = 10.0
@@ -38,6 +35,7 @@ SYNC_SECONDS = 10.0
 synced."""
 ALIVE_SECONDS = 15.0
 """After so long without an event a comment is sent, so that no proxy takes the stream for dead."""
+P = TypeVar("P")
 PART = 200
 """Rows that are read at once."""
 
@@ -51,13 +49,14 @@ class Watched:
         self._task: asyncio.Task[None] | None = None
         self.watchers = 0
 
-    async def _texts(self, newer: Callable[[], Awaitable[str]]) -> AsyncIterator[str]:
+    async def _texts(self, newer: Callable[[P], Awaitable[tuple[str, P]]], place: P) -> AsyncIterator[str]:
         """What is new to one who watches, for ever; an empty text where nothing came for a while.
 
         Ends where the service stops.
 
         Args:
-            newer: what has come since it was last asked, or an empty text.
+            newer: what has come after a place, or an empty text, and the place after that.
+            place: where it begins.
         """
         self.watchers += 1
         if self._task is None:
@@ -66,7 +65,8 @@ class Watched:
         try:
             while not self._stopping.is_set():
                 changed = self._changed
-                if text := await newer():
+                text, place = await newer(place)
+                if text:
                     yield text
                     continue
                 try:
@@ -107,13 +107,7 @@ class Feed(Watched):
 
         Ends where the search is gone or the service stops.
         """
-
-        async def newer() -> str:
-            nonlocal cursor
-            text, cursor = await self._part(cursor)
-            return text
-
-        return self._texts(newer)
+        return self._texts(self._part, cursor)
 
     async def _part(self, cursor: Cursor) -> tuple[str, Cursor]:
         """Rows after a place, and the place after them; who has come as far waits for the same reading."""
@@ -168,15 +162,11 @@ class Overview(Watched):
     def parts(self) -> AsyncIterator[str]:
         """Every search as an event, then those that change, several in one text, for ever; an empty text
         where nothing changed for a while."""
-        number = 0
+        return self._texts(self._newer, 0)
 
-        async def newer() -> str:
-            nonlocal number
-            told = [each for each in self._told.values() if each[0] > number]
-            number = max((each for each, _ in told), default=number)
-            return "".join(text for _, text in told)
-
-        return self._texts(newer)
+    async def _newer(self, number: int) -> tuple[str, int]:
+        told = [each for each in self._told.values() if each[0] > number]
+        return "".join(text for _, text in told), max((each for each, _ in told), default=number)
 
     def _begin(self) -> None:
         self._seen, self._told = {}, {}
@@ -268,14 +258,7 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-@list_routes.get("/v1/events", response_class=StreamingResponse)
-async def searches(request: Request) -> StreamingResponse:
-    """Every search in short, then those that change, as server-sent events: `search`, or `gone` with `id`."""
-    service = service_of(request)
-    return Stream(service, service.feeds.overview.parts())
-
-
-@routes.get("/{search}/events", response_class=StreamingResponse)
+@routes.get("/v1/searches/{search}/events", response_class=StreamingResponse)
 async def events(
     request: Request,
     search: str,
@@ -286,6 +269,13 @@ async def events(
     service = service_of(request)
     await asyncio.to_thread(service.runs.journal, search)
     return Stream(service, service.feeds.rows(search, cursor_of(last or after)))
+
+
+@routes.get("/v1/events", response_class=StreamingResponse)
+async def searches(request: Request) -> StreamingResponse:
+    """Every search in short, then those that change, as server-sent events: `search`, or `gone` with `id`."""
+    service = service_of(request)
+    return Stream(service, service.feeds.overview.parts())
 
 
 async def _sent(service: Service, parts: AsyncIterator[str]) -> AsyncIterator[str]:

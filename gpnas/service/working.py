@@ -33,8 +33,7 @@ from gpnas.service.problems import Problem
 from gpnas.service.state import needs, service_of, token_of
 
 routes = APIRouter(prefix="/v1/searches", tags=["working"], responses=PROBLEMS)
-lease_routes = APIRouter(prefix="/v1/leases", tags=["working"], responses=PROBLEMS)
-space_routes = APIRouter(tags=["working"], responses=PROBLEMS)
+other_routes = APIRouter(tags=["working"], responses=PROBLEMS)
 NOTHING: dict[int | str, dict[str, Any]] = {
     204: {"description": "Nothing yet; `Retry-After` says when it is worth to ask again."}
 }
@@ -57,7 +56,7 @@ async def ask(request: Request, search: str, body: AskBody, key: Key = None) -> 
     return response
 
 
-@lease_routes.post("/{lease}/heartbeat", dependencies=WORK, response_model=VerdictDocument)
+@other_routes.post("/v1/leases/{lease}/heartbeat", dependencies=WORK, response_model=VerdictDocument)
 async def heartbeat(request: Request, lease: str, body: HeartbeatBody, key: Key = None) -> Response:
     """Renews a lease with how far its training has come; the answer says whether it goes on."""
     return await _leased(
@@ -65,7 +64,7 @@ async def heartbeat(request: Request, lease: str, body: HeartbeatBody, key: Key 
     )
 
 
-@lease_routes.post("/{lease}/tell", dependencies=WORK)
+@other_routes.post("/v1/leases/{lease}/tell", dependencies=WORK)
 async def tell(request: Request, lease: str, body: TellBody, key: Key = None) -> Response:
     """What a training came to. The first observation of a candidate counts; one that is late is labelled."""
     failure = body.failure
@@ -83,7 +82,7 @@ async def tell(request: Request, lease: str, body: TellBody, key: Key = None) ->
     return await _leased(request, lease, key, body, lambda external, own: external.tell(own, body))
 
 
-@lease_routes.post("/{lease}/give-back", dependencies=WORK)
+@other_routes.post("/v1/leases/{lease}/give-back", dependencies=WORK)
 async def give_back(request: Request, lease: str, body: GiveBackBody, key: Key = None) -> Response:
     """Ends a lease before its time, so that the candidate is offered again, from its checkpoint."""
     return await _leased(
@@ -120,7 +119,7 @@ async def what_if(request: Request, search: str, body: WhatIfBody) -> dict[str, 
     return dict(await service.jobs.do("what_if", str(path), told, body.count))
 
 
-@space_routes.post("/v1/space-check", dependencies=READ)
+@other_routes.post("/v1/space-check", dependencies=READ)
 async def check_space(request: Request, body: SpaceBody) -> dict[str, Any]:
     """Whether a space file can be searched, and how many architectures it has; errors name the line."""
     service = service_of(request)

@@ -50,6 +50,13 @@
     });
   }
 
+  const fresh = (name, cells) => {
+    const row = document.createElement("tr"), head = document.createElement("th");
+    head.scope = "row";
+    head.append(name);
+    row.append(head, ...Array.from({ length: cells }, () => document.createElement("td")));
+    return row;
+  };
   const link = (text) => { byId("link").textContent = text; };
   const followed = (path, again, opened) => {
     const source = new EventSource(path);
@@ -90,14 +97,11 @@
   const listed = (it) => {
     let row = list.querySelector(`tr[data-search="${it.id}"]`);
     if (!row) {
-      row = document.createElement("tr");
-      row.dataset.search = it.id;
-      const head = document.createElement("th"), to = document.createElement("a");
-      head.scope = "row";
+      const to = document.createElement("a");
       to.href = `/searches/${encodeURIComponent(it.id)}`;
       to.textContent = it.id;
-      head.append(to);
-      row.append(head, ...[0, 1, 2, 3, 4].map(() => document.createElement("td")));
+      row = fresh(to, 5);
+      row.dataset.search = it.id;
       const next = [...list.rows].find((other) => other.dataset.search > it.id);
       list.insertBefore(row, next || null);
       byId("none")?.remove();
@@ -145,12 +149,8 @@
   const row = (name) => {
     let element = byId(`trial-${name}`);
     if (!element) {
-      element = document.createElement("tr");
+      element = fresh(name, 4);
       element.id = `trial-${name}`;
-      const head = document.createElement("th");
-      head.scope = "row";
-      head.textContent = name;
-      element.append(head, ...[0, 1, 2, 3].map(() => document.createElement("td")));
       body.append(element);
     }
     return element;
