@@ -9,8 +9,7 @@ import json
 import math
 import numbers
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -272,8 +271,10 @@ def decode(text: Any, crc32: Any, where: str) -> dict[str, Any]:
     Raises:
         DamageError: it is not what was written.
     """
-    with _named(where):
+    try:
         return dict(_OBJECT.validate_json(_intact(text, crc32, where)))
+    except ValidationError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 def read_record(record: type[R], document: Mapping[str, Any], where: str) -> R:
@@ -287,8 +288,10 @@ def read_record(record: type[R], document: Mapping[str, Any], where: str) -> R:
     Raises:
         DamageError: it holds something else.
     """
-    with _named(where):
+    try:
         read: R = _adapter(record).validate_json(json.dumps(plain(document)))
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
     return read
 
 
@@ -326,10 +329,12 @@ def encode_candidate(candidate: Candidate) -> tuple[str, int]:
 def decode_candidate(name: str, text: Any, crc32: Any) -> Candidate:
     """The candidate of a row of `candidates`; a DamageError where it is not what was written."""
     where = f"candidate {name}"
-    with _named(where):
+    try:
         read = CandidateDocument.model_validate_json(_intact(text, crc32, where))
         architecture = Architecture(read.family, read.axes)
         candidate = Candidate(read.id, architecture, Fidelity(read.steps), read.seed, read.decision)
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
     if candidate.id != name:
         raise DamageError(f"{where} stands under another's name")
     return candidate
@@ -350,17 +355,21 @@ def encode_observation(observation: Observation) -> tuple[str, int]:
 def decode_observation(candidate: Candidate, text: Any, crc32: Any) -> Observation:
     """The observation of a candidate; a DamageError where it is not what was written."""
     where = f"observation of {candidate.id}"
-    with _named(where):
+    try:
         read = ObservationDocument.model_validate_json(_intact(text, crc32, where))
         return Observation(candidate, **dict(read))
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 def decode_result(key: str, text: Any, crc32: Any, where: str) -> dict[str, Any]:
     """The document of a row of `results` or `events`; a DamageError where it is not what was written."""
     document = decode(text, crc32, where)
-    if key in FORMS:
-        with _named(where):
+    try:
+        if key in FORMS:
             FORMS[key].model_validate_json(text)
+    except ValidationError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
     return document
 
 
@@ -377,9 +386,11 @@ def encode_progress(progress: Progress) -> tuple[str, int]:
 def decode_progress(candidate: str, attempt: Any, step: Any, text: Any, crc32: Any) -> Progress:
     """The progress of a row; a DamageError where it is not what was written."""
     where = f"progress of {candidate} at step {step}"
-    with _named(where):
+    try:
         read = ProgressDocument.model_validate_json(_intact(text, crc32, where))
         return Progress(int(attempt), int(step), read.value, read.metrics, read.seconds)
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 def encode_lease(document: Mapping[str, Any]) -> tuple[str, int]:
@@ -390,23 +401,16 @@ def encode_lease(document: Mapping[str, Any]) -> tuple[str, int]:
 def decode_lease(name: str, text: Any, crc32: Any) -> LeaseDocument:
     """The document of a lease; a DamageError where it is not what was written."""
     where = f"lease {name}"
-    with _named(where):
+    try:
         return LeaseDocument.model_validate_json(_intact(text, crc32, where))
+    except ValueError as error:
+        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 def _encoded(form: type[BaseModel], document: Mapping[str, Any]) -> tuple[str, int]:
     text, crc32 = encode(document)
     form.model_validate_json(text)
     return text, crc32
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Turns what is wrong with a document into a `DamageError` that names it."""
-    try:
-        yield
-    except ValueError as error:
-        raise DamageError(f"{where}: {explain(error)}") from None
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -164,9 +164,7 @@ class Ahead:
             if same:
                 search.ahead = deque(foreseen[len(since) :])
                 self._observed = told["observed"]
-                if new:
-                    search.changed()  # goes on until there are enough
-            if not same or (new and not search.ahead):  # all of it was handed out meanwhile
+            if new or not same:  # goes on until there are enough; or others were handed out meanwhile
                 search.changed()
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 
 from gpnas.errors import GpnasError
 from gpnas.service import working
@@ -25,7 +27,6 @@ from gpnas.service.documents import (
     TellBody,
     given,
 )
-from gpnas.service.guard import Receive, Scope, Send
 from gpnas.service.tokens import Token
 
 PATH = re.compile(r"/v1/(searches|leases)/([^/]+)/(ask|heartbeat|tell|give-back)")
@@ -86,5 +87,4 @@ def _body(scope: Scope, form: type[Given]) -> Given | None:
 
 
 def _key(scope: Scope) -> str | None:
-    key = next((value for name, value in scope["headers"] if name == b"idempotency-key"), None)
-    return None if key is None else str(key.decode("latin-1"))
+    return Headers(scope=scope).get("idempotency-key")

@@ -11,13 +11,13 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpnas.errors import GpnasError
 from gpnas.service.limits import Limits
@@ -25,11 +25,6 @@ from gpnas.service.metrics import Metrics
 from gpnas.service.problems import Problem, told
 from gpnas.service.rates import Rates
 from gpnas.service.tokens import Token, Tokens
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("gpnas.service")
 audit = logging.getLogger("gpnas.service.audit")
@@ -64,7 +59,7 @@ class Guard:
     """The middleware around the service's application."""
 
     def __init__(
-        self, app: App, *, tokens: Tokens, limits: Limits, hosts: frozenset[str], metrics: Metrics
+        self, app: ASGIApp, *, tokens: Tokens, limits: Limits, hosts: frozenset[str], metrics: Metrics
     ) -> None:
         """Puts a guard before an application.
 
@@ -92,7 +87,7 @@ class Guard:
         begun, number = time.perf_counter(), f"{self._name}{next(self._numbers):08x}"
         sent: list[int] = []
 
-        async def answer(message: MutableMapping[str, Any]) -> None:
+        async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 sent.append(message["status"])
                 message["headers"] = _with_headers(message["headers"], number)
@@ -163,7 +158,7 @@ class Guard:
             return token if token is not None and token.role == "read" else None
         kind, _, text = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
-            text = _cookie(headers.get("cookie", ""))
+            text = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
             # another site's page can have a browser send the cookie, but not that page's own origin
             if scope["method"] not in SAFE and origin is None:
                 text = ""
@@ -189,7 +184,7 @@ class Guard:
         scope["state"]["body"] = body
         given = False
 
-        async def replay() -> MutableMapping[str, Any]:
+        async def replay() -> Message:
             nonlocal given
             if given:
                 return await receive()
@@ -290,14 +285,6 @@ def _name(host: str) -> str:
     """The name in a Host header, without its port."""
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
     return name.strip("[]").lower()
-
-
-def _cookie(text: str) -> str:
-    try:
-        kept = SimpleCookie(text).get(COOKIE)
-    except CookieError:
-        return ""
-    return kept.value if kept is not None else ""
 
 
 def _with_headers(headers: list[tuple[bytes, bytes]], number: str) -> list[tuple[bytes, bytes]]:
