@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat
 from gpnas.asked import Asked, Verdict, number, whole
 from gpnas.early_stopping import LEAST_CHANCE, Curve, Outlook, outlook
 from gpnas.errors import JournalError, LeaseError, SpaceError
-from gpnas.journal import Clock, Holder, Journal, Lease, Memory, process_identity
+from gpnas.journal import Holder, Journal, Lease, Memory, process_identity
 from gpnas.journal.files import turn
 from gpnas.journal.leases import tried
 from gpnas.records import (
@@ -342,9 +342,9 @@ class OwnSearch:
     def state(self) -> State:
         """Whether there is more to train."""
         self.catch_up()
-        memory, clock = self.memory, Clock.now()
+        memory = self.memory
         left = [name for name, each in memory.pending.items() if each.architecture not in memory.vetoed]
-        held = {each.candidate for each in self.journal.leases.open(left) if each.remaining(clock) > 0}
+        held = {each.candidate for each in self.journal.leases.lasting(left)}
         if len(held) < len(left) or (self.left and not self._exhausted()):
             return "open"
         return "waiting" if left else "finished"

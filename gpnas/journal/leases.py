@@ -311,6 +311,11 @@ class Leases:
             *([] if among is None else [json.dumps([*among])]),
         )
 
+    def lasting(self, among: Collection[str] | None = None) -> list[Lease]:
+        """Leases that nobody has ended and that have not run out: those on some candidates, or all."""
+        clock = Clock.now()
+        return [each for each in self.open(among) if each.remaining(clock) > 0]
+
     def told(self, lease: Lease) -> str:
         """What became of a lease that has ended, in one line."""
         newest = self.newest(lease.candidate) or lease

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from gpnas.journal import files
 from gpnas.journal.journal import Journal, outcome_of
-from gpnas.journal.leases import Clock
 from gpnas.journal.memory import Memory
 from gpnas.journal.reading import PROSPECT
 from gpnas.records import Observation
@@ -45,10 +44,7 @@ def status(run: Path) -> dict[str, Any]:
 
 def is_driven(journal: Journal) -> bool:
     """Whether a driver holds the run's lock, or somebody a lease on a candidate that has not run out."""
-    if files.held(journal.run):
-        return True
-    clock = Clock.now()
-    return any(lease.remaining(clock) > 0 for lease in journal.leases.open())
+    return files.held(journal.run) or bool(journal.leases.lasting())
 
 
 def status_of(memory: Memory, driven: bool) -> dict[str, Any]:
@@ -67,12 +63,7 @@ def status_of(memory: Memory, driven: bool) -> dict[str, Any]:
         observations = {each.candidate.id: each for each in memory.observations}
         rows: list[dict[str, Any]] = []
         objective = journal.header.objective
-        clock = Clock.now()
-        holders = {
-            lease.candidate: lease.holder.name
-            for lease in journal.leases.open()
-            if lease.remaining(clock) > 0
-        }
+        holders = {lease.candidate: lease.holder.name for lease in journal.leases.lasting()}
         attempts = journal.attempts()
         tries = Counter(each.candidate for each in attempts)
         open_ = {each.candidate for each in attempts if each.ended is None}
@@ -100,19 +91,14 @@ def status_of(memory: Memory, driven: bool) -> dict[str, Any]:
                     **_why_stopped(observation),
                 }
             )
-        note = {"note": journal.note} if journal.note else {}
         told = (journal.result(DELIVERY) or {}).get("diagnostics")
-        diagnostics = {"diagnostics": told} if told else {}
-        ahead = journal.result(PROSPECT)
-        prospect = {"prospect": ahead} if ahead else {}
+        more = {"prospect": journal.result(PROSPECT), "diagnostics": told, "note": journal.note}
         return {
             "run": str(journal.run),
             "state": state_of(memory, driven=driven),
             "objective": asdict(objective),
             "candidates": rows,
-            **prospect,
-            **diagnostics,
-            **note,
+            **{name: each for name, each in more.items() if each},
         }
 
 
