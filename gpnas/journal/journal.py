@@ -102,6 +102,7 @@ class Journal(Reading, AbstractContextManager["Journal"]):
 
     @classmethod
     def _open(cls, run: Path, header: Header | None, *, shared: bool = False) -> Journal:
+        """The journal, open to write, by the run's one driver or, where it is shared, by several in turns."""
         with ExitStack() as undone, files.errors(run / examining.JOURNAL):
             run.mkdir(parents=True, exist_ok=True)
             with files.turn(run, files.OPENING) if shared else nullcontext():
