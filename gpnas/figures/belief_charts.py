@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
 from gpnas.figures.charts import tooltips
-from gpnas.figures.data import Learning, Left, PosteriorMap, Slice, Together, Trust
-from gpnas.figures.style import PALETTE, SEQUENTIAL, UNCERTAIN, categories, domain, finished, rows
+from gpnas.figures.data import Left, PosteriorMap, Predicted, Slice, Together, Trust, held
+from gpnas.figures.style import (
+    PALETTE,
+    SEQUENTIAL,
+    UNCERTAIN,
+    categories,
+    counted,
+    domain,
+    finished,
+    priced,
+    rows,
+    shapes,
+)
+
+if TYPE_CHECKING:
+    from gpnas.learned import Learned
 
 LEVELS = tuple(step / 20 for step in range(1, 20))
 """Nominal probabilities of a calibration curve."""
 
 CELL = 30
 """Least pixels of a cell with a number in it."""
+TRAINED = {True: "trained, these other axes", False: "trained, other axes differ"}
+"""Whether a trained architecture has the other axes of a map to what it is called."""
 
 
 def mean_map(data: PosteriorMap) -> alt.LayerChart:
@@ -44,7 +61,7 @@ def _map(data: PosteriorMap, field: str, label: str, scheme: Any, title: str) ->
             "x": mark.x,
             "y": mark.y,
             "value": mark.value,
-            "group": "trained, these other axes" if mark.within else "trained, other axes differ",
+            "group": TRAINED[mark.within],
         }
         for mark in data.marks
     ]
@@ -54,36 +71,21 @@ def _map(data: PosteriorMap, field: str, label: str, scheme: Any, title: str) ->
     x = alt.X("x:O", title=data.x, scale=across, axis=alt.Axis(labelAngle=0, grid=False))
     y = alt.Y("y:O", title=data.y, scale=upward, axis=alt.Axis(grid=False))
     gaps = alt.Chart(rows(missing)).mark_rect(style="gap").encode(x=x, y=y)
-    heat = (
-        alt.Chart(rows(cells))
-        .mark_rect()
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("value:Q", title=label, scale=alt.Scale(scheme=scheme), legend=_gradient()),
-            tooltip=[
-                alt.Tooltip("x:N", title=data.x),
-                alt.Tooltip("y:N", title=data.y),
-                alt.Tooltip("value:Q", title=label, format=".4f"),
-            ],
-        )
+    heat = _heat(cells, x, y, label, scheme).encode(
+        tooltip=[
+            alt.Tooltip("x:N", title=data.x),
+            alt.Tooltip("y:N", title=data.y),
+            alt.Tooltip("value:Q", title=label, format=".4f"),
+        ]
     )
-    shapes = {"trained, these other axes": "circle", "trained, other axes differ": "diamond"}
-    points = (
-        alt.Chart(rows(marks))
-        .mark_point(filled=True, size=55, fill="white", stroke="black", strokeWidth=1.2, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            shape=alt.Shape(
-                "group:N",
-                title=None,
-                scale=alt.Scale(domain=list(shapes), range=list(shapes.values())),
-                legend=None,
-            ),
-            tooltip=tooltips("id", x=data.x, y=data.y, value=data.objective.label),
-        )
+    known = alt.Scale(domain=list(TRAINED.values()), range=["circle", "diamond"])
+    points = alt.Chart(rows(marks)).encode(
+        x=x,
+        y=y,
+        shape=alt.Shape("group:N", title=None, scale=known, legend=None),
+        tooltip=tooltips("id", x=data.x, y=data.y, value=data.objective.label),
     )
+    points = points.mark_point(filled=True, size=55, fill="white", stroke="black", strokeWidth=1.2, opacity=1)
     others = "averaged over the other axes"
     if data.others is not None:
         held = ", ".join(f"{name} {value}" for name, value in data.others.items())
@@ -92,7 +94,7 @@ def _map(data: PosteriorMap, field: str, label: str, scheme: Any, title: str) ->
         f"Heat map of {label} over {data.x} and {data.y} of {data.family}, {others}; grey cells are not in "
         f"the space, points are {len(marks)} trained architectures."
     )
-    high = _rows_high(len(data.y_values))
+    high = max(120, min(360, 40 * len(data.y_values)))
     return finished(alt.layer(gaps, heat, points), title, told, cells, width=360, height=high)
 
 
@@ -108,21 +110,18 @@ def slice_chart(data: Slice) -> alt.LayerChart:
     ordered = alt.Scale(zero=False, padding=12) if data.ordered else alt.Undefined
     x = alt.X(f"x:{kind}", title=data.axis, axis=axis, scale=ordered)
     base = alt.Chart(rows(table)).encode(x=x)
-    low = alt.Y("low:Q", title=unit.label, scale=scale)
+    low, mean, value = (
+        alt.Y(f"{field}:Q", title=unit.label, scale=scale) for field in ("low", "mean", "value")
+    )
     if data.ordered:
         band = base.mark_area(style="band").encode(y=low, y2="high:Q")
         line = base.mark_line(color=PALETTE[0], strokeWidth=2)
     else:
         band = base.mark_rule(style="interval", strokeWidth=5).encode(y=low, y2="high:Q")
         line = base.mark_tick(color=PALETTE[0], thickness=3)
-    line = line.encode(y=alt.Y("mean:Q", title=unit.label, scale=scale))
-    points = (
-        alt.Chart(rows(marks))
-        .mark_point(style="ink", filled=True, size=50, opacity=1)
-        .encode(
-            x=x, y=alt.Y("value:Q", title=unit.label, scale=scale), tooltip=tooltips("id", value=unit.label)
-        )
-    )
+    line = line.encode(y=mean)
+    points = alt.Chart(rows(marks)).mark_point(style="ink", filled=True, size=50, opacity=1)
+    points = points.encode(x=x, y=value, tooltip=tooltips("id", value=unit.label))
     best = max(data.points, key=lambda p: p.mean)
     least = min(data.points, key=lambda p: p.mean)
     above = unit.shown(best.mean - least.mean, more=1)
@@ -134,15 +133,15 @@ def slice_chart(data: Slice) -> alt.LayerChart:
     return finished(alt.layer(band, line, points), title, told, table, width=300, height=200)
 
 
-def relevance(data: Learning) -> alt.LayerChart:
+def relevance(data: Learned) -> alt.LayerChart:
     """What each axis matters."""
     table: list[dict[str, Any]] = [
         {
-            "name": f"{row.name} (cost)" if row.kind == "cost" else row.name,
-            "share": row.share,
-            "words": row.words,
+            "name": f"{column.name} (cost)" if column.kind == "cost" else column.name,
+            "share": column.relevance,
+            "words": column.words,
         }
-        for row in data.relevance[:30]
+        for column in data.columns[:30]
     ]
     order = [row["name"] for row in table]
     base = alt.Chart(rows(table)).encode(
@@ -151,88 +150,69 @@ def relevance(data: Learning) -> alt.LayerChart:
     )
     bars = base.mark_bar(color=PALETTE[0]).encode(tooltip=tooltips("name", "words"))
     texts = base.mark_text(style="label", align="left", dx=5).encode(text=alt.Text("share:Q", format=".0%"))
-    first = data.relevance[0]
-    title = f"{first.name} matters most: {first.share:.0%} of what changing one column alone can change"
+    first = data.columns[0]
+    title = f"{first.name} matters most: {first.relevance:.0%} of what changing one column alone can change"
     told = (
         "Bars: share of each axis and cost in what the surrogate lets values vary, the largest first. "
-        + "; ".join(f"{row.name} {row.share:.0%}" for row in data.relevance[:8])
+        + "; ".join(f"{column.name} {column.relevance:.0%}" for column in data.columns[:8])
     )
     return finished(alt.layer(bars, texts), title, told, table, height=max(90, 26 * len(table)))
 
 
 def left_out(data: Trust) -> alt.LayerChart:
     """Each observation as it is predicted from all others, beside ridge regression."""
-    table: list[dict[str, Any]] = [
-        {
-            "id": each.trial,
-            "observed": each.observed,
-            "predicted": value,
-            "low": low,
-            "high": high,
-            "group": group,
-        }
-        for each in data.left_out
-        for group, value, low, high in (
-            ("surrogate", each.surrogate, each.low, each.high),
-            ("ridge regression", each.ridge, None, None),
-        )
-        if value is not None
-    ]
-    held = sum(each.low <= each.observed <= each.high for each in data.left_out)
-    title = f"Left out one by one, {held} of {len(data.left_out)} observations lie in their 90 % interval"
     told = (
-        f"Predicted against observed {data.objective.label}: each of {len(data.left_out)} observations is "
-        "predicted from all others, by the surrogate (with its 90 % interval) and by ridge regression. On "
-        "the diagonal predictions are right."
+        f": each of {len(data.left_out)} observations is predicted from all others, by the surrogate (with "
+        "its 90 % interval) and by ridge regression"
     )
-    return _against(data, table, title, told)
+    return _against(data, data.left_out, ("surrogate", "Left out one by one"), told)
 
 
 def foretold_chart(data: Trust) -> alt.LayerChart:
     """Each observation beside what was predicted of it when it was chosen."""
-    table: list[dict[str, Any]] = [
-        {
-            "id": each.trial,
-            "observed": each.observed,
-            "predicted": each.mean,
-            "low": each.low,
-            "high": each.high,
-            "group": "predicted before the training",
-        }
-        for each in data.foretold
-    ]
-    held = sum(each.low <= each.observed <= each.high for each in data.foretold)
-    title = f"Foretold when chosen, {held} of {len(data.foretold)} observations lie in their 90 % interval"
-    told = (
-        f"Predicted against observed {data.objective.label}, for {len(data.foretold)} observations, as "
-        "predicted when each was chosen. On the diagonal predictions are right."
-    )
-    return _against(data, table, title, told)
+    told = f", for {len(data.foretold)} observations, as predicted when each was chosen"
+    return _against(data, data.foretold, ("predicted before the training", "Foretold when chosen"), told)
 
 
-def _against(data: Trust, table: list[dict[str, Any]], title: str, told: str) -> alt.LayerChart:
-    unit = data.objective
-    seen = [float(row["observed"]) for row in table]
-    limits = domain(seen, 0.25) if seen else [0.0, 1.0]
+def _against(data: Trust, judged: Sequence[Predicted], names: tuple[str, str], told: str) -> alt.LayerChart:
+    """Predicted against observed values.
+
+    Args:
+        data: whose objective they are of.
+        judged: the predictions.
+        names: of their group, and of how they were made.
+        told: completes the alternative text after "Predicted against observed PSNR".
+    """
+    group, how = names
+    table: list[dict[str, Any]] = []
+    for each in judged:
+        row = {"id": each.trial, "observed": each.observed}
+        table.append(row | {"predicted": each.mean, "low": each.low, "high": each.high, "group": group})
+        if each.ridge is not None:
+            table.append(
+                row | {"predicted": each.ridge, "low": None, "high": None, "group": "ridge regression"}
+            )
+    limits = domain([each.observed for each in judged], 0.25) if judged else [0.0, 1.0]
     scale = alt.Scale(domain=limits, nice=False, zero=False, clamp=True)
-    x = alt.X("observed:Q", title=f"observed {unit.label}", scale=scale)
-    y = alt.Y("predicted:Q", title=f"predicted {unit.label}", scale=scale)
+    observed, predicted = (f"{word} {data.objective.label}" for word in ("observed", "predicted"))
+    x = alt.X("observed:Q", title=observed, scale=scale)
+    y = alt.Y("predicted:Q", title=predicted, scale=scale)
     base = alt.Chart(rows(table)).encode(x=x)
     groups = list(dict.fromkeys(str(row["group"]) for row in table))
     bars = base.mark_rule(style="interval", strokeWidth=2).encode(
-        y=alt.Y("low:Q", scale=scale, title=f"predicted {unit.label}"), y2="high:Q"
+        y=alt.Y("low:Q", scale=scale, title=predicted), y2="high:Q"
     )
     points = base.mark_point(filled=True, size=50, opacity=0.9).encode(
         y=y,
         color=categories(groups, None),
-        shape=alt.Shape("group:N", title=None, scale=alt.Scale(domain=groups)),
-        tooltip=tooltips(
-            "id", "group", observed=f"observed {unit.label}", predicted=f"predicted {unit.label}"
-        ),
+        shape=shapes(groups),
+        tooltip=tooltips("id", "group", observed=observed, predicted=predicted),
     )
     ends = [{"observed": limit, "predicted": limit} for limit in limits]
-    diagonal = alt.Chart(rows(ends)).mark_line(style="muted-line", strokeDash=[4, 4]).encode(x=x, y=y)
-    return finished(alt.layer(diagonal, bars, points), title, told, table, width=360, height=320)
+    title = f"{how}, {held(judged)} of {len(judged)} observations lie in their 90 % interval"
+    told = f"Predicted against observed {data.objective.label}{told}. On the diagonal predictions are right."
+    shown = alt.layer(_diagonal(ends, x, y), bars, points)
+    return finished(shown, title, told, table, width=360, height=320)
 
 
 def coverage(levels: list[float], nominal: float) -> float:
@@ -265,18 +245,14 @@ def calibration(data: Trust) -> alt.LayerChart:
         "nominal:Q", title="probability that the interval claims", scale=scale, axis=alt.Axis(format="%")
     )
     y = alt.Y("share:Q", title="share of observations in it", scale=scale, axis=alt.Axis(format="%"))
-    lines = (
-        alt.Chart(rows(table))
-        .mark_line(point={"size": 30}, strokeWidth=2)
-        .encode(
-            x=x,
-            y=y,
-            color=categories(list(curves), None, columns=1),
-            strokeDash=alt.StrokeDash("group:N", title=None, scale=alt.Scale(domain=list(curves))),
-        )
+    lines = alt.Chart(rows(table)).mark_line(point={"size": 30}, strokeWidth=2)
+    lines = lines.encode(
+        x=x,
+        y=y,
+        color=categories(list(curves), None, columns=1),
+        strokeDash=alt.StrokeDash("group:N", title=None, scale=alt.Scale(domain=list(curves))),
     )
     ends = [{"nominal": end, "share": end} for end in (0, 1)]
-    diagonal = alt.Chart(rows(ends)).mark_line(style="muted-line", strokeDash=[4, 4]).encode(x=x, y=y)
     first = next(iter(curves), None)
     title = "Nothing was observed yet that intervals could be compared with"
     if first is not None:
@@ -285,7 +261,8 @@ def calibration(data: Trust) -> alt.LayerChart:
         "Share of observations within their interval, by the probability that the interval claims; on the "
         "diagonal intervals are honest, below it too narrow."
     )
-    return finished(alt.layer(diagonal, lines), title, told, table, width=360, height=320)
+    shown = alt.layer(_diagonal(ends, x, y), lines)
+    return finished(shown, title, told, table, width=360, height=320)
 
 
 def regret(data: Left) -> alt.LayerChart:
@@ -296,8 +273,7 @@ def regret(data: Left) -> alt.LayerChart:
         for each in data.course
     ]
     label = f"expected regret{f', {unit.unit}' if unit.unit else ''}"
-    x = alt.X("observations:Q", title="observations", axis=alt.Axis(tickMinStep=1, format="d"))
-    base = alt.Chart(rows(table)).encode(x=x)
+    base = alt.Chart(rows(table)).encode(x=counted("observations", "observations"))
     band = base.mark_area(style="band").encode(y=alt.Y("regret:Q", title=label), y2="bound:Q")
     line = base.mark_line(color=PALETTE[0], strokeWidth=2, point={"color": PALETTE[0]}).encode(
         y=alt.Y("regret:Q", title=label, scale=alt.Scale(zero=True)),
@@ -318,7 +294,7 @@ def unknown(data: Left) -> alt.LayerChart:
     """Which share of the variance over the space was left after so many observations."""
     table = [{"observations": each.observations, "unknown": each.unknown} for each in data.course]
     base = alt.Chart(rows(table)).encode(
-        x=alt.X("observations:Q", title="observations", axis=alt.Axis(tickMinStep=1, format="d")),
+        x=counted("observations", "observations"),
         y=alt.Y(
             "unknown:Q",
             title="share of the variance over the space",
@@ -332,13 +308,8 @@ def unknown(data: Left) -> alt.LayerChart:
         "Mean posterior variance over the space as a share of the prior variance, after each number of "
         "observations, with today's hyperparameters."
     )
-    return finished(
-        alt.layer(base.mark_line(point={"color": PALETTE[0]}, color=PALETTE[0])),
-        title,
-        told,
-        table,
-        height=200,
-    )
+    line = base.mark_line(point={"color": PALETTE[0]}, color=PALETTE[0])
+    return finished(alt.layer(line), title, told, table, height=200)
 
 
 def correlation(data: Together) -> alt.LayerChart:
@@ -352,35 +323,18 @@ def correlation(data: Together) -> alt.LayerChart:
     ]
     x = alt.X("x:N", sort=names, title=None, axis=alt.Axis(labelAngle=-45))
     y = alt.Y("y:N", sort=names, title=None)
-    heat = (
-        alt.Chart(rows(table))
-        .mark_rect()
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color(
-                "value:Q",
-                title="correlation of errors",
-                scale=alt.Scale(scheme=UNCERTAIN),
-                legend=_gradient(),
-            ),
-            tooltip=tooltips("x", "y", value="correlation"),
-        )
-    )
-    texts = (
-        alt.Chart(rows(table))
-        # where a cell is too narrow for its number there is none; the table of numbers has it
-        .mark_text(fontSize=alt.ExprRef(f"width / {max(1, len(names))} < {CELL} ? 0 : 10"))
-        .encode(
-            x=x,
-            y=y,
-            text=alt.Text("value:Q", format=".3f"),
-            color=alt.condition(
-                alt.datum.value > _middle([row["value"] for row in table]),
-                alt.value("black"),
-                alt.value("white"),
-            ),
-        )
+    heat = _heat(table, x, y, "correlation of errors", UNCERTAIN)
+    heat = heat.encode(tooltip=tooltips("x", "y", value="correlation"))
+    # where a cell is too narrow for its number there is none; the table of numbers has it
+    size = alt.ExprRef(f"width / {max(1, len(names))} < {CELL} ? 0 : 10")
+    values = [row["value"] for row in table] or [0.0]
+    bright = alt.datum.value > (min(values) + max(values)) / 2
+    texts = alt.Chart(rows(table)).mark_text(fontSize=size)
+    texts = texts.encode(
+        x=x,
+        y=y,
+        text=alt.Text("value:Q", format=".3f"),
+        color=alt.condition(bright, alt.value("black"), alt.value("white")),
     )
     least = min(table, key=lambda row: row["value"], default=None)
     title = "One network alone has nothing to be averaged with"
@@ -402,21 +356,15 @@ def frontier(data: Together) -> alt.LayerChart:
         }
         for members, gmacs, psnr in data.frontier
     ]
-    scale = alt.Scale(type="log", nice=False, padding=16)
     base = alt.Chart(rows(table)).encode(
-        x=alt.X(
-            "gmacs:Q",
-            title="GMACs of all members, 120×120 LR",
-            scale=scale,
-            axis=alt.Axis(format="~g"),
-        ),
+        x=priced("gmacs", "GMACs of all members, 120×120 LR", axis=alt.Axis(format="~g")),
         y=alt.Y("psnr:Q", title="PSNR of the average, dB", scale=alt.Scale(zero=False)),
     )
-    groups = sorted({row["group"] for row in table}, key=lambda name: int(str(name).split()[0]))
+    groups = sorted({str(row["group"]) for row in table}, key=lambda name: int(name.split()[0]))
     line = base.mark_line(style="muted-line", interpolate="step-after")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(
-        color=categories([str(group) for group in groups], None),
-        shape=alt.Shape("group:N", title=None, scale=alt.Scale(domain=groups)),
+        color=categories(groups, None),
+        shape=shapes(groups),
         tooltip=tooltips("members", "group", gmacs="GMACs", psnr="PSNR, dB"),
     )
     gain = data.delivered - max(data.psnr)
@@ -446,13 +394,12 @@ def weights(data: Together) -> alt.LayerChart:
     return finished(alt.layer(bars, texts), title, told, table, width=360, height=max(60, 34 * len(table)))
 
 
-def _middle(values: list[float]) -> float:
-    return (min(values) + max(values)) / 2 if values else 0.0
+def _heat(cells: Sequence[dict[str, Any]], x: alt.X, y: alt.Y, title: str, scheme: Any) -> alt.Chart:
+    """Cells in the colours of their values, with a gradient above them."""
+    legend = alt.Legend(gradientLength=180, orient="top", titleLimit=300)
+    color = alt.Color("value:Q", title=title, scale=alt.Scale(scheme=scheme), legend=legend)
+    return alt.Chart(rows(cells)).mark_rect().encode(x=x, y=y, color=color)
 
 
-def _gradient() -> alt.Legend:
-    return alt.Legend(gradientLength=180, orient="top", titleLimit=300)
-
-
-def _rows_high(count: int) -> int:
-    return max(120, min(360, 40 * count))
+def _diagonal(ends: Sequence[Mapping[str, float]], x: alt.X, y: alt.Y) -> alt.Chart:
+    return alt.Chart(rows(ends)).mark_line(style="muted-line", strokeDash=[4, 4]).encode(x=x, y=y)

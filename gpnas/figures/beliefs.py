@@ -18,25 +18,22 @@ from gpnas.engine import Engine, engine_for
 from gpnas.errors import SpaceError
 from gpnas.figures.data import (
     Cell,
-    Foretold,
-    Learning,
     Left,
     Mark,
     PosteriorMap,
     Predicted,
-    Relevance,
     Remaining,
     Slice,
     SlicePoint,
     Trust,
 )
 from gpnas.figures.reading import space_of
-from gpnas.figures.records import Measure, Recorded, Trial
+from gpnas.figures.records import Measure, Recorded, Trial, spread, thinned
 from gpnas.journal import Journal
-from gpnas.learned import learned
-from gpnas.records import Architecture, AxisValue, Observation
+from gpnas.learned import Learned, learned
+from gpnas.records import Architecture, AxisValue
 from gpnas.regret import DRAWS, POOL, WEIGHED, given, joint_draws, most_promising, regret_of, sampled
-from gpnas.space import SearchSpace
+from gpnas.space import IntegerAxis, SearchSpace
 from gpnas.surrogate import Surrogate
 
 MOST = 500
@@ -87,7 +84,8 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     with Journal.read(run) as journal, journal.moment():
         candidates, observations = journal.candidates(), journal.observations()
         header, space = journal.header, space_of(journal)
-    kept = _thinned(observations)
+    succeeded = [each for each in observations if each.value is not None]
+    kept = thinned(succeeded, MOST, lambda each: -(each.value or 0.0))
     if not kept:
         raise SpaceError(
             "a surrogate needs at least one training that succeeded, but there is none; wait for the first"
@@ -107,16 +105,6 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     return Standing(
         recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, mean, variance.sqrt()
     )
-
-
-def _thinned(observations: Sequence[Observation]) -> list[Observation]:
-    succeeded = [each for each in observations if each.value is not None]
-    if len(succeeded) <= MOST:
-        return succeeded
-    order = sorted(succeeded, key=lambda each: -(each.value or 0.0))
-    half = MOST // 2
-    stride = -(-(len(order) - half) // half)
-    return order[:half] + order[half::stride]
 
 
 def leader_of(standing: Standing, family: str) -> int:
@@ -211,7 +199,7 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
     return Slice(
         family=family,
         axis=axis,
-        ordered=not hasattr(known, "choices"),
+        ordered=isinstance(known, IntegerAxis),
         others=others,
         points=tuple(points),
         marks=tuple(
@@ -223,25 +211,11 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
     )
 
 
-def learning(standing: Standing) -> Learning:
+def learning(standing: Standing) -> Learned:
     """Which axes matter, and how noisy trainings are."""
-    found = learned(
+    return learned(
         standing.posterior, standing.space, standing.engine.features(), standing.pool, standing.pool_mean
     )
-    rows = []
-    for column in found.columns:
-        effect = found.effects.get(column.name) if column.kind != "cost" else None
-        rows.append(
-            Relevance(
-                name=column.name,
-                kind=column.kind,
-                share=column.relevance,
-                effect=None if effect is None else effect.gain,
-                best=None if effect is None else effect.best,
-                words=column.words,
-            )
-        )
-    return Learning(tuple(rows), found.noise, found.apart, found.warp, found.observations)
 
 
 def trust(standing: Standing, noise: float) -> Trust:
@@ -267,7 +241,7 @@ def trust(standing: Standing, noise: float) -> Trust:
                 Predicted(
                     trial=trial.id,
                     observed=float(posterior.y[row]),
-                    surrogate=float(mean[row]),
+                    mean=float(mean[row]),
                     low=float(low[row]),
                     high=float(high[row]),
                     level=float(level[row]),
@@ -278,15 +252,12 @@ def trust(standing: Standing, noise: float) -> Trust:
     return Trust(
         left_out=tuple(left_out),
         foretold=tuple(foretold(standing.recorded, noise)),
-        summary=diagnostics.summary,
-        warning=diagnostics.warning,
-        better=diagnostics.advantage,
-        better_error=diagnostics.advantage_error,
+        diagnostics=diagnostics,
         objective=standing.objective,
     )
 
 
-def foretold(recorded: Recorded, noise: float) -> Iterator[Foretold]:
+def foretold(recorded: Recorded, noise: float) -> Iterator[Predicted]:
     """What was predicted of each observation when its candidate was chosen.
 
     The journal notes mean and standard deviation of the noiseless value; the noise is today's estimate.
@@ -301,7 +272,7 @@ def foretold(recorded: Recorded, noise: float) -> Iterator[Foretold]:
         spread = max(math.hypot(trial.stddev, noise), 1e-300)
         half = _half(COVERAGE) * spread
         level = math.erf(abs(trial.value - trial.mean) / spread / math.sqrt(2))
-        yield Foretold(trial.id, trial.value, trial.mean, trial.mean - half, trial.mean + half, level)
+        yield Predicted(trial.id, trial.value, trial.mean, trial.mean - half, trial.mean + half, level)
 
 
 def left(standing: Standing) -> Left:
@@ -323,15 +294,14 @@ def left(standing: Standing) -> Left:
     order = sorted(range(len(standing.trials)), key=lambda row: standing.trials[row].place or 0)
     space_part = features(sampled(standing.pool, STANDING_FOR))
     course = []
-    for count in _moments(len(order)):
-        rows = order[:count]
+    for place in spread(len(order), MOMENTS):
+        rows = order[: place + 1]
         told = [row for row in rows if row in set(leaders)]
         then = given(posterior, rows)
         draws = posterior.warp.inverse(joint_draws(then, features(asked)))
         regret, _ = regret_of(draws, [position[own[row]] for row in told])
-        course.append(
-            Remaining(count, float(regret.mean()), float(regret.quantile(0.9)), _unknown(then, space_part))
-        )
+        bound, unknown = float(regret.quantile(0.9)), _unknown(then, space_part)
+        course.append(Remaining(len(rows), float(regret.mean()), bound, unknown))
     return Left(tuple(course), len(asked), DRAWS, standing.objective)
 
 
@@ -339,13 +309,6 @@ def _unknown(model: Surrogate, x: Tensor) -> float:
     """Share of the prior variance over the space that observations leave."""
     prior = model.covar_module.forward(x, x, diag=True)
     return float((model.members(x)[1].mean(dim=1) / prior.mean(dim=1)).mean())
-
-
-def _moments(count: int) -> list[int]:
-    """Numbers of observations at which a course is looked at: all where they are few, else spread evenly."""
-    if count <= MOMENTS:
-        return list(range(1, count + 1))
-    return sorted({round(1 + (count - 1) * step / (MOMENTS - 1)) for step in range(MOMENTS)})
 
 
 def _axes(standing: Standing, family: str, *names: str) -> tuple[int, list[int]]:
@@ -378,10 +341,7 @@ def _rows(
 
 def _levels(standing: Standing, number: int, axis: int) -> list[int]:
     """Places on an axis that are shown."""
-    count = len(standing.space.families[number].axes[axis].values)
-    if count <= LEVELS:
-        return list(range(count))
-    return sorted({round((count - 1) * step / (LEVELS - 1)) for step in range(LEVELS)})
+    return spread(len(standing.space.families[number].axes[axis].values), LEVELS)
 
 
 def _shares(trial: Trial, others: Mapping[str, AxisValue]) -> bool:

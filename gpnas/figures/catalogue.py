@@ -15,7 +15,8 @@ from gpnas.figures.records import Recorded
 
 if TYPE_CHECKING:
     from gpnas.figures.beliefs import Standing
-    from gpnas.figures.data import Learning, Left, Together, Trust
+    from gpnas.figures.data import Left, Together, Trust
+    from gpnas.learned import Learned
 
 PAIRS = {1: 5, 2: 4}
 """Families of a space to the axes of each whose pairs are mapped; of more families, three."""
@@ -56,7 +57,7 @@ class Seen:
     standing: Standing | None
     """None where there is no surrogate."""
     trust: Trust | None
-    learning: Learning | None
+    learning: Learned | None
     left: Left | None
     """These three are None where there is no surrogate."""
     together: Together | None
@@ -161,8 +162,8 @@ def _beliefs(seen: Seen, standing: Standing) -> Iterator[Figure]:
         "recommended. Earlier moments are seen with today's hyperparameters.",
         (View("", (belief_charts.regret(left), belief_charts.unknown(left))),),
     )
-    relevant = [row.name for row in learning.relevance]
-    if learning.relevance:
+    relevant = [column.name for column in learning.columns]
+    if learning.columns:
         yield _one(
             "relevance",
             "What does each axis matter?",
@@ -245,8 +246,8 @@ def _trusted(trust: Trust) -> Figure:
     return Figure(
         "trust",
         "How far can predictions be trusted?",
-        f"{trust.summary}. Points on the dashed diagonal were predicted exactly. In the calibration, a "
-        "line below the diagonal means intervals that are too narrow.",
+        f"{trust.diagnostics.summary}. Points on the dashed diagonal were predicted exactly. In the "
+        "calibration, a line below the diagonal means intervals that are too narrow.",
         (View("", tuple(shown)),),
     )
 

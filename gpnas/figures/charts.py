@@ -8,15 +8,27 @@ from typing import Any
 
 import altair as alt
 
-from gpnas.figures.data import Bar, Foretold, pareto
-from gpnas.figures.records import Measure, Recorded, Trial
-from gpnas.figures.style import PALETTE, STATES, categories, domain, finished, rows
+from gpnas.figures.data import Bar, Predicted, pareto
+from gpnas.figures.records import Measure, Recorded, Trial, improvements, spread, thinned
+from gpnas.figures.style import (
+    PALETTE,
+    SEQUENTIAL,
+    STATES,
+    categories,
+    counted,
+    domain,
+    finished,
+    priced,
+    rows,
+)
 from gpnas.records import trials_of
 
 CURVES = 300
 """Learning curves that are drawn: of more, the best and an even part of the rest."""
 LINES = 200
 """Lines of parallel coordinates, likewise."""
+TICKS = 6
+"""Values of an axis of theirs that are written beside it, at most."""
 COSTS = {"parameters": "parameters", "gmacs": "GMACs at 120×120 LR pixels", "seconds": "training seconds"}
 """Name of a cost to its title."""
 LESS = {
@@ -27,7 +39,7 @@ LESS = {
 """Name of a cost to what a cheaper rival would be."""
 
 
-def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerChart:
+def course(recorded: Recorded, foretold: Sequence[Predicted] = ()) -> alt.LayerChart:
     """Value by trial, with the best so far and what had been predicted of each.
 
     Args:
@@ -51,7 +63,7 @@ def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerCh
                 "id": trial.id,
                 "architecture": trial.label,
                 "group": trial.phase,
-                "state": _state(trial),
+                "state": trial.shown_state,
                 "value": limits[0] if trial.value is None else trial.value,
                 "told": trial.failure or unit.shown(trial.value or 0.0),
                 "low": None if expected is None else max(limits[0], min(limits[1], expected.low)),
@@ -59,9 +71,8 @@ def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerCh
             }
         )
     order = "trial, in the order of proposal"
-    x = alt.X("number:Q", title=order, axis=alt.Axis(tickMinStep=1, format="d"))
     y = alt.Y("value:Q", title=unit.label, scale=alt.Scale(domain=limits, nice=False, zero=False))
-    base = alt.Chart(rows(table)).encode(x=x)
+    base = alt.Chart(rows(table)).encode(x=counted("number", order))
     intervals = base.mark_rule(style="interval", strokeWidth=5, strokeCap="round", clip=True).encode(
         y=alt.Y("low:Q", scale=alt.Scale(domain=limits), title=unit.label), y2="high:Q"
     )
@@ -71,11 +82,8 @@ def course(recorded: Recorded, foretold: Sequence[Foretold] = ()) -> alt.LayerCh
         shape=_shape(table),
         tooltip=tooltips("id", "architecture", "state", "told", group="chosen by"),
     )
-    best = (
-        alt.Chart(rows(best_so_far(recorded)))
-        .mark_line(style="ink-line", interpolate="step-after", strokeWidth=1.5)
-        .encode(x=alt.X("number:Q", title=order), y=y)
-    )
+    best = alt.Chart(rows(best_so_far(recorded))).encode(x=alt.X("number:Q", title=order), y=y)
+    best = best.mark_line(style="ink-line", interpolate="step-after", strokeWidth=1.5)
     title = _progress_so_far(recorded)
     told = (
         f"{unit.name} of {trials_of(len(shown))} by proposal: {recorded.count('observed')} observed, "
@@ -98,16 +106,10 @@ def _progress_so_far(recorded: Recorded) -> str:
 
 def best_so_far(recorded: Recorded) -> list[dict[str, float]]:
     """Number of each trial from which on a better value was known, and that value; the last trial too."""
-    steps: list[dict[str, float]] = []
-    merit = recorded.objective.merit
-    for number, trial in enumerate(recorded.trials):
-        if not trial.finished or trial.value is None:
-            continue
-        if not steps or merit(trial.value) > merit(steps[-1]["value"]):
-            steps.append({"number": number, "value": trial.value})
-    if steps:
-        steps.append({"number": len(recorded.trials) - 1, "value": steps[-1]["value"]})
-    return steps
+    better = improvements(recorded.trials, recorded.objective)
+    if better:
+        better.append((recorded.trials[-1], better[-1][1]))
+    return [{"number": recorded.trials.index(trial), "value": value} for trial, value in better]
 
 
 def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
@@ -131,27 +133,19 @@ def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
     ]
     front = pareto([(cost_of(trial, cost), unit.merit(trial.value or 0.0)) for trial in trials])
     name = COSTS.get(cost, cost)
-    scale = alt.Scale(type="log", nice=False, padding=16)
+    axis = alt.Axis(format="~s" if cost == "parameters" else "~g", tickCount=6)
     base = alt.Chart(rows(table)).encode(
-        x=alt.X(
-            "cost:Q",
-            title=name,
-            scale=scale,
-            axis=alt.Axis(format="~s" if cost == "parameters" else "~g", tickCount=6),
-        ),
+        x=priced("cost", name, axis=axis),
         y=alt.Y("value:Q", title=unit.label, scale=alt.Scale(zero=False)),
     )
     points = base.mark_point(filled=True, size=60, opacity=0.9).encode(
         color=categories(list(dict.fromkeys(trial.family for trial in trials)), "family"),
         tooltip=tooltips("id", "architecture", cost=name, value=unit.label),
     )
-    line = (
-        alt.Chart(rows([table[place] for place in front]))
-        .mark_line(
-            style="ink-line", interpolate="step-after", point={"style": "ink", "filled": False, "size": 130}
-        )
-        .encode(x=alt.X("cost:Q", title=name, scale=scale), y=alt.Y("value:Q", title=unit.label))
-    )
+    ring = {"style": "ink", "filled": False, "size": 130}
+    line = alt.Chart(rows([table[place] for place in front]))
+    line = line.mark_line(style="ink-line", interpolate="step-after", point=ring)
+    line = line.encode(x=priced("cost", name), y=alt.Y("value:Q", title=unit.label))
     less = LESS.get(cost, f"at less {name}")
     title = f"{len(front)} of {len(table)} networks have no rival that is as good {less}"
     told = (
@@ -176,7 +170,7 @@ def curves(recorded: Recorded) -> alt.LayerChart:
         newest = {row.step: row.value for row in trial.curve if row.attempt <= last}
         for step, value in sorted(newest.items()):
             row = {"id": trial.id, "architecture": trial.label, "step": step, "value": value}
-            table.append(row | {"group": _state(trial)})
+            table.append(row | {"group": trial.shown_state})
         if trial.stop is not None:
             stop = {
                 "id": trial.id,
@@ -184,27 +178,20 @@ def curves(recorded: Recorded) -> alt.LayerChart:
                 "value": trial.stop.value,
                 "told": str(trial.stop),
             }
-            ends.append(stop | {"group": _state(trial)})
+            ends.append(stop | {"group": trial.shown_state})
     states = ("observed", "stopped early", "running", "failed", "pending")
     seen = [state for state in states if any(row["group"] == state for row in table)]
-    x = alt.X("step:Q", title="optimiser step", axis=alt.Axis(format="d", tickMinStep=1))
-    y = alt.Y("value:Q", title=unit.label, scale=alt.Scale(zero=False))
-    lines = (
-        alt.Chart(rows(table))
-        .mark_line(point={"size": 24}, strokeWidth=1.5, opacity=0.75)
-        .encode(
-            x=x,
-            y=y,
-            detail="id:N",
-            color=categories(seen, "training"),
-            tooltip=tooltips("id", "architecture", "step", value=unit.label),
-        )
+    shared = {
+        "x": counted("step", "optimiser step"),
+        "y": alt.Y("value:Q", title=unit.label, scale=alt.Scale(zero=False)),
+        "color": categories(seen, "training"),
+    }
+    lines = alt.Chart(rows(table)).mark_line(point={"size": 24}, strokeWidth=1.5, opacity=0.75)
+    lines = lines.encode(
+        **shared, detail="id:N", tooltip=tooltips("id", "architecture", "step", value=unit.label)
     )
-    stops = (
-        alt.Chart(rows(ends))
-        .mark_point(shape="triangle-down", filled=True, size=110, opacity=1)
-        .encode(x=x, y=y, color=categories(seen, "training"), tooltip=tooltips("id", told="verdict"))
-    )
+    stops = alt.Chart(rows(ends)).mark_point(shape="triangle-down", filled=True, size=110, opacity=1)
+    stops = stops.encode(**shared, tooltip=tooltips("id", told="verdict"))
     count, saved = recorded.count("stopped"), saved_steps(recorded)
     title = (
         f"{count} of {len(recorded.trials)} trainings stopped early, which saved {saved:,} steps"
@@ -248,29 +235,22 @@ def coordinates(recorded: Recorded, family: str) -> alt.LayerChart:
     ticks = [
         {"axis": axis.name, "place": place / max(1, len(axis.values) - 1), "text": str(axis.values[place])}
         for axis in axes
-        for place in _some(len(axis.values))
+        for place in spread(len(axis.values), TICKS)
     ]
     x = alt.X("axis:N", sort=[axis.name for axis in axes], title=None, axis=alt.Axis(labelAngle=0))
     y = alt.Y("place:Q", title=None, axis=None, scale=alt.Scale(domain=[-0.05, 1.05], nice=False))
-    lines = (
-        alt.Chart(rows(table))
-        .mark_line(strokeWidth=2, opacity=0.8)
-        .encode(
-            x=x,
-            y=y,
-            detail="order:O",
-            color=alt.Color(
-                "value:Q", title=unit.label, scale=alt.Scale(scheme="viridis", reverse=unit.lower)
-            ),
-            tooltip=tooltips("id", "architecture", value=unit.label),
-        )
+    colours = alt.Scale(scheme=SEQUENTIAL, reverse=unit.lower)
+    lines = alt.Chart(rows(table)).mark_line(strokeWidth=2, opacity=0.8)
+    lines = lines.encode(
+        x=x,
+        y=y,
+        detail="order:O",
+        color=alt.Color("value:Q", title=unit.label, scale=colours),
+        tooltip=tooltips("id", "architecture", value=unit.label),
     )
     rules = alt.Chart(rows([{"axis": axis.name} for axis in axes])).mark_rule(style="muted-line").encode(x=x)
-    texts = (
-        alt.Chart(rows(ticks))
-        .mark_text(style="label", align="left", dx=6, fontSize=11)
-        .encode(x=x, y=y, text="text:N")
-    )
+    texts = alt.Chart(rows(ticks)).mark_text(style="label", align="left", dx=6, fontSize=11)
+    texts = texts.encode(x=x, y=y, text="text:N")
     best = drawn[-1] if drawn else None
     title = "No training of this family succeeded"
     if best is not None:
@@ -300,16 +280,13 @@ def workers(bars: Sequence[Bar]) -> alt.LayerChart:
         for bar in bars
     ]
     lanes = max((bar.lane for bar in bars), default=1)
-    chart = (
-        alt.Chart(rows(table))
-        .mark_bar(style="ring", height={"band": 0.8}, strokeWidth=1)
-        .encode(
-            x=alt.X("started:Q", title=f"{unit} since the first start"),
-            x2="ended:Q",
-            y=alt.Y("lane:O", title="trials side by side", axis=alt.Axis(labelOverlap=True)),
-            color=categories(outcomes, "ended as"),
-            tooltip=tooltips("id", "attempt", started=unit, group="ended as"),
-        )
+    chart = alt.Chart(rows(table)).mark_bar(style="ring", height={"band": 0.8}, strokeWidth=1)
+    chart = chart.encode(
+        x=alt.X("started:Q", title=f"{unit} since the first start"),
+        x2="ended:Q",
+        y=alt.Y("lane:O", title="trials side by side", axis=alt.Axis(labelOverlap=True)),
+        color=categories(outcomes, "ended as"),
+        tooltip=tooltips("id", "attempt", started=unit, group="ended as"),
     )
     busy = math.fsum(bar.ended - bar.started for bar in bars)
     again = sum(bar.attempt > 1 for bar in bars)
@@ -333,14 +310,11 @@ def design(recorded: Recorded) -> alt.LayerChart:
         {"id": trial.id, "architecture": trial.label, "number": number, "gain": trial.score}
         for number, trial in enumerate(chosen, start=1)
     ]
-    bars = (
-        alt.Chart(rows(table))
-        .mark_bar(color=PALETTE[0])
-        .encode(
-            x=alt.X("number:O", title="in the order of choice", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("gain:Q", title="expected information, nats"),
-            tooltip=tooltips("id", "architecture", gain="nats"),
-        )
+    bars = alt.Chart(rows(table)).mark_bar(color=PALETTE[0])
+    bars = bars.encode(
+        x=alt.X("number:O", title="in the order of choice", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("gain:Q", title="expected information, nats"),
+        tooltip=tooltips("id", "architecture", gain="nats"),
     )
     total = math.fsum(trial.score or 0.0 for trial in chosen)
     title = f"{len(chosen)} trials were chosen for what they tell of all the others: {total:.1f} nats in all"
@@ -350,25 +324,12 @@ def design(recorded: Recorded) -> alt.LayerChart:
 
 def spread_out(trials: Sequence[Trial], most: int, unit: Measure) -> list[Trial]:
     """A part of the trials in their order: half of it the best, the others spread evenly."""
-    if len(trials) <= most:
-        return list(trials)
-    order = sorted(trials, key=lambda trial: math.inf if trial.value is None else -unit.merit(trial.value))
-    half = most // 2
-    stride = -(-(len(order) - half) // half)
-    kept = {trial.id for trial in order[:half] + order[half::stride]}
+
+    def order(trial: Trial) -> float:
+        return math.inf if trial.value is None else -unit.merit(trial.value)
+
+    kept = {trial.id for trial in thinned(trials, most, order)}
     return [trial for trial in trials if trial.id in kept]
-
-
-def _some(count: int) -> list[int]:
-    """Places of at most 6 values, the first and the last among them."""
-    most = min(count, 6)
-    if most == 1:
-        return [0]
-    return sorted({round((count - 1) * step / (most - 1)) for step in range(most)})
-
-
-def _state(trial: Trial) -> str:
-    return "stopped early" if trial.state == "stopped" else trial.state
 
 
 def _shape(table: Sequence[dict[str, Any]]) -> alt.Shape:

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from gpnas.figures.charts import time_unit
-from gpnas.figures.records import Recorded
+from gpnas.figures.records import Recorded, improvements
 from gpnas.figures.style import categories, finished, rows
 
 
@@ -89,14 +89,8 @@ def course_of(run: Recorded, against: str) -> Iterator[tuple[float, float]]:
     ended = sorted(
         (trial for trial in run.trials if trial.place is not None), key=lambda trial: trial.place or 0
     )
-    best: float | None = None
-    x, merit = 0.0, run.objective.merit
-    for trial in ended:
-        x = float(trial.place or 0) if against == "observations" else (trial.observed or 0.0) / 3600
-        if not trial.finished or trial.value is None:
-            continue
-        if best is None or merit(trial.value) > merit(best):
-            best = trial.value
-            yield x, best
-    if best is not None:
-        yield x, best
+    better = improvements(ended, run.objective)
+    if better:
+        better.append((ended[-1], better[-1][1]))
+    for trial, best in better:
+        yield float(trial.place or 0) if against == "observations" else (trial.observed or 0.0) / 3600, best

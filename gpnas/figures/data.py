@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gpnas.figures.records import Measure, Trial
 from gpnas.records import AxisValue
+
+if TYPE_CHECKING:
+    from gpnas.diagnostics import Diagnostics
 
 
 @dataclass(frozen=True)
@@ -76,49 +80,25 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Relevance:
-    """How much one column of what the surrogate sees matters."""
-
-    name: str
-    kind: str
-    """`ordered`, `categorical`, `family` or `cost`."""
-    share: float
-    """Its share of the variance between architectures that differ in this column alone; all sum to 1."""
-    effect: float | None
-    """The lead of its best value over its worst, in the objective's unit, averaged over the other axes; None
-    of costs and families."""
-    best: AxisValue | None
-    words: str
-
-
-@dataclass(frozen=True)
 class Predicted:
     """An observation, and what was predicted of it without it."""
-
-    trial: str
-    observed: float
-    surrogate: float
-    low: float
-    high: float
-    """Bounds that should hold the observation with a probability of 90 %."""
-    level: float
-    """The level of the narrowest central interval of the surrogate that holds it, 0 … 1."""
-    ridge: float | None
-    """None where ridge regression was not fitted."""
-    ridge_level: float | None
-
-
-@dataclass(frozen=True)
-class Foretold:
-    """An observation, and what was predicted of it when it was chosen."""
 
     trial: str
     observed: float
     mean: float
     low: float
     high: float
+    """Bounds that should hold the observation with a probability of 90 %."""
     level: float
     """The level of the narrowest central interval that holds it, 0 … 1."""
+    ridge: float | None = None
+    """What ridge regression predicted; None where it was not fitted."""
+    ridge_level: float | None = None
+
+
+def held(predictions: Sequence[Predicted]) -> int:
+    """How many of the observations lie within their bounds."""
+    return sum(each.low <= each.observed <= each.high for each in predictions)
 
 
 @dataclass(frozen=True)
@@ -126,15 +106,10 @@ class Trust:
     """How far predictions can be trusted."""
 
     left_out: tuple[Predicted, ...]
-    """Each observation, predicted from all others."""
-    foretold: tuple[Foretold, ...]
-    summary: str
-    warning: str | None
-    better: float | None
-    """Mean log predictive density of the surrogate less that of ridge regression, in nats per observation;
-    None where there are too few observations."""
-    better_error: float | None
-    """Standard error of `better`."""
+    """Each observation, predicted by the surrogate from all others."""
+    foretold: tuple[Predicted, ...]
+    """Each observation, as it was predicted when it was chosen."""
+    diagnostics: Diagnostics
     objective: Measure
 
 
@@ -162,20 +137,6 @@ class Left:
     """Architectures among which the best is sought."""
     draws: int
     objective: Measure
-
-
-@dataclass(frozen=True)
-class Learning:
-    """What the surrogate has learned of the noise and of the axes."""
-
-    relevance: tuple[Relevance, ...]
-    """The largest first."""
-    noise: float
-    """Standard deviation of trainings of one architecture, in the objective's unit."""
-    apart: float
-    """What two trainings of one architecture differ by, in the objective's unit."""
-    warp: str
-    observations: int
 
 
 @dataclass(frozen=True)

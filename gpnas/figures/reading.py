@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpnas.errors import GpnasError
-from gpnas.figures.records import (
-    AxisLevels,
-    Evaluation,
-    Measure,
-    Recorded,
-    Span,
-    Trial,
-    decimals_for,
-)
+from gpnas.figures.records import Measure, Recorded, Span, Trial, decimals_for
 
 if TYPE_CHECKING:
     from gpnas.journal import Attempt, Journal
-    from gpnas.records import Candidate, Objective, Observation, Progress
+    from gpnas.records import Candidate, Objective, Observation
     from gpnas.space import SearchSpace
 
 HIDDEN = ("space", "sources")
@@ -34,14 +26,14 @@ def read_search(run: Path) -> Recorded:
     Raises:
         JournalError: the run folder has no journal that can be read.
     """
-    from gpnas.journal import ENDED, PROSPECT, Journal, status
+    from gpnas.journal import ENDED, PROSPECT, Journal, export, status
 
     run = Path(run)
     with Journal.read(run) as journal, journal.moment():
         header = journal.header
         candidates, observations = journal.candidates(), journal.observations()
         moments = journal.moments()
-        times = _observation_times(journal)
+        times = {row["candidate"]: row["time"] for row in export(journal)["observations"]}
         attempts = journal.attempts()
         space, notes = _space(journal)
         progress = {candidate.id: journal.progress(candidate.id) for candidate in candidates}
@@ -74,7 +66,7 @@ def read_search(run: Path) -> Recorded:
                 proposed=_seconds(moment.time) - begun,
                 observed=_seconds(times[candidate.id]) - begun if candidate.id in times else None,
                 costs=_costs(space, candidate),
-                curve=tuple(_evaluations(rows)),
+                curve=tuple(row for row in rows if row.value is not None),
                 spans=tuple(spans.get(candidate.id, ())),
             )
         )
@@ -86,7 +78,7 @@ def read_search(run: Path) -> Recorded:
         granted=header.trials,
         header={key: value for key, value in shown.items() if key != "search"},
         search={key: value for key, value in (shown["search"] or {}).items() if key not in HIDDEN},
-        families={} if space is None else _families(space),
+        families={} if space is None else {each.name: each.axes for each in space.families},
         architectures=None if space is None else len(space),
         steps=header.search.steps if header.search else None,
         delivery=delivery,
@@ -137,16 +129,6 @@ def _space(journal: Journal) -> tuple[SearchSpace | None, list[str]]:
         return None, [f"{error}; figures over the axes of the space are left out"]
 
 
-def _evaluations(rows: Sequence[Progress]) -> Iterator[Evaluation]:
-    return (Evaluation(row.attempt, row.step, row.value) for row in rows if row.value is not None)
-
-
-def _observation_times(journal: Journal) -> dict[str, str]:
-    from gpnas.journal import export
-
-    return {row["candidate"]: row["time"] for row in export(journal)["observations"]}
-
-
 def _outcome(observation: Observation | None) -> dict[str, Any]:
     if observation is None:
         return {}
@@ -180,17 +162,6 @@ def _costs(space: SearchSpace | None, candidate: Candidate) -> dict[str, float]:
         return {}
     index = space.index(candidate.architecture)
     return {name: float(values[index]) for name, values in space.costs.items()}
-
-
-def _families(space: SearchSpace) -> dict[str, tuple[AxisLevels, ...]]:
-    from gpnas.space import IntegerAxis
-
-    return {
-        family.name: tuple(
-            AxisLevels(axis.name, tuple(axis.values), isinstance(axis, IntegerAxis)) for axis in family.axes
-        )
-        for family in space.families
-    }
 
 
 def _measure(objective: Objective, trials: Sequence[Trial]) -> Measure:

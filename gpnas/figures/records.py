@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
-from gpnas.records import AxisValue, Stop
+from gpnas.records import AxisValue, Progress, Stop
+
+if TYPE_CHECKING:
+    from gpnas.space import Axis
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,26 @@ def decimals_for(values: Sequence[float]) -> int:
     return min(8, max(0, 2 - math.floor(math.log10(spread))))
 
 
+T = TypeVar("T")
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Places 0, 1, … of so many things; of more than `most` a part evenly spread, with both ends."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round((count - 1) * step / (most - 1)) for step in range(most)})
+
+
+def thinned(things: Sequence[T], most: int, order: Callable[[T], float]) -> list[T]:
+    """Things; of more than `most` the first half in this order, and an even part of the rest."""
+    if len(things) <= most:
+        return list(things)
+    ordered = sorted(things, key=order)
+    half = most // 2
+    stride = -(-(len(ordered) - half) // half)
+    return ordered[:half] + ordered[half::stride]
+
+
 @dataclass(frozen=True)
 class Span:
     """One attempt at a trial."""
@@ -76,15 +100,6 @@ class Span:
     ended: float | None
     """None while it runs."""
     outcome: str | None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One validation on the way of a training."""
-
-    attempt: int
-    step: int
-    value: float
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,8 @@ class Trial:
     costs: Mapping[str, float] = field(default_factory=dict)
     """Known before training, such as `parameters` and `gmacs`."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    curve: tuple[Evaluation, ...] = ()
+    curve: tuple[Progress, ...] = ()
+    """Its validations on the way that have a value."""
     spans: tuple[Span, ...] = ()
 
     @property
@@ -137,14 +153,21 @@ class Trial:
         """Whether it was trained to its last step, so that its value was measured."""
         return self.state == "observed"
 
+    @property
+    def shown_state(self) -> str:
+        """Its state, for a person."""
+        return "stopped early" if self.state == "stopped" else self.state
 
-@dataclass(frozen=True)
-class AxisLevels:
-    """One axis of a family."""
 
-    name: str
-    values: tuple[AxisValue, ...]
-    ordered: bool
+def improvements(trials: Iterable[Trial], unit: Measure) -> list[tuple[Trial, float]]:
+    """The trials whose measured value is better than all before them, each with that value."""
+    found: list[tuple[Trial, float]] = []
+    for trial in trials:
+        if not trial.finished or trial.value is None:
+            continue
+        if not found or unit.merit(trial.value) > unit.merit(found[-1][1]):
+            found.append((trial, trial.value))
+    return found
 
 
 @dataclass(frozen=True)
@@ -164,7 +187,7 @@ class Recorded:
     """What the run is, as plain JSON, for people to read."""
     search: Mapping[str, object] = field(default_factory=dict)
     """How it chooses; empty of a final training."""
-    families: Mapping[str, tuple[AxisLevels, ...]] = field(default_factory=dict)
+    families: Mapping[str, tuple[Axis, ...]] = field(default_factory=dict)
     """The axes of each family, by name; empty where the journal does not describe its space."""
     architectures: int | None = None
     """Size of the space; None where the journal does not describe it."""

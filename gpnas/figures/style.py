@@ -141,6 +141,21 @@ def categories(names: Sequence[str], title: str | None, *, columns: int = 0) -> 
     return alt.Color("group:N", title=title, scale=scale, legend=legend)
 
 
+def shapes(names: Sequence[str]) -> alt.Shape:
+    """Shapes of categories, in their order, beside their colours."""
+    return alt.Shape("group:N", title=None, scale=alt.Scale(domain=names))
+
+
+def counted(field: str, title: str) -> alt.X:
+    """A horizontal axis of whole numbers."""
+    return alt.X(f"{field}:Q", title=title, axis=alt.Axis(tickMinStep=1, format="d"))
+
+
+def priced(field: str, title: str, **options: Any) -> alt.X:
+    """A horizontal axis of costs, which is logarithmic."""
+    return alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=16), **options)
+
+
 def domain(values: Sequence[float], margin: float = 0.08) -> list[float]:
     """The range of values with a margin on either side."""
     low, high = min(values), max(values)

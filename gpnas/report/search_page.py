@@ -131,7 +131,7 @@ def trials_table(recorded: Recorded) -> Table:
         cells = [
             Cell(trial.id),
             Cell(trial.label),
-            Cell(_state(trial)),
+            Cell(trial.shown_state),
             Cell("" if trial.value is None else f"{trial.value:,.{unit.decimals + 1}f}", trial.value),
             predicted,
             *(_cost(trial, name) for name in costs),
@@ -166,10 +166,6 @@ def explained(recorded: Recorded, trial: Trial) -> Iterator[str]:
     if others:
         yield f"Also measured: {others}."
     yield f"gpnas explain {recorded.run} {trial.id} computes it all again."
-
-
-def _state(trial: Trial) -> str:
-    return "stopped early" if trial.state == "stopped" else trial.state
 
 
 def _cost(trial: Trial, name: str) -> Cell:

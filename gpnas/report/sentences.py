@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gpnas.figures.catalogue import Seen
 from gpnas.figures.charts import saved_steps
-from gpnas.figures.data import Foretold, Learning, Left, Predicted, Trust
+from gpnas.figures.data import Left, Trust, held
 from gpnas.figures.records import Recorded, Trial
 from gpnas.records import AxisValue, gain_in_words
+from gpnas.space import IntegerAxis
+
+if TYPE_CHECKING:
+    from gpnas.learned import Learned
 
 Level = Literal["good", "mind", "open"]
 PLAUSIBLE = 0.05
@@ -102,12 +106,13 @@ def _among(recorded: Recorded) -> str:
 
 def _against_ridge(trust: Trust) -> Check:
     name = "Surrogate against ridge regression"
-    if trust.better is None or trust.better_error is None:
-        return Check(name, "open", f"Not known yet: {trust.summary}.")
-    told = f"{trust.better:+.2f} ± {trust.better_error:.2f} nats per observation, left out one by one"
-    if trust.better > 2 * trust.better_error:
+    better, error = trust.diagnostics.advantage, trust.diagnostics.advantage_error
+    if better is None or error is None:
+        return Check(name, "open", f"Not known yet: {trust.diagnostics.summary}.")
+    told = f"{better:+.2f} ± {error:.2f} nats per observation, left out one by one"
+    if better > 2 * error:
         return Check(name, "good", f"The surrogate predicts better than ridge regression ({told}).")
-    if trust.better > -2 * trust.better_error:
+    if better > -2 * error:
         return Check(
             name, "open", f"The surrogate and ridge regression predict alike, within chance ({told})."
         )
@@ -121,26 +126,20 @@ def _against_ridge(trust: Trust) -> Check:
 
 def _intervals(trust: Trust) -> Check:
     name = "Intervals of 90 %"
-    judged: list[tuple[str, Sequence[Foretold | Predicted]]] = [
-        ("foretold before the training", trust.foretold),
-        ("left out one by one", trust.left_out),
-    ]
+    judged = {"foretold before the training": trust.foretold, "left out one by one": trust.left_out}
     told, levels = [], []
-    for way, each in judged:
+    for way, each in judged.items():
         if each:
-            held = sum(row.low <= row.observed <= row.high for row in each)
-            told.append(f"{held} of {len(each)} {way}")
-            levels.append(verdict(held, len(each), 0.9))
+            told.append(f"{held(each)} of {len(each)} {way}")
+            levels.append(verdict(held(each), len(each), 0.9))
     if not told:
         return Check(name, "open", "Nothing was observed yet that intervals could be compared with.")
-    held_text = f"They hold {', and '.join(told)}"
+    they = f"They hold {', and '.join(told)}"
     if "too few" in levels:
-        return Check(name, "mind", f"{held_text}: fewer than chance explains, so intervals are too narrow.")
+        return Check(name, "mind", f"{they}: fewer than chance explains, so intervals are too narrow.")
     if "too many" in levels:
-        return Check(
-            name, "open", f"{held_text}: more than chance explains, so intervals are wider than needed."
-        )
-    return Check(name, "good", f"{held_text}, as intervals of 90 % should.")
+        return Check(name, "open", f"{they}: more than chance explains, so intervals are wider than needed.")
+    return Check(name, "good", f"{they}, as intervals of 90 % should.")
 
 
 def verdict(held: int, count: int, nominal: float) -> str:
@@ -170,9 +169,9 @@ def _normal(k: int, count: int, nominal: float) -> float:
 
 def at_edges(recorded: Recorded, trial: Trial) -> list[tuple[str, str, AxisValue]]:
     """The ordered axes of at least three values at whose end an architecture lies: name, end and value."""
-    found = []
+    found: list[tuple[str, str, AxisValue]] = []
     for axis in recorded.families.get(trial.family, ()):
-        if axis.ordered and len(axis.values) > 2:
+        if isinstance(axis, IntegerAxis) and len(axis.values) > 2:
             value = trial.axes.get(axis.name)
             if value == axis.values[0]:
                 found.append((axis.name, "lowest", value))
@@ -212,7 +211,7 @@ def _failures(recorded: Recorded) -> Check:
     return Check(name, "mind", f"{share}, {why.rstrip('.')}.")
 
 
-def _noise(seen: Seen, learning: Learning) -> Check:
+def _noise(seen: Seen, learning: Learned) -> Check:
     name, unit = "Noise and seeds", seen.recorded.objective
     best: dict[str, float] = {}
     for trial in seen.recorded.finished:
@@ -247,7 +246,7 @@ def _stopping(recorded: Recorded) -> Check:
     return Check(name, "good", f"{stopped} {were} stopped early, which saved {saved:,} steps{share}.")
 
 
-def _remaining(recorded: Recorded, left: Left, learning: Learning) -> Check:
+def _remaining(recorded: Recorded, left: Left, learning: Learned) -> Check:
     name, unit, now = "What is left", recorded.objective, left.course[-1]
     told = f"stopping now is expected to miss {unit.about(now.regret)}"
     if now.regret < learning.noise:

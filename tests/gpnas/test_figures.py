@@ -22,7 +22,7 @@ from gpnas.explanation import taught
 from gpnas.figures import belief_charts, beliefs, charts
 from gpnas.figures.catalogue import Seen, figures, see
 from gpnas.figures.data import lanes, pareto
-from gpnas.figures.records import Evaluation, Span, Trial
+from gpnas.figures.records import Span, Trial
 from gpnas.figures.style import DARK, LIGHT, PALETTE
 from gpnas.journal import Journal
 from gpnas.report.sentences import checks
@@ -66,9 +66,7 @@ def test_trials_are_as_the_journal_has_them(run: Path, seen: Seen) -> None:
             )
             assert len(trial.spans) == len(journal.attempts(candidate.id))
             assert trial.curve == tuple(
-                Evaluation(row.attempt, row.step, row.value)
-                for row in journal.progress(candidate.id)
-                if row.value is not None
+                row for row in journal.progress(candidate.id) if row.value is not None
             )
     assert [seen.recorded.count(state) for state in ("observed", "stopped", "failed")] == [15, 4, 3]
     assert seen.recorded.steps == STEPS

@@ -143,9 +143,7 @@ def see_measure() -> Any:
 
 
 def axes_of(space: SearchSpace) -> Any:
-    from gpnas.figures.reading import _families
-
-    return _families(space)
+    return {family.name: family.axes for family in space.families}
 
 
 def test_hostile_strings_stay_text_everywhere(tmp_path: Path) -> None:
