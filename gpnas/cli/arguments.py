@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpnas.errors import DataError
 
@@ -57,14 +57,25 @@ def switch(sub: argparse.ArgumentParser, name: str, text: str, default: bool | N
     sub.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=text)
 
 
+def flag(sub: argparse.ArgumentParser, name: str, text: str) -> None:
+    """Adds `--name`, which is given or not."""
+    sub.add_argument(f"--{name}", action="store_true", help=text)
+
+
+def repeatable(sub: argparse.ArgumentParser, name: str, metavar: str, text: str, **options: Any) -> None:
+    """Adds `--name`, which makes a list of what it is given."""
+    sub.add_argument(f"--{name}", metavar=metavar, action="append", default=[], help=text, **options)
+
+
 def add_run(sub: argparse.ArgumentParser, text: str = "run folder", *, required: bool = True) -> None:
     """Adds RUN, the folder of a search or of a final training."""
     sub.add_argument("search", metavar="RUN", type=path, nargs=None if required else "?", help=text)
 
 
 def add_bundle(sub: argparse.ArgumentParser) -> None:
-    """Adds BUNDLE."""
+    """Adds BUNDLE, and by what its own networks are known."""
     sub.add_argument("bundle", metavar="BUNDLE", type=path, help="folder or .zip")
+    add_networks(sub)
 
 
 BUNDLES_OWN = "the bundle's own networks, nets.py or package.module"
@@ -73,13 +84,7 @@ BUNDLES_OWN = "the bundle's own networks, nets.py or package.module"
 
 def add_networks(sub: argparse.ArgumentParser, of: str = BUNDLES_OWN) -> None:
     """Adds `--networks`, by which a user names sources of networks that gpnas lacks."""
-    sub.add_argument(
-        "--networks",
-        metavar="SOURCE",
-        action="append",
-        default=[],
-        help=f"repeatable: source of {of}, which is run",
-    )
+    repeatable(sub, "networks", "SOURCE", f"repeatable: source of {of}, which is run")
 
 
 def add_output(sub: argparse.ArgumentParser, text: str) -> None:
@@ -101,8 +106,9 @@ def add_trials(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--budget-hours", type=above_zero, help="end in good order after so many hours")
 
 
-def add_limits(sub: argparse.ArgumentParser) -> None:
-    """Adds what the networks of a portfolio may cost together."""
+def add_portfolio(sub: argparse.ArgumentParser) -> None:
+    """Adds how many networks a portfolio may have, and what they may cost together."""
+    sub.add_argument("--top", type=positive, help="the most networks (default: the search's)")
     sub.add_argument(
         "--max-gmacs", type=above_zero, help="of all networks together, at 120×120 LR pixels (default: any)"
     )
@@ -142,7 +148,7 @@ def add_levels(sub: argparse.ArgumentParser, *, drop_outlier: str, self_ensemble
         "how a tile's pixels count: by their distance from its centre, or equally (default: distance)",
     )
     switch(sub, "self-ensemble", self_ensemble, default=True)
-    sub.add_argument("--drop-outlier", action="store_true", help=drop_outlier)
+    flag(sub, "drop-outlier", drop_outlier)
     choice(
         "precision",
         ("float32", "bfloat16", "float16"),

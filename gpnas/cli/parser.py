@@ -15,14 +15,16 @@ from gpnas.cli.arguments import (
     above_zero,
     add_bundle,
     add_levels,
-    add_limits,
     add_networks,
     add_output,
+    add_portfolio,
     add_run,
     add_trials,
+    flag,
     natural,
     path,
     positive,
+    repeatable,
     switch,
 )
 from gpnas.cli.service import add_serve, add_token, add_worker
@@ -135,7 +137,7 @@ def command_line() -> argparse.ArgumentParser:
     _add_report(commands)
     space = commands.add("space", "show what a space file means", "drn.yaml")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
-    space.add_argument("--own", action="store_true", help="it is for a loop of your own, with any family")
+    flag(space, "own", "it is for a loop of your own, with any family")
     recommend = commands.add(
         "recommend",
         "name the architectures to begin with, from trainings that ship with gpnas",
@@ -168,9 +170,7 @@ def command_line() -> argparse.ArgumentParser:
 def _add_status(commands: Commands) -> None:
     status = commands.add("status", "show where a run stands", "runs/drn", "runs/drn --watch")
     add_run(status)
-    status.add_argument(
-        "--watch", action="store_true", help="go on showing it until its driver ends, as its terminal does"
-    )
+    flag(status, "watch", "go on showing it until its driver ends, as its terminal does")
 
 
 def _add_completion(commands: Commands) -> None:
@@ -191,31 +191,29 @@ def _add_search(commands: Commands) -> None:
         "--space drn.yaml",
         "--space drn.yaml --data pairs/ --scale 2 --run runs/mine --trials 32",
     )
-    search.add_argument("--space", required=True, help="a YAML file, or the name of a shipped one")
-    search.add_argument("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
-    search.add_argument("--scale", type=int, help="super-resolution factor (default: the space file's)")
-    search.add_argument("--trials", type=positive, help="trainings granted (default: the space file's)")
-    search.add_argument("--strategy", choices=STRATEGIES, help="how it chooses")
+    option = search.add_argument
+    option("--space", required=True, help="a YAML file, or the name of a shipped one")
+    option("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
+    option("--scale", type=int, help="super-resolution factor (default: the space file's)")
+    option("--trials", type=positive, help="trainings granted (default: the space file's)")
+    option("--strategy", choices=STRATEGIES, help="how it chooses")
     for name, text in (
         ("cost-aware", "count what a training brings per predicted second"),
         ("portfolio-aware", "value an architecture by what it adds to the ensemble"),
         ("early-stopping", "end trainings that will not matter"),
     ):
         switch(search, name, f"{text} (default: the space file's)")
-    search.add_argument(
-        "--warm-start",
-        metavar="RUN",
+    repeatable(
+        search,
+        "warm-start",
+        "RUN",
+        "a finished search of the same axes, at another scale or on other data, to learn from; `shipped`: "
+        "trainings that ship with gpnas",
         type=path,
-        action="append",
-        default=[],
-        help="a finished search of the same axes, at another scale or on other data, to learn from; "
-        "`shipped`: trainings that ship with gpnas",
     )
-    search.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
-    search.add_argument(
-        "--trial-hours", type=above_zero, help="longest attempt at a training of your own (default: any)"
-    )
-    search.add_argument("--run", type=path, help="run folder (default: runs/SPACE); an existing one goes on")
+    option("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
+    option("--trial-hours", type=above_zero, help="longest attempt at a training of your own (default: any)")
+    option("--run", type=path, help="run folder (default: runs/SPACE); an existing one goes on")
     add_trials(search)
 
 
@@ -252,8 +250,8 @@ def _add_own_loop(commands: Commands) -> None:
     ask.add_argument(
         "--lease-hours", type=above_zero, default=24.0, help="given to others after so many (default: 24)"
     )
-    ask.add_argument("--wait", action="store_true", help="wait while others train all that is left")
-    ask.add_argument("--shell", action="store_true", help='print variables for `eval "$(…)"`')
+    flag(ask, "wait", "wait while others train all that is left")
+    flag(ask, "shell", 'print variables for `eval "$(…)"`')
     ask.add_argument(
         "--architecture", metavar="NETWORK", help="have this one trained by whoever asks next; print its name"
     )
@@ -265,7 +263,7 @@ def _add_own_loop(commands: Commands) -> None:
         metavar=("STEP", "VALUE"),
         help="instead of VALUE: how far it has come; the answer says continue or stop",
     )
-    tell.add_argument("--give-back", action="store_true", help="instead of VALUE: have others train it")
+    flag(tell, "give-back", "instead of VALUE: have others train it")
     tell.add_argument(
         "--architecture",
         nargs=2,
@@ -275,9 +273,7 @@ def _add_own_loop(commands: Commands) -> None:
     tell.add_argument("--lease", metavar="ID", help="the lease that `ask` printed (default: the newest)")
     tell.add_argument("--checkpoint", metavar="ADDRESS", help="of what is trained so far, with --progress")
     tell.add_argument("--seconds", type=float, help="that it took (default: since it was handed out)")
-    tell.add_argument(
-        "--metric", metavar="NAME=VALUE", action="append", default=[], help="what was measured besides"
-    )
+    repeatable(tell, "metric", "NAME=VALUE", "what was measured besides")
     veto.add_argument("architecture", metavar="NETWORK", help="such as drn:features=64,blocks=8,stages=2")
 
 
@@ -288,16 +284,14 @@ def _add_portfolio(commands: Commands) -> None:
         "runs/drn --top 5 --max-gmacs 100",
     )
     add_run(portfolio)
-    portfolio.add_argument("--top", type=positive, help="the most networks (default: the search's)")
-    add_limits(portfolio)
-    portfolio.add_argument(
-        "--with",
+    add_portfolio(portfolio)
+    repeatable(
+        portfolio,
+        "with",
+        "NETWORK",
+        "repeatable: a network from elsewhere that may join: weights (rcan_x2.pt), other.onnx, or "
+        "nets.py:load, which is run",
         dest="guests",
-        metavar="NETWORK",
-        action="append",
-        default=[],
-        help="repeatable: a network from elsewhere that may join: weights (rcan_x2.pt), other.onnx, "
-        "or nets.py:load, which is run",
     )
     portfolio.add_argument(
         "--data", type=path, help="folder of the run's pairs, for --with (default: shipped photographs)"
@@ -312,38 +306,33 @@ def _add_train(commands: Commands) -> None:
         "runs/drn --steps 100000",
         "--architecture drn:features=128,blocks=18,stages=3 --scale 4 --data pairs/ --run runs/one",
     )
+    option = train.add_argument
     add_run(train, "run folder of a finished search", required=False)
-    train.add_argument("--top", type=positive, help="the most networks (default: the search's)")
-    add_limits(train)
-    train.add_argument(
-        "--architecture",
-        metavar="NETWORK",
-        action="append",
-        default=[],
-        help="instead of RUN, and repeatable: such as drn:features=128,blocks=18,stages=3",
+    add_portfolio(train)
+    repeatable(
+        train,
+        "architecture",
+        "NETWORK",
+        "instead of RUN, and repeatable: such as drn:features=128,blocks=18,stages=3",
     )
     add_networks(train, "networks of your own among these, nets.py:Mine or package.module:Mine")
-    train.add_argument(
-        "--data", type=path, help="folder of LR/HR pairs (default: the search's, or shipped photographs)"
-    )
-    train.add_argument("--scale", type=int, help="of --architecture (default: 2)")
-    train.add_argument(
-        "--run", type=path, help="folder of this training (default: RUN/final); an existing one goes on"
-    )
-    train.add_argument(
+    option("--data", type=path, help="folder of LR/HR pairs (default: the search's, or shipped photographs)")
+    option("--scale", type=int, help="of --architecture (default: 2)")
+    option("--run", type=path, help="folder of this training (default: RUN/final); an existing one goes on")
+    option(
         "--start-from",
         metavar="search|none|PATH",
         help="weights to begin with: the search's, fresh ones, or those of a run or bundle",
     )
-    train.add_argument("--recipe", metavar="FILE", type=path, help="YAML with settings of the recipe")
+    option("--recipe", metavar="FILE", type=path, help="YAML with settings of the recipe")
     for name, rule in rules().items():
-        option, choices = f"--{name.replace('_', '-')}", rule.allowed or None
-        train.add_argument(option, type=rule.kind, choices=choices, help=f"recipe: {rule.text}")
-    train.add_argument("--seed", type=int, help="of the trainings (default: the search's)")
-    train.add_argument(
+        named, choices = f"--{name.replace('_', '-')}", rule.allowed or None
+        option(named, type=rule.kind, choices=choices, help=f"recipe: {rule.text}")
+    option("--seed", type=int, help="of the trainings (default: the search's)")
+    option(
         "--devices", type=positive, default=1, help="GPUs, else CPUs, that share each training (default: 1)"
     )
-    train.add_argument("--tensorboard", action="store_true", help="write TensorBoard's event files")
+    flag(train, "tensorboard", "write TensorBoard's event files")
     add_trials(train)
 
 
@@ -354,19 +343,18 @@ def _add_report(commands: Commands) -> None:
         "runs/drn -o report.html",
         "runs/drn runs/mine -o compared.html",
     )
-    report.add_argument(
+    option = report.add_argument
+    option(
         "sources",
         metavar="RUN",
         type=path,
         nargs="+",
         help="run folder, also under way; several; or a bundle",
     )
-    report.add_argument(
-        "-o", "--output", type=path, default=path("report.html"), help="the file (default: report.html)"
-    )
+    option("-o", "--output", type=path, default=path("report.html"), help="the file (default: report.html)")
     add_networks(report)
-    report.add_argument("--data", type=path, help="folder of its pairs, for pictures of the networks at work")
-    report.add_argument(
+    option("--data", type=path, help="folder of its pairs, for pictures of the networks at work")
+    option(
         "--evaluation",
         metavar="FILE",
         type=path,
@@ -395,14 +383,8 @@ def _add_data(commands: Commands) -> None:
         sub.add_argument(
             "--minimum-side", type=positive, default=48, help="smallest HR side, in pixels (default: 48)"
         )
-        sub.add_argument(
-            "--downsample-lr",
-            action="store_true",
-            help="downsample LR images that are as large as HR (registered captures)",
-        )
-        sub.add_argument(
-            "--synthetic", action="store_true", help="DIR holds HR alone: make LR by the synthetic camera"
-        )
+        flag(sub, "downsample-lr", "downsample LR images that are as large as HR (registered captures)")
+        flag(sub, "synthetic", "DIR holds HR alone: make LR by the synthetic camera")
         sub.add_argument(
             "--validation", type=positive, help="pairs to hold for validation (default: a fifth, at most 10)"
         )
@@ -426,8 +408,7 @@ def _add_export(commands: Commands) -> None:
         "export", "write a bundle of a finished search", "runs/drn --top 3 -o best.zip --licence CC-BY-4.0"
     )
     add_run(export)
-    export.add_argument("--top", type=positive, help="the most networks (default: the search's)")
-    add_limits(export)
+    add_portfolio(export)
     add_output(export, "folder, or file with .zip")
     export.add_argument(
         "--licence",
@@ -443,7 +424,7 @@ def _add_export(commands: Commands) -> None:
         help="show a part of a validation image of this folder of pairs in the model card; unasked, only "
         "the shipped photographs are shown",
     )
-    export.add_argument("--no-picture", action="store_true", help="show none")
+    flag(export, "no-picture", "show none")
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -453,9 +434,9 @@ def _add_evaluate(commands: Commands) -> None:
         "runs/drn/bundle",
         "runs/drn/bundle --data pairs/ --markdown table1.md",
     )
+    option = evaluate.add_argument
     add_bundle(evaluate)
-    add_networks(evaluate)
-    evaluate.add_argument("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
+    option("--data", type=path, help="folder of LR/HR pairs (default: shipped photographs)")
     add_levels(
         evaluate,
         drop_outlier="also measure the average of all, three or more, without the network that is farthest "
@@ -463,16 +444,14 @@ def _add_evaluate(commands: Commands) -> None:
         self_ensemble="also measure averages over eight flips and transposes",
     )
     switch(evaluate, "tiles", "also measure with tiles", default=True)
-    evaluate.add_argument(
+    option(
         "--channel",
         choices=("rgb", "y"),
         default="rgb",
         help="compare RGB, or the luma of BT.601 in 16 … 235 (default: rgb)",
     )
-    evaluate.add_argument(
-        "--border", type=natural, default=0, help="HR pixels dropped on each side first (default: 0)"
-    )
-    evaluate.add_argument("--markdown", metavar="FILE", type=path, help="write the tables there as well")
+    option("--border", type=natural, default=0, help="HR pixels dropped on each side first (default: 0)")
+    option("--markdown", metavar="FILE", type=path, help="write the tables there as well")
 
 
 def _add_convert(commands: Commands) -> None:
@@ -483,7 +462,6 @@ def _add_convert(commands: Commands) -> None:
         "runs/drn/bundle average -o average.onnx",
     )
     add_bundle(convert)
-    add_networks(convert)
     convert.add_argument(
         "network", metavar="NETWORK", nargs="?", help="such as network-2, or average (default: each)"
     )
@@ -501,7 +479,6 @@ def _add_upscale(commands: Commands) -> None:
         "runs/drn/bundle photos/ -o large/ --tile 120 --no-self-ensemble",
     )
     add_bundle(upscale)
-    add_networks(upscale)
     upscale.add_argument("inputs", metavar="IN", nargs="+", type=path, help="images, or folders of them")
     add_output(upscale, "a file, or a folder for several")
     add_levels(
@@ -509,8 +486,8 @@ def _add_upscale(commands: Commands) -> None:
         drop_outlier="of three or more networks, leave out at each pixel the one farthest from their median",
         self_ensemble="average over eight flips and transposes",
     )
-    upscale.add_argument(
-        "--convert",
-        action="store_true",
-        help="make RGB of other images; transparent pixels go on white, of several frames the first is taken",
+    flag(
+        upscale,
+        "convert",
+        "make RGB of other images; transparent pixels go on white, of several frames the first is taken",
     )

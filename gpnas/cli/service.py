@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from gpnas.cli.arguments import above_zero, natural, path, positive
+from gpnas.cli.arguments import above_zero, natural, path, positive, repeatable
 
 if TYPE_CHECKING:
     from gpnas.cli.parser import Commands
@@ -19,30 +19,30 @@ def add_serve(commands: Commands) -> None:
     serve = commands.add(
         "serve", "serve the searches of a folder over HTTP, to people and machines", "--runs runs"
     )
+    option = serve.add_argument
     _add_runs(serve)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
-    serve.add_argument("--port", type=natural, default=8750, help="port; 0 takes a free one (default: 8750)")
-    serve.add_argument(
-        "--host-name",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="a name by which the service is called besides --host and localhost; repeatable",
+    option("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    option("--port", type=natural, default=8750, help="port; 0 takes a free one (default: 8750)")
+    repeatable(
+        serve,
+        "host-name",
+        "NAME",
+        "a name by which the service is called besides --host and localhost; repeatable",
     )
-    serve.add_argument(
+    option(
         "--address",
         metavar="URL",
         help="of a Ray cluster's dashboard; drivers of managed searches are its jobs (default: they share "
         "one on this machine)",
     )
-    serve.add_argument(
+    option(
         "--trainers",
         metavar="DIR",
         type=path,
         help="folder whose Python files spaces that are sent may name as `trainer` (default: none may)",
     )
-    serve.add_argument("--certificate", metavar="FILE", type=path, help="of TLS, in PEM")
-    serve.add_argument("--key", metavar="FILE", type=path, help="of the certificate, in PEM")
+    option("--certificate", metavar="FILE", type=path, help="of TLS, in PEM")
+    option("--key", metavar="FILE", type=path, help="of the certificate, in PEM")
 
 
 def add_token(commands: Commands) -> None:
@@ -69,35 +69,22 @@ def add_worker(commands: Commands) -> None:
         "train what a service asks for, on any machine",
         "http://127.0.0.1:8750 --search digits --train train.py:train --token-file runs/.service/token",
     )
-    worker.add_argument("url", metavar="URL", help="of the service")
-    worker.add_argument("--search", metavar="ID", required=True, help="which search to train for")
-    worker.add_argument(
-        "--train", metavar="FUNCTION", required=True, help="as train.py:train or package.module:train"
-    )
-    worker.add_argument("--name", help="shown to people (default: this machine's, and the process)")
-    worker.add_argument("--token-file", metavar="FILE", type=path, help="(default: the variable GPNAS_TOKEN)")
-    worker.add_argument(
-        "--folder", type=path, default=path("work"), help="where trials keep checkpoints (default: work)"
-    )
-    worker.add_argument(
-        "--lease-seconds", type=above_zero, default=300.0, help="without a heartbeat (default: 300)"
-    )
-    worker.add_argument(
-        "--patience", type=above_zero, default=3_600.0, help="seconds without the service (default: 3600)"
-    )
-    worker.add_argument("--most", type=positive, help="trainings after which it ends (default: any number)")
-    worker.add_argument("--trial-hours", type=above_zero, help="longest attempt at a training (default: any)")
-    worker.add_argument("--max-parameters", type=above_zero, help="of what it can train")
-    worker.add_argument("--max-gmacs", type=above_zero, help="of what it can train")
-    worker.add_argument(
-        "--max-memory", metavar="BYTES", type=above_zero, help="that a training step holds, as 8e9"
-    )
-    worker.add_argument(
-        "--max-seconds", type=above_zero, help="that a training is expected to take, by those so far"
-    )
-    worker.add_argument(
-        "--authorities", metavar="FILE", type=path, help="to trust for TLS (default: the system's)"
-    )
+    option = worker.add_argument
+    option("url", metavar="URL", help="of the service")
+    option("--search", metavar="ID", required=True, help="which search to train for")
+    option("--train", metavar="FUNCTION", required=True, help="as train.py:train or package.module:train")
+    option("--name", help="shown to people (default: this machine's, and the process)")
+    option("--token-file", metavar="FILE", type=path, help="(default: the variable GPNAS_TOKEN)")
+    option("--folder", type=path, default=path("work"), help="where trials keep checkpoints (default: work)")
+    option("--lease-seconds", type=above_zero, default=300.0, help="without a heartbeat (default: 300)")
+    option("--patience", type=above_zero, default=3_600.0, help="seconds without the service (default: 3600)")
+    option("--most", type=positive, help="trainings after which it ends (default: any number)")
+    option("--trial-hours", type=above_zero, help="longest attempt at a training (default: any)")
+    option("--max-parameters", type=above_zero, help="of what it can train")
+    option("--max-gmacs", type=above_zero, help="of what it can train")
+    option("--max-memory", metavar="BYTES", type=above_zero, help="that a training step holds, as 8e9")
+    option("--max-seconds", type=above_zero, help="that a training is expected to take, by those so far")
+    option("--authorities", metavar="FILE", type=path, help="to trust for TLS (default: the system's)")
 
 
 def _add_runs(sub: argparse.ArgumentParser) -> None:
