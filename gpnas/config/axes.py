@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -118,11 +119,7 @@ def only_value(axis: AnyAxis) -> AxisValue:
 
 def _written_out(value: dict[str, Any]) -> AnyAxis:
     # chosen here, not by a union, so that a mistake is reported against the form that was meant
-    form: type[AnyAxis] = AxisRange
-    if "values" in value:
-        form = AxisValues
-    elif "choices" in value:
-        form = AxisChoices
+    form = AxisValues if "values" in value else AxisChoices if "choices" in value else AxisRange
     return form.model_validate(value)
 
 
@@ -130,16 +127,14 @@ def _count_form(value: Any) -> AnyAxis:
     """Reads the short forms of a count: a number is a fixed axis, a list its values."""
     match value:
         case AxisRange() | AxisValues() | AxisChoices():
-            axis: AnyAxis = value
+            return value
         case int() if not isinstance(value, bool):
-            axis = AxisRange(low=value, high=value)
+            return AxisRange(low=value, high=value)
         case list():
-            axis = AxisValues.model_validate({"values": value})
+            return AxisValues.model_validate({"values": value})
         case dict():
-            axis = _written_out(value)
-        case _:
-            raise ValueError(f"{AXIS}, but got {value!r}")
-    return axis
+            return _written_out(value)
+    raise ValueError(f"{AXIS}, but got {value!r}")
 
 
 def _at_least_one(axis: AnyAxis) -> AnyAxis:
@@ -157,36 +152,22 @@ def _at_least_one(axis: AnyAxis) -> AnyAxis:
     return axis
 
 
-def _switch_form(value: Any) -> AxisChoices:
-    match value:
-        case AxisChoices():
-            switch = value
-        case bool():
-            switch = AxisChoices(choices=[value])
-        case list():
-            switch = AxisChoices.model_validate({"choices": value})
-        case _:
-            raise ValueError(f"a switch is true, false or a list of both, but got {value!r}")
-    for choice in switch.choices:
-        if not isinstance(choice, bool):
-            raise ValueError(f"a switch is true, false or a list of both, but got {choice!r}")
-    return switch
+def _choices_of(kind: type[bool | str], rule: str) -> Callable[[Any], AxisChoices]:
+    """Reads the short forms of an axis whose choices are all of one kind; rule: what it may be."""
 
+    def form(value: Any) -> AxisChoices:
+        if isinstance(value, kind):
+            value = [value]
+        if isinstance(value, list):
+            value = AxisChoices.model_validate({"choices": value})
+        if not isinstance(value, AxisChoices):
+            raise ValueError(f"{rule}, but got {value!r}")
+        for choice in value.choices:
+            if not isinstance(choice, kind):
+                raise ValueError(f"{rule}, but got {choice!r}")
+        return value
 
-def _name_form(value: Any) -> AxisChoices:
-    match value:
-        case AxisChoices():
-            names = value
-        case str():
-            names = AxisChoices(choices=[value])
-        case list():
-            names = AxisChoices.model_validate({"choices": value})
-        case _:
-            raise ValueError(f"this axis is a name or a list of names, but got {value!r}")
-    for choice in names.choices:
-        if not isinstance(choice, str):
-            raise ValueError(f"this axis is a name or a list of names, but got {choice!r}")
-    return names
+    return form
 
 
 def _own_form(value: Any) -> AnyAxis:
@@ -208,9 +189,11 @@ def _own_form(value: Any) -> AnyAxis:
 
 CountAxis = Annotated[AnyAxis, BeforeValidator(_count_form), AfterValidator(_at_least_one)]
 """An axis of integers of at least 1."""
-SwitchAxis = Annotated[AxisChoices, BeforeValidator(_switch_form)]
+SwitchAxis = Annotated[
+    AxisChoices, BeforeValidator(_choices_of(bool, "a switch is true, false or a list of both"))
+]
 """An axis of true, false or both."""
-NameAxis = Annotated[AxisChoices, BeforeValidator(_name_form)]
+NameAxis = Annotated[AxisChoices, BeforeValidator(_choices_of(str, "this axis is a name or a list of names"))]
 """An axis of names, without order."""
 OwnAxis = Annotated[AnyAxis, BeforeValidator(_own_form)]
 """An axis of a family that only its user knows."""

@@ -22,10 +22,9 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic_core import InitErrorDetails
 
 from gpnas.config.axes import VALUES, AnyAxis, CountAxis, NameAxis, OwnAxis, SwitchAxis, only_value
-from gpnas.config.mistakes import Strict, in_words, moved, refuse_unknown
+from gpnas.config.mistakes import Strict, in_words, mistake, moving, refuse_unknown
 from gpnas.config.recipes import FamilyRecipe
 from gpnas.config.tables import read_rows, table_path
 from gpnas.errors import SpaceError
@@ -122,10 +121,8 @@ def _listing(value: dict[str, Any], model: type[AnyAxes], reading: Reading) -> L
     rows = _Rows(model, form.canonical)
     if form.architectures is not None:
         for number, row in enumerate(form.architectures):
-            try:
+            with moving("architectures", number):
                 rows.add(row)
-            except ValidationError as error:
-                raise moved(error, ("architectures", number)) from None
     else:
         assert form.table is not None
         if reading.file is None:
@@ -162,7 +159,7 @@ class _Rows:
                     of_axis = self._checked.setdefault(name, {})
                     of_axis[type(row[name]), row[name]] = value
                     if len(of_axis) > VALUES:
-                        raise _mistake(self._model, name, f"an axis must have at most {VALUES} values")
+                        raise mistake((name,), f"an axis must have at most {VALUES} values")
         assert self.columns is not None
         self.columns.add(known)
 
@@ -189,35 +186,26 @@ def _row(
 ) -> dict[str, AxisValue]:
     """A listed architecture, checked against its family's axes and against the first of the list."""
     axes = {name: value for name, value in row.items() if name != canonical}
-    checked = {name: _only(name, axis, model) for name, axis in axes_of(model.model_validate(axes))}
+    checked = {name: _only(name, axis) for name, axis in axes_of(model.model_validate(axes))}
     if canonical is not None:
         key = row.get(canonical)
         if key is None:
             names = ", ".join(row)
-            raise _mistake(model, canonical, f"every row must have this canonical key, but one has {names}")
+            raise mistake((canonical,), f"every row must have this canonical key, but one has {names}")
         if not isinstance(key, int | float | str):
-            raise _mistake(model, canonical, f"a canonical key must be a number or a name, but got {key!r}")
+            raise mistake((canonical,), f"a canonical key must be a number or a name, but got {key!r}")
         checked[canonical] = key
     if first is not None and set(first) != set(checked):
         names = ", ".join(first)
-        raise _mistake(
-            model, None, f"must name {names}, as the first one does, but names {', '.join(checked)}"
-        )
+        raise mistake((), f"must name {names}, as the first one does, but names {', '.join(checked)}")
     return checked
 
 
-def _only(name: str, axis: AnyAxis, model: type[AnyAxes]) -> AxisValue:
+def _only(name: str, axis: AnyAxis) -> AxisValue:
     try:
         return only_value(axis)
     except ValueError as error:
-        raise _mistake(model, name, str(error)) from None
-
-
-def _mistake(model: type[AnyAxes], key: str | None, what: str) -> ValidationError:
-    detail = InitErrorDetails(
-        type="value_error", loc=(key,) if key else (), input=None, ctx={"error": ValueError(what)}
-    )
-    return ValidationError.from_exception_data(model.__name__, [detail])
+        raise mistake((name,), str(error)) from None
 
 
 def axes_of(axes: AnyAxes) -> Iterator[tuple[str, AnyAxis]]:
@@ -269,21 +257,19 @@ class AnyFamilies(BaseModel):
             _refuse_unknown_families(cls.__name__, value, info.context or Reading())
             value = dict(value)
             for name, axes in value.items():
+                if not isinstance(axes, dict):
+                    continue
+                axes = value[name] = dict(axes)
                 if _names_network(name, axes):
                     codes[name] = _code(name, axes, info.context or Reading())
-                    axes = value[name] = {key: each for key, each in axes.items() if key != "network"}
-                if (name in FAMILIES or name in codes) and isinstance(axes, dict) and "recipe" in axes:
-                    try:
-                        recipes[name] = FamilyRecipe.model_validate(axes["recipe"]).given()
-                    except ValidationError as error:
-                        raise moved(error, (name, "recipe")) from None
-                    axes = value[name] = {key: each for key, each in axes.items() if key != "recipe"}
-                if (name in FAMILIES or name in codes) and isinstance(axes, dict) and "default" in axes:
-                    try:
-                        defaults[name] = DEFAULT.validate_python(axes["default"])
-                    except ValidationError as error:
-                        raise moved(error, (name, "default")) from None
-                    value[name] = {key: each for key, each in axes.items() if key != "default"}
+                    del axes["network"]
+                if name in FAMILIES or name in codes:
+                    with moving(name, "recipe"):
+                        if "recipe" in axes:
+                            recipes[name] = FamilyRecipe.model_validate(axes.pop("recipe")).given()
+                    with moving(name, "default"):
+                        if "default" in axes:
+                            defaults[name] = DEFAULT.validate_python(axes.pop("default"))
         families = handler(value)
         families._recipes.update(recipes)
         families._codes.update(codes)
@@ -350,10 +336,7 @@ def _code(name: Any, axes: dict[str, Any], reading: Reading) -> Code:
         key = "network"
         return read_code(network, reading.file.parent)
     except (OwnError, ValueError) as error:
-        detail = InitErrorDetails(
-            type="value_error", loc=(str(name), str(key)), input=None, ctx={"error": ValueError(str(error))}
-        )
-        raise ValidationError.from_exception_data("Families", [detail]) from None
+        raise mistake((str(name), str(key)), str(error)) from None
 
 
 if TYPE_CHECKING:

@@ -41,21 +41,31 @@ def refuse_unknown(title: str, value: Mapping[Any, Any], allowed: tuple[str, ...
         raise ValidationError.from_exception_data(title, unknown)
 
 
-def moved(error: ValidationError, location: Location) -> ValidationError:
-    """The same mistakes, found deeper in the file: at `location`."""
-    details = []
-    for each in error.errors():
-        kind, context = each["type"], each.get("ctx", {})
-        known = kind != "unknown_key"
-        details.append(
-            InitErrorDetails(
-                type=kind if known else PydanticCustomError("unknown_key", "{what}", context),
-                loc=(*location, *each["loc"]),
-                input=each["input"],
-                ctx=context,
+def mistake(location: Location, what: str) -> ValidationError:
+    """One mistake, at a place of what is being validated."""
+    detail = InitErrorDetails(type="value_error", loc=location, input=None, ctx={"error": ValueError(what)})
+    return ValidationError.from_exception_data("mistake", [detail])
+
+
+@contextmanager
+def moving(*location: str | int) -> Iterator[None]:
+    """Tells of mistakes within that they are deeper in the file: at `location`."""
+    try:
+        yield
+    except ValidationError as error:
+        details = []
+        for each in error.errors():
+            kind, context = each["type"], each.get("ctx", {})
+            known = kind != "unknown_key"
+            details.append(
+                InitErrorDetails(
+                    type=kind if known else PydanticCustomError("unknown_key", "{what}", context),
+                    loc=(*location, *each["loc"]),
+                    input=each["input"],
+                    ctx=context,
+                )
             )
-        )
-    return ValidationError.from_exception_data(error.title, details)
+        raise ValidationError.from_exception_data(error.title, details) from None
 
 
 class LocatedError(SpaceError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,10 @@ def read_space_file(space: str | Path, *, own_families: bool = False) -> SpaceFi
     path = find_space(space)
     document, root = _document(path, "a space file", "with `scale` and `families`")
     own_families |= document.get("trainer") is not None
-    try:
+    with _with_lines(path, root):
         file = SpaceFile.model_validate(document, context=Reading(path, own_families))
         file.search_space()
         file.check_recipes(own_families=own_families)
-    except ValidationError as error:
-        location, what = in_words(error)
-        raise SpaceError(f"{path}:{line_of(location, root)}: {what}") from None
-    except LocatedError as error:
-        raise SpaceError(f"{path}:{line_of(error.location, root)}: {error}") from None
     return file
 
 
@@ -73,11 +70,20 @@ def read_recipe_file(path: Path) -> RecipeSettings:
         SpaceError: it cannot be read, or breaks a rule; one line with file, line, rule and value.
     """
     document, root = _document(path, "a recipe file", "of settings, such as `steps: 1000`")
-    try:
+    with _with_lines(path, root):
         return RecipeSettings.model_validate(document)
+
+
+@contextmanager
+def _with_lines(path: Path, root: Node | None) -> Iterator[None]:
+    """Tells the line of a mistake in a file."""
+    try:
+        yield
     except ValidationError as error:
         location, what = in_words(error)
         raise SpaceError(f"{path}:{line_of(location, root)}: {what}") from None
+    except LocatedError as error:
+        raise SpaceError(f"{path}:{line_of(error.location, root)}: {error}") from None
 
 
 def _document(path: Path, what: str, of: str) -> tuple[dict[str, Any], Node | None]:
