@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gpnas.config.mistakes import Strict
-from gpnas.records import AxisValue
 from gpnas.space import Axis, CategoricalAxis, IntegerAxis
 
 VALUES = 10_000
@@ -103,18 +102,6 @@ def _spaced(axis: A, least: int) -> A:
     if axis.spacing == "log" and least < 1:
         raise ValueError(f"log spacing needs positive values, but got {least}")
     return axis
-
-
-def only_value(axis: AnyAxis) -> AxisValue:
-    """The value of a fixed axis.
-
-    Raises:
-        ValueError: it has several.
-    """
-    values = axis.axis("").values
-    if len(values) != 1:
-        raise ValueError(f"a listed architecture must have one value for each axis, but got {list(values)}")
-    return values[0]
 
 
 def _written_out(value: dict[str, Any]) -> AnyAxis:

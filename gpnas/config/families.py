@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from gpnas.config.axes import VALUES, AnyAxis, CountAxis, NameAxis, OwnAxis, SwitchAxis, only_value
+from gpnas.config.axes import VALUES, AnyAxis, CountAxis, NameAxis, OwnAxis, SwitchAxis
 from gpnas.config.mistakes import Strict, in_words, mistake, moving, refuse_unknown
 from gpnas.config.recipes import FamilyRecipe
 from gpnas.config.tables import read_rows, table_path
@@ -202,10 +202,11 @@ def _row(
 
 
 def _only(name: str, axis: AnyAxis) -> AxisValue:
-    try:
-        return only_value(axis)
-    except ValueError as error:
-        raise mistake((name,), str(error)) from None
+    values = axis.axis(name).values
+    if len(values) != 1:
+        what = f"a listed architecture must have one value for each axis, but got {list(values)}"
+        raise mistake((name,), what)
+    return values[0]
 
 
 def axes_of(axes: AnyAxes) -> Iterator[tuple[str, AnyAxis]]:

@@ -236,19 +236,8 @@ def trust(standing: Standing, noise: float) -> Trust:
         matrix = design_matrix(posterior.x[: len(posterior)], posterior.columns)
         ridge, ridge_variance, _ = ridge_leave_one_out(matrix, posterior.y)
         ridge_level = _level((posterior.y - ridge) / ridge_variance.sqrt())
-        for row, trial in enumerate(standing.trials):
-            left_out.append(
-                Predicted(
-                    trial=trial.id,
-                    observed=float(posterior.y[row]),
-                    mean=float(mean[row]),
-                    low=float(low[row]),
-                    high=float(high[row]),
-                    level=float(level[row]),
-                    ridge=float(ridge[row]),
-                    ridge_level=float(ridge_level[row]),
-                )
-            )
+        numbers = torch.stack([posterior.y, mean, low, high, level, ridge, ridge_level], dim=1).tolist()
+        left_out = [Predicted(trial.id, *row) for trial, row in zip(standing.trials, numbers, strict=True)]
     return Trust(
         left_out=tuple(left_out),
         foretold=tuple(foretold(standing.recorded, noise)),

@@ -140,27 +140,27 @@ def _progress(seen: Seen) -> Iterator[Figure]:
         )
     known = [cost for cost in charts.COSTS if any(charts.cost_of(t, cost) > 0 for t in recorded.finished)]
     if known:
-        yield Figure(
+        yield _one(
             "costs",
             "What does quality cost?",
             "Each point is a network that was trained to its last step. Rings on the stepped line have no "
             "cheaper network that is as good.",
-            (View("", tuple(charts.costs(recorded, cost) for cost in known)),),
+            *(charts.costs(recorded, cost) for cost in known),
         )
 
 
 def _beliefs(seen: Seen, standing: Standing) -> Iterator[Figure]:
-
     left, learning = seen.left, seen.learning
     assert left is not None
     assert learning is not None
-    yield Figure(
+    yield _one(
         "left",
         "What is left to find out?",
         f"The expected regret of stopping is counted from {left.draws} joint draws of the values of the "
         f"{left.weighed} most promising architectures: the best of each draw, less what would be "
         "recommended. Earlier moments are seen with today's hyperparameters.",
-        (View("", (belief_charts.regret(left), belief_charts.unknown(left))),),
+        belief_charts.regret(left),
+        belief_charts.unknown(left),
     )
     relevant = [column.name for column in learning.columns]
     if learning.columns:
@@ -237,25 +237,23 @@ def _label(family: str, x: str, y: str, averaged: bool) -> str:
 
 
 def _trusted(trust: Trust) -> Figure:
-    shown = []
-    if trust.left_out:
-        shown.append(belief_charts.left_out(trust))
-    if trust.foretold:
-        shown.append(belief_charts.foretold_chart(trust))
-    shown.append(belief_charts.calibration(trust))
-    return Figure(
+    judged = [belief_charts.left_out(trust)] if trust.left_out else []
+    judged += [belief_charts.foretold_chart(trust)] if trust.foretold else []
+    return _one(
         "trust",
         "How far can predictions be trusted?",
         f"{trust.diagnostics.summary}. Points on the dashed diagonal were predicted exactly. In the "
         "calibration, a line below the diagonal means intervals that are too narrow.",
-        (View("", tuple(shown)),),
+        *judged,
+        belief_charts.calibration(trust),
     )
 
 
 def _coordinates(recorded: Recorded) -> Iterator[Figure]:
+    families = _mapped(recorded)
     views = tuple(
-        View(family if len(_mapped(recorded)) > 1 else "", (charts.coordinates(recorded, family),))
-        for family in _mapped(recorded)
+        View(family if len(families) > 1 else "", (charts.coordinates(recorded, family),))
+        for family in families
         if len(recorded.families[family]) > 1
     )
     if views:
@@ -269,16 +267,16 @@ def _coordinates(recorded: Recorded) -> Iterator[Figure]:
 
 
 def _portfolio(together: Together) -> Figure:
-    shown = [belief_charts.weights(together)] if together.members else []
-    shown.append(belief_charts.frontier(together))
-    if len(together.names) > 1:
-        shown.append(belief_charts.correlation(together))
-    return Figure(
+    shares = [belief_charts.weights(together)] if together.members else []
+    errors = [belief_charts.correlation(together)] if len(together.names) > 1 else []
+    return _one(
         "portfolio",
         "Which networks belong together?",
         "An average is better than its members where their errors differ. The frontier shows averages that "
         "no cheaper one equals, on the validation images that chose them.",
-        (View("", tuple(shown)),),
+        *shares,
+        belief_charts.frontier(together),
+        *errors,
     )
 
 
@@ -299,8 +297,9 @@ def _axes(recorded: Recorded, family: str, relevant: Sequence[str]) -> list[str]
     return sorted(names, key=place)
 
 
-def _one(name: str, heading: str, reading: str, chart: Any) -> Figure:
-    return Figure(name, heading, reading, (View("", (chart,)),))
+def _one(name: str, heading: str, reading: str, *shown: Any) -> Figure:
+    """A figure with a single view."""
+    return Figure(name, heading, reading, (View("", shown),))
 
 
 def _now(recorded: Recorded) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from gpnas.bundle import Bundle, read_bundle
 from gpnas.errors import DataError
 from gpnas.evaluation.keeping import kept, read_evaluation
-from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table
+from gpnas.report.page import Block, Cell, Page, Picture, Row, Section, Table, block, columns, listed
 from gpnas.report.search_page import pictures_section
 
 
@@ -97,12 +96,9 @@ def _table1(document: Mapping[str, Any]) -> Table:
         + ", ".join(f"{name} {value}" for name, value in each["architecture"]["axes"].items())
         for each in document["networks"]
     )
-    columns = (
-        *(Column("networks"), Column("levels")),
-        *(Column(title, number=True) for title in ("PSNR, dB", "SSIM", "over the best alone, dB")),
-    )
+    titles = columns("networks", "levels", numbers=("PSNR, dB", "SSIM", "over the best alone, dB"))
     title = f"Table 1: {document['images']} images, ×{document['scale']}; networks: {named}"
-    return Table("table-1", title, columns, tuple(rows), sortable=True)
+    return Table("table-1", title, titles, tuple(rows), sortable=True)
 
 
 def _row(row: Mapping[str, Any], networks: str, levels: str, best: Mapping[str, float]) -> Row:
@@ -137,24 +133,22 @@ def _members(bundle: Bundle) -> Table:
         )
         for entry, member in zip(bundle.manifest.members, bundle.members, strict=True)
     )
-    titles = ("parameters", "weight", "PSNR, dB", "SSIM")
-    columns = (Column("file"), Column("architecture"), *(Column(title, number=True) for title in titles))
-    return Table("members", "Its networks, each alone", columns, rows)
+    titles = columns("file", "architecture", numbers=("parameters", "weight", "PSNR, dB", "SSIM"))
+    return Table("members", "Its networks, each alone", titles, rows)
 
 
 def _provenance(bundle: Bundle) -> Section:
     manifest = bundle.manifest
-    facts = [("made", manifest.created), ("licence of the weights", manifest.licence or "not stated")]
-    facts += [
-        ("data", ", ".join(f"{name} {value}" for name, value in manifest.data.items() if value is not None))
-    ]
-    facts += [("versions", ", ".join(f"{name} {value}" for name, value in manifest.versions.items()))]
-    blocks = [Block("The manifest", json.dumps(manifest.model_dump(), indent=2, ensure_ascii=False))]
+    facts = (
+        ("made", manifest.created),
+        ("licence of the weights", manifest.licence or "not stated"),
+        ("data", listed(manifest.data)),
+        ("versions", listed(manifest.versions)),
+    )
+    blocks = [block("The manifest", manifest.model_dump())]
     if bundle.licence:
         blocks.append(Block("The text of the licence", bundle.licence))
-    return Section(
-        "provenance", "Where this comes from", "Provenance", facts=tuple(facts), blocks=tuple(blocks)
-    )
+    return Section("provenance", "Where this comes from", "Provenance", facts=facts, blocks=tuple(blocks))
 
 
 def _png_size(png: bytes) -> tuple[int, int]:

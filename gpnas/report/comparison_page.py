@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 from gpnas.figures.catalogue import Figure, View
@@ -11,7 +12,7 @@ from gpnas.figures.reading import read_search
 from gpnas.figures.records import Recorded
 from gpnas.figures.style import unchecked
 from gpnas.records import trials_of
-from gpnas.report.page import Cell, Column, Page, Row, Section, Table
+from gpnas.report.page import Cell, Page, Row, Section, Table, columns
 
 
 def comparison_page(runs: Sequence[Path]) -> Page:
@@ -61,18 +62,13 @@ def _differences(runs: Sequence[Recorded], names: Sequence[str]) -> Table:
     spaces = [str(run.architectures) if run.architectures is not None else "–" for run in runs]
     if len(set(spaces)) > 1:
         rows.append(Row((Cell("architectures of the space"), *map(Cell, spaces))))
-    columns = (Column("entry"), *map(Column, names))
-    return Table("differences", "Entries of the headers that are not the same", columns, tuple(rows))
+    titles = columns("entry", *names)
+    return Table("differences", "Entries of the headers that are not the same", titles, tuple(rows))
 
 
 def _overlap(runs: Sequence[Recorded], names: Sequence[str]) -> Table:
     rows = []
-    for a in range(len(runs)):
-        for b in range(a + 1, len(runs)):
-            both, own, other = overlap(runs[a], runs[b])
-            rows.append(
-                Row((Cell(f"{names[a]} and {names[b]}"), *(Cell(str(n), n) for n in (both, own, other))))
-            )
-    titles = ("in both", "in the first", "in the second")
-    columns = (Column("runs"), *(Column(title, number=True) for title in titles))
-    return Table("overlap", "Architectures that were proposed", columns, tuple(rows))
+    for (a, first), (b, second) in combinations(zip(names, runs, strict=True), 2):
+        rows.append(Row((Cell(f"{a} and {b}"), *(Cell(str(n), n) for n in overlap(first, second)))))
+    titles = columns("runs", numbers=("in both", "in the first", "in the second"))
+    return Table("overlap", "Architectures that were proposed", titles, tuple(rows))

@@ -6,8 +6,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,6 +31,11 @@ class Column:
     title: str
     number: bool = False
     """Whether it is set to the right."""
+
+
+def columns(*words: str, numbers: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Columns of words, and right of them columns of numbers."""
+    return (*map(Column, words), *(Column(title, number=True) for title in numbers))
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,16 @@ class Block:
     text: str
 
 
+def block(title: str, document: Any) -> Block:
+    """A JSON document, folded away."""
+    return Block(title, json.dumps(document, indent=2, ensure_ascii=False, default=str))
+
+
+def listed(entries: Mapping[str, Any]) -> str:
+    """The entries that are known, in one line."""
+    return ", ".join(f"{name} {entry}" for name, entry in entries.items() if entry is not None)
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a page."""
@@ -122,7 +137,7 @@ class Page:
     """What it is, above its title."""
     title: str
     state: str
-    sections: tuple[Section, ...] = field(default_factory=tuple)
+    sections: tuple[Section, ...]
 
 
 def render(page: Page) -> str:
@@ -135,9 +150,8 @@ def render(page: Page) -> str:
             drawn = []
             for figure in section.figures:
                 views = [[_spec(chart, datasets) for chart in view.charts] for view in figure.views]
-                labels = [view.label for view in figure.views]
                 specs[figure.name] = [{"specs": view} for view in views]
-                drawn.append(_figure(figure, labels, views))
+                drawn.append(_figure(figure, views[0]))
             shown.append({**vars(section), "figures": drawn})
     vega = _asset("vega.js") if specs else ""
     vega = f"(()=>{{{vega}}})();" if vega else ""
@@ -168,24 +182,19 @@ def render(page: Page) -> str:
     )
 
 
-def _figure(
-    figure: Figure, labels: Sequence[str], views: Sequence[Sequence[dict[str, Any]]]
-) -> dict[str, Any]:
-    first = [
+def _figure(figure: Figure, first: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A figure for the template; first: the specifications of its first view's charts."""
+    drawn = [
         {
             "title": spec["usermeta"]["title"],
             "alt": spec["usermeta"]["alt"],
             "height": int(spec["height"]) + 60,
         }
-        for spec in views[0]
+        for spec in first
     ]
+    labels = [view.label for view in figure.views]
     rest = [{"label": label, "charts": []} for label in labels[1:]]
-    return {
-        "name": figure.name,
-        "heading": figure.heading,
-        "reading": figure.reading,
-        "views": [{"label": labels[0], "charts": first}, *rest],
-    }
+    return {**vars(figure), "views": [{"label": labels[0], "charts": drawn}, *rest]}
 
 
 def _spec(chart: Any, datasets: dict[str, str]) -> dict[str, Any]:

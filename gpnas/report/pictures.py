@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 def pictures_of_run(
-    run: Path, data: Path | None, networks: Sequence[str] = (), say: Say = lambda line: None
+    run: Path, data: Path | None, networks: Sequence[str], say: Say
 ) -> tuple[list[Picture], str]:
     """Pictures of the networks that a run delivered.
 
@@ -57,7 +57,7 @@ def pictures_of_run(
 
 
 def pictures_of_bundle(
-    bundle: Bundle, data: Path | None, networks: Sequence[str] = (), say: Say = lambda line: None
+    bundle: Bundle, data: Path | None, networks: Sequence[str], say: Say
 ) -> tuple[list[Picture], str]:
     """Pictures of a bundle's networks, where its pairs are shipped photographs or their folder is given.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gpnas.figures.catalogue import figures, see
 from gpnas.figures.records import Recorded, Trial
 from gpnas.figures.style import unchecked
 from gpnas.records import trials_of
-from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table
+from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table, block, columns, listed
 from gpnas.report.sentences import checks, summary
 
 SECTIONS = {
@@ -110,17 +108,9 @@ def trials_table(recorded: Recorded) -> Table:
     unit = recorded.objective
     priced = {name for trial in recorded.trials for name in trial.costs}
     costs = [name for name in ("parameters", "gmacs") if name in priced]
-    columns = [
-        Column("trial"),
-        Column("architecture"),
-        Column("state"),
-        Column(unit.label, number=True),
-        Column("predicted", number=True),
-        *(Column({"gmacs": "GMACs"}.get(name, name), number=True) for name in costs),
-        Column("seconds", number=True),
-        Column("attempts", number=True),
-        Column("chosen by"),
-    ]
+    priced_by = [{"gmacs": "GMACs"}.get(name, name) for name in costs]
+    numbers = (unit.label, "predicted", *priced_by, "seconds", "attempts")
+    titles = (*columns("trial", "architecture", "state", numbers=numbers), Column("chosen by"))
     best = recorded.best
     rows = []
     for trial in recorded.trials:
@@ -140,7 +130,7 @@ def trials_table(recorded: Recorded) -> Table:
             Cell(trial.phase, summary="why", more=tuple(explained(recorded, trial))),
         ]
         rows.append(Row(tuple(cells), trial.state, strong=trial is best))
-    return Table("trials", "", tuple(columns), tuple(rows), sortable=True)
+    return Table("trials", "", titles, tuple(rows), sortable=True)
 
 
 def explained(recorded: Recorded, trial: Trial) -> Iterator[str]:
@@ -182,11 +172,11 @@ def _trouble(recorded: Recorded, failures: Sequence[Trial]) -> Section:
             Row(tuple(map(Cell, (each.id, each.label, str(len(each.spans)), each.failure or ""))))
             for each in failures
         )
-        columns = (Column("trial"), Column("architecture"), Column("attempts", number=True), Column("reason"))
-        tables.append(Table("failures", "Trainings that failed", columns, rows))
+        titles = (*columns("trial", "architecture", numbers=("attempts",)), Column("reason"))
+        tables.append(Table("failures", "Trainings that failed", titles, rows))
     if recorded.events:
-        rows = tuple(Row((Cell(time), Cell(kind), Cell(details))) for time, kind, details in recorded.events)
-        tables.append(Table("events", "Events", (Column("time"), Column("kind"), Column("details")), rows))
+        rows = tuple(Row(tuple(map(Cell, event))) for event in recorded.events)
+        tables.append(Table("events", "Events", columns("time", "kind", "details"), rows))
     return Section(name="trouble", heading="Failures and events", short="Failures", tables=tuple(tables))
 
 
@@ -203,8 +193,7 @@ def _provenance(recorded: Recorded) -> Section:
     for key in ("data", "machine", "versions"):
         value = known.get(key)
         if isinstance(value, dict):
-            entries = (f"{name} {entry}" for name, entry in value.items() if entry is not None)
-            facts.append((key, ", ".join(entries)))
+            facts.append((key, listed(value)))
     return Section(
         name="provenance",
         heading="Where this comes from",
@@ -215,14 +204,11 @@ def _provenance(recorded: Recorded) -> Section:
 
 
 def _blocks(recorded: Recorded) -> Iterator[Block]:
-    def text(document: Any) -> str:
-        return json.dumps(document, indent=2, ensure_ascii=False, default=str)
-
     space = {
         name: {axis.name: list(axis.values) for axis in axes} for name, axes in recorded.families.items()
     }
     if space:
-        yield Block("The axes of the space", text(space))
-    yield Block("The journal's header", text({**recorded.header, "search": dict(recorded.search)}))
+        yield block("The axes of the space", space)
+    yield block("The journal's header", {**recorded.header, "search": dict(recorded.search)})
     if recorded.delivery is not None:
-        yield Block("What was delivered", text(dict(recorded.delivery)))
+        yield block("What was delivered", dict(recorded.delivery))

@@ -14,6 +14,7 @@ import operator
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -254,12 +255,10 @@ def _power(base: Values, exponent: Values, node: ast.expr) -> Values:
 
 def _called(name: str, numbers: list[Values], node: ast.expr) -> Values:
     match name:
-        case "min" | "max":
-            choose = np.minimum if name == "min" else np.maximum
-            result = numbers[0]
-            for each in numbers[1:]:
-                result = choose(result, each)
-            return result
+        case "min":
+            return reduce(np.minimum, numbers)
+        case "max":
+            return reduce(np.maximum, numbers)
         case "abs":
             return np.abs(numbers[0])
     if not np.all(numbers[0] > 0):

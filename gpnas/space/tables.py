@@ -15,7 +15,7 @@ from gpnas.errors import SpaceError
 from gpnas.records import AxisValue, plain_value
 from gpnas.space.axes import Axis, CategoricalAxis, Family, IntegerAxis
 from gpnas.space.encoding import Numbers, Places
-from gpnas.space.merging import Representatives
+from gpnas.space.merging import Representatives, merged
 
 Row = Mapping[str, AxisValue]
 
@@ -142,12 +142,9 @@ def _equivalent(
     """The first configurations of their key, and of the others who stands for them."""
     if canonical is None:
         return None, None
-    _, first, inverse = np.unique(columns.numbers(canonical)[order], return_index=True, return_inverse=True)
-    stands = first[inverse.reshape(-1)]
-    merged = stands != np.arange(len(order))
-    if not merged.any():
-        return None, None
-    return np.flatnonzero(~merged), (np.flatnonzero(merged), stands[merged])
+    keys = columns.numbers(canonical)[order].astype(np.int64)
+    kept, representatives = merged(keys, np.arange(len(order)), None)
+    return None if representatives is None else np.flatnonzero(kept), representatives
 
 
 def _costs(columns: Columns, name: str, rows: NDArray[np.int64]) -> Numbers:
