@@ -304,6 +304,12 @@ def trials_of(count: int) -> str:
     return f"{count} trial{'s' * (count != 1)}"
 
 
+def otherwise(failed: int, stopped: int) -> str:
+    """How trials ended otherwise, such as ` (2 failed, 1 stopped early)`; empty where none did."""
+    counted = [f"{count} {how}" for count, how in ((failed, "failed"), (stopped, "stopped early")) if count]
+    return f" ({', '.join(counted)})" if counted else ""
+
+
 def gain_in_words(regret: str, bound: str, is_below: bool) -> str:
     """What going on would gain: `about` its expectation, in 9 of 10 cases `at most` its bound.
 

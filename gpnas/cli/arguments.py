@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gpnas.errors import DataError
 
 if TYPE_CHECKING:
+    from gpnas.bundle import Bundle
     from gpnas.ensemble import Levels
+    from gpnas.results.choosing import Allowance
 
 STORAGE = "where checkpoints and networks go: a path, s3://… or what else pyarrow opens (default: --run)"
 
@@ -78,6 +80,17 @@ def add_bundle(sub: argparse.ArgumentParser) -> None:
     add_networks(sub)
 
 
+def bundle_of(options: argparse.Namespace) -> Bundle:
+    """The bundle that BUNDLE names, whose networks are known."""
+    from gpnas.bundle import read_bundle
+    from gpnas.cli.terminal import say
+    from gpnas.networks import declare_networks
+
+    bundle = read_bundle(options.bundle)
+    declare_networks(bundle, options.networks, say)
+    return bundle
+
+
 BUNDLES_OWN = "the bundle's own networks, nets.py or package.module"
 """What a user names where a bundle lacks sources."""
 
@@ -115,10 +128,12 @@ def add_portfolio(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--max-parameters", type=above_zero, help="of all networks together (default: any)")
 
 
-def limits_of(options: argparse.Namespace) -> dict[str, float]:
-    """What those options say, as an `Allowance` takes it."""
+def allowance_of(options: argparse.Namespace) -> Allowance:
+    """What those options say of costs."""
+    from gpnas.results.choosing import Allowance
+
     limits = {"gmacs": options.max_gmacs, "parameters": options.max_parameters}
-    return {name: limit for name, limit in limits.items() if limit is not None}
+    return Allowance(**{name: limit for name, limit in limits.items() if limit is not None})
 
 
 def add_levels(sub: argparse.ArgumentParser, *, drop_outlier: str, self_ensemble: str) -> None:

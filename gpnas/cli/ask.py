@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from gpnas.asked import Asked
@@ -80,7 +79,7 @@ def _none(search: OwnSearch, for_shell: bool) -> Report:
 
 def shell(asked: Asked) -> str:
     """A candidate as variables of a POSIX shell, each of a name that no other program heeds."""
-    values: Mapping[str, Any] = {
+    values: dict[str, Any] = {
         "candidate": asked.id,
         "lease": asked.lease.id,
         "attempt": asked.attempt,
@@ -89,9 +88,6 @@ def shell(asked: Asked) -> str:
         "family": asked.architecture.family,
         "arguments": " ".join(f"--{name}={value}" for name, value in asked.axes.items()),
     }
-    values = dict(values) | {f"axis_{_word(name)}": value for name, value in asked.axes.items()}
+    for name, value in asked.axes.items():
+        values["axis_" + re.sub(r"[^A-Za-z0-9_]", "_", name)] = value
     return "\n".join(f"{name}={shlex.quote(printable(value))}" for name, value in values.items())
-
-
-def _word(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)

@@ -6,17 +6,15 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gpnas.bundle import read_bundle
+from gpnas.cli.arguments import bundle_of
 from gpnas.cli.reporting import Report
-from gpnas.cli.terminal import bar, say
+from gpnas.cli.terminal import bar
 from gpnas.cli.text import printable
 from gpnas.conversion import convert
-from gpnas.networks import declare_networks
 
 
 def run(options: argparse.Namespace) -> Report:
-    bundle = read_bundle(options.bundle)
-    declare_networks(bundle, options.networks, say)
+    bundle = bundle_of(options)
     with bar("networks") as progress:
         document = convert(bundle, options.network, options.output, progress)
     return Report(document, _shown(document))

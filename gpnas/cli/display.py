@@ -64,7 +64,6 @@ def overview(document: Document) -> Iterator[RenderableType]:
         left=("chosen by",),
     )
     for row in document["candidates"]:
-        prediction = row["prediction"]
         if row["value"] is not None:
             colour = {True: "green", False: "yellow", None: "default"}[row["inside"]]
             outcome = styled(f"{row['value']:.2f}", colour)
@@ -75,8 +74,7 @@ def overview(document: Document) -> Iterator[RenderableType]:
             _name(row),
             printable(row["phase"]) + (", once more" if row["replicate"] else ""),
             outcome,
-            "" if prediction is None else f"{prediction['mean']:.2f} ± {prediction['stddev']:.2f}",
-            "" if prediction is None else f"{prediction['low']:.2f} … {prediction['high']:.2f}",
+            *_predicted(row["prediction"]),
             _rank(row["rank"], row["weighed"]),
             _rank(row["mean_rank"], row["ranked"]),
         )
@@ -187,13 +185,11 @@ def _alternatives(document: Document) -> Iterator[RenderableType]:
     )
     rows = [document, *document["alternatives"]]
     for row in rows:
-        prediction = row["prediction"]
         runners_up.add_row(
             _name(row) + (" (again)" if row["replicate"] else ""),
             _score(row["score"]),
             "" if row["share"] is None else _percent(row["share"]),
-            "" if prediction is None else f"{prediction['mean']:.2f} ± {prediction['stddev']:.2f}",
-            "" if prediction is None else f"{prediction['low']:.2f} … {prediction['high']:.2f}",
+            *_predicted(row["prediction"]),
             _percent(row["success"]),
             _costs(row["costs"]),
         )
@@ -219,6 +215,14 @@ def _notes(document: Document) -> Iterator[str]:
         yield f"versions changed since: {printable(changed)}"
     for note in document["notes"]:
         yield printable(note)
+
+
+def _predicted(prediction: Document | None) -> tuple[str, str]:
+    """Mean and interval of a prediction; both empty where nothing was known."""
+    if prediction is None:
+        return "", ""
+    spread = f"{prediction['mean']:.2f} ± {prediction['stddev']:.2f}"
+    return spread, f"{prediction['low']:.2f} … {prediction['high']:.2f}"
 
 
 def _name(document: Document) -> str:

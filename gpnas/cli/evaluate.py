@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from gpnas import files
-from gpnas.bundle import Bundle, read_bundle
-from gpnas.cli.arguments import levels_of
+from gpnas.bundle import Bundle
+from gpnas.cli.arguments import bundle_of, levels_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.tables import Table
 from gpnas.cli.terminal import bar, fail, say, styled
@@ -20,13 +20,11 @@ from gpnas.cli.text import label, legend
 from gpnas.errors import DataError
 from gpnas.evaluation import Evaluation, evaluate, evaluation_pairs, keep, to_markdown
 from gpnas.evaluation.results import difference, measured, row_name, scored
-from gpnas.networks import declare_networks
 
 
 def run(options: argparse.Namespace) -> Report:
     levels = levels_of(options)
-    bundle = read_bundle(options.bundle)
-    declare_networks(bundle, options.networks, say)
+    bundle = bundle_of(options)
     exit_code = 0
     # a place that cannot be written to is told now, and not after minutes of measuring
     with ExitStack() as open_files:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 
 from gpnas.bundle import Licence, known_licence, read_licence
-from gpnas.cli.arguments import limits_of
+from gpnas.cli.arguments import allowance_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import say
 from gpnas.cli.text import printable
-from gpnas.results.choosing import Allowance
 from gpnas.results.exporting import export
 
 
@@ -25,7 +24,7 @@ def run(options: argparse.Namespace) -> Report:
         options.search,
         options.top,
         options.output,
-        allowance=Allowance(**limits_of(options)),
+        allowance=allowance_of(options),
         picture=options.picture or not options.no_picture,
         licence=Licence(options.licence, text),
     )

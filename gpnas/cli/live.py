@@ -21,7 +21,7 @@ from gpnas.cli.terminal import log, styled
 from gpnas.cli.text import duration, label, printable, sparkline
 from gpnas.errors import GpnasError
 from gpnas.journal import Look, Training, look
-from gpnas.records import Objective, Observation, Prospect, gain_in_words
+from gpnas.records import Objective, Observation, Prospect, gain_in_words, otherwise
 
 SECONDS = 1.0
 """Least time from one look at the journal to the next."""
@@ -77,10 +77,8 @@ class Region:
 def _head(seen: Look) -> str:
     failed = sum(each.failed for each in seen.ended)
     stopped = sum(each.stopped is not None for each in seen.ended)
-    besides = [f"{failed} failed"] if failed else []
-    besides += [f"{stopped} stopped early"] if stopped else []
-    counted = f"{len(seen.ended)} of {seen.granted} trials ended"
-    return f"{printable(seen.run.name)}: {counted}" + (f" ({', '.join(besides)})" if besides else "")
+    counted = f"{len(seen.ended)} of {seen.granted} trials ended{otherwise(failed, stopped)}"
+    return f"{printable(seen.run.name)}: {counted}"
 
 
 def _table(training: tuple[Training, ...], objective: Objective) -> Table:

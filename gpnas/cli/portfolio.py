@@ -8,21 +8,20 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from gpnas.cli.arguments import limits_of
+from gpnas.cli.arguments import allowance_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.tables import Table
 from gpnas.cli.text import label, legend, printable
 from gpnas.errors import TrialError
 from gpnas.records import Architecture
-from gpnas.results.choosing import Allowance
 from gpnas.results.own_delivery import is_own, own_portfolio
 from gpnas.results.portfolio_report import portfolio_document
 
 
 def run(options: argparse.Namespace) -> Report:
     if is_own(options.search):
-        given = [name for name in ("guests", "data", "output") if getattr(options, name)]
-        if given or any(limits_of(options).values()):
+        others = ("guests", "data", "output", "max_gmacs", "max_parameters")
+        if any(getattr(options, name) for name in others):
             raise TrialError(
                 f"{options.search}: its trainings are a person's own, so a portfolio of them can have --top "
                 "alone; leave out the other options"
@@ -32,7 +31,7 @@ def run(options: argparse.Namespace) -> Report:
     document = portfolio_document(
         options.search,
         options.top,
-        Allowance(**limits_of(options)),
+        allowance_of(options),
         guests=options.guests,
         data=options.data,
         output=options.output,
@@ -43,29 +42,14 @@ def run(options: argparse.Namespace) -> Report:
 def _own_shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     title = f"The best averages of {document['trainings']} trainings, by {document['numbers']:,} errors each"
     frontier = Table(title, "members", "mean square error", "weights", left=("weights",), whole=("members",))
-    named: dict[str, Architecture] = {}
     for row in document["frontier"]:
-        members = list(zip(row["members"], row["architectures"], row["weights"], strict=True))
-        named |= {name: Architecture.from_json(architecture) for name, architecture, _ in members}
-        weights = ", ".join(f"{weight:.0%}" for *_, weight in members)
+        weights = ", ".join(f"{weight:.0%}" for weight in row["weights"])
         frontier.add_row(", ".join(row["members"]), f"{row['mean_square_error']:.6g}", weights)
     yield frontier
-    yield "members: " + ", ".join(f"{name} {label(named[name])}" for name in sorted(named))
-    yield legend(named.values())
+    yield from _members(document["frontier"])
     correlation = document["correlation"]
-    names = correlation["candidates"]
-    errors = Table(
-        "Correlation of errors, the best alone",
-        "candidate",
-        "mean square error",
-        *names,
-        whole=("candidate",),
-    )
-    for name, alone, values in zip(
-        names, correlation["mean_square_error"], correlation["matrix"], strict=True
-    ):
-        errors.add_row(name, f"{alone:.6g}", *(f"{value:.4f}" for value in values))
-    yield errors
+    alone = [f"{error:.6g}" for error in correlation["mean_square_error"]]
+    yield _correlation(correlation, "mean square error", alone)
     if document["note"]:
         yield printable(document["note"])
 
@@ -79,14 +63,7 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     for line in document["selection"]["left_out"]:
         yield printable(line)
     yield printable(document["fusion"]["why"])
-    rows = [*document["frontier"], *document["compared"]]
-    named = {
-        name: Architecture.from_json(architecture)
-        for row in rows
-        for name, architecture in zip(row["members"], row["architectures"], strict=True)
-    }
-    yield "members: " + ", ".join(f"{name} {label(named[name])}" for name in sorted(named))
-    yield legend(named.values())
+    yield from _members([*document["frontier"], *document["compared"]])
     if document["guests"]:
         guests = Table("From elsewhere", "name", "network", "PSNR dB", "GMACs", "parameters", whole=("name",))
         for guest in document["guests"]:
@@ -95,20 +72,31 @@ def _shown(document: Mapping[str, Any]) -> Iterator[RenderableType]:
             guests.add_row(guest["id"], name, *cells)
         yield guests
     correlation = document["correlation"]
-    errors = Table(
-        "Correlation of errors, the best alone",
-        *("candidate", "PSNR dB", *correlation["candidates"]),
-        whole=("candidate",),
-    )
-    for name, psnr, values in zip(
-        correlation["candidates"], correlation["psnr"], correlation["matrix"], strict=True
-    ):
-        errors.add_row(name, f"{psnr:.2f}", *(f"{value:.4f}" for value in values))
-    yield errors
+    yield _correlation(correlation, "PSNR dB", [f"{psnr:.2f}" for psnr in correlation["psnr"]])
     if document["untrained"] is not None:
         yield from _untrained(document["untrained"])
     if document["bundle"] is not None:
         yield f"bundle: {printable(document['bundle'])}"
+
+
+def _members(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The networks that portfolios name, each once, and what their labels mean."""
+    named = {
+        name: Architecture.from_json(architecture)
+        for row in rows
+        for name, architecture in zip(row["members"], row["architectures"], strict=True)
+    }
+    yield "members: " + ", ".join(f"{name} {label(named[name])}" for name in sorted(named))
+    yield legend(named.values())
+
+
+def _correlation(correlation: Mapping[str, Any], heading: str, alone: Sequence[str]) -> Table:
+    """The correlation of errors, beside how good each network is alone."""
+    names = correlation["candidates"]
+    table = Table("Correlation of errors, the best alone", "candidate", heading, *names, whole=("candidate",))
+    for name, own, values in zip(names, alone, correlation["matrix"], strict=True):
+        table.add_row(name, own, *(f"{value:.4f}" for value in values))
+    return table
 
 
 def _costs(title: str, rows: Sequence[Mapping[str, Any]], first: str) -> Table:

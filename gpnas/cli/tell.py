@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from gpnas.asked import Verdict
 from gpnas.cli.reporting import Report
 from gpnas.errors import TrialError
 from gpnas.opening import open_search
@@ -46,7 +45,8 @@ def _told(search: OwnSearch, kind: str, options: argparse.Namespace) -> Report:
         verdict = search.progress(
             name, int(step), _number(value), checkpoint=options.checkpoint, lease=lease, **metrics
         )
-        return _verdict(name, verdict)
+        told = {"answer": verdict.word, "chance": verdict.chance, "reason": verdict.reason}
+        return Report({"candidate": name, **told}, [verdict.word])
     if kind == "give_back":
         search.give_back(name, lease=lease)
         return Report({"candidate": name, "given_back": True}, [f"{name}: given back"])
@@ -56,11 +56,6 @@ def _told(search: OwnSearch, kind: str, options: argparse.Namespace) -> Report:
         counts = search.tell(name, _number(words[1]), seconds=options.seconds, lease=lease, **metrics)
     line = "observed" if counts else "it was observed before: the first observation counts, this one is noted"
     return Report({"candidate": name, "counted": counts}, [f"{name}: {line}"])
-
-
-def _verdict(name: str, verdict: Verdict) -> Report:
-    document = {"candidate": name, "answer": verdict.word, "chance": verdict.chance, "reason": verdict.reason}
-    return Report(document, [verdict.word])
 
 
 def _number(text: str) -> float:

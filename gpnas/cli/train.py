@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from gpnas.cli.arguments import limits_of
+from gpnas.cli.arguments import allowance_of
 from gpnas.cli.delivered import delivered
 from gpnas.cli.reporting import Report
 from gpnas.cli.watching import Watcher, means_of
 from gpnas.dispatch.final import FinalRequest, run_final
-from gpnas.results.choosing import Allowance
 from gpnas_trainers.recipe import rules
 
 
@@ -22,7 +21,7 @@ def run(options: argparse.Namespace) -> Report:
                 networks=tuple(options.networks),
                 run=options.run,
                 top=options.top,
-                allowance=Allowance(**limits_of(options)),
+                allowance=allowance_of(options),
                 data=options.data,
                 scale=options.scale,
                 recipe_file=options.recipe,

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from gpnas.bundle import read_bundle
-from gpnas.cli.arguments import levels_of
+from gpnas.cli.arguments import bundle_of, levels_of
 from gpnas.cli.reporting import Report
 from gpnas.cli.terminal import bar, fail, say
 from gpnas.cli.text import printable
 from gpnas.ensemble import upscale_files
-from gpnas.networks import declare_networks
 
 
 def run(options: argparse.Namespace) -> Report:
     levels = levels_of(options)
-    bundle = read_bundle(options.bundle)
-    declare_networks(bundle, options.networks, say)
+    bundle = bundle_of(options)
     with bar("tiles") as progress:
         results = upscale_files(
             bundle,

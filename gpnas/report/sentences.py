@@ -12,7 +12,7 @@ from gpnas.figures.catalogue import Seen
 from gpnas.figures.charts import saved_steps
 from gpnas.figures.data import Left, Trust, held
 from gpnas.figures.records import Recorded, Trial
-from gpnas.records import AxisValue, gain_in_words
+from gpnas.records import AxisValue, gain_in_words, otherwise
 from gpnas.space import IntegerAxis
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def summary(seen: Seen) -> list[str]:
     recorded, unit = seen.recorded, seen.recorded.objective
     done = sum(trial.state in ("observed", "stopped", "failed") for trial in recorded.trials)
     granted = recorded.granted or len(recorded.trials)
-    sentences = [f"{done} of {granted} trials have ended{_among(recorded)}; {STANDS[recorded.state]}."]
+    others = otherwise(recorded.count("failed"), recorded.count("stopped"))
+    sentences = [f"{done} of {granted} trials have ended{others}; {STANDS[recorded.state]}."]
     best = recorded.best
     if best is None:
         sentences.append("No training has succeeded, so there is no best network yet.")
@@ -96,12 +97,6 @@ def _delivered(seen: Seen, psnr: dict[str, float]) -> str:
         f"The delivered average{of} reaches {unit.shown(psnr['average'], more=1)}, where the best network "
         f"alone has {unit.shown(psnr['best'], more=1)}; {bicubic}."
     )
-
-
-def _among(recorded: Recorded) -> str:
-    parts = [f"{recorded.count('failed')} failed"] if recorded.count("failed") else []
-    parts += [f"{recorded.count('stopped')} stopped early"] if recorded.count("stopped") else []
-    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _against_ridge(trust: Trust) -> Check:
