@@ -69,6 +69,11 @@ def repeatable(sub: argparse.ArgumentParser, name: str, metavar: str, text: str,
     sub.add_argument(f"--{name}", metavar=metavar, action="append", default=[], help=text, **options)
 
 
+def taken(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Options by name, for a record whose fields have the same names."""
+    return {name: getattr(options, name) for name in names}
+
+
 def add_run(sub: argparse.ArgumentParser, text: str = "run folder", *, required: bool = True) -> None:
     """Adds RUN, the folder of a search or of a final training."""
     sub.add_argument("search", metavar="RUN", type=path, nargs=None if required else "?", help=text)
@@ -177,6 +182,6 @@ def levels_of(options: argparse.Namespace) -> Levels:
 
     names = ("tile", "overlap", "blend", "self_ensemble", "drop_outlier", "precision")
     try:
-        return Levels(**{name: getattr(options, name) for name in names})
+        return Levels(**taken(options, *names))
     except ValueError as error:
         raise DataError(str(error)) from None

@@ -34,6 +34,7 @@ from gpnas.records import STRATEGIES
 from gpnas_trainers.recipe import rules
 
 SHELLS = ("bash", "zsh", "fish")
+OWN_RUN = "run folder of a loop of your own"
 
 
 class Parser(argparse.ArgumentParser):
@@ -133,7 +134,9 @@ def command_line() -> argparse.ArgumentParser:
     explain.add_argument(
         "candidate", metavar="CANDIDATE", nargs="?", help="such as c0007, or best (default: all in short)"
     )
-    _add_own_loop(commands)
+    _add_ask(commands)
+    _add_tell(commands)
+    _add_veto(commands)
     _add_report(commands)
     space = commands.add("space", "show what a space file means", "drn.yaml")
     space.add_argument("space", metavar="FILE", help="a YAML file, or the name of a shipped one")
@@ -217,7 +220,7 @@ def _add_search(commands: Commands) -> None:
     add_trials(search)
 
 
-def _add_own_loop(commands: Commands) -> None:
+def _add_ask(commands: Commands) -> None:
     ask = commands.add(
         "ask",
         "print the next candidate of a search whose trainings are your own",
@@ -225,6 +228,24 @@ def _add_own_loop(commands: Commands) -> None:
         "runs/mine --worker $SLURM_ARRAY_TASK_ID --shell",
         "runs/mine --architecture drn:features=64,blocks=8,stages=2",
     )
+    add_run(ask, OWN_RUN)
+    option = ask.add_argument
+    option("--space", help="makes the run where it is missing: a YAML file, or a shipped one's name")
+    option("--trials", type=positive, help="trainings granted in all; a larger number extends")
+    option("--strategy", choices=STRATEGIES, help="how it chooses (default: the space file's)")
+    option("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
+    option(
+        "--worker", metavar="NAME", help="by which who asks is known again (default: SLURM's job and task)"
+    )
+    option("--lease-hours", type=above_zero, default=24.0, help="given to others after so many (default: 24)")
+    flag(ask, "wait", "wait while others train all that is left")
+    flag(ask, "shell", 'print variables for `eval "$(…)"`')
+    option(
+        "--architecture", metavar="NETWORK", help="have this one trained by whoever asks next; print its name"
+    )
+
+
+def _add_tell(commands: Commands) -> None:
     tell = commands.add(
         "tell",
         "tell what a training of your own came to",
@@ -233,47 +254,34 @@ def _add_own_loop(commands: Commands) -> None:
         "runs/mine c0007 --progress 100 27.9",
         "runs/mine --architecture drn:features=64,blocks=8,stages=2 28.4",
     )
-    veto = commands.add(
-        "veto", "have an architecture not be trained", "runs/mine drn:features=64,blocks=8,stages=2"
-    )
-    for sub in (ask, tell, veto):
-        add_run(sub, "run folder of a loop of your own")
-    ask.add_argument(
-        "--space", help="makes the run where it is missing: a YAML file, or a shipped one's name"
-    )
-    ask.add_argument("--trials", type=positive, help="trainings granted in all; a larger number extends")
-    ask.add_argument("--strategy", choices=STRATEGIES, help="how it chooses (default: the space file's)")
-    ask.add_argument("--seed", type=int, default=0, help="of choices and trainings (default: 0)")
-    ask.add_argument(
-        "--worker", metavar="NAME", help="by which who asks is known again (default: SLURM's job and task)"
-    )
-    ask.add_argument(
-        "--lease-hours", type=above_zero, default=24.0, help="given to others after so many (default: 24)"
-    )
-    flag(ask, "wait", "wait while others train all that is left")
-    flag(ask, "shell", 'print variables for `eval "$(…)"`')
-    ask.add_argument(
-        "--architecture", metavar="NETWORK", help="have this one trained by whoever asks next; print its name"
-    )
-    tell.add_argument("words", metavar="CANDIDATE VALUE", nargs="*", help="such as c0007 28.61")
-    tell.add_argument("--failed", metavar="REASON", help="instead of VALUE: why it cannot be trained")
-    tell.add_argument(
+    add_run(tell, OWN_RUN)
+    option = tell.add_argument
+    option("words", metavar="CANDIDATE VALUE", nargs="*", help="such as c0007 28.61")
+    option("--failed", metavar="REASON", help="instead of VALUE: why it cannot be trained")
+    option(
         "--progress",
         nargs=2,
         metavar=("STEP", "VALUE"),
         help="instead of VALUE: how far it has come; the answer says continue or stop",
     )
     flag(tell, "give-back", "instead of VALUE: have others train it")
-    tell.add_argument(
+    option(
         "--architecture",
         nargs=2,
         metavar=("NETWORK", "VALUE"),
         help="instead of CANDIDATE VALUE: one that was trained elsewhere",
     )
-    tell.add_argument("--lease", metavar="ID", help="the lease that `ask` printed (default: the newest)")
-    tell.add_argument("--checkpoint", metavar="ADDRESS", help="of what is trained so far, with --progress")
-    tell.add_argument("--seconds", type=float, help="that it took (default: since it was handed out)")
+    option("--lease", metavar="ID", help="the lease that `ask` printed (default: the newest)")
+    option("--checkpoint", metavar="ADDRESS", help="of what is trained so far, with --progress")
+    option("--seconds", type=float, help="that it took (default: since it was handed out)")
     repeatable(tell, "metric", "NAME=VALUE", "what was measured besides")
+
+
+def _add_veto(commands: Commands) -> None:
+    veto = commands.add(
+        "veto", "have an architecture not be trained", "runs/mine drn:features=64,blocks=8,stages=2"
+    )
+    add_run(veto, OWN_RUN)
     veto.add_argument("architecture", metavar="NETWORK", help="such as drn:features=64,blocks=8,stages=2")
 
 
@@ -374,22 +382,21 @@ def _add_data(commands: Commands) -> None:
     )
     for sub in (check, prepare):
         sub.set_defaults(module="data")
-        sub.add_argument("folder", metavar="DIR", type=path, help="folder of LR/HR pairs")
-        sub.add_argument("--scale", type=int, required=True, help="HR pixels per LR pixel")
-        sub.add_argument(
+        option = sub.add_argument
+        option("folder", metavar="DIR", type=path, help="folder of LR/HR pairs")
+        option("--scale", type=int, required=True, help="HR pixels per LR pixel")
+        option(
             "--ncc", type=float, default=0.99, help="least agreement of LR with HR (default: 0.99; 0: any)"
         )
-        sub.add_argument("--max-shift", type=float, help="greatest shift of LR, in LR pixels (default: any)")
-        sub.add_argument(
-            "--minimum-side", type=positive, default=48, help="smallest HR side, in pixels (default: 48)"
-        )
+        option("--max-shift", type=float, help="greatest shift of LR, in LR pixels (default: any)")
+        option("--minimum-side", type=positive, default=48, help="smallest HR side, in pixels (default: 48)")
         flag(sub, "downsample-lr", "downsample LR images that are as large as HR (registered captures)")
         flag(sub, "synthetic", "DIR holds HR alone: make LR by the synthetic camera")
-        sub.add_argument(
+        option(
             "--validation", type=positive, help="pairs to hold for validation (default: a fifth, at most 10)"
         )
-        sub.add_argument("--seed", type=int, default=0, help="of the split and of the camera (default: 0)")
-        sub.add_argument("--workers", type=positive, help="processes (default: one per core)")
+        option("--seed", type=int, default=0, help="of the split and of the camera (default: 0)")
+        option("--workers", type=positive, help="processes (default: one per core)")
     prepare.add_argument(
         "-o", "--output", metavar="CACHE", type=path, help="folder for the set's own (default: the cache)"
     )

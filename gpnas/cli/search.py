@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from gpnas.cli.arguments import taken
 from gpnas.cli.delivered import delivered, own_delivered
 from gpnas.cli.reporting import Report
 from gpnas.cli.watching import Watcher, means_of
@@ -20,21 +21,12 @@ def run(options: argparse.Namespace) -> Report:
     objective = file.objective.record() if file.objective else VALUE
     with (watcher := Watcher("trials observed", objective if own else PSNR)):
         request = Request(
-            space=options.space,
-            run=options.run,
-            data=options.data,
-            scale=options.scale,
-            trials=options.trials,
-            concurrent=options.concurrent,
-            strategy=options.strategy,
-            cost_aware=options.cost_aware,
-            portfolio_aware=options.portfolio_aware,
+            **taken(options, "space", "run", "data", "scale", "trials", "trial_hours", "concurrent"),
+            **taken(
+                options, "strategy", "cost_aware", "portfolio_aware", "early_stopping", "seed", "storage"
+            ),
             warm_start=tuple(options.warm_start),
-            seed=options.seed,
-            early_stopping=options.early_stopping,
-            storage=options.storage,
             means=means_of(options),
-            trial_hours=options.trial_hours,
         )
         if own:
             outcome = run_own(request, watcher)

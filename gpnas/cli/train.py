@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpnas.cli.arguments import allowance_of
+from gpnas.cli.arguments import allowance_of, taken
 from gpnas.cli.delivered import delivered
 from gpnas.cli.reporting import Report
 from gpnas.cli.watching import Watcher, means_of
@@ -16,22 +16,15 @@ def run(options: argparse.Namespace) -> Report:
     with (watcher := Watcher("networks trained")):
         delivery = run_final(
             FinalRequest(
-                search=options.search,
+                **taken(options, "search", "run", "top", "data", "scale", "seed", "concurrent", "storage"),
                 architectures=tuple(options.architecture),
                 networks=tuple(options.networks),
-                run=options.run,
-                top=options.top,
                 allowance=allowance_of(options),
-                data=options.data,
-                scale=options.scale,
                 recipe_file=options.recipe,
-                recipe={name: value for name in rules() if (value := getattr(options, name)) is not None},
+                recipe={name: each for name, each in taken(options, *rules()).items() if each is not None},
                 warm_start=options.start_from,
-                seed=options.seed,
-                concurrent=options.concurrent,
                 means=means_of(options, options.devices),
                 tensorboard=options.tensorboard,
-                storage=options.storage,
             ),
             watcher,
         )

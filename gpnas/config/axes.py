@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -40,7 +40,8 @@ class AxisRange(Strict):
                 raise ValueError(f"`low >= 1` must hold with a factor, but got low={self.low}")
         elif (count := (self.high - self.low) // self.step + 1) > VALUES:
             raise ValueError(f"an axis must have at most {VALUES} values, but got {count}")
-        return _spaced(self, self.low)
+        _check_spacing(self.spacing, self.low)
+        return self
 
     def axis(self, name: str) -> Axis:
         if self.factor is None:
@@ -64,7 +65,8 @@ class AxisValues(Strict):
             raise ValueError("an axis must have at least one value, but got []")
         if len(set(self.values)) < len(self.values):
             raise ValueError(f"axis values must differ from each other, but got {self.values}")
-        return _spaced(self, min(self.values))
+        _check_spacing(self.spacing, min(self.values))
+        return self
 
     def axis(self, name: str) -> Axis:
         return IntegerAxis(name, tuple(sorted(self.values)), self.spacing)
@@ -95,13 +97,9 @@ class AxisChoices(Strict):
 AnyAxis = AxisRange | AxisValues | AxisChoices
 
 
-A = TypeVar("A", AxisRange, AxisValues)
-
-
-def _spaced(axis: A, least: int) -> A:
-    if axis.spacing == "log" and least < 1:
+def _check_spacing(spacing: str | None, least: int) -> None:
+    if spacing == "log" and least < 1:
         raise ValueError(f"log spacing needs positive values, but got {least}")
-    return axis
 
 
 def _written_out(value: dict[str, Any]) -> AnyAxis:

@@ -101,7 +101,7 @@ def _map(data: PosteriorMap, field: str, label: str, scheme: Any, title: str) ->
 def slice_chart(data: Slice) -> alt.LayerChart:
     """The posterior along one axis, with an interval for one training."""
     unit = data.objective
-    table = [{"x": p.x, "mean": p.mean, "low": p.low, "high": p.high} for p in data.points]
+    table = [vars(point) for point in data.points]
     marks = [{"id": mark.trial, "x": mark.x, "value": mark.value} for mark in data.marks]
     values = [each for p in data.points for each in (p.low, p.high)] + [mark.value for mark in data.marks]
     scale = alt.Scale(domain=domain(values), nice=False, zero=False)

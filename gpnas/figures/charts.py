@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import altair as alt
 
@@ -29,14 +28,12 @@ LINES = 200
 """Lines of parallel coordinates, likewise."""
 TICKS = 6
 """Values of an axis of theirs that are written beside it, at most."""
-COSTS = {"parameters": "parameters", "gmacs": "GMACs at 120×120 LR pixels", "seconds": "training seconds"}
-"""Name of a cost to its title."""
-LESS = {
-    "parameters": "with fewer parameters",
-    "gmacs": "with fewer GMACs",
-    "seconds": "after a shorter training",
+COSTS = {
+    "parameters": ("parameters", "with fewer parameters"),
+    "gmacs": ("GMACs at 120×120 LR pixels", "with fewer GMACs"),
+    "seconds": ("training seconds", "after a shorter training"),
 }
-"""Name of a cost to what a cheaper rival would be."""
+"""Name of a cost to its title, and to what a cheaper rival would be."""
 
 
 def course(recorded: Recorded, foretold: Sequence[Predicted] = ()) -> alt.LayerChart:
@@ -76,10 +73,12 @@ def course(recorded: Recorded, foretold: Sequence[Predicted] = ()) -> alt.LayerC
     intervals = base.mark_rule(style="interval", strokeWidth=5, strokeCap="round", clip=True).encode(
         y=alt.Y("low:Q", scale=alt.Scale(domain=limits), title=unit.label), y2="high:Q"
     )
+    seen = {state: shape for state, shape in STATES.items() if any(row["state"] == state for row in table)}
+    states = alt.Scale(domain=list(seen), range=list(seen.values()))
     points = base.mark_point(filled=True, size=70, opacity=1).encode(
         y=y,
         color=categories(phases, "chosen by"),
-        shape=_shape(table),
+        shape=alt.Shape("state:N", title="training", scale=states),
         tooltip=tooltips("id", "architecture", "state", "told", group="chosen by"),
     )
     best = alt.Chart(rows(best_so_far(recorded))).encode(x=alt.X("number:Q", title=order), y=y)
@@ -132,7 +131,7 @@ def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
         for trial in trials
     ]
     front = pareto([(cost_of(trial, cost), unit.merit(trial.value or 0.0)) for trial in trials])
-    name = COSTS.get(cost, cost)
+    name, less = COSTS.get(cost, (cost, f"at less {cost}"))
     axis = alt.Axis(format="~s" if cost == "parameters" else "~g", tickCount=6)
     base = alt.Chart(rows(table)).encode(
         x=priced("cost", name, axis=axis),
@@ -146,7 +145,6 @@ def costs(recorded: Recorded, cost: str) -> alt.LayerChart:
     line = alt.Chart(rows([table[place] for place in front]))
     line = line.mark_line(style="ink-line", interpolate="step-after", point=ring)
     line = line.encode(x=priced("cost", name), y=alt.Y("value:Q", title=unit.label))
-    less = LESS.get(cost, f"at less {name}")
     title = f"{len(front)} of {len(table)} networks have no rival that is as good {less}"
     told = (
         f"{unit.name} against {name} on a logarithmic axis for {len(table)} networks trained to the end; the "
@@ -330,12 +328,6 @@ def spread_out(trials: Sequence[Trial], most: int, unit: Measure) -> list[Trial]
 
     kept = {trial.id for trial in thinned(trials, most, order)}
     return [trial for trial in trials if trial.id in kept]
-
-
-def _shape(table: Sequence[dict[str, Any]]) -> alt.Shape:
-    seen = [state for state in STATES if any(row["state"] == state for row in table)]
-    scale = alt.Scale(domain=seen, range=[STATES[state] for state in seen])
-    return alt.Shape("state:N", title="training", scale=scale)
 
 
 def tooltips(*fields: str, **titled: str) -> list[alt.Tooltip]:

@@ -54,11 +54,6 @@ class Measure:
             else f"less than {self.shown(least, more=1)}"
         )
 
-    @property
-    def format(self) -> str:
-        """The same for Vega's number format."""
-        return f",.{self.decimals}f"
-
 
 def decimals_for(values: Sequence[float]) -> int:
     """Digits after the point that tell these values apart: two more than their spread has, 0 … 8."""

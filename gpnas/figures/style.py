@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -116,15 +117,10 @@ def finished(
     return chart
 
 
-def wrapped(text: str, width: int = 84) -> list[str]:
-    """Lines of at most so many characters, at spaces."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append(word)
-        else:
-            lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+def wrapped(text: str) -> list[str]:
+    """Lines of at most 84 characters, at spaces; a longer word has a line of its own."""
+    words = " ".join(text.split())
+    return textwrap.wrap(words, 84, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def categories(names: Sequence[str], title: str | None, *, columns: int = 0) -> alt.Color:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from scipy.special import bdtr, bdtrc
+
 from gpnas.figures.catalogue import Seen
 from gpnas.figures.charts import saved_steps
 from gpnas.figures.data import Left, Trust, held
@@ -16,6 +18,7 @@ from gpnas.records import AxisValue, gain_in_words, otherwise
 from gpnas.space import IntegerAxis
 
 if TYPE_CHECKING:
+    from gpnas.diagnostics import Diagnostics
     from gpnas.learned import Learned
 
 Level = Literal["good", "mind", "open"]
@@ -28,6 +31,10 @@ STANDS = {
     "finished": "the search is finished",
     "interrupted": "the search was interrupted, and the same command goes on with it",
 }
+
+
+Finding = tuple[Level, str]
+"""Level and sentence of a check."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +76,19 @@ def summary(seen: Seen) -> list[str]:
 
 def checks(seen: Seen) -> Iterator[Check]:
     """What a reader should mind, in the order of a search's questions."""
+    recorded, left, learning = seen.recorded, seen.left, seen.learning
     if seen.trust is not None:
-        yield _against_ridge(seen.trust)
-        yield _intervals(seen.trust)
+        yield Check("Surrogate against ridge regression", *_against_ridge(seen.trust.diagnostics))
+        yield Check("Intervals of 90 %", *_intervals(seen.trust))
     else:
         yield Check("Surrogate", "open", "There is no surrogate yet whose predictions could be judged.")
-    yield _edge(seen.recorded)
-    yield _failures(seen.recorded)
-    if seen.learning is not None:
-        yield _noise(seen, seen.learning)
-    yield _stopping(seen.recorded)
-    if seen.left is not None and seen.learning is not None and seen.left.course:
-        yield _remaining(seen.recorded, seen.left, seen.learning)
+    yield Check("Edge of the space", *_edge(recorded))
+    yield Check("Failures", *_failures(recorded))
+    if learning is not None:
+        yield Check("Noise and seeds", *_noise(recorded, learning))
+    yield Check("Early stopping", *_stopping(recorded))
+    if left is not None and learning is not None and left.course:
+        yield Check("What is left", *_remaining(recorded, left, learning))
 
 
 def _delivered(seen: Seen, psnr: dict[str, float]) -> str:
@@ -99,28 +107,22 @@ def _delivered(seen: Seen, psnr: dict[str, float]) -> str:
     )
 
 
-def _against_ridge(trust: Trust) -> Check:
-    name = "Surrogate against ridge regression"
-    better, error = trust.diagnostics.advantage, trust.diagnostics.advantage_error
+def _against_ridge(diagnostics: Diagnostics) -> Finding:
+    better, error = diagnostics.advantage, diagnostics.advantage_error
     if better is None or error is None:
-        return Check(name, "open", f"Not known yet: {trust.diagnostics.summary}.")
+        return "open", f"Not known yet: {diagnostics.summary}."
     told = f"{better:+.2f} ± {error:.2f} nats per observation, left out one by one"
     if better > 2 * error:
-        return Check(name, "good", f"The surrogate predicts better than ridge regression ({told}).")
+        return "good", f"The surrogate predicts better than ridge regression ({told})."
     if better > -2 * error:
-        return Check(
-            name, "open", f"The surrogate and ridge regression predict alike, within chance ({told})."
-        )
-    return Check(
-        name,
-        "mind",
+        return "open", f"The surrogate and ridge regression predict alike, within chance ({told})."
+    return "mind", (
         f"Ridge regression predicts better than the surrogate ({told}): trust observed values more than "
-        "predicted ones, or grant more trials.",
+        "predicted ones, or grant more trials."
     )
 
 
-def _intervals(trust: Trust) -> Check:
-    name = "Intervals of 90 %"
+def _intervals(trust: Trust) -> Finding:
     judged = {"foretold before the training": trust.foretold, "left out one by one": trust.left_out}
     told, levels = [], []
     for way, each in judged.items():
@@ -128,13 +130,13 @@ def _intervals(trust: Trust) -> Check:
             told.append(f"{held(each)} of {len(each)} {way}")
             levels.append(verdict(held(each), len(each), 0.9))
     if not told:
-        return Check(name, "open", "Nothing was observed yet that intervals could be compared with.")
+        return "open", "Nothing was observed yet that intervals could be compared with."
     they = f"They hold {', and '.join(told)}"
     if "too few" in levels:
-        return Check(name, "mind", f"{they}: fewer than chance explains, so intervals are too narrow.")
+        return "mind", f"{they}: fewer than chance explains, so intervals are too narrow."
     if "too many" in levels:
-        return Check(name, "open", f"{they}: more than chance explains, so intervals are wider than needed.")
-    return Check(name, "good", f"{they}, as intervals of 90 % should.")
+        return "open", f"{they}: more than chance explains, so intervals are wider than needed."
+    return "good", f"{they}, as intervals of 90 % should."
 
 
 def verdict(held: int, count: int, nominal: float) -> str:
@@ -145,21 +147,9 @@ def verdict(held: int, count: int, nominal: float) -> str:
         count: of how many independent ones, at least 1.
         nominal: probability of each.
     """
-    shares = [
-        math.comb(count, k) * nominal**k * (1 - nominal) ** (count - k)
-        if count < 1_000
-        else _normal(k, count, nominal)
-        for k in range(count + 1)
-    ]
-    if math.fsum(shares[: held + 1]) < PLAUSIBLE / 2:
+    if bdtr(held, count, nominal) < PLAUSIBLE / 2:
         return "too few"
-    return "too many" if math.fsum(shares[held:]) < PLAUSIBLE / 2 else "as expected"
-
-
-def _normal(k: int, count: int, nominal: float) -> float:
-    """The binomial's probability of k by its normal approximation."""
-    variance = count * nominal * (1 - nominal)
-    return math.exp(-((k - count * nominal) ** 2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+    return "too many" if bdtrc(held - 1, count, nominal) < PLAUSIBLE / 2 else "as expected"
 
 
 def at_edges(recorded: Recorded, trial: Trial) -> list[tuple[str, str, AxisValue]]:
@@ -175,27 +165,24 @@ def at_edges(recorded: Recorded, trial: Trial) -> list[tuple[str, str, AxisValue
     return found
 
 
-def _edge(recorded: Recorded) -> Check:
-    name, best = "Edge of the space", recorded.best
+def _edge(recorded: Recorded) -> Finding:
+    best = recorded.best
     if best is None or not recorded.families:
-        return Check(name, "open", "Not known yet where in the space the best network lies.")
+        return "open", "Not known yet where in the space the best network lies."
     edges = at_edges(recorded, best)
     if not edges:
-        return Check(name, "good", "The best network lies within the space on every ordered axis.")
+        return "good", "The best network lies within the space on every ordered axis."
     told = ", ".join(f"{axis} {value} (the {end})" for axis, end, value in edges)
-    return Check(
-        name,
-        "mind",
+    return "mind", (
         f"The best network lies at the edge of the space: {told}. Better ones may lie beyond: let the space "
-        "grow there, unless a limit of yours ends it.",
+        "grow there, unless a limit of yours ends it."
     )
 
 
-def _failures(recorded: Recorded) -> Check:
-    name = "Failures"
+def _failures(recorded: Recorded) -> Finding:
     failed = [trial for trial in recorded.trials if trial.state == "failed"]
     if not failed:
-        return Check(name, "good", "No training failed.")
+        return "good", "No training failed."
     reasons = Counter((trial.failure or "no reason was noted").strip() for trial in failed)
     reason, count = reasons.most_common(1)[0]
     share = f"{len(failed)} of {len(recorded.trials)} trainings failed"
@@ -203,52 +190,44 @@ def _failures(recorded: Recorded) -> Check:
         why = f"all for one reason: {reason}" if len(failed) > 1 else f"since {reason}"
     else:
         why = f"for {len(reasons)} reasons, {count} of them since {reason}"
-    return Check(name, "mind", f"{share}, {why.rstrip('.')}.")
+    return "mind", f"{share}, {why.rstrip('.')}."
 
 
-def _noise(seen: Seen, learning: Learned) -> Check:
-    name, unit = "Noise and seeds", seen.recorded.objective
+def _noise(recorded: Recorded, learning: Learned) -> Finding:
+    unit = recorded.objective
     best: dict[str, float] = {}
-    for trial in seen.recorded.finished:
+    for trial in recorded.finished:
         best[trial.label] = max(best.get(trial.label, -math.inf), unit.merit(trial.value or 0.0))
     leaders = sorted(best.values(), reverse=True)[:LEADERS]
     if len(leaders) < 2:
-        return Check(
-            name, "open", "Fewer than two networks were trained to the end, so leaders do not differ."
-        )
+        return "open", "Fewer than two networks were trained to the end, so leaders do not differ."
     gap = leaders[0] - leaders[-1]
     told = (
         f"the best {len(leaders)} differ by {unit.shown(gap, more=1)}, two trainings of one by about "
         f"{unit.shown(learning.apart, more=1)}"
     )
     if learning.apart > gap:
-        return Check(
-            name,
-            "mind",
-            f"Noise hides who leads: {told}. More seeds of the leaders would tell more than luck.",
-        )
-    return Check(name, "good", f"The leaders differ by more than noise: {told}.")
+        return "mind", f"Noise hides who leads: {told}. More seeds of the leaders would tell more than luck."
+    return "good", f"The leaders differ by more than noise: {told}."
 
 
-def _stopping(recorded: Recorded) -> Check:
-    name, stopped = "Early stopping", recorded.count("stopped")
+def _stopping(recorded: Recorded) -> Finding:
+    stopped = recorded.count("stopped")
     if not stopped:
-        return Check(name, "open", "No training was stopped early.")
+        return "open", "No training was stopped early."
     saved = saved_steps(recorded)
     whole = (recorded.steps or 0) * sum(t.state in ("observed", "stopped") for t in recorded.trials)
     share = f", {saved / whole:.0%} of all that were granted" if whole else ""
     were = "training was" if stopped == 1 else "trainings were"
-    return Check(name, "good", f"{stopped} {were} stopped early, which saved {saved:,} steps{share}.")
+    return "good", f"{stopped} {were} stopped early, which saved {saved:,} steps{share}."
 
 
-def _remaining(recorded: Recorded, left: Left, learning: Learned) -> Check:
-    name, unit, now = "What is left", recorded.objective, left.course[-1]
-    told = f"stopping now is expected to miss {unit.about(now.regret)}"
+def _remaining(recorded: Recorded, left: Left, learning: Learned) -> Finding:
+    now = left.course[-1]
+    told = f"stopping now is expected to miss {recorded.objective.about(now.regret)}"
     if now.regret < learning.noise:
-        return Check(name, "good", f"Little: {told}, less than the noise of one training.")
-    return Check(
-        name, "mind", f"Something: {told}, more than the noise of one training. More trials would pay."
-    )
+        return "good", f"Little: {told}, less than the noise of one training."
+    return "mind", f"Something: {told}, more than the noise of one training. More trials would pay."
 
 
 def _cost(trial: Trial) -> str:
