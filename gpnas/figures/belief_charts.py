@@ -165,25 +165,17 @@ def left_out(data: Trust) -> alt.LayerChart:
         f": each of {len(data.left_out)} observations is predicted from all others, by the surrogate (with "
         "its 90 % interval) and by ridge regression"
     )
-    return _against(data, data.left_out, ("surrogate", "Left out one by one"), told)
+    return _against(data, data.left_out, "surrogate", "Left out one by one", told)
 
 
 def foretold_chart(data: Trust) -> alt.LayerChart:
     """Each observation beside what was predicted of it when it was chosen."""
     told = f", for {len(data.foretold)} observations, as predicted when each was chosen"
-    return _against(data, data.foretold, ("predicted before the training", "Foretold when chosen"), told)
+    return _against(data, data.foretold, "predicted before the training", "Foretold when chosen", told)
 
 
-def _against(data: Trust, judged: Sequence[Predicted], names: tuple[str, str], told: str) -> alt.LayerChart:
-    """Predicted against observed values.
-
-    Args:
-        data: whose objective they are of.
-        judged: the predictions.
-        names: of their group, and of how they were made.
-        told: completes the alternative text after "Predicted against observed PSNR".
-    """
-    group, how = names
+def _against(data: Trust, judged: Sequence[Predicted], group: str, how: str, told: str) -> alt.LayerChart:
+    """Predictions of a group against observed values; how they were made, in short and in words."""
     table: list[dict[str, Any]] = []
     for each in judged:
         row = {"id": each.trial, "observed": each.observed}

@@ -94,11 +94,10 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
         engine = engine_for(space, header)
     except ValueError as error:
         raise SpaceError(f"a search must have an engine, but {error}") from None
-    names = {each.candidate.id for each in kept}
-    failed = [each for each in observations if each.failed]
-    chosen = [each for each in candidates if each.id in names or each.id in {f.candidate.id for f in failed}]
-    engine.replay(chosen, [*kept, *failed])
-    rows = [trial for trial in recorded.trials if trial.id in names]
+    told = [*kept, *(each for each in observations if each.failed)]
+    names = {each.candidate.id for each in told}
+    engine.replay([each for each in candidates if each.id in names], told)
+    rows = [trial for trial in recorded.trials if trial.id in names and trial.value is not None]
     posterior = engine.surrogate
     pool = sampled(torch.arange(len(engine.space)), POOL)
     mean, variance = posterior.mean_and_variance(engine.features(pool))

@@ -164,8 +164,7 @@ def curves(recorded: Recorded) -> alt.LayerChart:
     drawn = spread_out([trial for trial in recorded.trials if trial.curve], CURVES, unit)
     table, ends = [], []
     for trial in drawn:
-        last = max(row.attempt for row in trial.curve)
-        newest = {row.step: row.value for row in trial.curve if row.attempt <= last}
+        newest = {row.step: row.value for row in trial.curve}
         for step, value in sorted(newest.items()):
             row = {"id": trial.id, "architecture": trial.label, "step": step, "value": value}
             table.append(row | {"group": trial.shown_state})

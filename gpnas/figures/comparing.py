@@ -62,15 +62,12 @@ def best_courses(runs: Sequence[Recorded], against: str) -> alt.LayerChart:
         for name, course in courses.items()
         for x, value in course
     ]
-    chart = (
-        alt.Chart(rows(table))
-        .mark_line(interpolate="step-after", strokeWidth=2)
-        .encode(
-            x=alt.X("x:Q", title=title_of_x),
-            y=alt.Y("value:Q", title=f"best {unit.label} so far", scale=alt.Scale(zero=False)),
-            color=categories(names, "run"),
-            strokeDash=alt.StrokeDash("group:N", title="run", scale=alt.Scale(domain=names)),
-        )
+    chart = alt.Chart(rows(table)).mark_line(interpolate="step-after", strokeWidth=2)
+    chart = chart.encode(
+        x=alt.X("x:Q", title=title_of_x),
+        y=alt.Y("value:Q", title=f"best {unit.label} so far", scale=alt.Scale(zero=False)),
+        color=categories(names, "run"),
+        strokeDash=alt.StrokeDash("group:N", title="run", scale=alt.Scale(domain=names)),
     )
     ends = {name: run.best for name, run in zip(names, runs, strict=True)}
     values = {name: best.value for name, best in ends.items() if best is not None and best.value is not None}

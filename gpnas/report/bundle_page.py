@@ -9,7 +9,7 @@ from typing import Any
 from gpnas.bundle import Bundle, read_bundle
 from gpnas.errors import DataError
 from gpnas.evaluation.keeping import kept, read_evaluation
-from gpnas.report.page import Block, Cell, Page, Picture, Row, Section, Table, block, columns, listed
+from gpnas.report.page import Block, Cell, Page, Picture, Row, Section, Table, columns, listed
 from gpnas.report.search_page import pictures_section
 
 
@@ -25,9 +25,7 @@ def bundle_page(path: Path, *, table1: Table | None = None, pictures: Sequence[P
     average = "One network" if len(bundle.members) == 1 else f"{len(bundle.members)} networks, averaged"
     sections = [
         Section(
-            name="summary",
-            heading="In short",
-            short="In short",
+            *("summary", "In short", "In short"),
             lines=(
                 f"{average}, for ×{manifest.scale} super-resolution, found by a search with gpnas "
                 f"{manifest.gpnas}.",
@@ -145,7 +143,7 @@ def _provenance(bundle: Bundle) -> Section:
         ("data", listed(manifest.data)),
         ("versions", listed(manifest.versions)),
     )
-    blocks = [block("The manifest", manifest.model_dump())]
+    blocks = [Block.of("The manifest", manifest.model_dump())]
     if bundle.licence:
         blocks.append(Block("The text of the licence", bundle.licence))
     return Section("provenance", "Where this comes from", "Provenance", facts=facts, blocks=tuple(blocks))

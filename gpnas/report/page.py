@@ -101,10 +101,10 @@ class Block:
     title: str
     text: str
 
-
-def block(title: str, document: Any) -> Block:
-    """A JSON document, folded away."""
-    return Block(title, json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    @classmethod
+    def of(cls, title: str, document: Any) -> Block:
+        """A JSON document, folded away."""
+        return cls(title, json.dumps(document, indent=2, ensure_ascii=False, default=str))
 
 
 def listed(entries: Mapping[str, Any]) -> str:

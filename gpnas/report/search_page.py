@@ -10,7 +10,7 @@ from gpnas.figures.catalogue import figures, see
 from gpnas.figures.records import Recorded, Trial
 from gpnas.figures.style import unchecked
 from gpnas.records import trials_of
-from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table, block, columns, listed
+from gpnas.report.page import Block, Cell, Column, Page, Picture, Row, Section, Table, columns, listed
 from gpnas.report.sentences import checks, summary
 
 SECTIONS = {
@@ -51,10 +51,8 @@ def search_page(run: Path, *, table1: Table | None = None) -> Page:
         drawn = {figure.name: figure for figure in figures(seen)}
     sections = [
         Section(
-            name="summary",
-            heading="In short",
-            short="In short",
-            lines=tuple(summary(seen)) + tuple(f"Note: {note}." for note in seen.notes),
+            *("summary", "In short", "In short"),
+            lines=(*summary(seen), *(f"Note: {note}." for note in seen.notes)),
             checks=tuple(checks(seen)),
         )
     ]
@@ -62,10 +60,8 @@ def search_page(run: Path, *, table1: Table | None = None) -> Page:
         shown = tuple(drawn[each] for each in members if each in drawn)
         tables = (table1,) if name == "quality" and table1 is not None else ()
         if shown or tables:
-            sections.append(Section(name=name, heading=heading, short=short, figures=shown, tables=tables))
-    sections.append(
-        Section(name="trials", heading="All trials", short="Trials", tables=(trials_table(recorded),))
-    )
+            sections.append(Section(name, heading, short, figures=shown, tables=tables))
+    sections.append(Section("trials", "All trials", "Trials", tables=(trials_table(recorded),)))
     failures = [trial for trial in recorded.trials if trial.state == "failed"]
     if failures or recorded.events:
         sections.append(_trouble(recorded, failures))
@@ -91,9 +87,7 @@ def with_pictures(page: Page, pictures: Sequence[Picture]) -> Page:
 def pictures_section(pictures: Sequence[Picture]) -> Section:
     """Pictures of networks at work, looked at together."""
     return Section(
-        name="pictures",
-        heading="What the networks do, seen",
-        short="Pictures",
+        *("pictures", "What the networks do, seen", "Pictures"),
         lines=(
             "A part of a validation image that no training saw. Point at a picture, or use the arrow keys, "
             "to look at the same place in all; a click, plus or minus magnifies. Error maps show where an "
@@ -177,7 +171,7 @@ def _trouble(recorded: Recorded, failures: Sequence[Trial]) -> Section:
     if recorded.events:
         rows = tuple(Row(tuple(map(Cell, event))) for event in recorded.events)
         tables.append(Table("events", "Events", columns("time", "kind", "details"), rows))
-    return Section(name="trouble", heading="Failures and events", short="Failures", tables=tuple(tables))
+    return Section("trouble", "Failures and events", "Failures", tables=tuple(tables))
 
 
 def _provenance(recorded: Recorded) -> Section:
@@ -195,9 +189,7 @@ def _provenance(recorded: Recorded) -> Section:
         if isinstance(value, dict):
             facts.append((key, listed(value)))
     return Section(
-        name="provenance",
-        heading="Where this comes from",
-        short="Provenance",
+        *("provenance", "Where this comes from", "Provenance"),
         facts=tuple(facts),
         blocks=tuple(_blocks(recorded)),
     )
@@ -208,7 +200,7 @@ def _blocks(recorded: Recorded) -> Iterator[Block]:
         name: {axis.name: list(axis.values) for axis in axes} for name, axes in recorded.families.items()
     }
     if space:
-        yield block("The axes of the space", space)
-    yield block("The journal's header", {**recorded.header, "search": dict(recorded.search)})
+        yield Block.of("The axes of the space", space)
+    yield Block.of("The journal's header", {**recorded.header, "search": dict(recorded.search)})
     if recorded.delivery is not None:
-        yield block("What was delivered", dict(recorded.delivery))
+        yield Block.of("What was delivered", dict(recorded.delivery))
