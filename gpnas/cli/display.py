@@ -18,8 +18,7 @@ Document = Mapping[str, Any]
 
 def in_unit(text: str, document: Document) -> str:
     """A number, or the title of a column, with the unit of the search's objective where it has one."""
-    unit = document["objective"]["unit"] if "objective" in document else "dB"
-    return f"{text} {printable(unit)}".strip()
+    return f"{text} {printable(document['objective']['unit'])}".strip()
 
 
 def candidate(document: Document) -> Iterator[RenderableType]:
@@ -35,14 +34,12 @@ def candidate(document: Document) -> Iterator[RenderableType]:
     seconds = "" if document["seconds"] is None else f"; {document['seconds']:.0f} s of training expected"
     success = f"probability of success {_percent(document['success'])}"
     yield f"costs: {_costs(document['costs'])}; {success}{seconds}"
-    yield from _outcome(document["outcome"], document)
+    yield from _outcome(document)
     yield ""
     if document["alternatives"]:
         yield from _alternatives(document)
     if document["learned"]:
-        yield from learned(
-            document["learned"], "What the surrogate had learned then", document["objective"]["unit"]
-        )
+        yield from learned(document, "What the surrogate had learned then")
     yield from diagnostics(document["diagnostics"])
     yield from _agreement(document)
     yield from _notes(document)
@@ -89,9 +86,7 @@ def overview(document: Document) -> Iterator[RenderableType]:
         yield "an older engine decided some: this one reads what they observed, and need not choose alike"
     if document["learned"]:
         yield ""
-        yield from learned(
-            document["learned"], "What the surrogate has learned", document["objective"]["unit"]
-        )
+        yield from learned(document, "What the surrogate has learned")
     yield from diagnostics(document["diagnostics"])
     yield from _notes(document)
 
@@ -103,9 +98,9 @@ def diagnostics(document: Document) -> Iterator[RenderableType]:
         yield styled("warning", "bold yellow") + f": {printable(document['warning'])}"
 
 
-def learned(document: Document, title: str, unit: str = "dB") -> Iterator[RenderableType]:
+def learned(document: Document, title: str) -> Iterator[RenderableType]:
     """What a surrogate learned of the space."""
-    unit = printable(unit)
+    unit, found = printable(document["objective"]["unit"]), document["learned"]
     effects = f"effect, {unit}" if unit else "effect"
     columns = Table(
         title,
@@ -113,8 +108,8 @@ def learned(document: Document, title: str, unit: str = "dB") -> Iterator[Render
         whole=("column",),
         left=("in words", effects),
     )
-    for column in document["columns"]:
-        effect = document["effects"].get(column["name"]) if column["kind"] != "cost" else None
+    for column in found["columns"]:
+        effect = found["effects"].get(column["name"]) if column["kind"] != "cost" else None
         columns.add_row(
             column["name"] + (" (cost)" if column["kind"] == "cost" else ""),
             f"{column['lengthscale']:.2f}",
@@ -124,12 +119,12 @@ def learned(document: Document, title: str, unit: str = "dB") -> Iterator[Render
             "" if effect is None else (f"{effect['gain']:.2f} ({effect['worst']} → {effect['best']})"),
         )
     yield columns
-    noise = f"{document['noise']:.3f} {unit}"
+    noise = f"{found['noise']:.3f} {unit}"
     yield (
-        f"noise of one training: {noise.strip()}; warp: {printable(document['warp'])}; "
-        f"{document['observations']} observations, {document['members']} draws of hyperparameters"
+        f"noise of one training: {noise.strip()}; warp: {printable(found['warp'])}; "
+        f"{found['observations']} observations, {found['members']} draws of hyperparameters"
     )
-    for name, correlation in document["sources"].items():
+    for name, correlation in found["sources"].items():
         yield f"what varies in {printable(name)} correlates with what varies here: {correlation:.2f}"
 
 
@@ -150,7 +145,8 @@ def _belief(document: Document) -> Iterator[str]:
         yield "rank: " + ", ".join(ranks)
 
 
-def _outcome(outcome: Document | None, document: Document) -> Iterator[RenderableType]:
+def _outcome(document: Document) -> Iterator[RenderableType]:
+    outcome = document["outcome"]
     if outcome is not None and outcome["stopped"] is not None:
         yield f"{outcome['stopped']}; the value below is what its curve predicted"
     if outcome is None:
@@ -254,12 +250,9 @@ def _percent(share: float) -> str:
 
 
 def _costs(costs: Document) -> str:
-    shown = []
-    for name, value in costs.items():
-        if name == "parameters":
-            shown.append(f"{value:,.0f} parameters")
-        elif name == "gmacs":
-            shown.append(f"{value:.2f} GMACs")
-        else:
-            shown.append(f"{printable(name)} {value:,.4g}")
+    known = {"parameters": "{:,.0f} parameters", "gmacs": "{:.2f} GMACs"}
+    shown = (
+        known[name].format(value) if name in known else f"{printable(name)} {value:,.4g}"
+        for name, value in costs.items()
+    )
     return ", ".join(shown) or "none known"

@@ -61,16 +61,18 @@ class Region:
         self._seen = seen
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        below = [line for line in (_best(self._seen), _gain(self._seen), _time(self._seen)) if line]
-        lines = [_head(self._seen), *below][: max(1, console.height - 1)]
+        seen = self._seen
+        gain = left_to_gain(seen.prospect, seen.objective) if seen.prospect else ""
+        below = filter(None, (_best(seen), gain, _time(seen)))
+        lines = [_head(seen), *below][: max(1, console.height - 1)]
         words = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
         room = max(0, console.height - 1 - len(words) - AROUND)
         yield words[0]
-        if self._seen.training and room:
-            shown = self._seen.training[:room]
-            yield _table(shown, self._seen.objective)
-            if len(shown) < len(self._seen.training):
-                yield Text(f"… and {len(self._seen.training) - len(shown)} more")
+        if seen.training and room:
+            shown = seen.training[:room]
+            yield _table(shown, seen.objective)
+            if len(shown) < len(seen.training):
+                yield Text(f"… and {len(seen.training) - len(shown)} more")
         yield from words[1:]
 
 
@@ -110,12 +112,6 @@ def _best(seen: Look) -> str:
     interval = f"{prospect.mean:.2f} ± {valued(1.645 * prospect.stddev, unit)} (90 %)"
     who = "it" if prospect.leader == best.candidate.id else prospect.leader
     return f"{told}; expected of {who}: {interval}"
-
-
-def _gain(seen: Look) -> str:
-    if seen.prospect is None:
-        return ""
-    return left_to_gain(seen.prospect, seen.objective)
 
 
 def left_to_gain(prospect: Prospect, objective: Objective) -> str:

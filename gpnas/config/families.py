@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -76,18 +77,15 @@ def _axes_model(family: NetworkFamily) -> type[Strict]:
             form = SwitchAxis
         elif isinstance(axis.default, str):
             form = NameAxis
-        form = Annotated[form, AfterValidator(_values_allowed(axis))]
+        form = Annotated[form, AfterValidator(partial(_allowed, axis))]
         fields[axis.name] = (form, ...) if axis.default is None else (form | None, None)
     return create_model(family.name, __base__=Strict, **fields)
 
 
-def _values_allowed(axis: NetworkAxis) -> Callable[[AnyAxis], AnyAxis]:
-    def check(written: AnyAxis) -> AnyAxis:
-        for value in written.axis(axis.name).values:
-            axis.check(value)
-        return written
-
-    return check
+def _allowed(axis: NetworkAxis, written: AnyAxis) -> AnyAxis:
+    for value in written.axis(axis.name).values:
+        axis.check(value)
+    return written
 
 
 AnyAxes = Strict | OwnAxes

@@ -289,12 +289,8 @@ def _mapped(recorded: Recorded) -> list[str]:
 def _axes(recorded: Recorded, family: str, relevant: Sequence[str]) -> list[str]:
     """The axes of a family with several values, the most relevant first."""
     names = [axis.name for axis in recorded.families[family] if len(axis.values) > 1]
-    order = {name: place for place, name in reversed(list(enumerate(relevant)))}
-
-    def place(name: str) -> int:
-        return min(order.get(name, len(order)), order.get(f"{family}.{name}", len(order)))
-
-    return sorted(names, key=place)
+    order = [column.removeprefix(f"{family}.") for column in relevant]
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def _one(name: str, heading: str, reading: str, *shown: Any) -> Figure:
@@ -305,7 +301,9 @@ def _one(name: str, heading: str, reading: str, *shown: Any) -> Figure:
 def _now(recorded: Recorded) -> float:
     """Seconds from the first start to the newest moment that the journal tells of."""
     times = [
-        each for trial in recorded.trials for each in (trial.observed, trial.proposed) if each is not None
+        time
+        for trial in recorded.trials
+        for time in (trial.observed, trial.proposed, *(span.ended for span in trial.spans))
+        if time is not None
     ]
-    times += [span.ended for trial in recorded.trials for span in trial.spans if span.ended is not None]
     return max(times, default=0.0)

@@ -231,11 +231,8 @@ def _remaining(recorded: Recorded, left: Left, learning: Learned) -> Finding:
 
 
 def _cost(trial: Trial) -> str:
-    parts = []
-    if "parameters" in trial.costs:
-        parts.append(f"{trial.costs['parameters']:,.0f} parameters")
-    if "gmacs" in trial.costs:
-        parts.append(f"{trial.costs['gmacs']:.3g} GMACs")
+    known = {"parameters": "{:,.0f} parameters", "gmacs": "{:.3g} GMACs"}
+    parts = [form.format(trial.costs[name]) for name, form in known.items() if name in trial.costs]
     return f" at {' and '.join(parts)}" if parts else ""
 
 
