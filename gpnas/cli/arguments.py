@@ -96,11 +96,9 @@ def bundle_of(options: argparse.Namespace) -> Bundle:
     return bundle
 
 
-BUNDLES_OWN = "the bundle's own networks, nets.py or package.module"
-"""What a user names where a bundle lacks sources."""
-
-
-def add_networks(sub: argparse.ArgumentParser, of: str = BUNDLES_OWN) -> None:
+def add_networks(
+    sub: argparse.ArgumentParser, of: str = "the bundle's own networks, nets.py or package.module"
+) -> None:
     """Adds `--networks`, by which a user names sources of networks that gpnas lacks."""
     repeatable(sub, "networks", "SOURCE", f"repeatable: source of {of}, which is run")
 

@@ -16,16 +16,12 @@ from gpnas.cli.reporting import Report
 def run(options: argparse.Namespace) -> Report:
     parser = command_line()
     for action in _actions(parser):
-        if action.type is path or action.dest in FILES:
+        if action.type is path or action.dest == "space":  # a file, or the name of a shipped one
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     script = shtab.complete(parser, options.shell)
     if options.shell == "zsh":  # shtab 1.13 says "(*)" of what may stand several times, which is once to zsh
         script = re.sub(r'^  "\(\*\)::?', '  "*:', script, flags=re.MULTILINE)
     return Report({"shell": options.shell, "script": script}, [script])
-
-
-FILES = ("space",)
-"""Arguments that name a file or something else."""
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

@@ -52,13 +52,10 @@ def legend(architectures: Iterable[Architecture]) -> str:
 def duration(seconds: float) -> str:
     """A time in its two largest units, such as `4 min 10 s`."""
     whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3_600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86_400:
-        return f"{whole // 3_600} h {whole % 3_600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+    for size, unit, part, less in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part} {less}"
+    return f"{whole} s"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

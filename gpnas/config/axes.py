@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -61,10 +61,7 @@ class AxisValues(Strict):
 
     @model_validator(mode="after")
     def _has_values(self) -> AxisValues:
-        if not self.values:
-            raise ValueError("an axis must have at least one value, but got []")
-        if len(set(self.values)) < len(self.values):
-            raise ValueError(f"axis values must differ from each other, but got {self.values}")
+        _check_distinct(self.values, "value", "axis values")
         _check_spacing(self.spacing, min(self.values))
         return self
 
@@ -79,15 +76,12 @@ class AxisChoices(Strict):
 
     @model_validator(mode="after")
     def _has_choices(self) -> AxisChoices:
-        if not self.choices:
-            raise ValueError("an axis must have at least one choice, but got []")
         for choice in self.choices:
             if not isinstance(choice, int | float | str) or (
                 isinstance(choice, float) and not math.isfinite(choice)
             ):
                 raise ValueError(f"a choice must be a finite number, a name or a switch, but got {choice!r}")
-        if len(set(self.choices)) < len(self.choices):
-            raise ValueError(f"choices must differ from each other, but got {self.choices}")
+        _check_distinct(self.choices, "choice", "choices")
         return self
 
     def axis(self, name: str) -> Axis:
@@ -97,15 +91,16 @@ class AxisChoices(Strict):
 AnyAxis = AxisRange | AxisValues | AxisChoices
 
 
+def _check_distinct(values: Sequence[Any], one: str, several: str) -> None:
+    if not values:
+        raise ValueError(f"an axis must have at least one {one}, but got []")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{several} must differ from each other, but got {values}")
+
+
 def _check_spacing(spacing: str | None, least: int) -> None:
     if spacing == "log" and least < 1:
         raise ValueError(f"log spacing needs positive values, but got {least}")
-
-
-def _written_out(value: dict[str, Any]) -> AnyAxis:
-    # chosen here, not by a union, so that a mistake is reported against the form that was meant
-    form = AxisValues if "values" in value else AxisChoices if "choices" in value else AxisRange
-    return form.model_validate(value)
 
 
 def _count_form(value: Any) -> AnyAxis:
@@ -118,7 +113,9 @@ def _count_form(value: Any) -> AnyAxis:
         case list():
             return AxisValues.model_validate({"values": value})
         case dict():
-            return _written_out(value)
+            # chosen here, not by a union, so that a mistake is reported against the form that was meant
+            form = AxisValues if "values" in value else AxisChoices if "choices" in value else AxisRange
+            return form.model_validate(value)
     raise ValueError(f"{AXIS}, but got {value!r}")
 
 

@@ -270,9 +270,7 @@ class AnyFamilies(BaseModel):
                         if "default" in axes:
                             defaults[name] = DEFAULT.validate_python(axes.pop("default"))
         families = handler(value)
-        families._recipes.update(recipes)
-        families._codes.update(codes)
-        families._defaults.update(defaults)
+        families._recipes, families._codes, families._defaults = recipes, codes, defaults
         return families
 
     @model_validator(mode="after")

@@ -162,7 +162,7 @@ class _Reader:
                 raise YamlError(
                     f"a key must be text, but is a {kind}, as in a template that is not filled in", line
                 )
-            if _merges(key):
+            if key.value == "<<" and not key.style:  # the merge key of YAML 1.1, which many files use
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
                 continue
             if key.value in own:
@@ -205,11 +205,6 @@ def _integer(text: str, line: int) -> int:
             f"an integer must lie within 2**62 of 0, but got {text:.40} of {len(text)} digits", line
         )
     return number
-
-
-def _merges(key: yaml.Node) -> bool:
-    """Whether a key is the merge key of YAML 1.1, which many files use."""
-    return isinstance(key, yaml.ScalarNode) and key.value == "<<" and not key.style
 
 
 def _line(node: yaml.Node) -> int:

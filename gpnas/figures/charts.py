@@ -169,13 +169,8 @@ def curves(recorded: Recorded) -> alt.LayerChart:
             row = {"id": trial.id, "architecture": trial.label, "step": step, "value": value}
             table.append(row | {"group": trial.shown_state})
         if trial.stop is not None:
-            stop = {
-                "id": trial.id,
-                "step": trial.stop.step,
-                "value": trial.stop.value,
-                "told": str(trial.stop),
-            }
-            ends.append(stop | {"group": trial.shown_state})
+            stop = {"id": trial.id, "step": trial.stop.step, "value": trial.stop.value}
+            ends.append(stop | {"told": str(trial.stop), "group": trial.shown_state})
     states = ("observed", "stopped early", "running", "failed", "pending")
     seen = [state for state in states if any(row["group"] == state for row in table)]
     shared = {

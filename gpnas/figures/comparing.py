@@ -69,8 +69,7 @@ def best_courses(runs: Sequence[Recorded], against: str) -> alt.LayerChart:
         color=categories(names, "run"),
         strokeDash=alt.StrokeDash("group:N", title="run", scale=alt.Scale(domain=names)),
     )
-    ends = {name: run.best for name, run in zip(names, runs, strict=True)}
-    values = {name: best.value for name, best in ends.items() if best is not None and best.value is not None}
+    values = {name: course[-1][1] for name, course in courses.items() if course}
     title = "No run has a trained network yet"
     if values:
         first = max(values, key=lambda name: unit.merit(values[name]))

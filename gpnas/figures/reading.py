@@ -152,7 +152,7 @@ def _decision(candidate: Candidate) -> dict[str, Any]:
         "mean": number("mean"),
         "stddev": number("stddev"),
         "score": number("score"),
-        "known": _number(decision.get("observations")),
+        "known": None if (known := number("observations")) is None else int(known),
         "replicate": bool(decision.get("replicate")),
     }
 
@@ -169,10 +169,6 @@ def _measure(objective: Objective, trials: Sequence[Trial]) -> Measure:
     name = objective.name.upper() if objective.name in ("psnr", "ssim") else objective.name
     decimals = 2 if objective.unit == "dB" else decimals_for(values)
     return Measure(name, objective.unit, decimals, objective.goal == "minimise")
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _seconds(time: str) -> float:
