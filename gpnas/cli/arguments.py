@@ -122,7 +122,7 @@ def add_trials(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--budget-hours", type=above_zero, help="end in good order after so many hours")
 
 
-def add_portfolio(sub: argparse.ArgumentParser) -> None:
+def add_allowance(sub: argparse.ArgumentParser) -> None:
     """Adds how many networks a portfolio may have, and what they may cost together."""
     sub.add_argument("--top", type=positive, help="the most networks (default: the search's)")
     sub.add_argument(

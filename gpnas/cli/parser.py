@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 from gpnas.cli.arguments import (
     above_zero,
+    add_allowance,
     add_bundle,
     add_levels,
     add_networks,
     add_output,
-    add_portfolio,
     add_run,
     add_trials,
     flag,
@@ -292,7 +292,7 @@ def _add_portfolio(commands: Commands) -> None:
         "runs/drn --top 5 --max-gmacs 100",
     )
     add_run(portfolio)
-    add_portfolio(portfolio)
+    add_allowance(portfolio)
     repeatable(
         portfolio,
         "with",
@@ -316,7 +316,7 @@ def _add_train(commands: Commands) -> None:
     )
     option = train.add_argument
     add_run(train, "run folder of a finished search", required=False)
-    add_portfolio(train)
+    add_allowance(train)
     repeatable(
         train,
         "architecture",
@@ -415,7 +415,7 @@ def _add_export(commands: Commands) -> None:
         "export", "write a bundle of a finished search", "runs/drn --top 3 -o best.zip --licence CC-BY-4.0"
     )
     add_run(export)
-    add_portfolio(export)
+    add_allowance(export)
     add_output(export, "folder, or file with .zip")
     export.add_argument(
         "--licence",
