@@ -32,7 +32,7 @@ from gpnas.results.choosing import Allowance, choose_portfolio, finished_candida
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
 from gpnas.run.cores import one_core
-from gpnas.run.networks import check_networks, counted, named, taken_up
+from gpnas.run.networks import check_networks, named, own_networks, taken_up
 from gpnas.run.setup import Data, OwnNetwork, Setup
 from gpnas.run.storage import Folder
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairsError, Rules, cache_folder, open_pairs
@@ -167,7 +167,7 @@ def plan_final(
             family: {name: value for name, value in own.items() if name not in settings}
             for family, own in (searched.family_recipes if searched else {}).items()
         },
-        networks=_own_networks(wanted),
+        networks=_wanted_networks(wanted),
     )
     header = header_of(
         run,
@@ -256,16 +256,12 @@ def _wanted(request: FinalRequest, say: Callable[[str], None]) -> Wanted:
             f"only a search has a portfolio to choose, but got --top {request.top}; leave it out"
         )
     scale, run = request.scale or 2, request.run.absolute()
-    codes = taken_up(named(request.networks, map(_family, request.architectures)), run, say)
+    families = [text.partition(":")[0] for text in request.architectures]
+    codes = taken_up(named(request.networks, families), run, say)
     architectures = [architecture_of(text, scale) for text in request.architectures]
     check_networks(architectures, scale, codes)
-    own = counted(architectures, scale, codes)
+    own = own_networks(architectures, scale, codes)
     return Wanted(run, scale, [(None, each) for each in architectures], networks=own)
-
-
-def _family(text: str) -> str:
-    """The family of an architecture as a person wrote it."""
-    return text.partition(":")[0]
 
 
 def _portfolio(request: FinalRequest, search: Path) -> Wanted:
@@ -286,7 +282,7 @@ def _portfolio(request: FinalRequest, search: Path) -> Wanted:
     return Wanted(run, setup.scale, members, search, header, setup)
 
 
-def _own_networks(wanted: Wanted) -> dict[str, OwnNetwork]:
+def _wanted_networks(wanted: Wanted) -> dict[str, OwnNetwork]:
     """Networks of someone's own among those that are wanted."""
     families = {architecture.family for _, architecture in wanted.architectures}
     own = wanted.setup.networks if wanted.setup else wanted.networks

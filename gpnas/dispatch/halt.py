@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from gpnas.errors import GpnasError
 
@@ -41,21 +42,16 @@ class Halt:
         self.error = self.error or error
 
 
-class Deadline:
-    """Gives the order to end when a search's hours are used up; a context manager."""
-
-    def __init__(self, halt: Halt, hours: float | None) -> None:
-        self._halt = halt
-        self._timer = threading.Timer(hours * 3600, self._end) if hours is not None else None
-
-    def _end(self) -> None:
-        self._halt.out_of_time = True
-
-    def __enter__(self) -> None:
-        if self._timer is not None:
-            self._timer.daemon = True
-            self._timer.start()
-
-    def __exit__(self, *_: Any) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+@contextmanager
+def deadline(halt: Halt, hours: float | None) -> Iterator[None]:
+    """Gives the order to end when a search's hours are used up; None sets no limit."""
+    if hours is None:
+        yield
+        return
+    timer = threading.Timer(hours * 3600, setattr, (halt, "out_of_time", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -20,72 +20,41 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ray import tune
-
-from gpnas.dispatch.report import TrialReport, to_result
+from gpnas.dispatch.report import REPORT_SECONDS, ReportingTrial, TrialReport, TrialTask
 from gpnas.own_process import KilledError, OwnProcess
 from gpnas.own_training import OwnTask
-from gpnas.records import AxisValue, Progress
+from gpnas.records import Progress
+from gpnas.run.layout import claim_attempt
 from gpnas.run.own_errors import ERRORS_FILE, correlations_beside
 from gpnas.run.own_folder import LOG_FILE, OWN_FOLDER, SECONDS_FILE, begun
 from gpnas.run.storage import open_storage, unusable
 
-REPORT_SECONDS = 1.0
-"""How long a worker listens between two reports of its own; also how fast it heeds an order to stop."""
-
-
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class OwnTrialTask:
-    """What a worker must know of a candidate; its plain values are a trial's configuration in Tune."""
+@dataclass(frozen=True, kw_only=True)
+class OwnTrialTask(TrialTask):
+    """What a worker must know to train a candidate by a person's own function."""
 
-    id: str
-    family: str
-    axes: dict[str, AxisValue]
-    seed: int
     steps: int
-    run: str
-    """Name of the run, for those who watch."""
-    storage: str
-    """Address of the run's storage."""
-    folder: str
-    """The candidate's folder, in the storage."""
     code: dict[str, Any]
     """Arguments of a `Code`."""
     objective: str
     hours: float | None = None
     """Longest time of an attempt; None sets no limit."""
-    correlations: bool = False
-    """Whether to say how its errors correlate with those of other trainings."""
-    cpus: int = 1
-    gpus: float = 0.0
 
 
-class OwnTrial(tune.Trainable):
+class OwnTrial(ReportingTrial):
     """A candidate's training by a person's own function; the worker listens to its process."""
 
+    _task: OwnTrialTask
     _process: OwnProcess | None = None
     _newest: Progress | None = None
-    _attempt = 0
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self.reset_config(config)
-
-    def __repr__(self) -> str:  # the dashboard shows it
-        return f"trials of {self._task.run}"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._pause()
+        self.cleanup()
         self._task = OwnTrialTask(**new_config)
         return True
-
-    def cleanup(self) -> None:
-        self._pause()
-
-    def step(self) -> dict[str, Any]:
-        return to_result(self.advance())
 
     def advance(self) -> TrialReport:
         """Listens to the training for about `REPORT_SECONDS`.
@@ -128,10 +97,7 @@ class OwnTrial(tune.Trainable):
     def _start(self) -> OwnProcess:
         task, self._attempt = self._task, 0
         self._artefacts = open_storage(task.storage)
-        attempt = 1
-        while not self._artefacts.claim(f"{task.folder}/attempt-{attempt}"):
-            attempt += 1
-        self._attempt = attempt
+        self._attempt = attempt = claim_attempt(self._artefacts, task.folder)
         self._folder = begun(self._artefacts, task.folder, attempt)
         before = self._folder.path / SECONDS_FILE
         self._before = float(before.read_text()) if before.exists() else 0.0
@@ -170,20 +136,13 @@ class OwnTrial(tune.Trainable):
             own = {self._task.objective: document["value"]}
             metrics = {**(self._newest.metrics if self._newest else {}), **own}
             progress = Progress(number, self._task.steps, document["value"], metrics, seconds)
-            among, notes = self._correlations() if self._task.correlations else ({}, ())
+            among, notes = self._correlated(correlations_beside)
             return TrialReport("done", number, progress, tuple(heard), notes, among)
         if document["kind"] == "stopped":
             return TrialReport("stopped", number)
         return TrialReport("failed", number, reason=f"{document['reason']}; more in {self._folder.log}")
 
-    def _correlations(self) -> tuple[dict[str, float], tuple[str, ...]]:
-        try:
-            return correlations_beside(self._artefacts, self._task.folder), ()
-        except OSError as error:
-            why = " ".join(str(error).split())
-            return {}, (f"how its errors correlate with others' is not known, since {why}",)
-
-    def _pause(self) -> None:
+    def cleanup(self) -> None:
         """Ends the training, if there is one; whoever comes next in this worker is not to blame for it."""
         try:
             self._end()

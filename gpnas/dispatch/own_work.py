@@ -16,13 +16,13 @@ from gpnas.opening import Wishes, header_of
 from gpnas.records import Candidate
 from gpnas.run.copying import storage_for
 from gpnas.run.layout import candidate_folder
-from gpnas.run.networks import check_trainer
+from gpnas.run.networks import check_trainer, gone_on, source_errors
 from gpnas.run.setup import OwnSetup
 from gpnas.run.shipped import SHIPPED
 from gpnas.run.storage import Storage
 from gpnas.run.warm import sources_of
 from gpnas.space import SearchSpace
-from gpnas_trainers.own import Code, OwnError, read_code
+from gpnas_trainers.own import Code, read_code
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,8 @@ def plan_own(path: Path, file: SpaceFile, request: Request, say: Callable[[str],
                 f"{path}: `trainer` trains as it likes, so --{name.replace('_', '-')} says nothing; "
                 "leave it out"
             )
-    try:
+    with source_errors(f"{path}: `trainer`: "):
         code = read_code(file.trainer, path.parent, "trainer")
-    except OwnError as error:
-        raise SpaceError(f"{path}: `trainer`: {error}") from None
     run = (request.run or Path("runs") / path.stem).absolute()
     code = _taken_up(code, run, say)
     check_trainer(code)
@@ -146,15 +144,5 @@ def _taken_up(code: Code, run: Path, say: Callable[[str], None]) -> Code:
     if not Journal.exists(run):
         return code
     with Journal.read(run) as journal:
-        if not OwnSetup.describes(journal):
-            return code
-        known = journal.setup(OwnSetup).source
-    if known is None or known.network != code.network:
-        return code
-    if known.sha256 != code.sha256:
-        say(
-            f"{code.file} has changed since {run} was begun (SHA-256 {known.sha256[:12]}…, now "
-            f"{code.sha256[:12]}…): the run goes on with the source that it began with; search with the new "
-            "one in another folder, by --run"
-        )
-    return known
+        began = journal.setup(OwnSetup).source if OwnSetup.describes(journal) else None
+    return gone_on(code, began, run, say)

@@ -1,4 +1,4 @@
-"""What a worker tells of its trial: one record, on one device or several.
+"""What a worker is told of its trial, and what it tells: one record each, on one device or several.
 
 Ray Tune takes plain values from a worker, adds its own, and flattens nested ones, so a report crosses it as
 one JSON text: `to_result` and `report_of` are the only two places that know how.
@@ -7,13 +7,48 @@ one JSON text: `to_result` and `report_of` are the only two places that know how
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from gpnas.records import Progress
+from ray import tune
+
+from gpnas.records import AxisValue, Progress
+from gpnas.run.storage import Storage
 
 Kind = Literal["progress", "done", "failed", "stopped", "aborted"]
+REPORT_SECONDS = 1.0
+"""How long a worker trains, or listens, between two reports; also how fast it heeds an order to stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialTask:
+    """What a worker must know to train a candidate; its plain values are a trial's configuration in Tune."""
+
+    id: str
+    """The candidate's."""
+    family: str
+    axes: dict[str, AxisValue]
+    seed: int
+    run: str
+    """Name of the run, for those who watch."""
+    storage: str
+    """Address of the run's storage."""
+    folder: str
+    """The candidate's folder in the storage."""
+    correlations: bool = False
+    """Whether the last report tells how the errors correlate with those of other candidates."""
+    cpus: int = 1
+    """CPUs that Tune reserves for the trial."""
+    gpus: float = 0.0
+    """The part of a GPU that Tune reserves for the trial."""
+
+
+def name_of(task: Mapping[str, Any]) -> str:
+    """A name for those who watch: `c0007-drn-features24-blocks4-stages2`."""
+    axes = "-".join(f"{name}{value}" for name, value in task["axes"].items())
+    return re.sub(r"[^\w.-]", "_", f"{task['id']}-{task['family']}-{axes}")  # names of one's own may have any
 
 
 @dataclass(frozen=True)
@@ -62,3 +97,36 @@ def report_of(result: Mapping[str, Any] | None) -> TrialReport | None:
     document["earlier"] = tuple(Progress(**progress) for progress in document["earlier"])
     document["notes"] = tuple(document["notes"])
     return TrialReport(**document)
+
+
+class ReportingTrial(tune.Trainable):
+    """A candidate's training that tells one report per step; its process is reused."""
+
+    _task: TrialTask
+    _artefacts: Storage
+    _attempt = 0
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.reset_config(config)
+
+    def __repr__(self) -> str:  # the dashboard shows it
+        return f"trials of {self._task.run}"
+
+    def step(self) -> dict[str, Any]:
+        return to_result(self.advance())
+
+    def advance(self) -> TrialReport:
+        """Goes on for about `REPORT_SECONDS`."""
+        raise NotImplementedError
+
+    def _correlated(
+        self, correlations: Callable[[Storage, str], dict[str, float]]
+    ) -> tuple[dict[str, float], tuple[str, ...]]:
+        """What the last report tells of correlations, and a note where they are not known."""
+        if not self._task.correlations:
+            return {}, ()
+        try:
+            return correlations(self._artefacts, self._task.folder), ()
+        except Exception as error:  # files of other candidates, of which this one knows nothing
+            why = " ".join(str(error).split()) or type(error).__name__
+            return {}, (f"how its errors correlate with others' is not known, since {why}",)

@@ -103,7 +103,7 @@ def plan(
     setup = Setup(
         *(scale, recipe.to_json(), data, file.search.validation_images),
         family_recipes=own,
-        networks=own_networks(space, codes),
+        networks=own_networks(space, scale, codes),
     )
     header = header_of(
         run,
@@ -154,14 +154,7 @@ def run_own(request: Request, listener: Listener) -> OwnDelivery:
         path = find_space(request.space)
         work = plan_own(path, read_space_file(path), request, listener.say)
     with _searched(work, listener) as (journal, engine):
-        delivery = deliver_own(work.storage, journal, engine, time.monotonic() - begun)
-        learned, diagnostics = taught(engine)
-        ahead = _ahead(engine, len(journal.candidates()), work.header)
-    conclusions = learned.conclusions(work.header.objective.unit) if learned else ()
-    for line in [*conclusions, *ahead]:
-        listener.say(line)
-    listener.say(diagnostics.warning or diagnostics.in_words)
-    return delivery
+        return deliver_own(work.storage, journal, engine, time.monotonic() - begun)
 
 
 def run_search(request: Request, listener: Listener) -> Delivery:
@@ -186,19 +179,12 @@ def run_search(request: Request, listener: Listener) -> Delivery:
         assert work.header.search is not None
         validation = work.pairs.validation.head(work.setup.validation_images)
         most = work.header.search.portfolio
-        delivery = deliver(work.run, journal, validation, most, begun, engine=engine)
-        learned, _ = taught(engine)
-        ahead = _ahead(engine, len(journal.candidates()), work.header)
-    for line in [*(learned.conclusions(PSNR.unit) if learned else ()), *ahead]:
-        listener.say(line)
-    assert delivery.diagnostics is not None
-    listener.say(delivery.diagnostics.warning or delivery.diagnostics.in_words)
-    return delivery
+        return deliver(work.run, journal, validation, most, begun, engine=engine)
 
 
 @contextmanager
 def _searched(work: Plan | OwnWork, listener: Listener) -> Iterator[tuple[Journal, Engine]]:
-    """The journal of a search whose trials are all observed, and an engine that knows it."""
+    """The journal of a search whose trials are all observed, and an engine that knows it; its last words."""
     # what the engine computes must not depend on where: sums in threads differ in their last digits
     with (
         one_core(),
@@ -214,6 +200,8 @@ def _searched(work: Plan | OwnWork, listener: Listener) -> Iterator[tuple[Journa
             if journal.pending() or not _ended(engine, journal, work.header):
                 engine = Session(work, adviser, journal, listener, copy).run()
             yield journal, engine
+        for line in _last_words(engine, len(journal.candidates()), work.header):
+            listener.say(line)
 
 
 def _engine(work: Plan | OwnWork, journal: Journal) -> Engine:
@@ -229,6 +217,14 @@ def _ended(engine: Engine, journal: Journal, header: Header) -> bool:
         return True
     prospect = None if header.stop_below is None else engine.prospect()
     return prospect is not None and prospect.settles(header.stop_below)
+
+
+def _last_words(engine: Engine, proposed: int, header: Header) -> Iterator[str]:
+    """What a search has taught, what stopping now is expected to lose, and how far that can be trusted."""
+    learned, diagnostics = taught(engine)
+    yield from learned.conclusions(header.objective.unit) if learned else ()
+    yield from _ahead(engine, proposed, header)
+    yield diagnostics.warning or diagnostics.in_words
 
 
 def _ahead(engine: Engine, proposed: int, header: Header) -> Iterator[str]:

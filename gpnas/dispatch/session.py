@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,22 +19,22 @@ from ray.tune.error import TuneError
 from gpnas.ask_tell import Adviser, AskTell
 from gpnas.dispatch.cluster import Cluster, StartError, connected, watched
 from gpnas.dispatch.conductor import MAX_RESTARTS, Conductor, Event, Forgetting, Stopper
-from gpnas.dispatch.halt import Deadline, Halt
+from gpnas.dispatch.halt import Halt, deadline
 from gpnas.dispatch.monitoring import monitored
 from gpnas.dispatch.own_work import OwnWork
 from gpnas.dispatch.preflight import preflight
 from gpnas.dispatch.private_ray import giving_back, has_died
+from gpnas.dispatch.report import name_of
 from gpnas.dispatch.resources import Lender, check_machine, placed
 from gpnas.dispatch.shared import is_kept, joined
 from gpnas.dispatch.signals import Interrupted, signals
-from gpnas.dispatch.trial import name_of
 from gpnas.dispatch.work import Work
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.records import Candidate
 from gpnas.run.copying import JournalCopy
 from gpnas.run.layout import attempts
-from gpnas.run.shares import FOLDER, Share, entered
+from gpnas.run.shares import FOLDER, Share
 
 TUNE = "tune"
 """Folder of Tune's session in a run folder, while it lasts."""
@@ -105,7 +106,7 @@ class Session(Generic[A]):
         if means.address is None:
             check_machine(means.asked)
         give_up = partial(self._give_up, "interrupted")
-        with signals(halt, self._listener.say, give_up), Deadline(halt, means.budget_hours):
+        with signals(halt, self._listener.say, give_up), deadline(halt, means.budget_hours):
             for _ in range(RAY_STARTS):
                 halt.lost = False
                 adviser = self._on_one_ray()
@@ -136,7 +137,7 @@ class Session(Generic[A]):
                         address, share = stack.enter_context(joined(folder, wants))
                         died = lambda: not is_kept(folder)  # noqa: E731 - a name of its own would say less
                     else:
-                        share = stack.enter_context(entered(folder, wants))
+                        share = stack.enter_context(closing(Share(folder, wants)))
                 own = shared is not None and means.address is None
                 cluster = stack.enter_context(connected(address, cpus, on_loopback=own))
                 self._train(adviser, cluster, share, died)
@@ -144,13 +145,7 @@ class Session(Generic[A]):
             self._halt.lost = True
         return adviser
 
-    def _train(
-        self,
-        adviser: A,
-        cluster: Cluster,
-        share: Share | None = None,
-        has_died: Callable[[], bool] = has_died,
-    ) -> None:
+    def _train(self, adviser: A, cluster: Cluster, share: Share | None, has_died: Callable[[], bool]) -> None:
         journal, trials = self._journal, self._trials
         lender = self._looked_over(cluster)
         give_up = partial(self._give_up, "error: Ray's processes have died")
@@ -305,4 +300,5 @@ class Session(Generic[A]):
 
 
 def _name(trial: Any) -> str:
-    return name_of(trial.config)
+    """A trial's name in Tune, and of its folder there."""
+    return re.sub(r"[^\w.-]", "_", name_of(trial.config), flags=re.ASCII)[:120]

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from gpnas.dispatch import private_ray
@@ -44,16 +44,14 @@ def joined(folder: Path, wants: int) -> Iterator[tuple[str, Share]]:
     Raises:
         StartError: it cannot be started, or died meanwhile.
     """
-    with gate(folder):
-        share = Share(folder, wants)
-        if not is_kept(folder):
-            with suppress(OSError):
-                (folder / PLACE).unlink()
-            _start(folder)
-    try:
+    with ExitStack() as stack:
+        with gate(folder):
+            share = stack.enter_context(closing(Share(folder, wants)))
+            if not is_kept(folder):
+                with suppress(OSError):
+                    (folder / PLACE).unlink()
+                _start(folder)
         yield _address(folder), share
-    finally:
-        share.close()
 
 
 def is_kept(folder: Path) -> bool:

@@ -14,7 +14,6 @@ candidate, and does not depend on Tune's own state. A candidate's folder there h
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gpnas.dispatch.metrics import Worker
-from gpnas.dispatch.report import Kind, TrialReport, to_result
-from gpnas.dispatch.watchers import Watchers
+from gpnas.dispatch.report import REPORT_SECONDS as REPORT_SECONDS
+from gpnas.dispatch.report import Kind, ReportingTrial, TrialReport, TrialTask, name_of
+from gpnas.dispatch.watchers import watchers
 from gpnas.errors import TrialError
-from gpnas.records import AxisValue, Progress
-from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE
+from gpnas.records import Progress
+from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE, claim_attempt
 from gpnas.run.residuals import error_correlations, write_errors
 from gpnas.run.sharing import opened
 from gpnas.run.storage import Storage, open_storage, unusable
@@ -46,29 +45,16 @@ from gpnas_trainers.warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
-REPORT_SECONDS = 1.0
-"""How long a worker trains between two reports; also how fast it heeds an order to stop."""
 CHECKPOINT_SECONDS = 3.0
 """Least time between two checkpoints."""
 CHECKPOINT_SHARE = 0.05
 """Largest share of the time that checkpoints may take."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a worker must know to train a candidate; its plain values are a trial's configuration in Tune."""
+@dataclass(frozen=True, kw_only=True)
+class Task(TrialTask):
+    """What a worker must know to train a candidate's network."""
 
-    id: str
-    """The candidate's."""
-    family: str
-    axes: dict[str, AxisValue]
-    seed: int
-    run: str
-    """Name of the run, for those who watch."""
-    storage: str
-    """Address of the run's storage."""
-    folder: str
-    """The candidate's folder in the storage."""
     pairs: str
     """Folder of the prepared pairs on the driver's machine."""
     fingerprint: str
@@ -78,30 +64,12 @@ class Task:
     """Arguments of a `Recipe`."""
     validation_images: int
     """How many images, at most, a network is measured on."""
-    correlations: bool = False
-    """Whether the last report tells how the network's errors correlate with other candidates'."""
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else is written of the training, where the storage is a folder."""
     network: dict[str, Any] | None = None
     """Arguments of a `Code`, for a family of the run's own."""
-    cpus: int = 1
-    """CPUs that Tune reserves for the trial."""
-    gpus: float = 0.0
-    """The part of a GPU that Tune reserves for the trial."""
     together: bool = False
     """Whether this process is one of several that train the candidate together."""
-
-    @property
-    def name(self) -> str:
-        """A name for those who watch: `c0007-drn-features24-blocks4-stages2`."""
-        axes = "-".join(f"{name}{value}" for name, value in self.axes.items())
-        return re.sub(r"[^\w.-]", "_", f"{self.id}-{self.family}-{axes}")  # names of one's own may have any
-
-
-def name_of(task: Mapping[str, Any]) -> str:
-    """A name for those who watch: `c0007-drn-features24-blocks4-stages2`."""
-    axes = "-".join(f"{name}{value}" for name, value in task["axes"].items())
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{task['id']}-{task['family']}-{axes}")[:120]
 
 
 class CandidateError(Exception):
@@ -123,32 +91,24 @@ def _its_own() -> Iterator[None]:
         raise CandidateError(f"{place}: {in_words(error)}" if place else in_words(error)) from None
 
 
-class Trial(tune.Trainable):
-    """A candidate's training, advanced by about a second per call; its process is reused."""
+class Trial(ReportingTrial):
+    """The training of a candidate's network, advanced by about a second per call."""
 
+    _task: Task
     _training: Training | None = None
-    _attempt = 0
 
     def setup(self, config: dict[str, Any]) -> None:
         if not torch.cuda.is_available():
             torch.set_num_threads(int(config.get("cpus", 1)))
         self._worker = Worker(config["run"])
-        self.reset_config(config)
-
-    def __repr__(self) -> str:  # the dashboard shows it
-        return f"trials of {self._task.run}"
+        super().setup(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._pause()
+        self.cleanup()
         self._task = Task(**new_config)
-        self._worker.begins(self._task.name)
+        self._name = name_of(new_config)
+        self._worker.begins(self._name)
         return True
-
-    def step(self) -> dict[str, Any]:
-        return to_result(self.advance())
-
-    def cleanup(self) -> None:
-        self._pause()
 
     def advance(self) -> TrialReport:
         """Trains for about `REPORT_SECONDS`.
@@ -156,7 +116,7 @@ class Trial(tune.Trainable):
         What is raised here is no fault of the candidate's, and another process may do better: memory that the
         machine lacks, a device that fails, another process of the training that has died.
         """
-        self._worker.works(self._task.name)
+        self._worker.works(self._name)
         try:
             if self._training is None:
                 self._start()
@@ -178,7 +138,7 @@ class Trial(tune.Trainable):
 
     def interrupt(self) -> TrialReport:
         """Ends a training that is to go on later."""
-        self._pause()
+        self.cleanup()
         return TrialReport("stopped", self._attempt)
 
     def _ended(self, kind: Kind, reason: str, *, common: bool = False) -> TrialReport:
@@ -193,7 +153,7 @@ class Trial(tune.Trainable):
         earlier = [name for name in storage.names(task.folder) if name.endswith(f"/{CHECKPOINT_FILE}")]
         first = self._ranks.rank == 0  # the only one that writes
         if first:
-            self._claim_attempt()
+            self._attempt = claim_attempt(storage, task.folder)
         self._attempt = int(self._ranks.sum_numbers(self._attempt)[0])
         self._checkpoint = f"{task.folder}/attempt-{self._attempt}/{CHECKPOINT_FILE}"
         train, validation = opened(task.pairs, task.fingerprint, task.storage)
@@ -220,14 +180,9 @@ class Trial(tune.Trainable):
         beginning = self._take_up(training, earlier)
         if begun and not beginning:
             training.note(begun)
-        self._watchers = Watchers(Path(task.storage) / task.folder, task.watch if first else ())
+        self._watchers = [*watchers(Path(task.storage) / task.folder, task.watch if first else ())]
         self._training = training
         self._saved, self._saving_took = time.monotonic(), 0.0
-
-    def _claim_attempt(self) -> None:
-        self._attempt = 1
-        while not self._artefacts.claim(f"{self._task.folder}/attempt-{self._attempt}"):
-            self._attempt += 1
 
     def _take_up(self, training: Training, checkpoints: Sequence[str]) -> bool:
         """Has a training go on from the first of these checkpoints that is whole, if any is."""
@@ -251,16 +206,18 @@ class Trial(tune.Trainable):
         assert self._training is not None
         with _its_own():
             progress = self._training.advance(REPORT_SECONDS)
-        self._watchers(self._training, progress)
+        for watch in self._watchers:
+            watch(self._training, progress)
         earlier = tuple(_progress(self._attempt, step, row) for step, row in self._unheard.items())
-        notes, correlations = list(progress.notes), {}
+        notes = progress.notes
+        correlations: dict[str, float] = {}
         idle = max(CHECKPOINT_SECONDS, self._saving_took / CHECKPOINT_SHARE)
         if progress.done:
             self._save()
             if self._ranks.rank == 0:
                 self._finish(self._training.network)
-            if self._task.correlations:
-                correlations = self._correlations(notes)
+            correlations, unknown = self._correlated(error_correlations)
+            notes = (*notes, *unknown)
         elif time.monotonic() - self._saved >= idle:
             self._save()
         self._unheard = {}
@@ -269,17 +226,9 @@ class Trial(tune.Trainable):
             self._attempt,
             _progress(self._attempt, progress.step, vars(progress)),
             earlier,
-            tuple(notes),
+            notes,
             correlations,
         )
-
-    def _correlations(self, notes: list[str]) -> dict[str, float]:
-        try:
-            return error_correlations(self._artefacts, self._task.folder)
-        except Exception as error:  # files of other candidates, of which this one knows nothing
-            why = " ".join(str(error).split()) or type(error).__name__
-            notes.append(f"how its errors correlate with others' is not known, since {why}")
-            return {}
 
     def _save(self) -> None:
         assert self._training is not None
@@ -288,7 +237,7 @@ class Trial(tune.Trainable):
         self._saved = time.monotonic()
         self._saving_took = self._saved - start
 
-    def _pause(self) -> None:
+    def cleanup(self) -> None:
         """Keeps what an unfinished training has earned since its last checkpoint."""
         training, self._training = self._training, None
         if training is not None and not training.done:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from gpnas.errors import TrialError
-from gpnas_trainers.train import Progress, Training, Watcher
+from gpnas_trainers.train import Watcher
 
 LINES_FILE = "training.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -22,27 +22,20 @@ def check_tensorboard() -> None:
         )
 
 
-class Watchers:
-    """Watches a training on behalf of a trial.
+def watchers(folder: Path, wanted: Sequence[str]) -> Iterator[Watcher]:
+    """Who watches a training on behalf of a trial.
 
     Args:
         folder: the candidate's.
         wanted: any of `json` (a line per evaluation in `training.jsonl`) and `tensorboard` (event files in
             `tensorboard/`).
     """
+    # loaded by who wants them: every worker would pay
+    if "json" in wanted:
+        from gpnas_trainers.watching import JsonLines
 
-    def __init__(self, folder: Path, wanted: Sequence[str]) -> None:
-        # loaded by who wants them: every worker would pay
-        self._watchers: list[Watcher] = []
-        if "json" in wanted:
-            from gpnas_trainers.watching import JsonLines
+        yield JsonLines(folder / LINES_FILE)
+    if "tensorboard" in wanted:
+        from gpnas_trainers.watching import TensorBoard
 
-            self._watchers.append(JsonLines(folder / LINES_FILE))
-        if "tensorboard" in wanted:
-            from gpnas_trainers.watching import TensorBoard
-
-            self._watchers.append(TensorBoard(folder / TENSORBOARD_FOLDER))
-
-    def __call__(self, training: Training, progress: Progress) -> None:
-        for watch in self._watchers:
-            watch(training, progress)
+        yield TensorBoard(folder / TENSORBOARD_FOLDER)

@@ -22,6 +22,14 @@ def candidate_folder(candidate: Candidate) -> str:
     return f"candidates/{candidate.id}"
 
 
+def claim_attempt(storage: Storage, folder: str) -> int:
+    """Begins an attempt, in the first folder of a candidate's that is free, and returns its number."""
+    number = 1
+    while not storage.claim(f"{folder}/attempt-{number}"):
+        number += 1
+    return number
+
+
 def attempts(storage: Storage, candidate: Candidate) -> int:
     """How many attempts at a candidate have begun, whatever became of them."""
     folder, number = candidate_folder(candidate), 0

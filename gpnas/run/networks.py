@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from gpnas.errors import SpaceError
 from gpnas.journal import Journal
 from gpnas.records import Architecture
 from gpnas.run.setup import OwnNetwork, Setup
-from gpnas.space import SearchSpace
 from gpnas_trainers import cost
 from gpnas_trainers.cost import TILE
 from gpnas_trainers.families import FAMILIES, declare, family_of, label
@@ -35,17 +36,39 @@ def taken_up(codes: Mapping[str, Code], run: Path, say: Callable[[str], None]) -
         with Journal.read(run) as journal:
             known = dict(Setup.of(journal).networks)
     for name, code in codes.items():
-        began[name] = code
-        if (own := known.get(name)) is not None and own.network == code.network:
-            began[name] = own.code
-            if own.sha256 != code.sha256:
-                say(
-                    f"{code.file} has changed since {run} was begun (SHA-256 {own.sha256[:12]}…, now "
-                    f"{code.sha256[:12]}…): the run goes on with the source that it began with; search with "
-                    "the new one in another folder, by --run"
-                )
-        declare(own_family(name, began[name], own.costs if own is not None else None))
+        own = known.get(name)
+        began[name] = gone_on(code, None if own is None else own.code, run, say)
+        declare(own_family(name, began[name], None if own is None else own.costs))
     return began
+
+
+def gone_on(code: Code, began: Code | None, run: Path, say: Callable[[str], None]) -> Code:
+    """The source with which a run goes on: the one that it began with, where that has the same name.
+
+    Args:
+        code: as it is named now.
+        began: what the run began with; None where it had none.
+        run: its folder.
+        say: gets a line where the source has changed since.
+    """
+    if began is None or began.network != code.network:
+        return code
+    if began.sha256 != code.sha256:
+        say(
+            f"{code.file} has changed since {run} was begun (SHA-256 {began.sha256[:12]}…, now "
+            f"{code.sha256[:12]}…): the run goes on with the source that it began with; search with the new "
+            "one in another folder, by --run"
+        )
+    return began
+
+
+@contextmanager
+def source_errors(where: str = "") -> Iterator[None]:
+    """Has a source that cannot be used end in a `SpaceError`, whose line begins with `where`."""
+    try:
+        yield
+    except OwnError as error:
+        raise SpaceError(f"{where}{error}") from None
 
 
 def check_networks(
@@ -76,8 +99,9 @@ def check_networks(
     if not codes:
         return
     architectures = list(architectures)
+    few = {name: islice(_covering(architectures, name), TRIED) for name in codes}
     tried = [
-        Rehearsal(code, "contract", tuple(dict(each.axes) for each in _covering(architectures, name)), name)
+        Rehearsal(code, "contract", tuple(dict(each.axes) for each in few[name]), name)
         for name, code in codes.items()
     ]
     side = None if hr_patch is None else hr_patch // scale
@@ -117,10 +141,8 @@ def _count(
 ) -> None:
     """Tries sources, and declares their families with the costs that were counted."""
     rehearsals = [each for each in rehearsals if each.axes]
-    try:
+    with source_errors():
         found = rehearse(rehearsals, scale, seconds=seconds, progress=progress)
-    except OwnError as error:
-        raise SpaceError(str(error)) from None
     for rehearsal, costs in zip(rehearsals, found, strict=True):
         family = family_of(rehearsal.family)
         counted = [(label(axes), each) for axes, each in zip(rehearsal.axes, costs, strict=False)]
@@ -148,10 +170,8 @@ def named(sources: Sequence[str], families: Iterable[str]) -> dict[str, Code]:
     codes: dict[str, Code] = {}
     for source in sources:
         family, is_said, place = source.rpartition("=")
-        try:
+        with source_errors(f"--networks {source}: "):
             code = read_named(place)
-        except OwnError as error:
-            raise SpaceError(f"--networks {source}: {error}") from None
         if not is_said:
             family = own[0] if len(own) == len(sources) == 1 else _called(code.entry, own)
         if family not in own or family in codes:
@@ -172,10 +192,10 @@ def _called(entry: str, families: Sequence[str]) -> str:
     return next((each for each in families if each.casefold() == entry.casefold()), entry)
 
 
-def counted(
+def own_networks(
     architectures: Iterable[Architecture], scale: int, codes: Mapping[str, Code]
 ) -> dict[str, OwnNetwork]:
-    """What a journal holds of networks that a person chose, and `check_networks` has counted."""
+    """What a journal holds of networks that are a file's own, whose costs `check_networks` has counted."""
     costs: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in codes}
     for each in architectures:
         if each.family in costs:
@@ -192,10 +212,8 @@ def check_trainer(code: Code, *, seconds: float = SECONDS) -> None:
     Raises:
         SpaceError: it cannot be imported, or has no such function; a line with its file and line.
     """
-    try:
+    with source_errors():
         rehearse([Rehearsal(code, "import")], 1, seconds=seconds)
-    except OwnError as error:
-        raise SpaceError(str(error)) from None
 
 
 def named_trainer(name: str) -> Code:
@@ -204,10 +222,8 @@ def named_trainer(name: str) -> Code:
     Raises:
         SpaceError: it cannot be read or imported, or has no such function; one line.
     """
-    try:
+    with source_errors():
         code = read_named(name, "trainer")
-    except OwnError as error:
-        raise SpaceError(str(error)) from None
     check_trainer(code)
     return code
 
@@ -222,33 +238,15 @@ def texts_of(file: str, folder: Path) -> dict[str, str]:
     Raises:
         SpaceError: they cannot be read, are too many or too large, or lead out of the folder.
     """
-    try:
+    with source_errors():
         code = read_code(f"{file}:train", folder, "trainer")
-    except OwnError as error:
-        raise SpaceError(str(error)) from None
     return {file: code.text, **code.files}
-
-
-def own_networks(space: SearchSpace, codes: Mapping[str, Code]) -> dict[str, OwnNetwork]:
-    """What a journal holds of the networks of a priced space that are a file's own."""
-    costs: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in codes}
-    if codes:
-        parameters, gmacs = (space.costs[name].tolist() for name in ("parameters", "gmacs"))
-        for place, architecture in enumerate(space):
-            if architecture.family in costs:
-                found = (int(parameters[place]), gmacs[place])
-                costs[architecture.family][label(architecture.axes)] = found
-    return {name: OwnNetwork.of(code, costs[name]) for name, code in codes.items()}
 
 
 def _covering(space: Iterable[Architecture], family: str) -> Iterator[Architecture]:
     """Few architectures of a family that together have every value of every axis."""
     seen: set[tuple[str, object]] = set()
-    tried = 0
     for architecture in space:
         if architecture.family == family and not seen.issuperset(architecture.axes.items()):
             seen.update(architecture.axes.items())
             yield architecture
-            tried += 1
-            if tried == TRIED:
-                return

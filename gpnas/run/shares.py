@@ -90,16 +90,6 @@ class Share:
         return fair(room, [self._wants[name] for name in names], turn)[names.index(self._name)]
 
 
-@contextmanager
-def entered(folder: Path, wants: int) -> Iterator[Share]:
-    """A share, while the block runs."""
-    share = Share(folder, wants)
-    try:
-        yield share
-    finally:
-        share.close()
-
-
 def wanted(folder: Path) -> dict[str, int]:
     """What each search that shares would run; files of those that are gone are removed."""
     found = {}

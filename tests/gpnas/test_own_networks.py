@@ -194,7 +194,7 @@ def test_a_run_goes_on_with_the_source_that_it_began_with(tmp_path: Path) -> Non
     file = read_space_file(written(tmp_path))
     codes = taken_up(file.families.codes, tmp_path / "run", pytest.fail)
     space = priced(file.search_space(), 2)
-    setup = setup_of(own_networks(space, codes))
+    setup = setup_of(own_networks(space, 2, codes))
     run = searched(tmp_path / "run", trials=2, space=space, setup=setup.to_json())
     lines: list[str] = []
     changed = NETWORK.replace("nn.ReLU()", "nn.GELU()")

@@ -53,17 +53,17 @@ def trial_of(folder: Path, body: str, hours: float | None = None, storage: str |
     code = Code("train.py:train", "\n".join(lines) + "\n")
     trial: OwnTrial = OwnTrial.__new__(OwnTrial)  # without the parts of Tune's that a cluster needs
     task = OwnTrialTask(
-        "c0000",
-        "net",
-        {"size": 3},
-        7,
-        20,
-        "run",
-        storage or str(folder.parent),
-        f"{folder.name}/c0000",
-        asdict(code),
-        "accuracy",
-        hours,
+        id="c0000",
+        family="net",
+        axes={"size": 3},
+        seed=7,
+        steps=20,
+        run="run",
+        storage=storage or str(folder.parent),
+        folder=f"{folder.name}/c0000",
+        code=asdict(code),
+        objective="accuracy",
+        hours=hours,
     )
     trial.reset_config(asdict(task))
     return trial

@@ -3,12 +3,13 @@
 import os
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpnas.run.shares import Share, entered, fair, wanted
+from gpnas.run.shares import Share, fair, wanted
 
 
 @given(st.integers(0, 40), st.lists(st.integers(0, 12), min_size=1, max_size=7), st.integers(0, 100))
@@ -27,7 +28,7 @@ def test_what_is_left_over_goes_round() -> None:
 
 
 def test_shares_change_as_searches_come_and_die(tmp_path: Path) -> None:
-    with entered(tmp_path, 8) as own:
+    with closing(Share(tmp_path, 8)) as own:
         assert own.allowed(4) == 4
         child = os.fork()
         if child == 0:
