@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from gpnas.bundle.licensing import checked_licence
@@ -78,7 +79,10 @@ def read_bundle(path: Path) -> Bundle:
             raise BundleError(f"{path}: {MANIFEST} and {SUMS} must agree, but one has changed; {_AGAIN}")
         _verified(path, files, manifest.model_card)
         picture = None if manifest.picture is None else _picture(path, files, manifest.picture)
-        licence = None if manifest.licence_file is None else _licence(path, files, manifest.licence_file)
+        licence = None
+        if manifest.licence_file is not None:
+            content = _verified(path, files, manifest.licence_file)
+            licence = checked_licence(content, f"{path}: {manifest.licence_file.file}")
         members = tuple(_member(path, files, entry) for entry in manifest.members)
         fusion = None if manifest.fusion is None else _fusion(path, files, manifest.fusion)
     return Bundle(manifest, members, picture, licence, fusion)
@@ -103,10 +107,6 @@ def _picture(path: Path, files: Mapping[str, Read], entry: PictureFile) -> Pictu
     return Picture(content, entry.caption)
 
 
-def _licence(path: Path, files: Mapping[str, Read], entry: LicenceFile) -> str:
-    return checked_licence(_verified(path, files, entry), f"{path}: {entry.file}")
-
-
 def _fusion(path: Path, files: Mapping[str, Read], entry: FusionFile) -> StoredFusion:
     state = _weights(path, entry.file, _verified(path, files, entry))
     return StoredFusion(entry.kind, state, entry.gain, entry.error, entry.images)
@@ -114,16 +114,13 @@ def _fusion(path: Path, files: Mapping[str, Read], entry: FusionFile) -> StoredF
 
 def _member(path: Path, files: Mapping[str, Read], entry: MemberFile) -> Member:
     content = _verified(path, files, entry)
-    architecture = Architecture(entry.architecture.family, entry.architecture.axes)
-    if entry.file.endswith(".onnx"):  # checked by who runs it
-        return Member(
-            architecture, Graph(content, entry.parameters), entry.weight, entry.metrics, entry.candidate
-        )
-    state = _weights(path, entry.file, content)
+    is_onnx = entry.file.endswith(".onnx")  # checked by who runs it
+    state = Graph(content, entry.parameters) if is_onnx else _weights(path, entry.file, content)
     if state.count != entry.parameters:
         raise BundleError(
             f"{path}: {entry.file} must hold {entry.parameters} parameters, but holds {state.count}; {_AGAIN}"
         )
+    architecture = Architecture(entry.architecture.family, entry.architecture.axes)
     return Member(architecture, state, entry.weight, entry.metrics, entry.candidate)
 
 
@@ -250,17 +247,14 @@ def _folder(path: Path) -> dict[str, Read]:
                     f"{path}: a bundle holds plain files alone, but {entry.name!r} is {kind}; "
                     "move it elsewhere, or name another bundle"
                 )
-            files[entry.name] = _reader(path / entry.name)
+            files[entry.name] = partial(_read_plain, path / entry.name)
     return files
 
 
-def _reader(path: Path) -> Read:
-    def read(limit: int) -> bytes:
-        with opened(path) as file:  # what lies there may have been exchanged meanwhile
-            # room for so much is made at once: as much as there is, whatever a manifest asks for
-            return file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
-
-    return read
+def _read_plain(path: Path, limit: int) -> bytes:
+    with opened(path) as file:  # what lies there may have been exchanged meanwhile
+        # room for so much is made at once: as much as there is, whatever a manifest asks for
+        return file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
 
 
 def _archive(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, Read]:
@@ -286,15 +280,12 @@ def _archive(path: Path, archive: zipfile.ZipFile, size: int) -> dict[str, Read]
             raise BundleError(
                 f"{path}: a bundle holds plain files at its top alone, but has {name!r}; {_AGAIN}"
             )
-        files[name] = _entry_reader(archive, entry)
+        files[name] = partial(_read_entry, archive, entry)
     return files
 
 
-def _entry_reader(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Read:
-    def read(limit: int) -> bytes:
-        if entry.flag_bits & 0x1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise NotImplementedError(f"{entry.filename} is encrypted or compressed in a rare way")
-        with archive.open(entry) as file:
-            return file.read(min(limit, entry.file_size) + 1)
-
-    return read
+def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes:
+    if entry.flag_bits & 0x1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError(f"{entry.filename} is encrypted or compressed in a rare way")
+    with archive.open(entry) as file:
+        return file.read(min(limit, entry.file_size) + 1)

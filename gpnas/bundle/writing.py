@@ -114,61 +114,46 @@ def _contents(
 ) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file, one at a time, so that one network's copy is in memory."""
     digests: list[tuple[str, str]] = []
+
+    def entry(name: str, content: bytes) -> dict[str, Any]:
+        """What the manifest says of a file, which is among the checksums from now on."""
+        digests.append((name, hashlib.sha256(content).hexdigest()))
+        return {"file": name, "sha256": digests[-1][1], "bytes": len(content)}
+
     entries = []
     for number, member in enumerate(members, 1):
         stored = _weights(path, member)
         name = f"network-{number}.{'onnx' if isinstance(stored, Graph) else 'safetensors'}"
-        content = stored.content
-        digests.append((name, hashlib.sha256(content).hexdigest()))
-        entries.append(
-            {
-                "file": name,
-                "sha256": digests[-1][1],
-                "bytes": len(content),
-                "architecture": member.architecture.to_json(),
-                "parameters": stored.count,
-                "weight": float(member.weight),
-                "metrics": {key: float(value) for key, value in member.metrics.items()},
-                "candidate": member.candidate,
-            }
-        )
-        yield name, content
+        own = {
+            "architecture": member.architecture.to_json(),
+            "parameters": stored.count,
+            "weight": float(member.weight),
+            "metrics": {key: float(value) for key, value in member.metrics.items()},
+            "candidate": member.candidate,
+        }
+        entries.append(entry(name, stored.content) | own)
+        yield name, stored.content
     document = {**description, "members": entries}
     if fusion is not None:
-        content, document["fusion"] = _stored(fusion)
-        digests.append((FUSION, document["fusion"]["sha256"]))
+        content = StoredWeights.of(fusion.state).content
+        kept = {name: getattr(fusion, name) for name in ("kind", "gain", "error", "images")}
+        document["fusion"] = entry(FUSION, content) | kept
         yield FUSION, content
     if picture is not None:
-        digests.append((PICTURE, hashlib.sha256(picture.png).hexdigest()))
-        document["picture"] = {
-            "file": PICTURE,
-            "sha256": digests[-1][1],
-            "bytes": len(picture.png),
-            "caption": picture.caption,
-        }
+        document["picture"] = entry(PICTURE, picture.png) | {"caption": picture.caption}
         yield PICTURE, picture.png
     if licence is not None:
-        digests.append((LICENCE, hashlib.sha256(licence).hexdigest()))
-        document["licence_file"] = {"file": LICENCE, "sha256": digests[-1][1], "bytes": len(licence)}
+        document["licence_file"] = entry(LICENCE, licence)
         yield LICENCE, licence
     placeholder = {"file": README, "sha256": "0" * 64, "bytes": 0}
     _checked(path, {**document, "model_card": placeholder})  # before the card relies on it
     card = model_card(document).encode()
-    digests.append((README, hashlib.sha256(card).hexdigest()))
+    document["model_card"] = entry(README, card)
     yield README, card
-    manifest = _checked(
-        path, {**document, "model_card": {"file": README, "sha256": digests[-1][1], "bytes": len(card)}}
-    ).to_bytes()
-    digests.append((MANIFEST, hashlib.sha256(manifest).hexdigest()))
+    manifest = _checked(path, document).to_bytes()
+    entry(MANIFEST, manifest)
     yield MANIFEST, manifest
     yield SUMS, sums(digests)
-
-
-def _stored(fusion: StoredFusion) -> tuple[bytes, dict[str, Any]]:
-    """The file of a fusion, and what the manifest says of it."""
-    content = StoredWeights.of(fusion.state).content
-    entry = {"file": FUSION, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    return content, entry | {name: getattr(fusion, name) for name in ("kind", "gain", "error", "images")}
 
 
 def _checked(path: Path, document: Mapping[str, Any]) -> Manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -346,11 +347,9 @@ def _pairs(
 def _prepared(fingerprint: str) -> Path | None:
     """The prepared set whose training pairs have this fingerprint, where the cache still holds it."""
     for path in sorted(cache_folder().glob("*/manifest.json")):
-        try:
+        with suppress(PairsError):
             if open_pairs(path.parent, "train").fingerprint == fingerprint:
                 return path.parent
-        except PairsError:
-            continue
     return None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from gpnas.config import SpaceFile
 from gpnas.dispatch.own_trial import OwnTrial, OwnTrialTask
@@ -39,16 +40,10 @@ class OwnWork:
     space: SearchSpace = field(repr=False)
     hours: float | None = None
     """Longest time of an attempt."""
-
-    @property
-    def reading(self) -> list[Path]:
-        """Folders that every node must read; its storage is looked at anyway."""
-        return []
-
-    @property
-    def trainable(self) -> type[OwnTrial]:
-        """What a worker runs."""
-        return OwnTrial
+    reading: ClassVar[Sequence[Path]] = ()
+    """Folders that every node must read; its storage is looked at anyway."""
+    trainable: ClassVar[type[OwnTrial]] = OwnTrial
+    """What a worker runs."""
 
     def share(self) -> None:
         """Puts into the storage what nodes may lack: nothing, since the source goes with each task."""

@@ -1,14 +1,7 @@
 """One trial, as it runs in a Ray worker: a training that keeps its own checkpoints.
 
 Ray Tune starts, stops and restarts trials; what they earned lies in the run's storage, keyed by
-candidate, and does not depend on Tune's own state. A candidate's folder there holds
-
-    attempt-1/checkpoint.pt, attempt-2/…   one folder per attempt, never shared, since a worker that
-                                           was cut off may go on writing after its successor started
-    network.safetensors                    the trained weights, once finished
-    errors.safetensors                     what products of its residuals with others' need, once finished
-    initial.safetensors                    where it was begun with other weights: those
-    training.jsonl, tensorboard/           on demand: an evaluation per line, TensorBoard's files
+candidate, and does not depend on Tune's own state. What a candidate's folder holds, `gpnas.run.layout` lists.
 """
 
 from __future__ import annotations
@@ -23,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from gpnas.dispatch.metrics import Worker
 from gpnas.dispatch.report import REPORT_SECONDS as REPORT_SECONDS
@@ -34,7 +27,7 @@ from gpnas.records import Progress
 from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE, claim_attempt
 from gpnas.run.residuals import error_correlations, write_errors
 from gpnas.run.sharing import opened
-from gpnas.run.storage import Storage, open_storage, unusable
+from gpnas.run.storage import open_storage, unusable
 from gpnas_trainers import build
 from gpnas_trainers.families import declare
 from gpnas_trainers.own import Code, OwnError, in_words, own_family, place_of
@@ -158,7 +151,8 @@ class Trial(ReportingTrial):
         self._checkpoint = f"{task.folder}/attempt-{self._attempt}/{CHECKPOINT_FILE}"
         train, validation = opened(task.pairs, task.fingerprint, task.storage)
         self._validation = validation.head(task.validation_images)
-        initial = initial_weights(storage, task.folder)
+        name = f"{task.folder}/{INITIAL_FILE}"
+        initial = load(storage.read(name)) if storage.exists(name) else None
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with _its_own():
             if task.network is not None:
@@ -257,12 +251,6 @@ class Trial(ReportingTrial):
         self._artefacts.write(f"{self._task.folder}/{NETWORK_FILE}", save(weights))
         with _its_own():
             write_errors(self._artefacts, self._task.folder, network, self._validation)
-
-
-def initial_weights(storage: Storage, folder: str) -> dict[str, Tensor] | None:
-    """The weights to begin with that lie in a candidate's folder; None where none do."""
-    name = f"{folder}/{INITIAL_FILE}"
-    return load(storage.read(name)) if storage.exists(name) else None
 
 
 def _progress(attempt: int, step: int, numbers: Mapping[str, Any]) -> Progress:

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from gpnas.data import Prepared
 from gpnas.dispatch.request import Means
@@ -41,6 +41,8 @@ class Work:
     """What its journal begins with."""
     watch: tuple[str, ...] = ()
     """`json`, `tensorboard`: what else trials write."""
+    trainable: ClassVar[type[Trial]] = Trial
+    """What a worker runs."""
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -55,11 +57,6 @@ class Work:
     def reading(self) -> list[Path]:
         """Folders that every node must read."""
         return [self.pairs.folder]
-
-    @property
-    def trainable(self) -> type[Trial]:
-        """What a worker runs."""
-        return Trial
 
     def share(self) -> None:
         """Puts into the storage what nodes may lack."""
@@ -79,10 +76,11 @@ class Work:
 
     def task(self, candidate: Candidate) -> Task:
         """What a worker must know to train a candidate."""
-        recipe = self.setup.recipe_of(candidate.architecture.family)
+        family = candidate.architecture.family
+        own = self.setup.networks.get(family)
         return Task(
             id=candidate.id,
-            family=candidate.architecture.family,
+            family=family,
             axes=dict(candidate.architecture.axes),
             seed=candidate.seed,
             run=self.run.name,
@@ -91,17 +89,12 @@ class Work:
             pairs=str(self.pairs.folder),
             fingerprint=self.fingerprint,
             scale=self.setup.scale,
-            recipe=recipe.to_json() | {"steps": candidate.fidelity.steps},
+            recipe=self.setup.recipe_of(family).to_json() | {"steps": candidate.fidelity.steps},
             validation_images=self.setup.validation_images,
             correlations=self.header.portfolio_aware,
             watch=self.watch,
-            network=self._network(candidate.architecture.family),
+            network=None if own is None else asdict(own.code),
         )
-
-    def _network(self, family: str) -> dict[str, Any] | None:
-        """The source of a family that is the run's own, as a worker takes it."""
-        own = self.setup.networks.get(family)
-        return None if own is None else asdict(own.code)
 
 
 def header_of(run: Path, setup: Setup, storage: Storage, means: Means, **own: Any) -> Header:

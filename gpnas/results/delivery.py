@@ -294,8 +294,6 @@ def rank(observations: Sequence[Observation], scale: int, engine: Engine | None 
 
 def bicubic_psnr(pairs: PairSet) -> float:
     """Mean PSNR in dB of bicubic upsampling over the pairs, RGB, without border."""
-    values = []
-    for index in range(len(pairs)):
-        lr, hr = pairs.tensors(index)
-        values.append(psnr(bicubic_upscale(lr, pairs.scale), hr))
+    images = map(pairs.tensors, range(len(pairs)))
+    values = [psnr(bicubic_upscale(lr, pairs.scale), hr) for lr, hr in images]
     return sum(values) / len(values)

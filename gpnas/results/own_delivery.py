@@ -9,7 +9,7 @@ or class probabilities minus one-hot labels, whose mean square is the Brier scor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gpnas.engine import Engine
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.portfolio import choose, correlations
-from gpnas.records import Candidate, Observation
+from gpnas.records import Candidate
 from gpnas.run.layout import candidate_folder
 from gpnas.run.own_errors import errors_in, products
 from gpnas.run.setup import OwnSetup
@@ -121,7 +121,8 @@ def deliver_own(storage: Storage, journal: Journal, engine: Engine, seconds: flo
         TrialError: no training succeeded.
     """
     observations = journal.observations()
-    told = {each.candidate.id: each for each in observations}
+    seconds_of = {each.candidate.id: each.seconds for each in observations}
+    values = {each.candidate.id: each.value for each in observations if each.value is not None}
     order = engine.recommend()
     if not order:
         why = next((each.failure for each in observations if each.failed), "all were stopped")
@@ -131,16 +132,15 @@ def deliver_own(storage: Storage, journal: Journal, engine: Engine, seconds: flo
 
     belief = engine.belief(torch.tensor(indices))
     ranking = [
-        OwnRanked(each, _value(told[each.id]), float(mean), float(stddev), told[each.id].seconds)
+        OwnRanked(each, values[each.id], float(mean), float(stddev), seconds_of[each.id])
         for each, mean, stddev in zip(order, belief.mean, belief.stddev, strict=True)
     ]
     header = journal.header
     assert header.search is not None
     portfolio, note = _portfolio(storage, order, header.search.portfolio)
-    objective = header.objective
     delivery = OwnDelivery(
         journal.run,
-        {"name": objective.name, "unit": objective.unit, "goal": objective.goal},
+        asdict(header.objective),
         tuple(ranking),
         portfolio,
         note,
@@ -151,11 +151,6 @@ def deliver_own(storage: Storage, journal: Journal, engine: Engine, seconds: flo
     )
     journal.set_result("own delivery", delivery.to_json())
     return delivery
-
-
-def _value(observation: Observation) -> float:
-    assert observation.value is not None
-    return observation.value
 
 
 def is_own(run: Path) -> bool:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpnas.errors import SpaceError
 from gpnas.files import did_you_mean
@@ -52,7 +51,8 @@ def defaults_of(
             if axis.name in wanted:
                 away = np.array([_apart(value, wanted[axis.name]) for value in axis.values])
                 apart += away[digits[rows, column]]
-        found.append(space[int(rows[_first_least(apart)])])
+        nearest = (apart <= apart.min() + 1e-12).nonzero()[0]
+        found.append(space[int(rows[nearest[0]])])
     return tuple(found)
 
 
@@ -70,7 +70,3 @@ def _apart(value: AxisValue, wanted: AxisValue) -> float:
         isinstance(each, int) and not isinstance(each, bool) and each > 0 for each in (value, wanted)
     )
     return math.log(float(value) / float(wanted)) ** 2 if counts else 1.0
-
-
-def _first_least(values: NDArray[np.float64]) -> int:
-    return int((values <= values.min() + 1e-12).nonzero()[0][0])

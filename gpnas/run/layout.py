@@ -3,8 +3,10 @@
 candidates/c0007/attempt-1/checkpoint.pt   one folder per attempt, never shared, since a worker that
                                            was cut off may go on writing after its successor started
 candidates/c0007/network.safetensors       the trained weights, once finished
+candidates/c0007/errors.safetensors        what products of its residuals with others' need, once finished
 candidates/c0007/initial.safetensors       the weights that it began with, where they were not its own
 candidates/c0007/training.jsonl            on demand: a line per evaluation
+candidates/c0007/tensorboard/              on demand: TensorBoard's files
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
 from gpnas.files import replacing
 from gpnas.run.own_errors import ERRORS_FILE
@@ -88,15 +87,19 @@ class Snapshots:
                 sys.stderr.write(f"--- the folder's copy is out of date, since {error}\n")
 
 
-class OwnFolder(Protocol):
-    """Where one attempt at a candidate works."""
+class OwnFolder:
+    """Where one attempt at a candidate works: a folder of a storage that is one."""
 
     path: Path
     """The candidate's folder on this machine: `own`, which the training is handed, the log and the errors."""
     log: str
     """Where a person finds the log."""
-    snapshot: str
+    snapshot = ""
     """Path of the file into which the training packs its folder; empty where it need not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.log = path, str(path / LOG_FILE)
+        (path / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
 
     def keep(self, seconds: float, *, last: bool = False) -> None:
         """Puts into the storage what is not there yet.
@@ -108,29 +111,15 @@ class OwnFolder(Protocol):
         Raises:
             OSError: the storage cannot be written.
         """
+        if last:
+            with suppress(OSError), replacing(self.path / SECONDS_FILE) as fresh:
+                fresh.write_text(f"{seconds:.3f}")
 
     def close(self) -> None:
         """Leaves nothing on this machine but what belongs to the storage."""
 
 
-class _InPlace:
-    """A folder of a storage that is one."""
-
-    snapshot = ""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.log = path, str(path / LOG_FILE)
-        (path / OWN_FOLDER).mkdir(parents=True, exist_ok=True)
-
-    def keep(self, seconds: float, *, last: bool = False) -> None:
-        if last:
-            with suppress(OSError), replacing(self.path / SECONDS_FILE) as fresh:
-                fresh.write_text(f"{seconds:.3f}")
-
-    def close(self) -> None: ...
-
-
-class _Copied:
+class _Copied(OwnFolder):
     """A folder of this machine's, copied to a storage that is none."""
 
     def __init__(self, storage: Storage, folder: str, attempt: int) -> None:
@@ -205,7 +194,7 @@ def begun(storage: Storage, folder: str, attempt: int) -> OwnFolder:
         OSError: the storage cannot be read, or this machine's disk not written.
     """
     if isinstance(storage, Folder):
-        return _InPlace(storage.root / folder)
+        return OwnFolder(storage.root / folder)
     return _Copied(storage, folder, attempt)
 
 

@@ -164,7 +164,7 @@ class Setup:
     def of(cls, journal: Journal) -> Setup:
         """The setup that a journal's header holds; its own networks become families that are known.
 
-        Their source is run only where one of them is built.
+        Their source is the one that the run began with, and is run only where one of them is built.
 
         Raises:
             JournalError: it is not one.
@@ -178,13 +178,9 @@ class Setup:
                 f"{whose}'s; {shown}"
             )
         setup = journal.setup(cls)
-        setup.declare()
-        return setup
-
-    def declare(self) -> None:
-        """Makes the run's own networks known to the trainers, with the source that it began with."""
-        for name, own in self.networks.items():
+        for name, own in setup.networks.items():
             declare(own_family(name, own.code, own.costs))
+        return setup
 
     def to_json(self) -> dict[str, Any]:
         """The form in which a header holds it."""

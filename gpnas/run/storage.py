@@ -154,11 +154,9 @@ class Folder(Storage):
     def names(self, folder: str) -> list[str]:
         found = []
         for path in self._path(folder).rglob("*"):
-            try:
+            with suppress(FileNotFoundError):  # replaced meanwhile
                 if not path.name.startswith(".") and path.is_file():
                     found.append((-path.stat().st_mtime_ns, path.relative_to(self.root).as_posix()))
-            except FileNotFoundError:
-                continue  # replaced meanwhile
         return [name for _, name in sorted(found)]
 
     def exists(self, name: str) -> bool:
