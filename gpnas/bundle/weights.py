@@ -79,8 +79,8 @@ class StoredWeights(Mapping[str, "Tensor"]):
         return len(self._tensors)
 
 
-class Graph(Mapping[str, "Tensor"]):
-    """A network as its ONNX file, whose weights have no names of their own.
+class Graph(dict[str, "Tensor"]):
+    """A network as its ONNX file; an empty state dictionary, since its weights have no names of their own.
 
     Attributes:
         content: of the file.
@@ -89,15 +89,6 @@ class Graph(Mapping[str, "Tensor"]):
 
     def __init__(self, content: bytes, count: int) -> None:
         self.content, self.count = content, count
-
-    def __getitem__(self, name: str) -> Tensor:
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 def _name(kind: str) -> str:

@@ -10,7 +10,6 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -63,8 +62,7 @@ def write_bundle(
             full. Then nothing is left behind, and what was there before still is.
     """
     path = Path(path).resolve()
-    licence = licence or Licence()
-    own = {each.name: getattr(description, each.name) for each in fields(description)}
+    licence, own = licence or Licence(), vars(description)
     document = {
         "format": "gpnas bundle",
         "version": VERSION,

@@ -114,7 +114,7 @@ def connected(address: str | None, concurrent: int, *, on_loopback: bool = False
     cluster = None
     with private_ray.environment():
         try:
-            cluster = _started(token, concurrent) if address is None else _joined(token, address, on_loopback)
+            cluster = _reached(token, address, concurrent, on_loopback)
             if cluster.cpus < 1:
                 raise TrialError(
                     f"a trial needs 1 CPU, but the cluster has {cluster.cpus:g}; add a worker node"
@@ -132,51 +132,38 @@ def connected(address: str | None, concurrent: int, *, on_loopback: bool = False
                 private_ray.remove_session(cluster.session)
 
 
-def _started(token: str, cpus: int) -> Cluster:
-    """A Ray on this machine, on loopback, with so many CPUs.
+def _reached(token: str, address: str | None, cpus: int, on_loopback: bool) -> Cluster:
+    """A running cluster or, without an address, a Ray on this machine with so many CPUs, on loopback.
 
     Raises:
-        StartError: one of its processes has died meanwhile.
-        TrialError: it cannot be started.
+        StartError: one of its processes has died while it was started.
+        TrialError: it cannot be started or reached.
     """
+    own = {
+        "num_cpus": cpus,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+    }
     try:
-        with private_ray.starting(on_loopback=True):
+        with private_ray.starting(on_loopback=address is None or on_loopback):
+            if address is not None:
+                _check_reachable(address)
             context = ray.init(
-                address="local",  # a plain start would follow a stale address file
-                num_cpus=cpus,
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
+                address=address or "local",  # a plain start would follow a stale address file
                 log_to_driver=False,
                 logging_level=logging.getLogger("ray").level,
+                **(own if address is None else {}),
             )
     except Exception as error:  # Ray raises plain ones, too
         kind = StartError if isinstance(error, private_ray.StartError) else TrialError
-        raise kind(f"Ray must be reachable on this machine, but {_reason(error)}") from None
-    return _cluster(token, context, Path(context.address_info["session_dir"]))
-
-
-def _joined(token: str, address: str, on_loopback: bool) -> Cluster:
-    """A running cluster.
-
-    Raises:
-        TrialError: it cannot be reached.
-    """
-    try:
-        with private_ray.starting(on_loopback=on_loopback):
-            _check_reachable(address)
-            level = logging.getLogger("ray").level
-            context = ray.init(address=address, log_to_driver=False, logging_level=level)
-    except Exception as error:
-        raise TrialError(f"Ray must be reachable at {address}, but {_reason(error)}") from None
-    return _cluster(token, context, None)
-
-
-def _cluster(token: str, context: ray.client_builder.ClientContext, session: Path | None) -> Cluster:
+        where = "on this machine" if address is None else f"at {address}"
+        raise kind(f"Ray must be reachable {where}, but {_reason(error)}") from None
     total = ray.cluster_resources()
     url = f"http://{context.dashboard_url}" if context.dashboard_url else None
-    address = ray.get_runtime_context().gcs_address
-    return Cluster(url, token, total.get("CPU", 0.0), total.get("GPU", 0.0), address, session)
+    session = Path(context.address_info["session_dir"]) if address is None else None
+    head = ray.get_runtime_context().gcs_address
+    return Cluster(url, token, total.get("CPU", 0.0), total.get("GPU", 0.0), head, session)
 
 
 def _reason(error: Exception) -> str:

@@ -22,17 +22,16 @@ from gpnas.config import read_recipe_file
 from gpnas.data import Prepared, data_errors, prepared_pairs
 from gpnas.dispatch.initial import FRESH, SEARCH, Find, finder, lay_out
 from gpnas.dispatch.request import Means
-from gpnas.dispatch.session import Listener, Session, not_begun, standing
+from gpnas.dispatch.session import Listener, Session, not_begun, recorded
 from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.watchers import check_tensorboard
 from gpnas.dispatch.work import Work, check_patch, header_of
 from gpnas.errors import DataError, SpaceError, TrialError
-from gpnas.journal import Header, Journal
+from gpnas.journal import Journal
 from gpnas.records import Architecture, Candidate, Fidelity, Observation
 from gpnas.results.choosing import Allowance, choose_portfolio, finished_candidates, most_networks
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.run.copying import journal_copied, storage_for
-from gpnas.run.cores import one_core
 from gpnas.run.networks import check_networks, named, own_networks, taken_up
 from gpnas.run.setup import Data, OwnNetwork, Setup
 from gpnas.run.storage import Folder
@@ -100,10 +99,11 @@ class Wanted:
     """Each with the name of its candidate in the search, if it has one."""
     search: Path | None = None
     """Run folder of the search; None where a person named the networks."""
-    header: Header | None = None
-    """The search's."""
     setup: Setup | None = None
     """The search's."""
+    seed: int = 0
+    """Where a user gives none; so is the next."""
+    concurrent: int = CONCURRENT
     networks: Mapping[str, OwnNetwork] = field(default_factory=dict)
     """Those that are a person's own, by family."""
 
@@ -155,8 +155,6 @@ def plan_final(
             f"--tensorboard writes files that grow, which {storage.uri} cannot hold; leave one of them out"
         )
     warm_start = request.warm_start or (SEARCH if searched else FRESH)
-    seed = (wanted.header.seed if wanted.header else 0) if request.seed is None else request.seed
-    side_by_side = wanted.header.concurrent if wanted.header else CONCURRENT
     setup = Setup(
         scale=scale,
         recipe=recipe.to_json(),
@@ -168,7 +166,7 @@ def plan_final(
             family: {name: value for name, value in own.items() if name not in settings}
             for family, own in (searched.family_recipes if searched else {}).items()
         },
-        networks=_wanted_networks(wanted),
+        networks=wanted.networks,
     )
     header = header_of(
         run,
@@ -176,8 +174,8 @@ def plan_final(
         storage,
         request.means,
         trials=len(wanted.architectures),
-        seed=seed,
-        concurrent=request.concurrent or min(side_by_side, len(wanted.architectures)),
+        seed=wanted.seed if request.seed is None else request.seed,
+        concurrent=request.concurrent or min(wanted.concurrent, len(wanted.architectures)),
     )
     watch = ("json", "tensorboard") if request.tensorboard else ("json",)
     return FinalPlan(
@@ -203,13 +201,7 @@ def run_final(request: FinalRequest, listener: Listener) -> Delivery:
     begun = time.monotonic()
     with interruptible(not_begun):
         work = plan_final(request, listener.say, listener.preparing)
-    with (
-        one_core(),
-        Journal.create_or_open(work.run, work.header) as journal,
-        interruptible(lambda: standing(journal, len(journal.candidates()))),
-    ):
-        if journal.note:
-            listener.say(journal.note)
+    with recorded(work, listener) as journal:
         wanted = _enter(work, journal)
         fresh = [each for each in wanted if not lay_out(work.storage, each, work.find)]
         if work.warm:
@@ -280,14 +272,9 @@ def _portfolio(request: FinalRequest, search: Path) -> Wanted:
         chosen = choose_portfolio(search, journal, candidates, most, request.allowance)
     run = (request.run or search / FOLDER).absolute()
     members = [(each.id, each.architecture) for each in chosen.portfolio.members]
-    return Wanted(run, setup.scale, members, search, header, setup)
-
-
-def _wanted_networks(wanted: Wanted) -> dict[str, OwnNetwork]:
-    """Networks of someone's own among those that are wanted."""
-    families = {architecture.family for _, architecture in wanted.architectures}
-    own = wanted.setup.networks if wanted.setup else wanted.networks
-    return {family: network for family, network in own.items() if family in families}
+    families = {architecture.family for _, architecture in members}
+    own = {family: network for family, network in setup.networks.items() if family in families}
+    return Wanted(run, setup.scale, members, search, setup, header.seed, header.concurrent, own)
 
 
 def _settings(request: FinalRequest) -> dict[str, Any]:

@@ -73,7 +73,7 @@ dashboard shows them to everyone who has the token; each node brings its own."""
 VITAL = ("raylet", "gcs_server")
 """Processes, by Ray's names, without which a driver waits for ever."""
 
-LOOPBACK = f"{ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR}=0"
+LOOPBACK = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
 """The variable by which whoever joins a Ray on 127.0.0.1 looks for it there."""
 
 
@@ -177,9 +177,8 @@ def starting(*, on_loopback: bool) -> Iterator[list[subprocess.Popen[bytes]]]:
         ):
             changed.enter_context(change)
         if on_loopback:
-            name, value = LOOPBACK.split("=")
             changed.enter_context(_replaced(ray_constants, "ENABLE_RAY_CLUSTER", False))
-            changed.enter_context(_variables({name: value}))
+            changed.enter_context(_variables(LOOPBACK))
         try:
             yield started
         except BaseException as error:

@@ -19,7 +19,7 @@ from gpnas.config import SpaceFile, find_space, read_space_file
 from gpnas.data import Prepared, prepared_pairs
 from gpnas.dispatch.own_work import OwnWork, plan_own
 from gpnas.dispatch.request import Request
-from gpnas.dispatch.session import Listener, Session, not_begun, standing
+from gpnas.dispatch.session import Listener, Session, not_begun, recorded
 from gpnas.dispatch.signals import interruptible
 from gpnas.dispatch.work import Work, check_patch, header_of
 from gpnas.engine import Engine, engine_for
@@ -30,7 +30,6 @@ from gpnas.records import gain_in_words
 from gpnas.results.delivery import Delivery, deliver
 from gpnas.results.own_delivery import OwnDelivery, deliver_own
 from gpnas.run.copying import journal_copied, storage_for
-from gpnas.run.cores import one_core
 from gpnas.run.defaults import defaults_of
 from gpnas.run.networks import check_networks, own_networks, taken_up
 from gpnas.run.pricing import check_candidates, priced
@@ -185,14 +184,7 @@ def run_search(request: Request, listener: Listener) -> Delivery:
 @contextmanager
 def _searched(work: Plan | OwnWork, listener: Listener) -> Iterator[tuple[Journal, Engine]]:
     """The journal of a search whose trials are all observed, and an engine that knows it; its last words."""
-    # what the engine computes must not depend on where: sums in threads differ in their last digits
-    with (
-        one_core(),
-        Journal.create_or_open(work.run, work.header) as journal,
-        interruptible(lambda: standing(journal, work.header.trials)),
-    ):
-        if journal.note:
-            listener.say(journal.note)
+    with recorded(work, listener) as journal:
         check_candidates(journal, work.space)
         adviser = partial(_engine, work, journal)
         with journal_copied(work.run, work.storage, listener.say) as copy:

@@ -27,12 +27,13 @@ from gpnas.dispatch.private_ray import giving_back, has_died
 from gpnas.dispatch.report import name_of
 from gpnas.dispatch.resources import Lender, check_machine, placed
 from gpnas.dispatch.shared import is_kept, joined
-from gpnas.dispatch.signals import Interrupted, signals
+from gpnas.dispatch.signals import Interrupted, interruptible, signals
 from gpnas.dispatch.work import Work
 from gpnas.errors import TrialError
 from gpnas.journal import Journal
 from gpnas.records import Candidate
 from gpnas.run.copying import JournalCopy
+from gpnas.run.cores import one_core
 from gpnas.run.layout import attempts
 from gpnas.run.shares import FOLDER, Share
 
@@ -53,15 +54,34 @@ class Listener(Protocol):
     def event(self, event: Event) -> None: ...
 
 
-def standing(journal: Journal, trials: int) -> str:
+def granted(journal: Journal) -> int:
+    """The trials of a search, or those of a final training, which stand in its journal from the start."""
+    return journal.header.trials if journal.header.search else len(journal.candidates())
+
+
+def standing(journal: Journal) -> str:
     """Where a search or a final training stands that ends before its last trial or its bundle."""
     observed = len(journal.observations())
-    return f"{observed} of {trials} trials observed in {journal.run}; the same command goes on"
+    return f"{observed} of {granted(journal)} trials observed in {journal.run}; the same command goes on"
 
 
 def not_begun() -> str:
     """Where a command stands that has not yet opened its journal."""
     return "no trial was begun, what is prepared is kept; the same command goes on"
+
+
+@contextmanager
+def recorded(work: Work | OwnWork, listener: Listener) -> Iterator[Journal]:
+    """The journal of what is trained; an interruption within says where that stands."""
+    # what the engine computes must not depend on where: sums in threads differ in their last digits
+    with (
+        one_core(),
+        Journal.create_or_open(work.run, work.header) as journal,
+        interruptible(lambda: standing(journal)),
+    ):
+        if journal.note:
+            listener.say(journal.note)
+        yield journal
 
 
 class Session(Generic[A]):
@@ -86,8 +106,7 @@ class Session(Generic[A]):
         """
         self._work, self._adviser, self._journal = work, adviser, journal
         self._listener, self._copy = listener, copy
-        # candidates of a final training stand in its journal from the start, those of earlier commands, too
-        self._trials = work.header.trials if work.header.search else len(journal.candidates())
+        self._trials = granted(journal)
         self._halt = Halt()
         self._unwatched: Callable[[], None] = lambda: None
 
@@ -280,7 +299,7 @@ class Session(Generic[A]):
         halt = self._halt
         if halt.error is not None:
             raise halt.error
-        so_far = standing(self._journal, self._trials)
+        so_far = standing(self._journal)
         if halt.signal is not None:
             raise Interrupted(f"interrupted: {so_far}", 128 + halt.signal)
         if halt.out_of_time:
@@ -293,7 +312,7 @@ class Session(Generic[A]):
 
     def _give_up(self, why: str) -> None:
         """The last words of a process that ends although Ray does not."""
-        self._listener.say(f"{why}: {standing(self._journal, self._trials)}")
+        self._listener.say(f"{why}: {standing(self._journal)}")
         self._unwatched()
         self._journal.close()
         shutil.rmtree(self._journal.run / TUNE, ignore_errors=True)

@@ -7,7 +7,6 @@ candidate, and does not depend on Tune's own state. What a candidate's folder ho
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from gpnas.dispatch.watchers import watchers
 from gpnas.errors import TrialError
 from gpnas.records import Progress
 from gpnas.run.layout import CHECKPOINT_FILE, INITIAL_FILE, NETWORK_FILE, claim_attempt
+from gpnas.run.own_folder import Pace
 from gpnas.run.residuals import error_correlations, write_errors
 from gpnas.run.sharing import opened
 from gpnas.run.storage import open_storage, unusable
@@ -40,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 3.0
 """Least time between two checkpoints."""
-CHECKPOINT_SHARE = 0.05
-"""Largest share of the time that checkpoints may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +174,7 @@ class Trial(ReportingTrial):
             training.note(begun)
         self._watchers = [*watchers(Path(task.storage) / task.folder, task.watch if first else ())]
         self._training = training
-        self._saved, self._saving_took = time.monotonic(), 0.0
+        self._pace = Pace(CHECKPOINT_SECONDS, first=CHECKPOINT_SECONDS)
 
     def _take_up(self, training: Training, checkpoints: Sequence[str]) -> bool:
         """Has a training go on from the first of these checkpoints that is whole, if any is."""
@@ -205,15 +203,15 @@ class Trial(ReportingTrial):
         earlier = tuple(_progress(self._attempt, step, row) for step, row in self._unheard.items())
         notes = progress.notes
         correlations: dict[str, float] = {}
-        idle = max(CHECKPOINT_SECONDS, self._saving_took / CHECKPOINT_SHARE)
         if progress.done:
-            self._save()
+            self._write_checkpoint(self._training)
             if self._ranks.rank == 0:
                 self._finish(self._training.network)
             correlations, unknown = self._correlated(error_correlations)
             notes = (*notes, *unknown)
-        elif time.monotonic() - self._saved >= idle:
-            self._save()
+        elif self._pace.due:
+            with self._pace.measured():
+                self._write_checkpoint(self._training)
         self._unheard = {}
         return TrialReport(
             "done" if progress.done else "progress",
@@ -223,13 +221,6 @@ class Trial(ReportingTrial):
             notes,
             correlations,
         )
-
-    def _save(self) -> None:
-        assert self._training is not None
-        start = time.monotonic()
-        self._write_checkpoint(self._training)
-        self._saved = time.monotonic()
-        self._saving_took = self._saved - start
 
     def cleanup(self) -> None:
         """Keeps what an unfinished training has earned since its last checkpoint."""

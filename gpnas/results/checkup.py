@@ -101,10 +101,10 @@ def run_folder(run: Path) -> Iterator[Check]:
         candidates = journal.candidates()
         observations = journal.observations()
         own = OwnSetup.describes(journal)  # whose trainings keep what they like
-    failed = [each for each in observations if each.failed]
     yield Check(part, "candidates", f"{len(candidates)}, of which {len(observations)} observed")
-    for each in failed:
-        yield Check(part, each.candidate.id, f"failed: {each.failure}", "note")
+    for each in observations:
+        if each.failed:
+            yield Check(part, each.candidate.id, f"failed: {each.failure}", "note")
     if own:
         yield Check(part, "networks", "kept by the trainings themselves, so not looked at")
         return

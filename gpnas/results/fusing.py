@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,10 +71,7 @@ class Fused:
         return StoredFusion(self.kind, self.fusion.state_dict(), gain, error, self.images)
 
     def to_json(self) -> dict[str, Any]:
-        tried = [
-            {"kind": each.kind, "gain": each.gain, "error": each.error, "accepted": each.accepted}
-            for each in self.tried
-        ]
+        tried = [asdict(each) for each in self.tried]
         return {"kind": self.kind, "images": self.images, "tried": tried, "why": why(self)}
 
 

@@ -135,19 +135,13 @@ class _Together:
     company: Company | None
     pairs: PairSet | None = None
     """The images on which a company was measured."""
+    outside: Outside | None = None
+    """What no journal holds; None without a company."""
 
     @property
     def alone(self) -> Floats:  # (n,)
         """PSNR in dB of each."""
         return ensemble_psnr(self.gram, np.arange(len(self.candidates))[:, None])
-
-    @property
-    def outside(self) -> Outside | None:
-        """What no journal holds; None without a company."""
-        if self.company is None:
-            return None
-        networks = {each.candidate.id: each.network for each in self.company.guests}
-        return Outside(self.gram, self.costs, networks)
 
     def described(self, portfolio: Choice) -> dict[str, Any]:
         members = [self.candidates[place] for place in portfolio.members]
@@ -184,8 +178,11 @@ def _together(
 
     pairs = validation_pairs(setup, data).head(setup.validation_images)
     company = measured(run, own, read_guests(guests, pairs), pairs)
+    costs = np.concatenate([costs, costs_of(company.guests)])
+    networks = {each.candidate.id: each.network for each in company.guests}
+    outside = Outside(company.gram, costs, networks)
     every = [*own, *(each.candidate for each in company.guests)]
-    return _Together(every, company.gram, np.concatenate([costs, costs_of(company.guests)]), company, pairs)
+    return _Together(every, company.gram, costs, company, pairs, outside)
 
 
 def _ways(

@@ -32,14 +32,19 @@ PREFIX = "gpnas-own-"
 KEEP_SECONDS = 3.0
 """Least time between two copies of a folder."""
 KEEP_SHARE = 0.05
-"""Largest share of the time that copies may take."""
+"""Largest share of the time that copies, or checkpoints, may take."""
 
 
 class Pace:
-    """Has something that takes a while be done rarely enough."""
+    """Has something that takes a while be done rarely enough.
 
-    def __init__(self) -> None:
-        self._next = 0.0
+    Args:
+        seconds: least time between two times; it never takes more than `KEEP_SHARE` of the time.
+        first: seconds until it may be done for the first time.
+    """
+
+    def __init__(self, seconds: float, first: float = 0.0) -> None:
+        self._seconds, self._next = seconds, time.monotonic() + first
 
     @property
     def due(self) -> bool:
@@ -54,7 +59,7 @@ class Pace:
             yield
         finally:
             end = time.monotonic()
-            self._next = end + max(KEEP_SECONDS, (end - start) / KEEP_SHARE)
+            self._next = end + max(self._seconds, (end - start) / KEEP_SHARE)
 
 
 class Snapshots:
@@ -66,7 +71,7 @@ class Snapshots:
         Args:
             path: of the file, beside the folder.
         """
-        self._path, self._pace = path, Pace()
+        self._path, self._pace = path, Pace(KEEP_SECONDS)
         self._packed: list[tuple[str, int, int, int]] = []
 
     def take(self, *, last: bool = False) -> None:
@@ -124,7 +129,7 @@ class _Copied(OwnFolder):
 
     def __init__(self, storage: Storage, folder: str, attempt: int) -> None:
         self._storage, self._folder, self._attempt = storage, folder, attempt
-        self._pace, self._put = Pace(), 0
+        self._pace, self._put = Pace(KEEP_SECONDS), 0
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.log = storage.address(f"{folder}/{LOG_FILE}")
         self.snapshot = str(self.path / SNAPSHOT_FILE)
