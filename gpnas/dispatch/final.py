@@ -84,9 +84,8 @@ class FinalPlan(Work):
 
     architectures: tuple[tuple[str | None, Architecture], ...] = field(kw_only=True)
     """The networks to train, each with the name of its candidate in the search, if it has one."""
-    find: Find = field(kw_only=True)
-    warm: bool = field(kw_only=True)
-    """Whether trainings begin with weights from elsewhere; those that `find` has none for begin anew."""
+    find: Find | None = field(kw_only=True)
+    """Finds the weights that a training begins with, if there are any for it; None: all begin anew."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +181,7 @@ def plan_final(
         *(run, setup, pairs, storage, request.means, header),
         watch=watch if isinstance(storage, Folder) else (),
         architectures=tuple(wanted.architectures),
-        find=finder(warm_start, wanted.search),
-        warm=warm_start != FRESH,
+        find=None if warm_start == FRESH else finder(warm_start, wanted.search),
     )
 
 
@@ -203,10 +201,10 @@ def run_final(request: FinalRequest, listener: Listener) -> Delivery:
         work = plan_final(request, listener.say, listener.preparing)
     with recorded(work, listener) as journal:
         wanted = _enter(work, journal)
-        fresh = [each for each in wanted if not lay_out(work.storage, each, work.find)]
-        if work.warm:
-            for each in fresh:
-                listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
+        if work.find is not None:
+            for each in wanted:
+                if not lay_out(work.storage, each, work.find):
+                    listener.say(f"{each.id} begins with fresh weights: no {each.architecture} to start from")
         with journal_copied(work.run, work.storage, listener.say) as copy:
             if journal.pending():
                 Session(work, Settled, journal, listener, copy).run()

@@ -14,7 +14,7 @@ from gpnas.journal import Journal
 from gpnas.records import Candidate
 from gpnas.results.networks import trained_weights
 from gpnas.run.layout import INITIAL_FILE, candidate_folder
-from gpnas.run.storage import Storage, storage_of
+from gpnas.run.storage import Storage, storage_in, storage_of
 
 FRESH, SEARCH = "none", "search"
 """Weights drawn anew; those that the candidate's own trial in the search ended with."""
@@ -26,23 +26,20 @@ def finder(warm_start: str, search: Path | None) -> Find:
     """A function that returns the weights that a candidate begins with, or None where there are none.
 
     Args:
-        warm_start: `none`, `search`, or the path of a run folder or a bundle. There, the best network of
-            the same architecture is taken; at another scale all of it fits but the upsampler.
+        warm_start: `search`, or the path of a run folder or a bundle. There, the best network of the same
+            architecture is taken; at another scale all of it fits but the upsampler.
         search: the run folder of the search that chose the candidates.
 
     Raises:
         TrialError, BundleError, JournalError: there are no such weights at all.
     """
-    if warm_start == FRESH:
-        return lambda candidate: None
     if warm_start == SEARCH:
         if search is None:
             raise TrialError(
                 "only networks of a search can start from its weights, but these were named by "
                 "--architecture; name a run or a bundle, or leave --start-from out"
             )
-        with Journal.read(search) as journal:
-            storage = storage_of(journal)
+        storage = storage_in(search)
         return lambda candidate: trained_weights(storage, candidate)
     source = Path(warm_start)
     if source.is_dir() and Journal.exists(source):

@@ -97,11 +97,9 @@ def plan(
         sources=sources,
         defaults=defaults_of(space, file.families.defaults, published=published),
     )
-    data = _data(pairs, request, camera)
-    own = file.families.recipes
     setup = Setup(
-        *(scale, recipe.to_json(), data, file.search.validation_images),
-        family_recipes=own,
+        *(scale, recipe.to_json(), _data(pairs, request, camera), file.search.validation_images),
+        family_recipes=file.families.recipes,
         networks=own_networks(space, scale, codes),
     )
     header = header_of(

@@ -15,13 +15,12 @@ from gpnas.journal import Journal
 from gpnas.portfolio import Floats, Limits, choose, ensemble_psnr
 from gpnas.records import Candidate, Portfolio
 from gpnas.results.networks import trained_network
-from gpnas.run.pricing import TILE
+from gpnas.run.pricing import costs_of
 from gpnas.run.products import products_of
 from gpnas.run.setup import Setup
 from gpnas.run.storage import storage_of
 from gpnas.selection import Selection, contenders, select
 from gpnas_trainers import check
-from gpnas_trainers.cost import gmacs, parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,11 +43,8 @@ class Allowance:
 
     def costs(self, candidates: Sequence[Candidate], scale: int) -> Floats:  # (n, 2)
         """GMACs and parameters of each candidate's network."""
-        rows = []
-        for each in candidates:
-            family, axes = each.architecture.family, each.architecture.axes
-            rows.append([gmacs(family, scale, TILE, TILE, **axes), parameters(family, scale, **axes)])
-        return np.array(rows, np.float64)
+        counted = [costs_of(each.architecture, scale) for each in candidates]
+        return np.array([(gmacs, parameters) for parameters, gmacs in counted], np.float64)
 
     def limits(self, costs: Floats) -> Limits | None:
         """None where everything is allowed."""

@@ -24,13 +24,14 @@ from gpnas.errors import DataError
 from gpnas.files import read
 from gpnas.portfolio import Floats, ensemble_psnr
 from gpnas.records import Architecture, Candidate, Fidelity
+from gpnas.run import pricing
 from gpnas.run.layout import candidate_folder
-from gpnas.run.pricing import TILE
 from gpnas.run.products import products_of
 from gpnas.run.residuals import ERRORS_FILE, residual_products, write_errors
 from gpnas.run.storage import Folder, storage_in
-from gpnas_trainers import cost, graphs
+from gpnas_trainers import graphs
 from gpnas_trainers.contract import MULTIPLES
+from gpnas_trainers.cost import TILE
 from gpnas_trainers.families import FAMILIES, declare
 from gpnas_trainers.graphs import RANGES, ConversionError, OnnxNetwork
 from gpnas_trainers.metrics import psnr
@@ -166,13 +167,9 @@ def _guest(name: str, text: str, pairs: PairSet) -> Guest:
         raise ValueError(f"it must be of the run's scale {pairs.scale}, but is of {published.scale}")
     network = published.network.eval()
     _check(network, pairs)
-    return Guest(
-        _candidate(name, Architecture(family, published.axes)),
-        network,
-        network.state_dict(),
-        cost.gmacs(family, pairs.scale, TILE, TILE, **published.axes),
-        cost.parameters(family, pairs.scale, **published.axes),
-    )
+    architecture = Architecture(family, published.axes)
+    parameters, gmacs = pricing.costs_of(architecture, pairs.scale)
+    return Guest(_candidate(name, architecture), network, network.state_dict(), gmacs, parameters)
 
 
 def _onnx(name: str, path: Path, pairs: PairSet) -> Guest:

@@ -11,9 +11,8 @@ from pathlib import Path
 from gpnas.errors import SpaceError
 from gpnas.journal import Journal
 from gpnas.records import Architecture
+from gpnas.run.pricing import costs_of
 from gpnas.run.setup import OwnNetwork, Setup
-from gpnas_trainers import cost
-from gpnas_trainers.cost import TILE
 from gpnas_trainers.families import FAMILIES, declare, family_of, label
 from gpnas_trainers.own import Code, OwnError, own_family, read_code, read_named
 from gpnas_trainers.rehearsal import SECONDS, Rehearsal, rehearse
@@ -199,21 +198,18 @@ def own_networks(
     costs: dict[str, dict[str, tuple[int, float]]] = {name: {} for name in codes}
     for each in architectures:
         if each.family in costs:
-            costs[each.family][label(each.axes)] = (
-                cost.parameters(each.family, scale, **each.axes),
-                cost.gmacs(each.family, scale, TILE, TILE, **each.axes),
-            )
+            costs[each.family][label(each.axes)] = costs_of(each, scale)
     return {name: OwnNetwork.of(code, costs[name]) for name, code in codes.items()}
 
 
-def check_trainer(code: Code, *, seconds: float = SECONDS) -> None:
+def check_trainer(code: Code) -> None:
     """Imports the source of a training of one's own, in a process of its own.
 
     Raises:
         SpaceError: it cannot be imported, or has no such function; a line with its file and line.
     """
     with source_errors():
-        rehearse([Rehearsal(code, "import")], 1, seconds=seconds)
+        rehearse([Rehearsal(code, "import")], 1)
 
 
 def named_trainer(name: str) -> Code:

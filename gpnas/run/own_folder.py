@@ -63,14 +63,13 @@ class Pace:
 
 
 class Snapshots:
-    """Packs a training's folder into a file beside it, from within the training's process."""
+    """Packs a training's folder into a file beside it, from within the training's process.
+
+    Args:
+        path: of the file.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Prepares copies.
-
-        Args:
-            path: of the file, beside the folder.
-        """
         self._path, self._pace = path, Pace(KEEP_SECONDS)
         self._packed: list[tuple[str, int, int, int]] = []
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from gpnas.space import SearchSpace
 
 
+def costs_of(architecture: Architecture, scale: int) -> tuple[int, float]:
+    """Parameters of an architecture's network, and its GMACs at 120×120 LR pixels."""
+    family, axes = architecture.family, architecture.axes
+    return cost.parameters(family, scale, **axes), cost.gmacs(family, scale, TILE, TILE, **axes)
+
+
 def priced(
     space: SearchSpace,
     scale: int,
@@ -38,17 +44,14 @@ def priced(
         SpaceError: an architecture cannot be built, or the limits leave none.
     """
 
-    def cost_of(architecture: Architecture) -> dict[str, float]:
-        family, axes = architecture.family, architecture.axes
-        return {
-            "parameters": float(cost.parameters(family, scale, **axes)),
-            "gmacs": cost.gmacs(family, scale, TILE, TILE, **axes),
-        }
+    def named(architecture: Architecture) -> dict[str, float]:
+        parameters, gmacs = costs_of(architecture, scale)
+        return {"parameters": float(parameters), "gmacs": gmacs}
 
     costs = dict(limits or {})
     memory = costs.pop("memory", None)
     try:
-        space = space.with_costs(cost_of, costs, progress=progress)
+        space = space.with_costs(named, costs, progress=progress)
     except ValueError as error:
         raise SpaceError(str(error)) from None
     if memory is None:
