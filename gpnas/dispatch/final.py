@@ -138,7 +138,8 @@ def plan_final(
     wanted = _wanted(request, say)
     searched = wanted.setup
     run, scale = wanted.run, wanted.scale
-    settings = _settings(request)
+    in_file = read_recipe_file(request.recipe_file).given() if request.recipe_file else {}
+    settings = {**in_file, **request.recipe}
     recipe = _recipe(settings, searched.recipe if searched else {})
     progress = preparing and partial(preparing, "pairs")
     pairs, data = _pairs(request, scale, recipe, searched, say, progress)
@@ -273,12 +274,6 @@ def _portfolio(request: FinalRequest, search: Path) -> Wanted:
     families = {architecture.family for _, architecture in members}
     own = {family: network for family, network in setup.networks.items() if family in families}
     return Wanted(run, setup.scale, members, search, setup, header.seed, header.concurrent, own)
-
-
-def _settings(request: FinalRequest) -> dict[str, Any]:
-    """What a recipe file says, and above it the command line."""
-    in_file = read_recipe_file(request.recipe_file).given() if request.recipe_file else {}
-    return {**in_file, **request.recipe}
 
 
 def _recipe(asked: Mapping[str, Any], searched: Mapping[str, Any]) -> Recipe:

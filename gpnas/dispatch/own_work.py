@@ -91,7 +91,10 @@ def plan_own(path: Path, file: SpaceFile, request: Request, say: Callable[[str],
     with source_errors(f"{path}: `trainer`: "):
         code = read_code(file.trainer, path.parent, "trainer")
     run = (request.run or Path("runs") / path.stem).absolute()
-    code = _taken_up(code, run, say)
+    if Journal.exists(run):
+        with Journal.read(run) as journal:
+            began = journal.setup(OwnSetup).source if OwnSetup.describes(journal) else None
+        code = gone_on(code, began, run, say)
     check_trainer(code)
     storage = storage_for(run, request.storage, say)
     wishes = Wishes(
@@ -132,12 +135,3 @@ def _searched(path: Path, file: SpaceFile, request: Request, run: Path, header: 
         )
     sources = sources_of(request.warm_start, run, file.scale, objective)
     return dataclasses.replace(asked, cost_aware=cost_aware, portfolio_aware=portfolio_aware, sources=sources)
-
-
-def _taken_up(code: Code, run: Path, say: Callable[[str], None]) -> Code:
-    """The source with which a run goes on: the one that it began with, where it exists."""
-    if not Journal.exists(run):
-        return code
-    with Journal.read(run) as journal:
-        began = journal.setup(OwnSetup).source if OwnSetup.describes(journal) else None
-    return gone_on(code, began, run, say)
