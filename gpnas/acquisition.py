@@ -92,25 +92,20 @@ class LogKnowledgeGradient(AcquisitionFunction):
     Args:
         model: of the observations.
         rivals: (t, d), what may be recommended; at least one.
-        at: where they are among the points that the model watches, if it watches any.
     """
 
     _log = True
 
-    def __init__(self, model: Surrogate, rivals: Tensor, at: Tensor | None = None) -> None:
+    def __init__(self, model: Surrogate, rivals: Tensor) -> None:
         super().__init__(model)
         if len(rivals) > RIVALS:
-            best = model.latent(rivals, at)[0].argsort(descending=True, stable=True)[:RIVALS].sort().values
-            rivals, at = rivals[best], None if at is None else at[best]
-        self._rivals, self._at = rivals, at
+            order = model.latent(rivals)[0].argsort(descending=True, stable=True)
+            rivals = rivals[order[:RIVALS].sort().values]
+        self._rivals = rivals
 
     @t_batch_mode_transform(expected_q=1)  # type: ignore[untyped-decorator]
     def forward(self, X: Tensor) -> Tensor:
-        return self.scores(X[:, 0])
-
-    def scores(self, x: Tensor, at: Tensor | None = None) -> Tensor:  # (q, d)
-        """The acquisition's values at points that may be among those that the model watches."""
-        own, mean, variance, between = self.model.beside(x, self._rivals, at, self._at)
+        own, mean, variance, between = self.model.beside(X[:, 0], self._rivals)
         return log_knowledge_gradient(own, mean, variance, between, self.model.noise)
 
 

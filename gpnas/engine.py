@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeVar
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
@@ -130,6 +131,21 @@ class Weighing:
     """Where the chosen one stands among the indices."""
 
 
+T = TypeVar("T")
+
+
+def _once(make: Callable[[Engine], T]) -> Callable[[Engine], T]:
+    """A method of an engine, computed once after each observation."""
+
+    @wraps(make)
+    def kept(self: Engine) -> T:
+        if make.__name__ not in self._since:
+            self._since[make.__name__] = make(self)
+        return self._since[make.__name__]
+
+    return kept
+
+
 class Engine:
     """Proposes architectures and learns from what came of them.
 
@@ -183,18 +199,15 @@ class Engine:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
         if not 0 <= seed < 2**31:
             raise ValueError(f"`0 <= seed < 2**31` must hold, but got {seed}")
-        if trials is not None and trials < 1:
-            raise ValueError(f"`trials >= 1` must hold, but got {trials}")
-        if design is not None and design < 0:
-            raise ValueError(f"`design >= 0` must hold, but got {design}")
+        for name, count, least in (("trials", trials, 1), ("design", design, 0), ("portfolio", portfolio, 1)):
+            if count is not None and count < least:
+                raise ValueError(f"`{name} >= {least}` must hold, but got {count}")
         self.space, self.seed, self.strategy = space, seed, strategy
         self.sign = -1 if minimise else 1
         if strategy == "random" or (sources and design is None):
             self.design = 0
         else:
             self.design = size_of(strategy, trials) if design is None else design
-        if portfolio < 1:
-            raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
         self.cost_aware, self.portfolio = cost_aware, portfolio
         self._common_seeds = common_seeds
         self._defaults = {each.family: space.index(each) for each in defaults}
@@ -213,11 +226,11 @@ class Engine:
         watched = self._features if len(space) <= SCORED else None
         columns, context = self._columns, self._context
         self._values = Growing(
-            lambda x, y, members: fit(x, y, columns, members=members, context=context), watched, context
+            lambda x, y, members: fit(x, y, columns, members=members, context=context), watched
         )
         self._labels = Growing(lambda x, y, _: likeliest(x, y, columns))
         self._durations = Growing(lambda x, y, _: fit(x, y, columns, members=1))
-        self._since: dict[str, Any] = {}  # what was computed since the last observation, by name
+        self._since: dict[str, Any] = {}  # what was computed since the last observation, by its method
 
     def suggest(self, n: int = 1) -> list[Candidate]:
         """The next candidates; they count as pending until they are observed.
@@ -243,7 +256,7 @@ class Engine:
                 id=f"c{number:04d}",
                 architecture=self.space[index],
                 fidelity=self._fidelity,
-                seed=self._derived_seed("training", earlier if self._common_seeds else number),
+                seed=derived_seed(self.seed, "training", earlier if self._common_seeds else number),
                 decision=self._decision(weighing, index),
             )
             self._note(candidate)
@@ -332,18 +345,16 @@ class Engine:
     def belief(self, indices: Tensor | None = None) -> Belief:
         """What is believed of these architectures, or of all."""
         x, model = self.features(indices), self.model
-        if isinstance(model, Surrogate):
-            mean, variance = model.mean_and_variance(x)
-            return self._signed(mean, variance.sqrt(), *model.interval(x, COVERAGE))
         mean, variance = _moments(model, x)
-        _, noisy = _moments(model, x, observation_noise=True)
-        half = NormalDist().inv_cdf(0.5 + COVERAGE / 2) * noisy.sqrt()
-        return self._signed(mean, variance.sqrt(), mean - half, mean + half)
-
-    def _signed(self, mean: Tensor, stddev: Tensor, low: Tensor, high: Tensor) -> Belief:
-        if self.sign > 0:
-            return Belief(mean, stddev, low, high)
-        return Belief(-mean, stddev, -high, -low)
+        if isinstance(model, Surrogate):
+            low, high = model.interval(x, COVERAGE)
+        else:
+            _, noisy = _moments(model, x, observation_noise=True)
+            half = NormalDist().inv_cdf(0.5 + COVERAGE / 2) * noisy.sqrt()
+            low, high = mean - half, mean + half
+        if self.sign < 0:
+            mean, low, high = -mean, -high, -low
+        return Belief(mean, variance.sqrt(), low, high)
 
     def prospects(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         """What training each of these architectures promises: the probability of success, (q,), and the
@@ -356,24 +367,18 @@ class Engine:
         return self._features if indices is None else self._features[indices]
 
     @property
+    @_once
     def model(self) -> Model:
         """What the observations so far have taught, as a BoTorch model: the surrogate, or one's own."""
-        if self._make_model is None:
-            return self.surrogate
-        if "model" not in self._since:
-            known = self._known()
-            self._since["model"] = self._make_model(known.x, known.y[:, None])
-        model: Model = self._since["model"]
-        return model
+        known = self._known()
+        return self.surrogate if self._make_model is None else self._make_model(known.x, known.y[:, None])
 
     @property
+    @_once
     def surrogate(self) -> Surrogate:
         """gpnas' own model of the observations so far, whoever's chooses."""
-        if "surrogate" not in self._since:
-            known = self._known()
-            self._since["surrogate"] = self._values.of(known.x, known.y, self._came(self._succeeded()))
-        surrogate: Surrogate = self._since["surrogate"]
-        return surrogate
+        known = self._known()
+        return self._values.of(known.x, known.y, self._came(self._succeeded()))
 
     def _came(self, listed: Sequence[Observation]) -> list[int]:
         """Rows of listed observations, in the order in which they came."""
@@ -412,26 +417,22 @@ class Engine:
             where every architecture was suggested.
         """
         free = (~self._taken & ~self._vetoed).nonzero()[:, 0]
-        known = "surrogate" if self._make_model is None else "model"
-        if known not in self._since or not len(free):
+        if ("surrogate" if self._make_model is None else "model") not in self._since or not len(free):
             return None
         part = free[:: -(-len(free) // FINALISTS)]
         mean, variance = _moments(self.model, self._features[part])
         return float(variance[mean.argsort(descending=True, stable=True)[:top]].sqrt().mean())
 
+    @_once
     def prospect(self) -> Prospect | None:
         """What the model makes of the search, stopped now.
 
         Returns:
             None where nothing was trained to the end.
         """
-        if "prospect" not in self._since:
-            recommended = self.recommend()
-            self._since["prospect"] = self._prospect(recommended[0]) if recommended else None
-        prospect: Prospect | None = self._since["prospect"]
-        return prospect
-
-    def _prospect(self, leader: Candidate) -> Prospect:
+        leader = next(iter(self.recommend()), None)
+        if leader is None:
+            return None
         own, everything = self.space.index(leader.architecture), (~self._vetoed).nonzero()[:, 0]
         if len(everything) > SCORED:
             everything = torch.cat([self._shortlist(everything), torch.tensor(self._leaders())]).unique()
@@ -469,8 +470,7 @@ class Engine:
         finished = [each for each in self._succeeded() if each.finished]
         if not finished:
             return []
-        indices = [self._suggested[each.candidate.id] for each in finished]
-        mean, _ = _moments(self.model, self._features[indices])
+        mean, _ = _moments(self.model, self._features[self._indices(finished)])
         order = sorted(range(len(finished)), key=lambda place: (-float(mean[place]), place))
         return [finished[place].candidate for place in order]
 
@@ -479,21 +479,21 @@ class Engine:
         self._suggested[candidate.id] = index
         self._taken[index] = True
 
+    def _indices(self, observations: Sequence[Observation]) -> list[int]:
+        """The architectures of observations."""
+        return [self._suggested[each.candidate.id] for each in observations]
+
+    @_once
     def _succeeded(self) -> list[Observation]:
         """The observations with a value, in the order of suggestion, so that the order of arrival changes
         nothing."""
-        if "succeeded" not in self._since:
-            observations = (self._observed.get(identity) for identity in self._suggested)
-            self._since["succeeded"] = [each for each in observations if each and not each.failed]
-        succeeded: list[Observation] = self._since["succeeded"]
-        return succeeded
+        observations = (self._observed.get(identity) for identity in self._suggested)
+        return [each for each in observations if each and not each.failed]
 
     def _known(self) -> Known:
-        succeeded = self._succeeded()
-        indices = [self._suggested[each.candidate.id] for each in succeeded]
-        y = self._merits(succeeded)
+        succeeded, features = self._succeeded(), self._features
         pending = [index for name, index in self._suggested.items() if name not in self._observed]
-        return Known(self._features[indices], y, self._features[pending])
+        return Known(features[self._indices(succeeded)], self._merits(succeeded), features[pending])
 
     def _merits(self, observations: Sequence[Observation]) -> Tensor:
         """Values of observations, (n,), in the sign in which larger is better."""
@@ -502,22 +502,19 @@ class Engine:
     def _trained(self) -> dict[int, bool]:
         """What was observed, and whether one of its trainings went to the end."""
         trained: dict[int, bool] = {}
-        for each in self._succeeded():
-            index = self._suggested[each.candidate.id]
+        for index, each in zip(self._indices(self._succeeded()), self._succeeded(), strict=True):
             trained[index] = trained.get(index, False) or each.finished
         return trained
 
+    @_once
     def _leaders(self) -> list[int]:
         """What was observed, the best posterior mean first."""
-        if "leaders" not in self._since:
-            indices = torch.tensor(sorted(self._trained()), dtype=torch.int64)
-            mean, _ = self.surrogate.latent(self._features[indices], indices)
-            self._since["leaders"] = indices[mean.argsort(descending=True, stable=True)].tolist()
-        leaders: list[int] = self._since["leaders"]
-        return leaders
+        indices = torch.tensor(sorted(self._trained()), dtype=torch.int64)
+        mean, _ = self.surrogate.latent(self._features[indices], indices)
+        return indices[mean.argsort(descending=True, stable=True)].tolist()
 
-    def _failed(self) -> list[int]:
-        return [self._suggested[each.candidate.id] for each in self._observed.values() if each.failed]
+    def _failed(self) -> list[Observation]:
+        return [each for each in self._observed.values() if each.failed]
 
     def _by_score(self, free: Tensor, number: int) -> Weighing:
         features = self._features
@@ -540,8 +537,8 @@ class Engine:
             scores = mean + posterior.warp.unit * success
             phase = "posterior mean"
         else:
-            base = features[sorted(set(self._suggested.values()) - set(self._failed()))]
-            seed = self._derived_seed("improvement", number)
+            base = features[sorted(set(self._suggested.values()) - set(self._indices(self._failed())))]
+            seed = derived_seed(self.seed, "improvement", number)
             improvement = LogNoisyExpectedImprovement(posterior, base, seed=seed)
             scores = success + improvement(features[free, None]) - self._log_seconds(free)
             phase = "noisy expected improvement"
@@ -551,7 +548,7 @@ class Engine:
     def _by_acquisition(self, free: Tensor, success: Tensor, number: int) -> tuple[str, Tensor]:
         """The name of the acquisition function, and the score of each."""
         model, known, x = self.model, self._known(), self._features[free]
-        with torch.no_grad(), manual_seed(self._derived_seed("acquisition", number)):
+        with torch.no_grad(), manual_seed(derived_seed(self.seed, "acquisition", number)):
             if self._make_acquisition is not None:
                 acquisition = self._make_acquisition(model, known)
             else:
@@ -572,7 +569,7 @@ class Engine:
             free, success = free[finalists], success[finalists]
         trained, best = self._trained(), self._leaders()
         # in the order of suggestion, in which they came to be believed
-        ended = {*trained, *self._failed()}
+        ended = {*trained, *self._indices(self._failed())}
         pending = [each for each in dict.fromkeys(self._suggested.values()) if each not in ended]
         # one that was stopped can only be recommended when it is trained again
         finished = [index for index in best if trained[index]][:RIVALS]
@@ -613,25 +610,23 @@ class Engine:
     def _by_portfolio(self, free: Tensor, success: Tensor) -> tuple[str, Tensor]:
         """The phase, and the score of each; what pends is believed, its errors' correlation predicted."""
         succeeded = [each for each in self._succeeded() if each.finished]
-        own = [self._suggested[each.candidate.id] for each in succeeded]
-        pending = [index for name, index in self._suggested.items() if name not in self._observed]
-        posterior, features = self.surrogate, self._features
-        trained = features[[*own, *pending]]
+        posterior, own, x = self.surrogate, self._features[self._indices(succeeded)], self._features[free]
+        trained = torch.cat([own, self._known().pending])
         measured = measured_correlation(succeeded)
         known_overlaps = overlaps(measured, self._merits(succeeded))
-        disagreement = Disagreement.fitted(features[own], known_overlaps, self._columns)
+        disagreement = Disagreement.fitted(own, known_overlaps, self._columns)
         values = posterior.mean_and_variance(trained)[0]
         overlap = disagreement(trained, trained, self._columns)
         correlation = correlations_from(overlap, values, values).fill_diagonal_(1.0)
         known = ~measured.isnan()
         correlation[: len(own), : len(own)][known] = measured[known]
-        mean, variance = posterior.mean_and_variance(features[free])
+        mean, variance = posterior.mean_and_variance(x)
         gain = log_portfolio_improvement(
             mean,
             variance.sqrt(),
             values,
             correlation,
-            disagreement(features[free], trained, self._columns),
+            disagreement(x, trained, self._columns),
             self.portfolio,
             uncertainty=disagreement.stddev,
         )
@@ -651,15 +646,16 @@ class Engine:
         return torch.zeros(len(indices), dtype=torch.float64) if expected is None else expected
 
     def _expected_log_seconds(self, indices: Tensor) -> Tensor | None:
+        model = self._of_durations()
+        return None if model is None else model.mean_and_variance(self._features[indices])[0]
+
+    @_once
+    def _of_durations(self) -> Surrogate | None:
         timed = [each for each in self._succeeded() if each.seconds > 0 and each.finished]
         if not timed:
             return None
-        if "seconds" not in self._since:
-            trained = self._features[[self._suggested[each.candidate.id] for each in timed]]
-            seconds = torch.tensor([each.seconds for each in timed], dtype=torch.float64)
-            self._since["seconds"] = self._durations.of(trained, seconds.log(), self._came(timed))
-        expected: Tensor = self._since["seconds"].mean_and_variance(self._features[indices])[0]
-        return expected
+        seconds = torch.tensor([each.seconds for each in timed], dtype=torch.float64)
+        return self._durations.of(self._features[self._indices(timed)], seconds.log(), self._came(timed))
 
     def _optimism(self, indices: Tensor) -> Tensor:
         """Latent mean plus two standard deviations, roughly; of each once, since suggestions come in rows."""
@@ -679,29 +675,31 @@ class Engine:
         return torch.where(hopeless & ~hopeless.all(), float("-inf"), success)
 
     def _log_success(self, indices: Tensor) -> Tensor:
-        failed = [each for each in self._observed.values() if each.failed]
-        if not failed:
+        if not self._failed():
             return torch.zeros(len(indices), dtype=torch.float64)
-        if "labels" not in self._since:
-            succeeded = self._succeeded()
-            parts = [self._suggested[each.candidate.id] for each in succeeded]
-            x, labels = success_labels(self._features[parts], self._features[self._failed()])
-            self._since["labels"] = self._labels.of(x, labels, self._came([*succeeded, *failed]))
-        return log_success_probability(self._since["labels"], self._features[indices])
+        return log_success_probability(self._of_labels(), self._features[indices])
+
+    @_once
+    def _of_labels(self) -> Surrogate:
+        succeeded, failed = self._succeeded(), self._failed()
+        x, labels = success_labels(*(self._features[self._indices(each)] for each in (succeeded, failed)))
+        return self._labels.of(x, labels, self._came([*succeeded, *failed]))
 
     def _shortlist(self, free: Tensor) -> Tensor:
         """A random part of the free architectures and those most like the best that were trained; both
         change with what was observed alone, since suggestions come in rows."""
-        if "shortlist" not in self._since:
-            chance = self._generator("part", len(self._observed))
-            part = torch.randperm(len(self.space), generator=chance)[: SCORED // 2]
-            leaders = [self.space.index(each.architecture) for each in self.recommend()[:5]]
-            apart = [(self._features - self._features[leader]).abs().sum(dim=1) for leader in leaders]
-            near = [each.topk(SCORED // 10, largest=False).indices for each in apart]
-            self._since["shortlist"] = torch.cat([part, *near]).unique()
-        listed: Tensor = self._since["shortlist"]
+        listed = self._listed()
         listed = listed[~self._taken[listed] & ~self._vetoed[listed]]
         return listed if len(listed) else free[:SCORED]
+
+    @_once
+    def _listed(self) -> Tensor:
+        chance = torch.Generator().manual_seed(derived_seed(self.seed, "part", len(self._observed)))
+        part = torch.randperm(len(self.space), generator=chance)[: SCORED // 2]
+        leaders = [self.space.index(each.architecture) for each in self.recommend()[:5]]
+        apart = [(self._features - self._features[leader]).abs().sum(dim=1) for leader in leaders]
+        near = [each.topk(SCORED // 10, largest=False).indices for each in apart]
+        return torch.cat([part, *near]).unique()
 
     def _by_information(self, free: Tensor) -> Weighing:
         """The architecture that tells most about the others, given what is observed or pending."""
@@ -740,12 +738,6 @@ class Engine:
             mean, variance = _moments(self.model, self._features[[index]])
             decision |= {"mean": self.sign * float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision
-
-    def _derived_seed(self, purpose: str, number: int) -> int:
-        return derived_seed(self.seed, purpose, number)
-
-    def _generator(self, purpose: str, number: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self._derived_seed(purpose, number))
 
 
 def _moments(model: Model, x: Tensor, *, observation_noise: bool = False) -> tuple[Tensor, Tensor]:

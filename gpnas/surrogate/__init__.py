@@ -31,7 +31,6 @@ from gpnas.surrogate.fitting import Evidence as Evidence
 from gpnas.surrogate.fitting import fit as fit
 from gpnas.surrogate.fitting import likeliest as likeliest
 from gpnas.surrogate.growing import Growing as Growing
-from gpnas.surrogate.kernel import ArchitectureKernel as ArchitectureKernel
 from gpnas.surrogate.model import Context as Context
 from gpnas.surrogate.model import Surrogate as Surrogate
 from gpnas.surrogate.model import cholesky as cholesky

@@ -29,9 +29,9 @@ class Believing:
         self._places = {number: place for place, number in enumerate(at.tolist())}
         self._solved = surrogate.solved(features, at)  # (M, w, n)
         self._means, self._variances = surrogate.moments(features, self._solved)  # (M, w) each
-        self._room = self._means.new_empty(len(self._means), 64, len(features))  # (M, ≥ r, w)
+        self._rows = self._means.new_empty(len(self._means), 0, len(features))  # (M, r, w)
         self._known: dict[int, int] = {}  # point to its row of the following
-        self._covariances = self._room[:, :0]  # (M, ·, w)
+        self._covariances = self._rows  # (M, ·, w)
         self.believed: list[int] = []
         """The points that are believed, in order."""
 
@@ -49,12 +49,7 @@ class Believing:
         factor = cholesky(covariance[..., at] + noise)
         rows = torch.linalg.solve_triangular(factor, covariance, upper=False)
         self._variances = (self._variances - rows.square().sum(dim=1)).clamp_min(1e-12)
-        count = len(self.believed)
-        if count + len(at) > self._room.shape[1]:
-            self._room = torch.cat(
-                [self._rows, self._room.new_empty(len(rows), count + len(at), len(rows[0, 0]))], 1
-            )
-        self._room[:, count : count + len(at)] = rows
+        self._rows = torch.cat([self._rows, rows], dim=1)
         if self._known:
             known = rows[..., self._at([*self._known])]  # (M, b, k)
             self._covariances = self._covariances - known.mT @ rows
@@ -77,10 +72,6 @@ class Believing:
         between = self._covariances[:, rows][..., at].mean(dim=0)
         between += (own - own.mean(dim=0)).T @ (means - mean) / len(means)
         return own.mean(dim=0), mean, variance, between
-
-    @property
-    def _rows(self) -> Tensor:
-        return self._room[:, : len(self.believed)]  # (M, r, w)
 
     def _at(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor([self._places[each] for each in numbers], dtype=torch.int64)

@@ -155,9 +155,7 @@ class Evidence:
 
     def maximum(self, starts: Array, warps: Sequence[Warp]) -> Maximum:  # (s, p)
         """The likeliest hyperparameters and warp, looked for from each start with each warp."""
-        y, context = self._model.y, self._model.context
-        rest = torch.empty(0, dtype=torch.float64) if context is None else context.z
-        z = torch.stack([torch.cat([warp.latent(y), rest]) for warp in warps for _ in starts])
+        z = torch.stack([self._targets(warp) for warp in warps for _ in starts])
 
         def loss(theta: Array, batch_indices: list[int]) -> tuple[Array, Array]:
             value, gradient = self(torch.from_numpy(theta), z[batch_indices])
@@ -170,14 +168,19 @@ class Evidence:
             pass_batch_indices=True,
             **OPTIONS,
         )
-        added = [float(warp.log_slope(y).sum()) + self._prior(warp) for warp in warps for _ in starts]
-        densities = np.array(added) - losses
+        added = [float(warp.log_slope(self._model.y).sum()) + self._prior(warp) for warp in warps]
+        densities = np.repeat(added, len(starts)) - losses
         best = int(densities.argmax())
         return Maximum(ends[best], warps[best // len(starts)], float(densities[best]))
 
     def higher(self, best: Maximum, warps: Sequence[Warp]) -> Maximum:
         """The likelier one of a maximum and of those with other warps, looked for from there."""
         return max(best, self.maximum(best.theta[None], warps), key=lambda each: each.density)
+
+    def _targets(self, warp: Warp) -> Tensor:  # (n,)
+        """Latent values of what was observed, by some warp, then those of the context."""
+        y = self._model.y
+        return torch.cat([warp.latent(y), self._model.train_targets[0, len(y) :]])
 
     def _prior(self, warp: Warp) -> float:
         """Log density of a warp, up to a constant."""
@@ -190,10 +193,8 @@ class Evidence:
     def draws(self, best: Maximum, count: int) -> Array:  # (count, p)
         """Quasi-random draws of the Gaussian with the maximum's curvature, within the bounds."""
         step, p = 1e-4, len(best.theta)
-        y, context = self._model.y, self._model.context
-        z = best.warp.latent(y) if context is None else torch.cat([best.warp.latent(y), context.z])
         around = torch.from_numpy(best.theta + step * np.concatenate([np.zeros((1, p)), np.eye(p)]))
-        gradients = self(around, z.expand(p + 1, -1))[1].numpy()
+        gradients = self(around, self._targets(best.warp).expand(p + 1, -1))[1].numpy()
         hessian = (gradients[1:] - gradients[0]) / step
         values, vectors = np.linalg.eigh(-(hessian + hessian.T) / 2)
         # a flat or, on a bound, convex direction is no wider than a factor of e² either way

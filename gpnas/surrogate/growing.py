@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gpnas.surrogate.model import Context, Surrogate
+from gpnas.surrogate.model import Surrogate
 from gpnas.surrogate.warp import Warp
 
 REFITTED = tuple(round(200 * 1.25**step) for step in range(40))
@@ -17,8 +17,7 @@ LEARNED_FROM = 300
 """Largest number of observations that hyperparameters are learned from; of more, evenly spread ones serve."""
 
 Learn = Callable[[Tensor, Tensor, int | None], Surrogate]
-"""What fits a surrogate to features (n, d), values (n,) and a number of hyperparameter draws, None where that
-is free, to a surrogate, its hyperparameters learned."""
+"""Features (n, d), values (n,) and how many hyperparameter draws, None where it is free, to a surrogate."""
 
 
 class Growing:
@@ -31,11 +30,10 @@ class Growing:
     Args:
         learn: learns hyperparameters.
         watched: (w, d) points that are asked about again and again, such as a space's.
-        context: what `learn` knows of other tasks.
     """
 
-    def __init__(self, learn: Learn, watched: Tensor | None = None, context: Context | None = None) -> None:
-        self._learn, self._watched, self._context = learn, watched, context
+    def __init__(self, learn: Learn, watched: Tensor | None = None) -> None:
+        self._learn, self._watched = learn, watched
         self._learned: tuple[int, Surrogate] | None = None
         self._base: Surrogate | None = None
 
@@ -57,9 +55,9 @@ class Growing:
             self._learned = (size, self._learn(x[part], y[part], 1))
         then = self._learned[1]
         # other tasks have a say in the unit, so that it is not that of a standardisation
-        warp = Warp(y, then.warp.power, then.warp.unit if self._context else None)
-        grown = Surrogate(x, y, then.columns, then.theta, warp, self._context)
-        return grown if self._context else grown.upon(self._rows(x[:size], then))
+        warp = Warp(y, then.warp.power, then.warp.unit if then.context else None)
+        grown = Surrogate(x, y, then.columns, then.theta, warp, then.context)
+        return grown if then.context else grown.upon(self._rows(x[:size], then))
 
     def _rows(self, x: Tensor, then: Surrogate) -> Surrogate:
         """A surrogate of these rows, whose values do not matter, with the hyperparameters of then."""

@@ -94,7 +94,7 @@ class Surrogate(GPyTorchModel, ExactGP):
         self._watched: Tensor | None = None  # (M, w, n)
         self.mean_module = ZeroMean()
         self.covar_module = ArchitectureKernel(columns, likelihood, batch)
-        self.outcome_transform = warp
+        self.warp = self.outcome_transform = warp
         self.double().eval().requires_grad_(False)
         for module in self.modules():
             # GPyTorch's hook, which lets shapes differ where that is asked for, holds its module, so that the
@@ -109,12 +109,6 @@ class Surrogate(GPyTorchModel, ExactGP):
 
     def forward(self, x: Tensor) -> MultivariateNormal:
         return MultivariateNormal(self.mean_module(x), self.covar_module(x))
-
-    @property
-    def warp(self) -> Warp:
-        """The map from values to latent ones, `outcome_transform` by its own type."""
-        warp: Warp = self.outcome_transform
-        return warp
 
     @property
     def x(self) -> Tensor:
@@ -219,11 +213,6 @@ class Surrogate(GPyTorchModel, ExactGP):
         count = len(self._base[0].x)
         return self._further(_solved(self._base[0].factor, right[..., :count]), right[..., count:])[:, 0]
 
-    @cached_property
-    def weights(self) -> Tensor:
-        """(K + s²I)⁻¹ z, (M, n)."""
-        return torch.cholesky_solve(self.train_targets[..., None], self.factor)[..., 0]
-
     def posterior(
         self,
         X: Tensor,
@@ -258,12 +247,12 @@ class Surrogate(GPyTorchModel, ExactGP):
 
     def members(self, x: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent means and variances at (q, d) points by each draw, (M, q) each; arguments of `solved`."""
-        means, variances = [], []
+        found = []
         for part in torch.arange(len(x)).split(self._width()):
-            mean, variance = self.moments(x[part], self.solved(x[part], None if at is None else at[part]))
-            means.append(mean)
-            variances.append(variance)
-        return torch.cat(means, dim=1), torch.cat(variances, dim=1)
+            solved = self.solved(x[part], None if at is None else at[part])
+            found.append(self.moments(x[part], solved))
+        means, variances = (torch.cat(each, dim=1) for each in zip(*found, strict=True))
+        return means, variances
 
     def moments(self, x: Tensor, solved: Tensor) -> tuple[Tensor, Tensor]:  # (q, d), (M, q, n)
         """Latent means and variances at points by each draw, (M, q) each, from what is `solved` of them."""
@@ -287,18 +276,10 @@ class Surrogate(GPyTorchModel, ExactGP):
         """Mean and variance of the noiseless values at (q, d) points, in the values' own unit."""
         return self.warp.moments(*self.latent(x))
 
-    def beside(
-        self, x: Tensor, rivals: Tensor, at: Tensor | None = None, rivals_at: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latent means (r,) at some points; means and variances (q,) at others; and the covariance (r, q)
-        between them, hyperparameters averaged out.
-
-        Args:
-            x: (q, d), the others.
-            rivals: (r, d), the points.
-            at, rivals_at: where either are among those that are watched, if any are.
-        """
-        there, here = self.solved(x, at), self.solved(rivals, rivals_at)
+    def beside(self, x: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latent means (r,) at (r, d) rivals; means and variances (q,) at (q, d) points; and the covariance
+        (r, q) between them, hyperparameters averaged out."""
+        there, here = self.solved(x), self.solved(rivals)
         (means, variances), (own, _) = self.moments(x, there), self.moments(rivals, here)
         mean, variance = mixed(means, variances)
         between = (self.cross(rivals, x) - here @ there.mT).mean(dim=0)
@@ -318,7 +299,8 @@ class Surrogate(GPyTorchModel, ExactGP):
         (Rasmussen & Williams Eq. 5.10-5.12).
         """
         variance = 1 / torch.cholesky_inverse(self.factor).diagonal(dim1=-2, dim2=-1)
-        mean = self.train_targets - self.weights * variance
+        weights = torch.cholesky_solve(self.train_targets[..., None], self.factor)[..., 0]
+        mean = self.train_targets - weights * variance
         return mixed(mean[:, : len(self)], variance[:, : len(self)])
 
 

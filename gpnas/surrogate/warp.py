@@ -59,8 +59,8 @@ class Warp(OutcomeTransform):
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of values whose latent values are normal."""
-        if self.power == 1:
-            return self.inverse(mean), (self.unit * self.spread) ** 2 * variance
+        if self._is_linear:
+            return self.inverse(mean), self.unit**2 * variance
         nodes, weights = (torch.from_numpy(each) for each in np.polynomial.hermite_e.hermegauss(NODES))
         middle = self.inverse(mean)
         offsets = self.inverse(mean[..., None] + variance.sqrt()[..., None] * nodes) - middle[..., None]
@@ -87,9 +87,8 @@ class Warp(OutcomeTransform):
 
     def untransform_posterior(self, posterior: Posterior, X: Tensor | None = None) -> Posterior:
         if self._is_linear and isinstance(posterior, GPyTorchPosterior):
-            scale, normal = self.unit * self.spread, posterior.distribution
-            covariance = normal.covariance_matrix * scale**2
-            return type(posterior)(MultivariateNormal(self.inverse(normal.mean), covariance))
+            mean, covariance = posterior.distribution.mean, posterior.distribution.covariance_matrix
+            return type(posterior)(MultivariateNormal(self.inverse(mean), covariance * self.unit**2))
         return TransformedPosterior(
             posterior,
             sample_transform=self.inverse,
