@@ -66,7 +66,8 @@ def choose(free: Places, forced: Sequence[int], believed: Believed, seed: int, n
     if len(points) > POINTS:
         points = points[_part(len(points), POINTS, derived_seed(seed, "design", 0))]
     points = np.unique(np.concatenate([points, np.array(forced, dtype=np.int64)]))
-    gain = gains(*_factors(believed, points), np.searchsorted(points, forced).tolist())
+    covariances, noise = believed(points)
+    gain = gains([covariances], noise, np.searchsorted(points, forced).tolist())
     allowed = ~np.isin(points, forced)
     points, gain = points[allowed], gain[allowed]
     # where more than half of the space is taken, nothing may tell anything about the rest
@@ -96,11 +97,6 @@ def one_of(equal: NDArray[np.bool_], seed: int, number: int) -> int:  # (q,)
     """The place of one of those that are equally good, as `torch.randint` would have it."""
     places = np.flatnonzero(equal)
     return int(places[_words(1, derived_seed(seed, "choice", number))[0] % len(places)])
-
-
-def _factors(believed: Believed, points: Places) -> tuple[list[NDArray[np.float64]], float]:
-    matrix, noise = believed(points)
-    return [matrix], noise
 
 
 def _part(count: int, part: int, seed: int) -> Places:

@@ -84,9 +84,9 @@ class Disagreement:
         return cls(torch.from_numpy(found), math.sqrt(float(left @ left) / len(left)))
 
 
-def overlaps(correlation: Tensor, psnr: Tensor, others: Tensor | None = None) -> Tensor:  # (p, q), (p,), (q,)
-    """(p, q) overlaps of errors with these correlations, of networks with these PSNR in dB."""
-    return correlation / _nested(psnr, psnr if others is None else others)
+def overlaps(correlation: Tensor, psnr: Tensor) -> Tensor:  # (n, n), (n,)
+    """(n, n) overlaps of errors with these correlations, of networks with these PSNR in dB."""
+    return correlation / _nested(psnr, psnr)
 
 
 def correlations_from(overlap: Tensor, psnr: Tensor, others: Tensor) -> Tensor:  # (p, q), (p,), (q,)
@@ -188,9 +188,7 @@ def log_portfolio_improvement(
     choice = choose(gram[None], count)
     members = list(choice.members)
     kept = [members] if count < size else [[m for m in members if m != left] for left in members]
-    parts = []
-    for rest in kept:
-        parts.append((float(gram[rest][:, rest].sum()), rest))
+    parts = [(float(gram[rest][:, rest].sum()), rest) for rest in kept]
     added = torch.zeros_like(mean)
     for normal, other in _normal_pairs():
         own = 10 ** (-(mean + stddev * normal) / 20)

@@ -203,10 +203,8 @@ class _KroneckerSum:
 
     def entries(self, rows: list[int], column: int) -> Array:
         places, place = np.unravel_index(rows, self._shape), np.unravel_index(column, self._shape)
-        product = np.ones(len(rows))
-        for matrix, row, at in zip(self._matrices, places, place, strict=True):
-            product = product * matrix[row, at]
-        return product + self._noise * (np.asarray(rows) == column)
+        parts = [matrix[row, at] for matrix, row, at in zip(self._matrices, places, place, strict=True)]
+        return np.prod(parts, axis=0) + self._noise * (np.asarray(rows) == column)
 
     def combine(self, columns: list[int], weights: Array) -> Array:
         combined = _combination(self._matrices, columns, weights, self._shape)
@@ -282,7 +280,6 @@ class _Residual:
     def __init__(self, oracle: _Oracle) -> None:
         self._oracle = oracle
         self.diagonal = oracle.diagonal()
-        self._start = self.diagonal.copy()
         self._chosen: list[int] = []
         self._factor = np.empty((0, 0))  # lower triangular, of M_AA
 
@@ -297,9 +294,5 @@ class _Residual:
         pivot = max(float(column[index]), pivot * 1e-12)
         self.diagonal -= np.square(column, out=column) / pivot
         self.diagonal[index] = 0.0
-        factor = np.zeros((count + 1, count + 1))
-        factor[:count, :count] = self._factor
-        factor[count, :count] = row
-        factor[count, count] = np.sqrt(pivot)
-        self._factor = factor
+        self._factor = np.block([[self._factor, np.zeros((count, 1))], [row, np.sqrt(pivot)]])
         self._chosen.append(index)

@@ -107,7 +107,7 @@ def choose(
         choice = _greedy(best_of, n, k, limits)
     if choice is None:
         raise ValueError(f"no {k} of the {n} networks keep the limits together; raise a limit or lower k")
-    return _sorted(choice)
+    return choice
 
 
 def frontier(
@@ -154,7 +154,7 @@ def frontier(
     kept: list[tuple[float, Choice]] = []
     for spent, choice in found:
         if not kept or choice.psnr > kept[-1][1].psnr + 1e-12:
-            kept.append((spent, _sorted(choice)))
+            kept.append((spent, choice))
     return kept
 
 
@@ -190,14 +190,10 @@ def _checked(gram: ArrayLike, k: int, least: float) -> Floats:
     return products
 
 
-def _sorted(choice: Choice) -> Choice:
-    """The heaviest member first."""
-    order = sorted(range(len(choice.members)), key=lambda i: (-choice.weights[i], choice.members[i]))
-    return Choice(
-        tuple(choice.members[place] for place in order),
-        tuple(choice.weights[place] for place in order),
-        choice.psnr,
-    )
+def choice_of(subset: Places, weights: Floats, psnr: float) -> Choice:  # (j,) each
+    """Some networks with their weights, in order."""
+    order = np.lexsort((subset, -weights))
+    return Choice(tuple(subset[order].tolist()), tuple(weights[order].tolist()), float(psnr))
 
 
 def _products(gram: Floats, subsets: Places) -> Floats:  # (I, m, k, k)
@@ -237,14 +233,9 @@ def _convex_weights(products: Floats) -> Floats:  # (I, m, k, k) -> (m, k)
 
 
 def _is_positive(forms: Floats) -> NDArray[np.bool_]:  # (m, k, k) -> (m,)
-    """Whether each form is positive definite: all pivots of its elimination are above 0."""
-    left, positive = forms.copy(), np.ones(len(forms), bool)
-    for place in range(forms.shape[1]):
-        pivot = left[:, place, place]
-        positive &= pivot > 0
-        row = left[:, place, place + 1 :] / np.where(positive, pivot, 1.0)[:, None]
-        left[:, place + 1 :, place + 1 :] -= left[:, place + 1 :, place, None] * row[:, None]
-    return positive
+    """Whether each form is positive definite: all its leading minors are above 0."""
+    minors = [np.linalg.det(forms[:, :size, :size]) for size in range(1, forms.shape[1] + 1)]
+    return np.asarray((np.array(minors) > 0).all(axis=0))
 
 
 def _better(products: Floats, tried: Floats, weights: Floats, psnr: Floats) -> tuple[Floats, Floats]:
@@ -287,7 +278,7 @@ def _best(gram: Floats, subsets: Places, *, least: float | None) -> Choice:  # (
     """The best of some subsets."""
     values, weights = fitted(gram, subsets, least)
     place = int(values.argmax())
-    return Choice(tuple(subsets[place].tolist()), tuple(weights[place].tolist()), float(values[place]))
+    return choice_of(subsets[place], weights[place], values[place])
 
 
 def _undominated(
@@ -300,8 +291,7 @@ def _undominated(
     for place in sorted(range(len(subsets)), key=lambda i: (float(spent[i]), -float(values[i]))):
         if values[place] > best:
             best = float(values[place])
-            members, shares = tuple(subsets[place].tolist()), tuple(weights[place].tolist())
-            yield float(spent[place]), Choice(members, shares, best)
+            yield float(spent[place]), choice_of(subsets[place], weights[place], best)
 
 
 def _subsets(gram: Floats, k: int, limits: Limits | None) -> Iterator[Places]:  # (m, k)
@@ -332,9 +322,9 @@ def _greedy(best_of: Callable[[Places], Choice], n: int, k: int, limits: Limits 
     while best is not None and len(best.members) < k:
         best = extended(best.members)
     while best is not None:
-        for place in range(k):
-            kept = best.members[:place] + best.members[place + 1 :]
-            swapped = extended(kept, (best.members[place],))
+        for member in sorted(best.members):
+            kept = tuple(other for other in best.members if other != member)
+            swapped = extended(kept, (member,))
             if swapped is not None and swapped.psnr > best.psnr + 1e-12:
                 best = swapped
                 break

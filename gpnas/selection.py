@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gpnas.portfolio import Choice, Floats, Limits, ensemble_psnr, fitted, frontier
+from gpnas.portfolio import Choice, Floats, Limits, choice_of, ensemble_psnr, fitted, frontier
 
 MARGIN = 0.1
 """dB below the best portfolio up to which another one may turn out better when it is judged anew."""
@@ -107,7 +107,7 @@ def select(
         among = portfolios if size in eligible else others
         subsets = np.array([sorted(each) for each in among if len(each) == size])
         values, weights = fitted(products, subsets, share / size)
-        choices = [_choice(*each) for each in zip(subsets, weights, values, strict=True)]
+        choices = [choice_of(*each) for each in zip(subsets, weights, values, strict=True)]
         best[size] = max(choices, key=lambda each: (each.psnr, -costs[list(each.members)].sum()))
         held[size] = _held_out(products, subsets, share / size)
         every += choices if size in eligible else []
@@ -136,12 +136,6 @@ def select(
     affordable = [each for each in every if costs[list(each.members)].sum() <= spent]
     choice = max([best[chosen], *affordable], key=lambda each: each.psnr)
     return Selection(choice, tuple(compared), len(products))
-
-
-def _choice(subset: np.ndarray, weights: Floats, value: float) -> Choice:
-    order = sorted(range(len(subset)), key=lambda place: (-weights[place], subset[place]))
-    members, shares = ([array[place].item() for place in order] for array in (subset, weights))
-    return Choice(tuple(members), tuple(shares), float(value))
 
 
 def _held_out(products: Floats, subsets: np.ndarray, least: float) -> Floats:  # (I,)
