@@ -232,21 +232,13 @@ PEOPLE = {
 """Phases in which no engine chose, and what decided."""
 
 
-@dataclass(frozen=True)
-class _Moment:
-    """An engine as it stood when a candidate was chosen."""
-
-    engine: Engine
-    known: Sequence[Observation]
-    weighing: Weighing
-    differences: tuple[str, ...]
-
-
-def _moment(history: History, number: int) -> _Moment:
-    engine = history.engine(number)
-    observations = history.observations[: history.choices[number].observations]
-    engine.replay([choice.candidate for choice in history.choices[:number]], observations)
-    candidate = history.choices[number].candidate
+def _moment(history: History, number: int) -> tuple[Engine, Weighing, tuple[str, ...]]:
+    """An engine as it stood when a candidate was chosen, what it weighs, and where it differs from the
+    decision."""
+    engine, choice = history.engine(number), history.choices[number]
+    candidate = choice.candidate
+    earlier = [each.candidate for each in history.choices[:number]]
+    engine.replay(earlier, history.observations[: choice.observations])
     for word, architecture in history.words[: int(candidate.decision.get("words", 0))]:
         engine.allow(architecture, word == "wanted")
     weighing = engine.weigh()
@@ -255,8 +247,8 @@ def _moment(history: History, number: int) -> _Moment:
         weighing = Weighing("none: every architecture was taken", torch.tensor([index]), None, 0)
     phase = str(candidate.decision.get("phase"))
     if phase in PEOPLE:  # nothing of it is the engine's decision
-        return _Moment(engine, observations, Weighing(phase, torch.tensor([index]), None, 0), ())
-    return _Moment(engine, observations, weighing, tuple(_differences(engine, weighing, candidate, index)))
+        return engine, Weighing(phase, torch.tensor([index]), None, 0), ()
+    return engine, weighing, tuple(_differences(engine, weighing, candidate, index))
 
 
 def _differences(engine: Engine, weighing: Weighing, candidate: Candidate, index: int) -> Iterator[str]:
@@ -267,20 +259,14 @@ def _differences(engine: Engine, weighing: Weighing, candidate: Candidate, index
         yield f"chosen was {candidate.architecture}, recomputed {chosen}"
     if decision.get("phase") != weighing.phase:
         yield f"phase was {decision.get('phase', 'not noted')}, recomputed {weighing.phase}"
-    if "mean" in decision and _knows(engine):
+    if "mean" in decision and len(engine.surrogate):
         belief = engine.belief(torch.tensor([index]))
         stddev = float(belief.stddev)
         yield from _difference("mean", decision["mean"], float(belief.mean), stddev)
         yield from _difference("stddev", decision.get("stddev"), stddev, stddev)
-    place = _place(weighing, index)
-    if decision.get("score") is not None and weighing.scores is not None and place is not None:
-        yield from _difference("score", decision["score"], float(weighing.scores[place]), 1.0)
-
-
-def _version(candidate: Candidate) -> int:
-    """The version of the engine that chose a candidate; the first one did not note its own."""
-    noted = candidate.decision.get("engine", 1)
-    return noted if isinstance(noted, int) else 1
+    score = _score(weighing, index)
+    if decision.get("score") is not None and score is not None:
+        yield from _difference("score", decision["score"], score, 1.0)
 
 
 def _difference(name: str, noted: Any, found: float, scale: float) -> Iterator[str]:
@@ -291,17 +277,17 @@ def _difference(name: str, noted: Any, found: float, scale: float) -> Iterator[s
 
 
 def _explanation(history: History, number: int) -> Explanation:
-    choice, moment = history.choices[number], _moment(history, number)
-    engine, weighing, candidate = moment.engine, moment.weighing, choice.candidate
+    engine, weighing, differences = _moment(history, number)
+    choice, candidate = history.choices[number], history.choices[number].candidate
     index = engine.space.index(candidate.architecture)
-    place = _place(weighing, index)
-    score = None if place is None or weighing.scores is None else float(weighing.scores[place])
+    score = _score(weighing, index)
     pool, mean = _pool(engine, torch.cat([weighing.indices, torch.tensor([index])]))
     own = None if mean is None else float(mean[int((pool == index).nonzero()[0])])
     earlier = [each.candidate for each in history.choices[:number]]
     taken = {engine.space.index(each.architecture) for each in earlier}
     chosen, *others = _weighed(engine, weighing, [index, *_runners_up(weighing, index)], score, taken)
-    done = {each.candidate.id for each in moment.known}
+    observed = dict.fromkeys(each.candidate.id for each in history.observations[: choice.observations])
+    version = candidate.decision.get("engine")  # the first one did not note its own
     return Explanation(
         candidate=candidate,
         time=choice.time,
@@ -313,10 +299,10 @@ def _explanation(history: History, number: int) -> Explanation:
         mean_rank=_rank(mean, own),
         ranked=len(pool),
         alternatives=tuple(others),
-        observed=tuple(each.candidate.id for each in moment.known),
-        pending=tuple(each.id for each in earlier if each.id not in done),
-        differences=moment.differences,
-        older=_version(candidate) < VERSION,
+        observed=tuple(observed),
+        pending=tuple(each.id for each in earlier if each.id not in observed),
+        differences=differences,
+        older=not isinstance(version, int) or version < VERSION,
         learned=_learned(engine, pool, mean),
         diagnostics=diagnose(engine.surrogate),
         outcome=_outcome(engine, index, chosen.prediction, candidate, history.observations),
@@ -328,13 +314,10 @@ def _meaning(phase: str, cost_aware: bool) -> str:
     return f"{meaning}, per expected second" if cost_aware and phase in LOGARITHMIC else meaning
 
 
-def _knows(engine: Engine) -> bool:
-    return len(engine.surrogate) > 0
-
-
-def _place(weighing: Weighing, index: int) -> int | None:
-    found = (weighing.indices == index).nonzero()
-    return int(found[0]) if len(found) else None
+def _score(weighing: Weighing, index: int) -> float | None:
+    """The score of an architecture; None where it was not weighed, or chance decided."""
+    found = None if weighing.scores is None else weighing.scores[weighing.indices == index]
+    return None if found is None or not len(found) else float(found[0])
 
 
 def _rank(values: Tensor | None, own: float | None) -> int | None:
@@ -358,7 +341,7 @@ def _pool(engine: Engine, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
     All of it where it is small enough for the engine to score, else a random part.
     """
     pool = torch.cat([sampled(torch.arange(len(engine.space)), SCORED), wanted]).unique()
-    if not _knows(engine):
+    if not len(engine.surrogate):
         return pool, None
     return pool, engine.surrogate.mean_and_variance(engine.features(pool))[0]
 
@@ -370,15 +353,13 @@ def _weighed(
     places = torch.tensor(indices)
     success, seconds = engine.prospects(places)
     predictions: list[Prediction | None] = [None] * len(indices)
-    if _knows(engine):
+    if len(engine.surrogate):
         belief = engine.belief(places)
         columns = (each.tolist() for each in (belief.mean, belief.stddev, belief.low, belief.high))
         predictions = [Prediction(*row) for row in zip(*columns, strict=True)]
     found = []
     for row, index in enumerate(indices):
-        place = _place(weighing, index)
-        own = None if place is None or weighing.scores is None else float(weighing.scores[place])
-        share = None
+        own, share = _score(weighing, index), None
         if own is not None and score is not None and math.isfinite(score):
             if weighing.phase in LOGARITHMIC:
                 share = math.exp(min(own - score, 700.0))

@@ -182,11 +182,8 @@ def _columns(posterior: Surrogate, space: SearchSpace, x: Tensor) -> tuple[Learn
 
 
 def _sources(posterior: Surrogate) -> dict[str, float]:
-    found = {}
-    for number, column in enumerate(posterior.columns):
-        if column.kind == "task":
-            found[column.name] = float((-1 / posterior.lengthscales[:, number]).exp().mean())
-    return found
+    ties = (-1 / posterior.lengthscales).exp().mean(dim=0).tolist()
+    return {each.name: tie for each, tie in zip(posterior.columns, ties, strict=True) if each.kind == "task"}
 
 
 def _label(column: Column, space: SearchSpace) -> str:
