@@ -83,9 +83,19 @@ def load_networks(bundle: Bundle, device: str | torch.device = "cpu") -> list[nn
     return networks
 
 
-def weights_of(bundle: Bundle, average: Average) -> list[float]:
-    """Shares of the networks in their average."""
-    return [1 / len(bundle.members) if average == "plain" else member.weight for member in bundle.members]
+def weights_of(bundle: Bundle, average: Average, drop_outlier: bool = False) -> list[float]:
+    """Shares of the networks in their average.
+
+    Raises:
+        DataError: they are too few for an outlier to be dropped.
+    """
+    count = len(bundle.members)
+    weights = [1 / count if average == "plain" else member.weight for member in bundle.members]
+    try:
+        shares(count, weights, drop_outlier)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return weights
 
 
 def load_fusion(
@@ -158,11 +168,8 @@ def upscale_files(
         DataError: no input, an output that is an input, levels that break a rule or that nothing can be
             upscaled with, or a single image that cannot be read or written.
     """
-    levels, weights = levels or Levels(), weights_of(bundle, average)
-    try:
-        shares(len(weights), weights, levels.drop_outlier)
-    except ValueError as error:
-        raise DataError(str(error)) from None
+    levels = levels or Levels()
+    weights = weights_of(bundle, average, levels.drop_outlier)
     pairs = targets(inputs, output, say)
     networks = load_networks(bundle, default_device())
     fusion = None if levels.drop_outlier else load_fusion(bundle, average, default_device())

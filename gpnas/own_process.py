@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpnas.own_training import OwnTask, to_line
+from gpnas.own_training import OwnTask, failed, to_line
 
 PATIENCE_SECONDS = 3.0
 """So long a training that is told to stop may take to end, before it is killed."""
@@ -111,11 +111,7 @@ class OwnProcess:
         code = self.process.wait()
         if code < 0:
             raise KilledError(f"{self._task.id}: its process was ended by signal {-code}")
-        return {
-            "kind": "failed",
-            "reason": f"{self._file}: it ended its process with exit code {code}",
-            "failure": "failed",
-        }
+        return failed(f"{self._file}: it ended its process with exit code {code}")
 
     def _listen(self) -> None:
         assert self.process.stdout is not None

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, SupportsFloat
 
@@ -77,7 +78,6 @@ class OwnSearch:
         self.holder = Holder(worker or f"process {os.getpid()}", process)
         self._named = worker is not None
         self._seconds = seconds
-        self._space: SearchSpace | None = None
         self._engine: Engine | None = None
         self.memory = Memory(journal)
         """What the journal holds, as of the last look."""
@@ -99,12 +99,10 @@ class OwnSearch:
         self._held.clear()
         self.journal.close()
 
-    @property
+    @cached_property
     def space(self) -> SearchSpace:
         """The space of the search."""
-        if self._space is None:
-            self._space = self._make_space()
-        return self._space
+        return self._make_space()
 
     @property
     def sign(self) -> int:
@@ -164,7 +162,7 @@ class OwnSearch:
             leases.lapse(among=pending)
             if self._named:  # who asks again under its own name has lost what it had
                 for lease in leases.open(pending):
-                    if lease.holder.name == self.holder.name and not self._is_held(lease):
+                    if lease.holder.name == self.holder.name and self._held.get(lease.candidate) != lease.id:
                         leases.end(lease.id, "lost")
             with self.journal.reading() as connection:
                 under_way = tried(connection, pending)
@@ -179,9 +177,6 @@ class OwnSearch:
         if holder is None:
             self._held[name] = lease.id
         return Asked(candidate, lease, checkpoint)
-
-    def _is_held(self, lease: Lease) -> bool:
-        return self._held.get(lease.candidate) == lease.id
 
     def tell(
         self,
@@ -438,13 +433,10 @@ class OwnSearch:
         return candidate
 
     def _exhausted(self) -> bool:
+        search = self._header.search
+        assert search is not None
         # an engine that may train architectures again never is, while one succeeded
-        memory = self.memory
-        size = len(self.space)
-        if len(memory.taken) + len(memory.vetoed) < size or len(memory.taken | memory.vetoed) < size:
-            return False
-        assert self._header.search is not None
-        return self._header.search.strategy != "mi+kg"
+        return search.strategy != "mi+kg" and len(self.memory.taken | self.memory.vetoed) >= len(self.space)
 
     def _lease(self, candidate: Asked | str, lease: str | None) -> Lease:
         leases = self.journal.leases

@@ -195,17 +195,18 @@ def _called(code: Code, trial: Trial) -> dict[str, Any]:
         if os.getpid() != trial._process:
             os._exit(1)
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            return _failed("out of memory; a smaller batch fits", "out of memory")
+            return failed("out of memory; a smaller batch fits", "out of memory")
         own = isinstance(error, OwnError) or (isinstance(error, TrialError) and place_of(error) == "")
         where = "" if own else f"{place_of(error, code.file)}: "
         diverged = isinstance(error, FloatingPointError | OverflowError) or isinstance(
             plain_value(value), float
         )
         reason = f"{where}{in_words(error).removeprefix('TrialError: ')}"
-        return _failed(reason, "diverged" if diverged else "failed")
+        return failed(reason, "diverged" if diverged else "failed")
 
 
-def _failed(reason: str, failure: str) -> dict[str, Any]:
+def failed(reason: str, failure: str = "failed") -> dict[str, Any]:
+    """What is said of a training that failed."""
     return {"kind": "failed", "reason": reason, "failure": failure}
 
 

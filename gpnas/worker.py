@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Trial:
         self._points: list[Point] = []
         self._address: str | None = None
         self._news = threading.Event()
-        self._ordered: str | None = None
+        self._ordered: str | None = None  # why it is to end, once it is
 
     @cached_property
     def device(self) -> str:
@@ -105,10 +105,8 @@ class Trial:
 
     def _heed(self) -> None:
         """Raises `Stopped` where the training is to end."""
-        with self._guard:
-            ordered = self._ordered
-        if ordered is not None:
-            raise Stopped(ordered)
+        if self._ordered is not None:
+            raise Stopped(self._ordered)
 
     def _taken(self) -> list[Point]:
         with self._guard:
@@ -120,10 +118,6 @@ class Trial:
         if self._address is None and self.folder.is_dir() and any(self.folder.iterdir()):
             return str(self.folder)
         return self._address
-
-    def _order(self, reason: str) -> None:
-        with self._guard:
-            self._ordered = reason
 
 
 Training = Callable[[Trial], Any]
@@ -184,10 +178,7 @@ def load(name: str, hours: float | None = None) -> Training:
     except SpaceError as error:
         raise TrialError(f"--train {name}: {error}") from None
 
-    def train(trial: Trial) -> Any:
-        return _train_apart(trial, code, hours)
-
-    return train
+    return partial(_train_apart, code=code, hours=hours)
 
 
 def _train_apart(trial: Trial, code: dict[str, Any], hours: float | None) -> Any:
@@ -363,7 +354,7 @@ class _Beats:
                 verdict = self._client.heartbeat(self._lent.lease, left[-1_000:], checkpoint=trial._saved())
             except LeaseLostError as error:
                 self.lost = None if self._ended.is_set() else str(error)
-                trial._order(str(error))
+                trial._ordered = str(error)
                 return
             except RefusedError:
                 if ended:
@@ -374,7 +365,7 @@ class _Beats:
                 return
             if verdict.stop and not self._ended.is_set():
                 self.given_back = "give the lease back" in verdict.reason
-                trial._order(verdict.reason)
+                trial._ordered = verdict.reason
                 return
 
 

@@ -22,7 +22,6 @@ from gpnas.evaluation.tabulating import LevelNames, Subset, tabulate
 from gpnas_trainers import infer
 from gpnas_trainers.fusion import Fusion
 from gpnas_trainers.infer import upscale
-from gpnas_trainers.infer.levels import shares
 from gpnas_trainers.metrics import Channels, psnr, ssim
 from gpnas_trainers.pairs import MINIMUM_NCC, Camera, PairSet, Rules, bicubic_upscale
 
@@ -99,11 +98,8 @@ def evaluate(
     images = [(each, index) for each in pairs for index in range(len(each))]
     if not images:
         raise DataError("there must be at least one pair to evaluate on, but there is none")
-    levels, weights = levels or infer.Levels(), weights_of(bundle, average)
-    try:
-        shares(len(weights), weights, levels.drop_outlier)
-    except ValueError as error:
-        raise DataError(str(error)) from None
+    levels = levels or infer.Levels()
+    weights = weights_of(bundle, average, levels.drop_outlier)
     networks = load_networks(bundle, default_device())
     fusion = load_fusion(bundle, average, default_device())
     average = "weights" if fusion is None and average == "fused" else average
@@ -167,7 +163,9 @@ def _scores(
             case ("fused",):
                 return outputs[-1]  # they passed together once more
             case ("drop_outlier",):
-                return _without_outlier(outputs, weights)
+                used = [place for place, weight in enumerate(weights) if weight > 0]
+                kept = torch.stack([outputs[place] for place in used])
+                return infer.without_outlier(kept, [weights[place] for place in used])
         return _average(outputs, weights, subset)
 
     return [score(averaged(*each)) for each in averages]
@@ -221,13 +219,6 @@ def _tiling(levels: infer.Levels) -> dict[str, Any]:
         "overlap": overlaps if several else overlaps[0],
         "blend": levels.blend,
     }
-
-
-def _without_outlier(outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    used = [place for place, weight in enumerate(weights) if weight > 0]
-    return infer.without_outlier(
-        torch.stack([outputs[place] for place in used]), [weights[place] for place in used]
-    )
 
 
 def _average(outputs: Sequence[Tensor], weights: Sequence[float], subset: Subset) -> Tensor:

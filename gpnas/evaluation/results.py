@@ -36,7 +36,7 @@ class Difference:
     """Bootstrap interval of the mean; None of a single image."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"psnr": self.mean, "interval": _listed(self.interval)}
+        return {"psnr": self.mean, "interval": self.interval and list(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Row:
         scores = {
             "psnr": self.psnr,
             "ssim": self.ssim,
-            "psnr_interval": _listed(self.psnr_interval),
-            "ssim_interval": _listed(self.ssim_interval),
+            "psnr_interval": self.psnr_interval and list(self.psnr_interval),
+            "ssim_interval": self.ssim_interval and list(self.ssim_interval),
             "per_image": {
                 "psnr": [psnr for psnr, _ in self.per_image],
                 "ssim": [ssim for _, ssim in self.per_image],
@@ -84,8 +84,8 @@ class Row:
             **scores,
             "psnr_rank": self.psnr_rank,
             "ssim_rank": self.ssim_rank,
-            "over_best": None if self.over_best is None else self.over_best.to_json(),
-            "over_bicubic": None if self.over_bicubic is None else self.over_bicubic.to_json(),
+            "over_best": self.over_best and self.over_best.to_json(),
+            "over_bicubic": self.over_bicubic and self.over_bicubic.to_json(),
         }
 
 
@@ -152,17 +152,15 @@ def measured(evaluation: Evaluation) -> str:
     )
 
 
-def scored(row: Row, name: str, *, ranked: bool = True) -> tuple[str, str]:
+def scored(row: Row, name: str) -> tuple[str, str]:
     """A mean with its rank, and its interval, as they are shown.
 
     Args:
         row: of the table.
         name: `psnr` or `ssim`.
-        ranked: whether the rank is shown.
     """
     digits = DIGITS[name]
-    rank = getattr(row, f"{name}_rank") if ranked else None
-    interval = getattr(row, f"{name}_interval")
+    rank, interval = getattr(row, f"{name}_rank"), getattr(row, f"{name}_interval")
     shown = "" if interval is None else f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
     mean = f"{getattr(row, name):.{digits}f}"
     return mean + ("" if rank is None else str(rank).translate(SUPERSCRIPTS)), shown
@@ -200,7 +198,3 @@ def to_markdown(evaluation: Evaluation) -> str:
 
 def _cell(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "|<>[]`*_" else letter for letter in " ".join(text.split()))
-
-
-def _listed(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else list(interval)
