@@ -64,9 +64,9 @@ class OwnTask:
     folder lies where it stays."""
 
 
-@dataclass
-class Trial:
-    """One training, as its function sees it."""
+@dataclass(eq=False)
+class Assignment:
+    """What a training is to do."""
 
     candidate: str
     """Its name, such as `c0007`."""
@@ -83,11 +83,6 @@ class Trial:
     """The number of the attempt; the first is 1."""
     checkpoint: str | None
     """Address of what an attempt before has trained, as it named it; None where none did."""
-    _task: OwnTask
-    _said: TextIO
-    _ordered: threading.Event = field(default_factory=threading.Event)
-    _process: int = field(default_factory=os.getpid)
-    _snapshots: Snapshots | None = None
 
     @property
     def axes(self) -> Mapping[str, AxisValue]:
@@ -96,12 +91,26 @@ class Trial:
 
     @cached_property
     def device(self) -> str:
-        """`cuda` where the trial is lent a GPU or a part of one, or its machine has one, else `cpu`."""
-        if self._task.device:
-            return self._task.device
+        """`cuda` where PyTorch finds a GPU, else `cpu`."""
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass
+class Trial(Assignment):
+    """One training, as its function sees it."""
+
+    _task: OwnTask
+    _said: TextIO
+    _ordered: threading.Event = field(default_factory=threading.Event)
+    _process: int = field(default_factory=os.getpid)
+    _snapshots: Snapshots | None = None
+
+    @property
+    def device(self) -> str:
+        """`cuda` where the trial is lent a GPU or a part of one, or its machine has one, else `cpu`."""
+        return self._task.device or super().device
 
     def report(
         self,

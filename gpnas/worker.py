@@ -15,15 +15,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpnas.client import Client, Failure, FinishedError, LeaseLostError, Lent, Point, RefusedError, Told
 from gpnas.errors import SpaceError, TrialError
 from gpnas.own_process import KilledError, OwnProcess
-from gpnas.own_training import OwnTask, Stopped
-from gpnas.records import Architecture, AxisValue, plain_value
+from gpnas.own_training import Assignment, OwnTask, Stopped
+from gpnas.records import plain_value
 from gpnas.run.networks import named_trainer
 from gpnas.run.own_errors import ERRORS_FILE, keep_errors
 
@@ -35,36 +35,19 @@ LONGEST_PAUSE = 60.0
 """Seconds before whoever was told that there is nothing yet asks again, at most."""
 
 
-class Trial:
+class Trial(Assignment):
     """What a training function is given: what that of a space file's `trainer` has, and more."""
 
     def __init__(self, lent: Lent, folder: Path) -> None:
-        self.candidate = lent.candidate
-        """Its name, such as `c0007`."""
-        self.architecture: Architecture = lent.architecture
-        self.axes: Mapping[str, AxisValue] = lent.architecture.axes
-        """The architecture's axes, such as the arguments of a network."""
-        self.seed = lent.seed
-        """The seed of the training's randomness; 0 … 2³¹-1."""
-        self.steps = lent.steps
-        self.attempt = lent.attempt
-        """The number of the attempt; the first is 1."""
-        self.checkpoint = lent.checkpoint
-        """Address of what an attempt before has trained, such as this folder; None where none named one."""
-        self.folder = folder
-        """Kept over the attempts of this worker, for checkpoints."""
+        """Takes what is to be trained, and a folder that is kept over the attempts of this worker."""
+        super().__init__(
+            lent.candidate, lent.architecture, lent.seed, lent.steps, folder, lent.attempt, lent.checkpoint
+        )
         self._guard = threading.Lock()
         self._points: list[Point] = []
         self._address: str | None = None
         self._news = threading.Event()
         self._ordered: str | None = None  # why it is to end, once it is
-
-    @cached_property
-    def device(self) -> str:
-        """`cuda` where PyTorch finds a GPU, else `cpu`."""
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def report(
         self,
