@@ -190,8 +190,7 @@ class Explanation:
             "older_engine": self.older,
             "outcome": None if self.outcome is None else asdict(self.outcome),
         }
-        plain: dict[str, Any] = _finite(document)
-        return plain
+        return _finite(document)
 
 
 def explain(history: History, name: str) -> Explanation:
@@ -407,10 +406,7 @@ def _outcome(
 
 
 def _weighed_json(weighed: Weighed) -> dict[str, Any]:
-    return asdict(weighed) | {
-        "architecture": weighed.architecture.to_json(),
-        "costs": dict(weighed.costs),
-    }
+    return asdict(weighed) | {"architecture": weighed.architecture.to_json()}
 
 
 def _finite(value: Any) -> Any:

@@ -187,8 +187,7 @@ class _Dense:
         return self._matrix[rows, column]
 
     def combine(self, columns: list[int], weights: Array) -> Array:
-        combined: Array = self._matrix[:, columns] @ weights
-        return combined
+        return self._matrix[:, columns] @ weights
 
 
 class _KroneckerSum:

@@ -2,11 +2,9 @@
 
     warp(y) = c + linear + local + own + noise
 
-The covariance is a constant, a linear term (over ordered axes, log costs and one-hot categories), a
-product of one-dimensional Matérn-5/2 kernels over the same columns, with an exponential of mismatch
-for categorical axes and families (families are as correlated as their observations say), and what is
-an architecture's own, shared with no other. Costs (parameters, GMACs) are known before training and count
-as columns. Values are standardised, and warped where that makes them likelier.
+`kernel` says what the covariance is; families are as correlated as their observations say. Costs
+(parameters, GMACs) are known before training and count as columns, by their logarithms. Values are
+standardised, and warped where that makes them likelier.
 
 A handful of observations leaves the hyperparameters open, and intervals drawn from the likeliest ones
 are too narrow. So the posterior is a mixture: hyperparameters are drawn from the Laplace approximation

@@ -202,5 +202,4 @@ class Evidence:
         uniform = torch.quasirandom.SobolEngine(p, scramble=True, seed=0).draw(count, dtype=torch.float64)
         normal = torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6)).numpy()
         # the symmetric root, since eigenvectors may be turned within what LAPACK leaves open
-        found: Array = np.clip(best.theta + ((normal @ vectors) * scales) @ vectors.T, *self.bounds.T)
-        return found
+        return np.clip(best.theta + ((normal @ vectors) * scales) @ vectors.T, *self.bounds.T)
