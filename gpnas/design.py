@@ -49,7 +49,7 @@ class Choice:
 def size_of(strategy: str, trials: int | None) -> int:
     """How many of so many trials mutual information chooses; None counts on `TRIALS`."""
     least, share = SIZES[strategy]
-    return 0 if strategy == "random" else max(least, round(share * (trials or TRIALS)))
+    return max(least, round(share * (trials or TRIALS)))
 
 
 def choose(free: Places, forced: Sequence[int], believed: Believed, seed: int, number: int) -> Choice:

@@ -318,11 +318,8 @@ def gain_in_words(regret: str, bound: str, is_below: bool) -> str:
         is_below: whether the bound is below the expectation, which a few large draws make, so that it says
             nothing.
     """
-    return (
-        f"about {regret}"
-        if is_below or regret == bound
-        else f"about {regret}, in 9 of 10 cases at most {bound}"
-    )
+    at_most = "" if is_below or regret == bound else f", in 9 of 10 cases at most {bound}"
+    return f"about {regret}{at_most}"
 
 
 @dataclass(frozen=True)
