@@ -335,7 +335,8 @@ def _runners_up(weighing: Weighing, index: int) -> list[int]:
 
 
 def _pool(engine: Engine, wanted: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Architectures that stand for the space, the wanted ones among them, and their posterior means.
+    """Architectures that stand for the space, the wanted ones among them, and their posterior means, in
+    the sign in which larger is better.
 
     All of it where it is small enough for the engine to score, else a random part.
     """
@@ -380,7 +381,9 @@ def _weighed(
 
 
 def _learned(engine: Engine, pool: Tensor, mean: Tensor | None) -> Learned | None:
-    return None if mean is None else learned(engine.surrogate, engine.space, engine.features(), pool, mean)
+    if mean is None:
+        return None
+    return learned(engine.surrogate, engine.space, engine.features(), pool, mean, engine.sign)
 
 
 def _outcome(

@@ -47,10 +47,10 @@ class AxisEffect:
     """What an axis does to the predicted value, averaged over all other axes."""
 
     best: AxisValue
-    """The value with the highest average prediction."""
+    """The value of the best average prediction."""
     worst: AxisValue
     gain: float
-    """What the best is above the worst, in the objective's unit."""
+    """What the best is better than the worst, in the objective's unit."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def learned(
     features: Tensor,  # (n, d)
     indices: Tensor,  # (q,)
     mean: Tensor,  # (q,)
+    sign: int = 1,
 ) -> Learned:
     """What a posterior with at least one observation has learned.
 
@@ -117,14 +118,15 @@ def learned(
         space: of the architectures.
         features: of all of them, as the surrogate takes them.
         indices: architectures to average over: all of the space, or a part that stands for them.
-        mean: their posterior means, in the objective's unit.
+        mean: their posterior means, in the objective's unit, in the sign in which larger is better.
+        sign: -1 where that is not the objective's own, of which the smaller value is the better one.
     """
     return Learned(
         observations=len(posterior),
         members=len(posterior.theta),
         noise=_noise(posterior),
         power=posterior.warp.power,
-        warp=_warp(posterior.warp.power),
+        warp=_warp(posterior.warp.power, sign),
         columns=_columns(posterior, space, features[indices]),
         effects=_effects(space, indices, mean),
         sources=_sources(posterior),
@@ -208,10 +210,10 @@ def _shape(column: Column, lengthscale: float) -> str:
     return "curved" if lengthscale < 1 else "gently curved" if lengthscale < 4 else "nearly straight"
 
 
-def _warp(power: float) -> str:
+def _warp(power: float, sign: int) -> str:
     if power == 1:
         return "none: values are taken as they are"
-    tail = "low" if power > 1 else "high"
+    tail = "low" if (power > 1) == (sign > 0) else "high"
     return f"power {power:g}: evens out a long tail of {tail} values"
 
 

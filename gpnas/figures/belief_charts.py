@@ -36,12 +36,14 @@ TRAINED = {True: "trained, these other axes", False: "trained, other axes differ
 
 def mean_map(data: PosteriorMap) -> alt.LayerChart:
     """Posterior mean over two axes."""
-    best = max(data.cells, key=lambda cell: cell.mean, default=None)
+    unit = data.objective
+    best = max(data.cells, key=lambda cell: unit.merit(cell.mean), default=None)
     where = ""
     if best is not None:
-        where = f": highest at {data.x} {best.x}, {data.y} {best.y} ({data.objective.shown(best.mean)})"
-    title = f"Predicted {data.objective.name} of {data.family} over {data.x} and {data.y}{where}"
-    return _map(data, "mean", data.objective.label, SEQUENTIAL, title)
+        most = "lowest" if unit.lower else "highest"
+        where = f": {most} at {data.x} {best.x}, {data.y} {best.y} ({unit.shown(best.mean)})"
+    title = f"Predicted {unit.name} of {data.family} over {data.x} and {data.y}{where}"
+    return _map(data, "mean", unit.label, SEQUENTIAL, title)
 
 
 def stddev_map(data: PosteriorMap) -> alt.LayerChart:
@@ -122,10 +124,10 @@ def slice_chart(data: Slice) -> alt.LayerChart:
     line = line.encode(y=mean)
     points = alt.Chart(rows(marks)).mark_point(style="ink", filled=True, size=50, opacity=1)
     points = points.encode(x=x, y=value, tooltip=tooltips("id", value=unit.label))
-    best = max(data.points, key=lambda p: p.mean)
-    least = min(data.points, key=lambda p: p.mean)
-    above = unit.shown(best.mean - least.mean, more=1)
-    title = f"{data.axis}: {best.x} is predicted {above} above {least.x}"
+    best = max(data.points, key=lambda p: unit.merit(p.mean))
+    least = min(data.points, key=lambda p: unit.merit(p.mean))
+    apart = unit.shown(abs(best.mean - least.mean), more=1)
+    title = f"{data.axis}: {best.x} is predicted {apart} {'below' if unit.lower else 'above'} {least.x}"
     told = (
         f"Posterior mean of {unit.label} along {data.axis} of {data.family}, with the interval that holds "
         f"one training with a probability of 90 %, and {len(marks)} trained architectures."

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpnas.diagnostics import Diagnostics, design_matrix, diagnose, ridge_leave_one_out
-from gpnas.engine import Engine, engine_for
+from gpnas.engine import Belief, Engine, engine_for
 from gpnas.errors import SpaceError
 from gpnas.figures.data import (
     Cell,
@@ -58,12 +58,12 @@ class Standing:
     trials: tuple[Trial, ...]
     """Whose values the posterior rests on, in the rows' order."""
     posterior: Surrogate
+    """It knows the negatives of values that are to be small."""
     diagnostics: Diagnostics
     pool: Tensor  # (q,)
     """Indices of architectures that stand for the space, increasing."""
-    pool_mean: Tensor  # (q,)
-    """Their posterior means, in the objective's unit."""
-    pool_stddev: Tensor  # (q,)
+    believed: Belief
+    """What is believed of them, (q,)."""
 
     @property
     def objective(self) -> Measure:
@@ -85,7 +85,7 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
         candidates, observations = journal.candidates(), journal.observations()
         header, space = journal.header, space_of(journal)
     succeeded = [each for each in observations if each.value is not None]
-    kept = thinned(succeeded, MOST, lambda each: -(each.value or 0.0))
+    kept = thinned(succeeded, MOST, lambda each: -recorded.objective.merit(each.value or 0.0))
     if not kept:
         raise SpaceError(
             "a surrogate needs at least one training that succeeded, but there is none; wait for the first"
@@ -100,9 +100,8 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     rows = [trial for trial in recorded.trials if trial.id in names and trial.value is not None]
     posterior = engine.surrogate
     pool = sampled(torch.arange(len(engine.space)), POOL)
-    mean, variance = posterior.mean_and_variance(engine.features(pool))
     return Standing(
-        recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, mean, variance.sqrt()
+        recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, engine.belief(pool)
     )
 
 
@@ -118,8 +117,8 @@ def leader_of(standing: Standing, family: str) -> int:
         number = [each.name for each in standing.space.families].index(family)
         rows = (standing.space.digits[0] == number).nonzero()[:, 0]
         indices = sampled(rows, POOL).tolist()
-    mean, _ = standing.posterior.mean_and_variance(standing.engine.features(torch.tensor(indices)))
-    return indices[int(mean.argmax())]
+    merit = standing.engine.sign * standing.engine.belief(torch.tensor(indices)).mean
+    return indices[int(merit.argmax())]
 
 
 def posterior_map(standing: Standing, family: str, x: str, y: str, *, averaged: bool = False) -> PosteriorMap:
@@ -140,10 +139,11 @@ def posterior_map(standing: Standing, family: str, x: str, y: str, *, averaged: 
     rows, others = _rows(standing, number, axes, leader)
     if averaged:
         own = standing.space.digits[0][standing.pool] == number
-        rows, mean, stddev = (each[own] for each in (standing.pool, standing.pool_mean, standing.pool_stddev))
+        rows = standing.pool[own]
+        mean, stddev = standing.believed.mean[own], standing.believed.stddev[own]
     else:
-        mean, variance = standing.posterior.mean_and_variance(standing.engine.features(rows))
-        stddev = variance.sqrt()
+        belief = standing.engine.belief(rows)
+        mean, stddev = belief.mean, belief.stddev
     shown = [_levels(standing, number, axis) for axis in axes]
     sums: dict[tuple[int, int], tuple[float, float, int]] = {}
     groups = [places[rows, axis].tolist() for axis in axes]
@@ -187,13 +187,11 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
     levels = _levels(standing, number, place)
     at = standing.space.digits[1][rows, place].tolist()
     kept = [row for row, level in zip(rows.tolist(), at, strict=True) if level in levels]
-    features = standing.engine.features(torch.tensor(kept))
-    mean, _ = standing.posterior.mean_and_variance(features)
-    low, high = standing.posterior.interval(features, COVERAGE)
+    belief = standing.engine.belief(torch.tensor(kept))
     known = standing.space.families[number].axes[place]
     points = [
-        SlicePoint(standing.space[row].axes[axis], float(mean[at]), float(low[at]), float(high[at]))
-        for at, row in enumerate(kept)
+        SlicePoint(standing.space[row].axes[axis], *map(float, each))
+        for row, *each in zip(kept, belief.mean, belief.low, belief.high, strict=True)
     ]
     return Slice(
         family=family,
@@ -212,9 +210,9 @@ def slice_along(standing: Standing, family: str, axis: str) -> Slice:
 
 def learning(standing: Standing) -> Learned:
     """Which axes matter, and how noisy trainings are."""
-    return learned(
-        standing.posterior, standing.space, standing.engine.features(), standing.pool, standing.pool_mean
-    )
+    sign, features = standing.engine.sign, standing.engine.features()
+    merit = sign * standing.believed.mean
+    return learned(standing.posterior, standing.space, features, standing.pool, merit, sign)
 
 
 def trust(standing: Standing, noise: float) -> Trust:
@@ -230,12 +228,14 @@ def trust(standing: Standing, noise: float) -> Trust:
         latent, variance = posterior.leave_one_out()
         half = _half(COVERAGE) * variance.sqrt()
         mean, _ = posterior.warp.moments(latent, variance)
-        low, high = (posterior.warp.inverse(latent + side * half) for side in (-1, 1))
+        sign = standing.engine.sign
+        low, high = (sign * posterior.warp.inverse(latent + side * half) for side in (-sign, sign))
         level = _level((posterior.warp.latent(posterior.y) - latent) / variance.sqrt())
         matrix = design_matrix(posterior.x[: len(posterior)], posterior.columns)
         ridge, ridge_variance, _ = ridge_leave_one_out(matrix, posterior.y)
         ridge_level = _level((posterior.y - ridge) / ridge_variance.sqrt())
-        numbers = torch.stack([posterior.y, mean, low, high, level, ridge, ridge_level], dim=1).tolist()
+        told = [sign * posterior.y, sign * mean, low, high, level, sign * ridge, ridge_level]
+        numbers = torch.stack(told, dim=1).tolist()
         left_out = [Predicted(trial.id, *row) for trial, row in zip(standing.trials, numbers, strict=True)]
     return Trust(
         left_out=tuple(left_out),
@@ -270,7 +270,8 @@ def left(standing: Standing) -> Left:
     and its warp are those of now, its observations those of then.
     """
     posterior, features = standing.posterior, standing.engine.features
-    hopeful = most_promising(standing.pool, standing.pool_mean + 2 * standing.pool_stddev)
+    believed = standing.believed
+    hopeful = most_promising(standing.pool, standing.engine.sign * believed.mean + 2 * believed.stddev)
     finished = [row for row, trial in enumerate(standing.trials) if trial.finished]
     own = [standing.space.index(Architecture(trial.family, trial.axes)) for trial in standing.trials]
     values = posterior.y[finished]

@@ -21,6 +21,7 @@ from gpnas.figures.style import (
     rows,
 )
 from gpnas.records import trials_of
+from gpnas.space import Axis
 
 CURVES = 300
 """Learning curves that are drawn: of more, the best and an even part of the rest."""
@@ -205,6 +206,11 @@ def saved_steps(recorded: Recorded) -> int:
     return sum(recorded.steps - trial.stop.step for trial in recorded.trials if trial.stop is not None)
 
 
+def _along(axis: Axis, place: int) -> float:
+    """Where a value of an axis is drawn, in [0, 1]: in the middle where it is the only one."""
+    return 0.5 if len(axis.values) == 1 else place / (len(axis.values) - 1)
+
+
 def coordinates(recorded: Recorded, family: str) -> alt.LayerChart:
     """Each architecture as a line over the axes of its family, coloured by its value."""
     unit, axes = recorded.objective, recorded.families[family]
@@ -220,12 +226,12 @@ def coordinates(recorded: Recorded, family: str) -> alt.LayerChart:
                     "order": order,
                     "architecture": trial.label,
                     "axis": axis.name,
-                    "place": 0.5 if len(axis.values) == 1 else place / (len(axis.values) - 1),
+                    "place": _along(axis, place),
                     "value": trial.value,
                 }
             )
     ticks = [
-        {"axis": axis.name, "place": place / max(1, len(axis.values) - 1), "text": str(axis.values[place])}
+        {"axis": axis.name, "place": _along(axis, place), "text": str(axis.values[place])}
         for axis in axes
         for place in spread(len(axis.values), TICKS)
     ]

@@ -62,10 +62,13 @@ class Share:
         """
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._name = f"{secrets.token_hex(8)}{SUFFIX}"
-        self._descriptor = os.open(folder / self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        token = secrets.token_hex(8)
+        self._name = f"{token}{SUFFIX}"
+        # under its name once it is locked, since others remove what nobody holds
+        self._descriptor = os.open(folder / token, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         os.pwrite(self._descriptor, json.dumps({"wants": wants}).encode(), 0)
+        (folder / token).rename(folder / self._name)
         self._looked, self._wants = -LOOK_SECONDS, {self._name: wants}
 
     def close(self) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,6 +13,8 @@ from gpnas import Architecture, SearchSpace
 from gpnas.bundle import read_bundle
 from gpnas.cli import main
 from gpnas.evaluation import kept
+from gpnas.figures.belief_charts import mean_map
+from gpnas.figures.beliefs import posterior_map, slice_along
 from gpnas.figures.catalogue import figures, see
 from gpnas.figures.charts import best_so_far, cost_of, costs
 from gpnas.figures.comparing import course_of
@@ -24,7 +28,7 @@ from gpnas.space import CategoricalAxis, Family, IntegerAxis
 from gpnas_trainers.pairs import MINIMUM_NCC, Rules, open_pairs, prepare
 from gpnas_trainers.recipe import Recipe
 from tests.builders import bundle, folder_of_pairs
-from tests.gpnas.searched import SPACE, STEPS, header_of, listed, searched, trained
+from tests.gpnas.searched import SPACE, STEPS, header_of, listed, searched, trained, truth
 from tests.gpnas.test_report_page import Read
 
 LOSSES = (0.42, 0.30, 0.35, 0.28, 0.50, 0.31)
@@ -37,17 +41,64 @@ def words(text: str) -> str:
 # -- objectives and spaces
 
 
+def told(run: Path, values: Mapping[int, float], goal: Literal["maximise", "minimise"]) -> Path:
+    """A search to whose architectures, by index, these values were told."""
+    with Journal.create_or_open(
+        run, header_of(SPACE, len(values), Objective("loss", "", goal), {})
+    ) as journal:
+        for number, (index, value) in enumerate(values.items()):
+            candidate = Candidate(f"c{number:04d}", SPACE[index], Fidelity(STEPS), 0, {"phase": "random"})
+            journal.commit_candidates([candidate])
+            trained(journal, candidate, value)
+            journal.commit_observation(Observation(candidate, value, None, 10.0 + 5 * number))
+    return run
+
+
 @pytest.fixture(scope="module")
 def minimised(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("minimised") / "run"
-    objective = Objective("loss", "", "minimise")
-    with Journal.create_or_open(run, header_of(SPACE, len(LOSSES), objective, {})) as journal:
-        for number, loss in enumerate(LOSSES):
-            candidate = Candidate(f"c{number:04d}", SPACE[number], Fidelity(STEPS), 0, {"phase": "random"})
-            journal.commit_candidates([candidate])
-            trained(journal, candidate, loss)
-            journal.commit_observation(Observation(candidate, loss, None, 10.0 + 5 * number))
-    return run
+    return told(tmp_path_factory.mktemp("minimised") / "run", dict(enumerate(LOSSES)), "minimise")
+
+
+def test_beliefs_of_what_is_minimised_are_those_of_its_mirror_image(tmp_path: Path) -> None:
+    """Of the negatives, maximised: the same but for the sign, and bounds change places."""
+    values = {index: truth(SPACE[index]) for index in range(0, 40, 3)}
+    losses = {index: -value for index, value in values.items()}
+    low, high = (
+        see(told(tmp_path / "low", losses, "minimise")),
+        see(told(tmp_path / "high", values, "maximise")),
+    )
+    assert low.standing is not None
+    assert high.standing is not None
+    both = (low.standing, high.standing)
+    one, other = (posterior_map(each, "net", "width", "depth") for each in both)
+    assert [(each.x, each.y, -each.mean, each.stddev) for each in one.cells] == [
+        (each.x, each.y, each.mean, each.stddev) for each in other.cells
+    ]
+    points, mirrored = (slice_along(each, "net", "width").points for each in both)
+    assert [(-each.mean, -each.high, -each.low) for each in points] == [
+        (each.mean, each.low, each.high) for each in mirrored
+    ]
+    assert low.trust is not None
+    assert high.trust is not None
+    assert len(low.trust.left_out) == len(values)
+    for each, image in zip(low.trust.left_out, high.trust.left_out, strict=True):
+        assert (each.observed, each.mean, each.low, each.high) == (
+            -image.observed,
+            -image.mean,
+            -image.high,
+            -image.low,
+        )
+        assert each.low < each.mean < each.high
+        assert each.ridge == pytest.approx(-(image.ridge or 0.0))
+    assert low.learning is not None
+    assert high.learning is not None
+    assert low.learning.warp == high.learning.warp.replace("low", "high")
+    assert replace(low.learning, warp=high.learning.warp) == high.learning
+    assert low.left is not None
+    assert high.left is not None
+    assert replace(low.left, objective=high.left.objective) == high.left
+    least = min(one.cells, key=lambda each: each.mean)
+    assert f"lowest at width {least.x}, depth {least.y}" in str(mean_map(one).to_dict()["title"])
 
 
 def test_the_best_of_what_is_minimised_is_the_lowest(minimised: Path) -> None:

@@ -43,3 +43,18 @@ def test_shares_change_as_searches_come_and_die(tmp_path: Path) -> None:
         own._looked = float("-inf")
         assert own.allowed(4) == 4
     assert wanted(tmp_path) == {}
+
+
+def test_a_share_is_seen_however_often_others_look_meanwhile(tmp_path: Path) -> None:
+    """Others remove what nobody holds, but never what is being made."""
+    child = os.fork()
+    if child == 0:
+        while True:
+            wanted(tmp_path)
+    try:
+        for _ in range(1_000):
+            with closing(Share(tmp_path, 1)) as share:
+                assert wanted(tmp_path) == {share._name: 1}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
