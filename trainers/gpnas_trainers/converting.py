@@ -84,12 +84,11 @@ def save_official(network: nn.Module, path: Path) -> None:
             f"only networks of {known} have official code, but this is {type(network).__name__}; "
             "convert it to .onnx instead"
         )
-    for option, value in family.official.plain.items():
-        if (own := getattr(network, option)) != value:
-            raise ConversionError(
-                f"official code computes what `{option}: {str(value).lower()}` does, but this network has "
-                f"`{option}: {str(own).lower()}`; convert it to .onnx instead"
-            )
+    if getattr(network, "image_skip", False):
+        raise ConversionError(
+            "official code computes what `image_skip: false` does, but this network has `image_skip: true`; "
+            "convert it to .onnx instead"
+        )
     state = dict(network.state_dict())
     for place, module in network.named_modules():
         if isinstance(module, HasConstants):

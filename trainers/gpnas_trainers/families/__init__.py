@@ -1,5 +1,6 @@
 """The families of networks that are built in, one file each; neither these nor their costs need torch.
 
+What each network is, with its source and its official code, is told in the module of `networks` of its name.
 Beside them stand those that a run or a bundle has declared: people's own networks.
 """
 

@@ -1,16 +1,11 @@
-"""The compact network of Real-ESRGAN (SRVGGNet): a plain row of C convolutions with F features.
-
-X. Wang et al., "Real-ESRGAN: training real-world blind super-resolution with pure synthetic data", ICCV
-workshops 2021. The official code is xinntao/Real-ESRGAN (BSD 3-clause licence).
-"""
+"""The compact network of Real-ESRGAN (SRVGGNet): a plain row of C convolutions with F features."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
 from gpnas_trainers.families.naming import counted
 
@@ -22,7 +17,7 @@ def _layers(scale: int, *, features: int, convolutions: int) -> Iterator[Layer]:
     yield Layer(features, 3 * scale * scale, 3)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     first, slopes = shapes.get("body.0.weight", ()), shapes.get("body.1.weight", ())
     count = counted(shapes, r"body\.(\d+)\.")
     last = shapes.get(f"body.{count - 1}.bias", ())

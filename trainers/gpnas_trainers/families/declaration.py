@@ -62,18 +62,8 @@ def label(axes: Mapping[str, Any]) -> str:
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Names and shapes of the tensors of a state dict."""
-
-
-def _unpadded(axes: Mapping[str, Any]) -> int:
-    return 1
-
-
-def _nothing(axes: Mapping[str, Any]) -> None:
-    return None
-
-
-def _unchanged(names: Sequence[str]) -> dict[str, str]:
-    return {name: name for name in names}
+Recognised = tuple[int, dict[str, Any]] | None
+"""Scale and axes of the network whose weights these seem to be; None where they are of another family."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +72,11 @@ class Official:
 
     code: str
     """The repository of its authors, `owner/name`."""
-    recognise: Callable[[Shapes], tuple[int, dict[str, Any]] | None]
-    """Scale and axes of the network whose weights these seem to be; None where they are of another family."""
-    names: Callable[[Sequence[str]], Mapping[str, str]] = _unchanged
+    recognise: Callable[[Shapes], Recognised]
+    names: Callable[[Sequence[str]], Mapping[str, str]] = lambda names: {name: name for name in names}
     """The official name of each name in a file, for files of other tools that renamed the layers."""
     optional: str = ""
     """A regular expression of names that a file may have or lack, since their values are constants."""
-    plain: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Values of options that the official code has no others of."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +91,9 @@ class NetworkFamily:
     """Called in the same way, gives the layers of the network; None: its costs are counted, and any axes may
     be given."""
     scales: tuple[int, ...] = SCALES
-    pads_to: Callable[[Mapping[str, Any]], int] = _unpadded
+    pads_to: Callable[[Mapping[str, Any]], int] = lambda axes: 1
     """Called with the axes, gives the number to whose multiples the network pads height and width."""
-    check: Callable[[Mapping[str, Any]], None] = _nothing
+    check: Callable[[Mapping[str, Any]], None] = lambda axes: None
     """Called with all axes, raises a `ValueError` for those that do not go together."""
     official: Official | None = None
     known: Mapping[str, tuple[int, float]] = field(default_factory=dict, hash=False)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer, channel_attention, repeated
-from gpnas_trainers.families.naming import counted
+from gpnas_trainers.families.naming import MEAN_SHIFTS, counted
 
 
 def _layers(scale: int, *, features: int, blocks: int) -> Iterator[Layer]:
@@ -33,7 +32,7 @@ def _layers(scale: int, *, features: int, blocks: int) -> Iterator[Layer]:
         yield Layer(inputs, 3, 3, 2 * side, runs=phase == phases - 1)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     head = shapes.get("head.weight", ())
     phases = counted(shapes, r"up_blocks\.(\d+)\.")
     if len(head) != 4 or not phases or "down.0.dual_module.1.weight" not in shapes:
@@ -48,5 +47,5 @@ DUAL_REGRESSION = NetworkFamily(
     axes=(NetworkAxis("features", published=16), NetworkAxis("blocks", published=30)),
     layers=_layers,
     scales=(2, 4, 8),
-    official=Official("guoyongcs/DRN", _recognised, optional=r"(sub|add)_mean\.(weight|bias)"),
+    official=Official("guoyongcs/DRN", _recognised, optional=MEAN_SHIFTS),
 )

@@ -1,18 +1,15 @@
 """NAFNet for super-resolution: B blocks of width W without activation functions.
 
-L. Chen, X. Chu, X. Zhang, J. Sun, "Simple baselines for image restoration", ECCV 2022, in the form that X.
-Chu, L. Chen, W. Yu, "NAFSSR: stereo image super-resolution using NAFNet", CVPR workshops 2022, give to each
-view. The official code is megvii-research/NAFNet (MIT licence). Its published stereo networks exchange
-features between two views, which a single image does not have; they are not read.
+The published stereo networks exchange features between two views, which a single image does not have; they
+are not read.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
 from gpnas_trainers.families.naming import counted
 
@@ -31,7 +28,7 @@ def _layers(scale: int, *, width: int, blocks: int) -> Iterator[Layer]:
     yield Layer(width, 3 * scale * scale, 3)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     first, last = shapes.get("intro.weight", ()), shapes.get("up.0.weight", ())
     if {len(first), len(last)} != {4} or "body.0.module.blk.conv1.weight" not in shapes:
         return None

@@ -5,10 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from gpnas_trainers.families.declaration import Shapes
+
+MEAN_SHIFTS = r"(sub|add)_mean\.(weight|bias)"
+"""Names of layers that add or subtract the mean colour, which some files lack."""
+BASICSR = ((r"conv_first\.", "head.0."), (r"upsample\.", "tail.0."), (r"conv_last\.", "tail.1."))
+"""What BasicSR, which renamed the layers of EDSR and RCAN, has in common for both; for `renamed`."""
+
 
 def counted(names: Iterable[str], pattern: str) -> int:
     """How many different values the pattern's group has in the names."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
+
+
+def shuffling_scale(shapes: Shapes, upsampler: str) -> int:
+    """The scale of a row of convolutions and pixel shuffles; 0 where there is none.
+
+    Args:
+        shapes: of a file.
+        upsampler: a regular expression of what stands before the places of its layers.
+    """
+    steps = [shape for name, shape in shapes.items() if re.fullmatch(rf"{upsampler}\.\d+\.weight", name)]
+    if {len(each) for each in steps} != {4}:
+        return 0
+    return 3 if steps[0][0] == 9 * steps[0][1] else 2 ** len(steps)
 
 
 def renamed(names: Sequence[str], rules: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -1,17 +1,14 @@
 """PLKSR, partial large kernels: B blocks with F features, of which one in S goes through a K×K kernel.
 
-D. Lee, S. Yun, Y. Ro, "Partial large kernel CNNs for efficient super-resolution", arXiv 2404.11848, 2024.
-The official code is dslisleedh/PLKSR (MIT licence). Its mixer is the doubled one, as in its published
-networks.
+Its mixer is the doubled one, as in the published networks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
 from gpnas_trainers.families.naming import counted
 
@@ -30,7 +27,7 @@ def _layers(
     yield Layer(features, 3 * scale * scale, 3)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     first, large = shapes.get("feats.0.weight", ()), shapes.get("feats.1.lk.conv.weight", ())
     count = counted(shapes, r"feats\.(\d+)\.")
     last = shapes.get(f"feats.{count - 1}.weight", ())

@@ -1,6 +1,5 @@
 """The residual channel attention network: G groups of B blocks with F features.
 
-Y. Zhang et al., "Image super-resolution using very deep residual channel attention networks", ECCV 2018.
 Published weights have the names of the official code, or of BasicSR, which renamed the layers:
 
 | official | BasicSR |
@@ -17,13 +16,11 @@ Published weights have the names of the official code, or of BasicSR, which rena
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer, channel_attention, repeated, shuffling_upsampler
-from gpnas_trainers.families.naming import counted, renamed
+from gpnas_trainers.families.naming import BASICSR, MEAN_SHIFTS, counted, renamed, shuffling_scale
 
 
 def _layers(
@@ -37,18 +34,17 @@ def _layers(
     yield from shuffling_upsampler(scale, features)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
-    gate, head = shapes.get("body.0.body.0.body.3.conv_du.0.weight"), shapes.get("head.0.weight")
-    steps = [shape for name, shape in shapes.items() if re.fullmatch(r"tail\.0\.\d+\.weight", name)]
-    if gate is None or head is None or not steps or {len(each) for each in (gate, head, *steps)} != {4}:
+def _recognised(shapes: Shapes) -> Recognised:
+    gate, head = shapes.get("body.0.body.0.body.3.conv_du.0.weight", ()), shapes.get("head.0.weight", ())
+    scale = shuffling_scale(shapes, r"tail\.0")
+    if not scale or {len(gate), len(head)} != {4}:
         return None
-    features, hidden = head[0], gate[0]
-    return 3 if steps[0][0] == 9 * features else 2 ** len(steps), {
-        "features": features,
+    return scale, {
+        "features": head[0],
         # the last is the convolution after the groups, or after the blocks
         "groups": counted(shapes, r"body\.(\d+)\.") - 1,
         "blocks": counted(shapes, r"body\.0\.body\.(\d+)\.") - 1,
-        "reduction": max(1, features // max(1, hidden)),
+        "reduction": max(1, head[0] // max(1, gate[0])),
     }
 
 
@@ -68,9 +64,7 @@ def _official_names(names: Sequence[str]) -> dict[str, str]:
         ),
         (r"body\.(\d+)\.conv\.", rf"body.\1.body.{blocks}."),
         (r"conv_after_body\.", f"body.{groups}."),
-        (r"conv_first\.", "head.0."),
-        (r"upsample\.", "tail.0."),
-        (r"conv_last\.", "tail.1."),
+        *BASICSR,
     )
     return renamed(names, rules)
 
@@ -86,11 +80,5 @@ RCAN = NetworkFamily(
         NetworkAxis("image_skip", False),
     ),
     layers=_layers,
-    official=Official(
-        "yulunzhang/RCAN",
-        _recognised,
-        _official_names,
-        r"(sub|add)_mean\.(weight|bias)",
-        {"image_skip": False},
-    ),
+    official=Official("yulunzhang/RCAN", _recognised, _official_names, MEAN_SHIFTS),
 )

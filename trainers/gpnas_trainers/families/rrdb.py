@@ -1,8 +1,7 @@
 """The residual-in-residual dense network of ESRGAN: B blocks with F features and G channels of growth.
 
-X. Wang et al., "ESRGAN: enhanced super-resolution generative adversarial networks", ECCV workshops 2018.
-Names are those of its authors' BasicSR (Apache 2.0 licence), in which Real-ESRGAN is published too;
-xinntao/ESRGAN itself has two older ways to name the layers.
+Names are those of its authors' BasicSR, in which Real-ESRGAN is published too; xinntao/ESRGAN itself has two
+older ways to name the layers.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import accumulate
 from operator import mul
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer, factors
 from gpnas_trainers.families.naming import counted, renamed
 
@@ -37,7 +35,7 @@ def _layers(
     yield Layer(features, 3, 3, scale)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     first, dense = shapes.get("conv_first.weight", ()), shapes.get("body.0.rdb1.conv1.weight", ())
     steps = counted(shapes, r"conv_up(\d+)\.")
     if len(first) != 4 or len(dense) != 4 or not steps or first[1] not in (3, 12):
@@ -79,5 +77,5 @@ RRDB = NetworkFamily(
     ),
     layers=_layers,
     pads_to=lambda axes: int(axes["unshuffle"]),
-    official=Official("xinntao/BasicSR", _recognised, _official_names, plain={"image_skip": False}),
+    official=Official("xinntao/BasicSR", _recognised, _official_names),
 )

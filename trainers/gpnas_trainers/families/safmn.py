@@ -1,17 +1,12 @@
-"""SAFMN, spatially-adaptive feature modulation: B blocks with F features, widened E times in between.
-
-L. Sun et al., "Spatially-adaptive feature modulation for efficient image super-resolution", ICCV 2023. The
-official code is sunny2109/SAFMN (Apache 2.0 licence).
-"""
+"""SAFMN, spatially-adaptive feature modulation: B blocks with F features, widened E times in between."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
 from gpnas_trainers.families.naming import counted
 
@@ -29,7 +24,7 @@ def _layers(scale: int, *, features: int, blocks: int, expansion: int, image_ski
     yield Layer(features, 3 * scale * scale, 3)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     first, wide = shapes.get("to_feat.weight", ()), shapes.get("feats.0.ccm.ccm.0.weight", ())
     last = shapes.get("to_img.0.weight", ())
     if {len(first), len(wide), len(last)} != {4} or "feats.0.safm.mfr.3.weight" not in shapes:
@@ -48,5 +43,5 @@ SAFMN = NetworkFamily(
         NetworkAxis("image_skip", False),
     ),
     layers=_layers,
-    official=Official("sunny2109/SAFMN", _recognised, plain={"image_skip": False}),
+    official=Official("sunny2109/SAFMN", _recognised),
 )

@@ -1,18 +1,16 @@
 """SPAN, swift parameter-free attention: B blocks of three convolutions with F features.
 
-C. Wan et al., "Swift parameter-free attention network for efficient super-resolution", CVPR workshops 2024.
-The official code is hongyuanyu/SPAN (Apache 2.0 licence). It has 6 blocks and 48 or 52 features. Each of its
-convolutions is trained as a chain of 1×1, 3×3 and 1×1 beside a 1×1, which are one 3×3 for inference: the
-parameters are those of the chain, the multiplications those of the one.
+The official one has 6 blocks and 48 or 52 features. Each of its convolutions is trained as a chain of 1×1,
+3×3 and 1×1 beside a 1×1, which are one 3×3 for inference: the parameters are those of the chain, the
+multiplications those of the one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
 from gpnas_trainers.families.naming import counted
 
@@ -36,7 +34,7 @@ def _layers(scale: int, *, features: int, blocks: int, image_skip: bool) -> Iter
     yield Layer(features, 3 * scale * scale, 3)
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     first, last = shapes.get("conv_1.sk.weight", ()), shapes.get("upsampler.0.weight", ())
     blocks = counted(shapes, r"block_(\d+)\.c1_r\.sk\.")
     if {len(first), len(last)} != {4} or not blocks:
@@ -53,10 +51,5 @@ SPAN = NetworkFamily(
         NetworkAxis("image_skip", False),
     ),
     layers=_layers,
-    official=Official(
-        "hongyuanyu/SPAN",
-        _recognised,
-        optional=r".*\.eval_conv\.(weight|bias)",
-        plain={"image_skip": False},
-    ),
+    official=Official("hongyuanyu/SPAN", _recognised, optional=r".*\.eval_conv\.(weight|bias)"),
 )

@@ -1,21 +1,19 @@
 """SwinIR: G groups of B transformer blocks with F features, whose attention sees windows of W×W pixels.
 
-J. Liang et al., "SwinIR: image restoration using Swin transformer", ICCV workshops 2021. The official code
-is JingyunLiang/SwinIR (Apache 2.0 licence), and has 910 thousand parameters in the lightweight network for
-×2, where the paper says 878: a convolution of 32 thousand is not counted there. Both of its networks for
-bicubic images are built: the lightweight one (`direct`) and the classical one (`shuffle`).
+The official code has 910 thousand parameters in the lightweight network for ×2, where the paper says 878: a
+convolution of 32 thousand is not counted there. Both of its networks for bicubic images are built: the
+lightweight one (`direct`) and the classical one (`shuffle`).
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Shapes
+from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer, shuffling_upsampler
-from gpnas_trainers.families.naming import counted
+from gpnas_trainers.families.naming import counted, shuffling_scale
 
 EXPANSION = 2
 """Channels of the mixer in F."""
@@ -66,21 +64,15 @@ def _check(axes: Mapping[str, Any]) -> None:
         )
 
 
-def _recognised(shapes: Shapes) -> tuple[int, dict[str, Any]] | None:
+def _recognised(shapes: Shapes) -> Recognised:
     inner = "layers.0.residual_group.blocks.0"
     first = shapes.get("conv_first.weight", ())
     table = shapes.get(f"{inner}.attn.relative_position_bias_table", ())
-    if len(first) != 4 or len(table) != 2 or "conv_up1.weight" in shapes:
+    last = shapes.get("upsample.0.weight", ())
+    if {len(first), len(last)} != {4} or len(table) != 2 or "conv_up1.weight" in shapes:
         return None
-    steps = [shape for name, shape in shapes.items() if re.fullmatch(r"upsample\.\d+\.weight", name)]
     direct = "conv_last.weight" not in shapes
-    if not steps:
-        return None
-    if direct:
-        scale = math.isqrt(steps[0][0] // 3)
-    else:
-        scale = 3 if steps[0][0] == 9 * HR_FEATURES else 2 ** len(steps)
-    return scale, {
+    return math.isqrt(last[0] // 3) if direct else shuffling_scale(shapes, "upsample"), {
         "features": first[0],
         "groups": counted(shapes, r"layers\.(\d+)\."),
         "blocks": counted(shapes, r"layers\.0\.residual_group\.blocks\.(\d+)\."),
@@ -106,9 +98,6 @@ SWINIR = NetworkFamily(
     pads_to=lambda axes: int(axes["window"]),
     check=_check,
     official=Official(
-        "JingyunLiang/SwinIR",
-        _recognised,
-        optional=r".*\.(attn_mask|relative_position_index)",
-        plain={"image_skip": False},
+        "JingyunLiang/SwinIR", _recognised, optional=r".*\.(attn_mask|relative_position_index)"
     ),
 )

@@ -5,6 +5,7 @@ Shapes: B images, C channels, H×W pixels, F features.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -25,6 +26,11 @@ SMALL = 256
 def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     """A 3×3 convolution that keeps H×W."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """Layers one after the other, under the names that weights have of them."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 def shrunk(conv: nn.Conv2d, share: float = 0.01) -> nn.Conv2d:

@@ -1,10 +1,8 @@
 """The compact network of Real-ESRGAN, SRVGGNet.
 
 X. Wang, L. Xie, C. Dong, Y. Shan, "Real-ESRGAN: training real-world blind super-resolution with pure
-synthetic data", ICCV workshops 2021; the network is published in its code alone. Layers are named as there
-(xinntao/Real-ESRGAN), so that published weights load unchanged and ours open in other tools.
-
-Shapes: B images, F features, h×w LR pixels, s scale.
+synthetic data", ICCV workshops 2021; the network is published in its code alone (xinntao/Real-ESRGAN, BSD
+3-clause licence).
 """
 
 from __future__ import annotations

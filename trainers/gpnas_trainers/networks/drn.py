@@ -4,7 +4,7 @@ Z. Pan et al., "Real image super resolution via heterogeneous model ensemble usi
 ECCV workshops 2020, section 4.1 and Fig. 1. No code was published; this is the most faithful
 reading. Not to be confused with the dual regression network, also called DRN elsewhere.
 
-Shapes: B images, F features, L stages, h×w LR pixels, s scale.
+Shapes: L stages.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The dual regression network.
 
 Y. Guo et al., "Closed-loop matters: dual regression networks for single image super-resolution",
-CVPR 2020. Layers are named as in the official code (guoyongcs/DRN). Its authors call it DRN too; here
-`drn` is another network.
+CVPR 2020. The official code is guoyongcs/DRN: its authors call it DRN too; here `drn` is another network.
 
-Shapes: B images, F features, h×w LR pixels, s = 2^P scale.
+Shapes: s = 2^P.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ class Down(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, inputs, H, W) -> (B, outputs, H/2, W/2)
-        halved: Tensor = self.dual_module(x)
-        return halved
+        return self.dual_module(x)
 
 
 def duals(scale: int, features: int) -> nn.ModuleList:
@@ -105,5 +103,4 @@ class DualRegression(nn.Module):
         return found
 
     def _image(self, level: int, h: Tensor) -> Tensor:
-        sr: Tensor = self.add_mean(self.tail[level](h)) / RGB_RANGE
-        return sr
+        return self.add_mean(self.tail[level](h)) / RGB_RANGE

@@ -1,10 +1,7 @@
 """EDSR, the enhanced deep residual network.
 
 B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced deep residual networks for single image
-super-resolution", CVPR workshops 2017. Layers are named as in the official code
-(sanghyun-son/EDSR-PyTorch), so that published weights load unchanged.
-
-Shapes: B images, F features, h×w LR pixels, s scale.
+super-resolution", CVPR workshops 2017. The official code is sanghyun-son/EDSR-PyTorch (MIT licence).
 """
 
 from __future__ import annotations

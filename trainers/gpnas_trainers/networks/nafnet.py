@@ -1,10 +1,11 @@
 """NAFNet for super-resolution of single images.
 
 L. Chen, X. Chu, X. Zhang, J. Sun, "Simple baselines for image restoration", ECCV 2022; the form for
-super-resolution is that of X. Chu, L. Chen, W. Yu, "NAFSSR", CVPR workshops 2022, without its attention
-between two views. Layers are named as in the official code (megvii-research/NAFNet, `NAFNetSR`).
+super-resolution is that of X. Chu, L. Chen, W. Yu, "NAFSSR: stereo image super-resolution using NAFNet", CVPR
+workshops 2022, without its attention between two views. The official code is megvii-research/NAFNet
+(`NAFNetSR`, MIT licence).
 
-Shapes: B images, W width (channels), h×w LR pixels, s scale.
+Shapes: W width (channels).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from gpnas_trainers.networks.blocks import ChannelNorm, conv3x3, shrunk
+from gpnas_trainers.networks.blocks import ChannelNorm, conv3x3, named, shrunk
 
 
 class Block(nn.Module):
@@ -40,30 +41,6 @@ class Block(nn.Module):
         return x + self.conv5(gate(self.conv4(self.norm2(x)))) * self.gamma
 
 
-class View(nn.Module):
-    """A block under the name that it has beside the attention between two views."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.blk = Block(width)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, W, h, w)
-        seen: Tensor = self.blk(x)
-        return seen
-
-
-class Kept(nn.Module):
-    """A block under the name that it has where training may leave out some of them."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.module = View(width)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, W, h, w)
-        kept: Tensor = self.module(x)
-        return kept
-
-
 class NAFNet(nn.Module):
     """B blocks of one width and one sub-pixel convolution, plus the bilinearly upsampled input.
 
@@ -77,7 +54,8 @@ class NAFNet(nn.Module):
         super().__init__()
         self.scale = scale
         self.intro = conv3x3(3, width)
-        self.body = nn.Sequential(*(Kept(width) for _ in range(blocks)))
+        # `module` is a block that training may leave out, `blk` stands beside the attention between two views
+        self.body = nn.Sequential(*(named(module=named(blk=Block(width))) for _ in range(blocks)))
         last = shrunk(conv3x3(width, 3 * scale * scale))
         self.up = nn.Sequential(last, nn.PixelShuffle(scale))
 

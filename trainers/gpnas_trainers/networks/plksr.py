@@ -1,10 +1,7 @@
 """PLKSR, the network of partial large kernels.
 
 D. Lee, S. Yun, Y. Ro, "Partial large kernel CNNs for efficient super-resolution", arXiv 2404.11848, 2024.
-Layers are named as in the official code (dslisleedh/PLKSR), a slip of the pen included, so that published
-weights load unchanged and ours open in other tools.
-
-Shapes: B images, F features, h×w LR pixels, s scale.
+The official code is dslisleedh/PLKSR (MIT licence), whose slip of the pen in the name of a layer is kept.
 """
 
 from __future__ import annotations
@@ -59,8 +56,7 @@ class ElementAttention(nn.Module):
         self.f = nn.Sequential(signal_kept(conv3x3(features, features)), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
-        gate: Tensor = self.f(x)
-        return x * gate
+        return x * self.f(x)
 
 
 class Block(nn.Module):
@@ -78,8 +74,7 @@ class Block(nn.Module):
         self.refine = signal_kept(nn.Conv2d(features, features, 1))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
-        residual: Tensor = self.refine(self.attn(self.lk(self.channe_mixer(x))))
-        return x + residual
+        return x + self.refine(self.attn(self.lk(self.channe_mixer(x))))
 
 
 class PLKSR(nn.Module):

@@ -1,10 +1,7 @@
 """RCAN, the residual channel attention network.
 
 Y. Zhang et al., "Image super-resolution using very deep residual channel attention networks",
-ECCV 2018. Layers are named as in the official code (yulunzhang/RCAN), so that published weights
-load unchanged and ours open in other tools.
-
-Shapes: B images, F features, h×w LR pixels, s scale.
+ECCV 2018. The official code is yulunzhang/RCAN.
 """
 
 from __future__ import annotations

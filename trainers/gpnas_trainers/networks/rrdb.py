@@ -1,10 +1,9 @@
 """The residual-in-residual dense network (RRDB) of ESRGAN.
 
 X. Wang et al., "ESRGAN: enhanced super-resolution generative adversarial networks", ECCV workshops 2018,
-section 3.1. Layers are named as in its authors' BasicSR, so that published weights load unchanged and ours
-open in other tools.
+section 3.1. The official code is taken to be its authors' BasicSR (Apache 2.0 licence).
 
-Shapes: B images, F features, G growth, h×w LR pixels, s scale, u unshuffling.
+Shapes: G growth, u unshuffling.
 """
 
 from __future__ import annotations

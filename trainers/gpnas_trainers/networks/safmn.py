@@ -1,10 +1,7 @@
 """SAFMN, the spatially-adaptive feature modulation network.
 
 L. Sun, J. Dong, J. Tang, J. Pan, "Spatially-adaptive feature modulation for efficient image
-super-resolution", ICCV 2023. Layers are named as in the official code (sunny2109/SAFMN), so that published
-weights load unchanged and ours open in other tools.
-
-Shapes: B images, F features, h×w LR pixels, s scale.
+super-resolution", ICCV 2023. The official code is sunny2109/SAFMN (Apache 2.0 licence).
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_max_pool2d, gelu, interpolate
 
-from gpnas_trainers.networks.blocks import ChannelNorm, bicubic, conv3x3, shrunk
+from gpnas_trainers.networks.blocks import ChannelNorm, bicubic, conv3x3, named, shrunk
 
 LEVELS = 4
 """Parts of the features; each but the first sees the image at half the size of the one before."""
@@ -36,32 +33,23 @@ class Modulation(nn.Module):
         return gelu(self.aggr(torch.cat(found, dim=1))) * x
 
 
-class Mixer(nn.Module):
-    """CCM, the convolutional channel mixer: a 3×3 convolution to more channels, GELU, and back (Eq. 7)."""
+class Block(nn.Module):
+    """Modulation and mixer, each of normed features and beside a skip connection (Eq. 8).
+
+    The mixer (CCM) is a 3×3 convolution to more channels, GELU, and back (Eq. 7).
+    """
 
     def __init__(self, features: int, expansion: int) -> None:
         super().__init__()
         wide = expansion * features
-        self.ccm = nn.Sequential(conv3x3(features, wide), nn.GELU(), nn.Conv2d(wide, features, 1))
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
-        mixed: Tensor = self.ccm(x)
-        return mixed
-
-
-class Block(nn.Module):
-    """Modulation and mixer, each of normed features and beside a skip connection (Eq. 8)."""
-
-    def __init__(self, features: int, expansion: int) -> None:
-        super().__init__()
         self.norm1, self.norm2 = ChannelNorm(features), ChannelNorm(features)
         self.safm = Modulation(features)
-        self.ccm = Mixer(features, expansion)
+        mixer = nn.Sequential(conv3x3(features, wide), nn.GELU(), nn.Conv2d(wide, features, 1))
+        self.ccm = named(ccm=mixer)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, h, w)
         x = x + self.safm(self.norm1(x))
-        mixed: Tensor = self.ccm(self.norm2(x))
-        return x + mixed
+        return x + self.ccm(self.norm2(x))
 
 
 class SAFMN(nn.Module):

@@ -1,10 +1,7 @@
 """SPAN, the swift parameter-free attention network.
 
 C. Wan, H. Yu, Z. Li, Y. Chen, Y. Zou, Y. Liu, X. Yin, K. Zuo, "Swift parameter-free attention network for
-efficient super-resolution", CVPR workshops 2024. Layers are named as in the official code (hongyuanyu/SPAN),
-so that published weights load unchanged and ours open in other tools.
-
-Shapes: B images, F features, h×w LR pixels, s scale.
+efficient super-resolution", CVPR workshops 2024. The official code is hongyuanyu/SPAN (Apache 2.0 licence).
 """
 
 from __future__ import annotations

@@ -1,21 +1,19 @@
 """SwinIR, the Swin transformer for image restoration.
 
 J. Liang, J. Cao, G. Sun, K. Zhang, L. Van Gool, R. Timofte, "SwinIR: image restoration using Swin
-transformer", ICCV workshops 2021. Layers are named as in the official code (JingyunLiang/SwinIR), so that
-published weights load unchanged and ours open in other tools.
+transformer", ICCV workshops 2021. The official code is JingyunLiang/SwinIR (Apache 2.0 licence).
 
-Shapes: B images, F features, h×w LR pixels padded to windows, W side of a window, N = W² pixels of one,
-s scale.
+Shapes: h×w LR pixels padded to windows, W side of a window, N = W² pixels of one.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, leaky_relu
+from torch.nn.functional import leaky_relu
 
 from gpnas_trainers.families.swinir import EXPANSION, HR_FEATURES
-from gpnas_trainers.networks.blocks import RGB_MEAN, bicubic, conv3x3, reflected, shrunk
+from gpnas_trainers.networks.blocks import RGB_MEAN, bicubic, conv3x3, named, reflected, shrunk
 from gpnas_trainers.networks.blocks import upsampler as shuffle_upsampler
 
 MASKED = -100.0
@@ -55,21 +53,7 @@ class WindowAttention(nn.Module):
             score = score.unflatten(0, (-1, mask.shape[0])) + mask[:, None]
             score = score.flatten(0, 1)
         mixed = (score.softmax(dim=-1) @ value).transpose(1, 2).reshape(count, pixels, features)
-        seen: Tensor = self.proj(mixed)
-        return seen
-
-
-class Mixer(nn.Module):
-    """Two linear layers with GELU between."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(features, EXPANSION * features)
-        self.fc2 = nn.Linear(EXPANSION * features, features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.fc2(gelu(self.fc1(x)))
-        return mixed
+        return self.proj(mixed)
 
 
 class Block(nn.Module):
@@ -81,9 +65,10 @@ class Block(nn.Module):
     def __init__(self, features: int, window: int, heads: int, shift: int) -> None:
         super().__init__()
         self.window, self.shift = window, shift
+        wide = EXPANSION * features
         self.norm1, self.norm2 = nn.LayerNorm(features), nn.LayerNorm(features)
         self.attn = WindowAttention(features, window, heads)
-        self.mlp = Mixer(features)
+        self.mlp = named(fc1=nn.Linear(features, wide), act=nn.GELU(), fc2=nn.Linear(wide, features))
 
     def constants(self) -> dict[str, Tensor]:
         """What official files hold besides the weights."""
@@ -100,22 +85,7 @@ class Block(nn.Module):
         if self.shift:
             y = y.roll((self.shift, self.shift), (1, 2))
         x = x + y
-        mixed: Tensor = self.mlp(self.norm2(x))
-        return x + mixed
-
-
-class Blocks(nn.Module):
-    """Blocks one after the other."""
-
-    def __init__(self, features: int, blocks: int, window: int, heads: int) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(
-            *(Block(features, window, heads, window // 2 if place % 2 else 0) for place in range(blocks))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, h, w, F)
-        seen: Tensor = self.blocks(x)
-        return seen
+        return x + self.mlp(self.norm2(x))
 
 
 class Group(nn.Module):
@@ -123,24 +93,14 @@ class Group(nn.Module):
 
     def __init__(self, features: int, blocks: int, window: int, heads: int) -> None:
         super().__init__()
-        self.residual_group = Blocks(features, blocks, window, heads)
+        shifts = (window // 2 if place % 2 else 0 for place in range(blocks))
+        inner = nn.Sequential(*(Block(features, window, heads, shift) for shift in shifts))
+        self.residual_group = named(blocks=inner)
         self.conv = conv3x3(features, features)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, h, w, F)
         residual: Tensor = self.conv(self.residual_group(x).movedim(-1, 1))
         return x + residual.movedim(1, -1)
-
-
-class Embedding(nn.Module):
-    """The norm of the first features, under its official name."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(features)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, h, w, F)
-        normed: Tensor = self.norm(x)
-        return normed
 
 
 class SwinIR(nn.Module):
@@ -177,7 +137,7 @@ class SwinIR(nn.Module):
         self.scale, self.window, self.kind, self.image_skip = scale, window, upsampler, image_skip
         self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
         self.conv_first = conv3x3(3, features)
-        self.patch_embed = Embedding(features)
+        self.patch_embed = named(norm=nn.LayerNorm(features))
         self.layers = nn.Sequential(*(Group(features, blocks, window, heads) for _ in range(groups)))
         self.norm = nn.LayerNorm(features)
         self.conv_after_body = conv3x3(features, features)
