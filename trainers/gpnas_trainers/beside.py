@@ -102,17 +102,14 @@ def module_of(name: str, file: str, text: str, package: str, files: Mapping[str,
     module = ModuleType(name)
     module.__file__, module.__package__ = file, package or base
     sys.modules[name] = module  # where dataclasses and pickles look for it
+    texts = _Texts(base, {} if package else files)
     if not package:
-        texts = _Texts(base, files)
         folder = ModuleType(base)
         folder.__path__ = []
         sys.modules[base] = folder
         if files:
             sys.meta_path.append(texts)
-        texts.run(module, file, text)
-    else:
-        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-        exec(compile(text, file, "exec"), module.__dict__)
+    texts.run(module, file, text)
     return module
 
 

@@ -77,8 +77,7 @@ class _Rule:
     """How errors about one network read."""
 
     def __init__(self, code: Code, scale: int, axes: Mapping[str, Any]) -> None:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in {"scale": scale, **axes}.items())
-        self.call, self.file, self.scale = f"{code.entry}({arguments})", code.file, scale
+        self.call, self.file, self.scale = code.call(scale, axes), code.file, scale
 
     def broken(self, what: str, error: BaseException | None = None) -> OwnError:
         place = self.file if error is None else place_of(error, self.file)

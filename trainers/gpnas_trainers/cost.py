@@ -15,8 +15,6 @@ from gpnas_trainers import counting
 from gpnas_trainers.families import NetworkFamily, family_of, label
 from gpnas_trainers.families.layers import Layer, pixels
 
-BYTES = 4
-"""Size of a float32 number, in which networks are trained."""
 COPIES = 4
 """Numbers per parameter in a training: its value, its gradient, and Adam's two moments."""
 KEPT_BY_L1 = 1
@@ -96,27 +94,26 @@ def training_memory(
     if family.layers is None:
         side = hr_patch // scale
         known = family.kept.get((label(axes), side))
-        once, per_image = counting.kept(family, scale, side, axes) if known is None else known
-        count = COPIES * parameters(family, scale, **axes)
-        return float(BYTES * round(count + once + batch_size * (kept + per_image)))
-    side = _padded(family, scale, axes, hr_patch // scale)
-    for each in _layers(family, scale, axes):
-        if each.runs:
-            # a convolution keeps its input; activations and pixel shuffling work in place or keep none
-            seen = each.inputs * each.stride**2 + each.keeps
-            kept += each.times * seen * pixels(each.side, side, side)
-            held += each.times * each.holds
-    return float(BYTES * round(COPIES * parameters(family, scale, **axes) + held + batch_size * kept))
+        held, per_image = counting.kept(family, scale, side, axes) if known is None else known
+        kept += per_image
+    else:
+        side = _padded(family, scale, axes, hr_patch // scale)
+        for each in _layers(family, scale, axes):
+            if each.runs:
+                # a convolution keeps its input; activations and pixel shuffling work in place or keep none
+                seen = each.inputs * each.stride**2 + each.keeps
+                kept += each.times * seen * pixels(each.side, side, side)
+                held += each.times * each.holds
+    numbers = COPIES * parameters(family, scale, **axes) + held + batch_size * kept
+    return float(counting.BYTES * round(numbers))
 
 
-def _layers(family: str | NetworkFamily, scale: int, axes: dict[str, Any]) -> Iterable[Layer]:
-    family = family_of(family)
+def _layers(family: NetworkFamily, scale: int, axes: dict[str, Any]) -> Iterable[Layer]:
     assert family.layers is not None
     return family.layers(scale, **family.complete(scale, axes))
 
 
-def _padded(family: str | NetworkFamily, scale: int, axes: dict[str, Any], side: int) -> int:
+def _padded(family: NetworkFamily, scale: int, axes: dict[str, Any], side: int) -> int:
     """The side of an LR image once the network has padded it."""
-    family = family_of(family)
     multiple = family.pads_to(family.complete(scale, axes))
     return math.ceil(side / multiple) * multiple

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from gpnas_trainers.families import NetworkFamily
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 BYTES = 4
 """Size of a float32 number."""
-R = TypeVar("R")
 
 
 def parameters(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> int:
@@ -26,7 +25,7 @@ def parameters(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> in
     Raises:
         ValueError: no such network can be built.
     """
-    return _parameters(family, scale, tuple(axes.items()))
+    return _counted(_parameters, family, scale, tuple(axes.items()))
 
 
 def stored(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> int:
@@ -35,7 +34,7 @@ def stored(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> int:
     Raises:
         ValueError: no such network can be built.
     """
-    return _stored(family, scale, tuple(axes.items()))
+    return _counted(_stored, family, scale, tuple(axes.items()))
 
 
 def macs(family: NetworkFamily, scale: int, height: int, width: int, axes: Mapping[str, Any]) -> int:
@@ -44,7 +43,7 @@ def macs(family: NetworkFamily, scale: int, height: int, width: int, axes: Mappi
     Raises:
         ValueError: no such network can be built, or it cannot take images of this size.
     """
-    return _macs(family, scale, height, width, tuple(axes.items()))
+    return _counted(_macs, family, scale, tuple(axes.items()), height, width)
 
 
 def kept(family: NetworkFamily, scale: int, side: int, axes: Mapping[str, Any]) -> tuple[int, int]:
@@ -57,52 +56,30 @@ def kept(family: NetworkFamily, scale: int, side: int, axes: Mapping[str, Any]) 
     Raises:
         ValueError: no such network can be built, or it cannot take images of this size.
     """
-    return _kept(family, scale, side, tuple(axes.items()))
+    return _counted(_kept, family, scale, tuple(axes.items()), side)
 
 
-@lru_cache(maxsize=100_000)
-def _parameters(family: NetworkFamily, scale: int, axes: tuple[tuple[str, Any], ...]) -> int:
-    return _counted(
-        family,
-        scale,
-        axes,
-        lambda network, device: sum(parameter.numel() for parameter in network.parameters()),
-    )
+def _parameters(network: nn.Module, device: str) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
-@lru_cache(maxsize=10_000)
-def _stored(family: NetworkFamily, scale: int, axes: tuple[tuple[str, Any], ...]) -> int:
-    return _counted(
-        family,
-        scale,
-        axes,
-        lambda network, device: sum(value.numel() for value in network.state_dict().values()),
-    )
+def _stored(network: nn.Module, device: str) -> int:
+    return sum(value.numel() for value in network.state_dict().values())
 
 
-@lru_cache(maxsize=100_000)
-def _macs(
-    family: NetworkFamily, scale: int, height: int, width: int, axes: tuple[tuple[str, Any], ...]
-) -> int:
+def _macs(network: nn.Module, device: str, height: int, width: int) -> int:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    def count(network: nn.Module, device: str) -> int:
-        network.eval()
-        with FlopCounterMode(display=False) as counter:
-            network(torch.zeros(1, 3, height, width, device=device))
-        return int(counter.get_total_flops()) // 2  # a multiplication and an addition are two there
-
-    return _counted(family, scale, axes, count)
+    network.eval()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, height, width, device=device))
+    return int(counter.get_total_flops()) // 2  # a multiplication and an addition are two there
 
 
-@lru_cache(maxsize=10_000)
-def _kept(family: NetworkFamily, scale: int, side: int, axes: tuple[tuple[str, Any], ...]) -> tuple[int, int]:
-    def count(network: nn.Module, device: str) -> tuple[int, int]:
-        one, two = (_saved(network.train(), images, side, device) for images in (1, 2))
-        return max(0, 2 * one - two), two - one
-
-    return _counted(family, scale, axes, count)
+def _kept(network: nn.Module, device: str, side: int) -> tuple[int, int]:
+    one, two = (_saved(network.train(), images, side, device) for images in (1, 2))
+    return max(0, 2 * one - two), two - one
 
 
 def _saved(network: nn.Module, images: int, side: int, device: str) -> int:
@@ -123,23 +100,25 @@ def _saved(network: nn.Module, images: int, side: int, device: str) -> int:
     return sum(each.untyped_storage().nbytes() for each in found.values()) // BYTES
 
 
+@lru_cache(maxsize=100_000)
 def _counted(
+    count: Callable[..., Any],
     family: NetworkFamily,
     scale: int,
     axes: tuple[tuple[str, Any], ...],
-    count: Callable[[nn.Module, str], R],
-) -> R:
-    """What `count` returns of the network and its device."""
+    *size: int,
+) -> Any:
+    """What `count` returns of the network, its device and the size."""
     import torch
 
     try:
         with torch.device("meta"):
-            return count(family.build(scale, **dict(axes)), "meta")
+            return count(family.build(scale, **dict(axes)), "meta", *size)
     except Exception:  # it may ask for numbers, or mix in those of other devices
         with torch.random.fork_rng(devices=[]):
             network = family.build(scale, **dict(axes))
             try:
-                return count(network, "cpu")
+                return count(network, "cpu", *size)
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(

@@ -12,7 +12,9 @@ Shapes: K networks, B tiles, y×x HR pixels, s scale.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +44,7 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:  # K of (B, 3, y, x) -> (B, 3, y, x)
-        weights = self.weights(outputs)
-        fused = outputs[0] * weights[0]
-        for output, weight in zip(outputs[1:], weights[1:], strict=True):
-            fused = fused + output * weight
-        return fused.clamp(0, 1)
+        return _weighed(outputs, self.weights(outputs)).clamp(0, 1)
 
 
 class Table(Fusion):
@@ -143,16 +141,17 @@ def measured(
     """
     greys = [output.mean(dim=1, keepdim=True) for output in outputs]
     parts = shares.to(greys[0])
-    mean = greys[0] * parts[0]
-    for grey, part in zip(greys[1:], parts[1:], strict=True):
-        mean = mean + grey * part
-    apart = (greys[0] - mean).abs() * parts[0]
-    for grey, part in zip(greys[1:], parts[1:], strict=True):
-        apart = apart + (grey - mean).abs() * part
+    mean = _weighed(greys, parts)
+    apart = _weighed(((grey - mean).abs() for grey in greys), parts)
     around = pad(mean, (1, 1, 1, 1), mode="replicate")
     slope = (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]).abs()
     slope = slope + (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]).abs()
     return mean, _smoothed(slope), _smoothed(apart)
+
+
+def _weighed(values: Iterable[Tensor], weights: Tensor) -> Tensor:
+    """The sum of values, each times its weight."""
+    return reduce(add, (value * weight for value, weight in zip(values, weights, strict=True)))
 
 
 def _smoothed(values: Tensor) -> Tensor:  # (B, 1, y, x)

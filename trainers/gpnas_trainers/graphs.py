@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gpnas_trainers.infer.blending import normalised_weights, tile_starts
+from gpnas_trainers.networks.blocks import mirrored
 from gpnas_trainers.pairs import bicubic_upscale
 
 WEIGHED = {
@@ -135,7 +136,7 @@ class OnnxNetwork(nn.Module):
             max(side, fixed) if fixed else -(-side // self.multiple_of) * self.multiple_of
             for side, fixed in sides
         )
-        sr = self._tiled(_mirrored(given, height, width))
+        sr = self._tiled(mirrored(mirrored(given, -2, height), -1, width))
         scale = sr.shape[-1] // width
         sr = sr[..., : scale * rgb.shape[-2], : scale * rgb.shape[-1]]
         if self._input.channels == 1:
@@ -311,16 +312,6 @@ def _input(tensors: Sequence[Any]) -> _Input:
 
 def _luma(rgb: Tensor) -> Tensor:  # (B, 3, h, w) -> (B, 1, h, w)
     return (rgb * rgb.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-
-
-def _mirrored(x: Tensor, height: int, width: int) -> Tensor:
-    """An image, mirrored at its lower and right edge until it is so large; beyond that, its first row and
-    column are repeated."""
-    for dim, size in ((-2, height), (-1, width)):
-        side = x.shape[dim]
-        places = torch.arange(size)
-        x = x.index_select(dim, torch.minimum(places, (2 * side - 2 - places).clamp(min=0)))
-    return x
 
 
 def _model(content: bytes) -> Any:

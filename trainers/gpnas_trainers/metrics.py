@@ -14,13 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gpnas_trainers.ms_ssim import blur, gaussian
+
 Channels = Literal["rgb", "y"]
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 """Weights of red, green and blue in Y; besides them stands 16/255."""
 WINDOW = 11
 """Side of SSIM's gaussian window."""
-SIGMA = 1.5
-"""Standard deviation of SSIM's gaussian window, in pixels."""
 
 
 def psnr_from_mse(mse: float) -> float:
@@ -39,8 +39,8 @@ def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb")
     Raises:
         ValueError: the sizes differ, or the border leaves nothing.
     """
-    sr, hr = _compared(sr, hr, border, channels)
-    return psnr_from_mse(float((sr.double() - hr.double()).square().mean()))
+    x, y = _compared(sr, hr, border, channels)
+    return psnr_from_mse(float((x - y).square().mean()))
 
 
 def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb") -> float:
@@ -66,20 +66,7 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb")
 
 
 def _compared(sr: Tensor, hr: Tensor, border: int, channels: Channels) -> tuple[Tensor, Tensor]:
-    """Both as float64 planes, (N, 1, H, W)."""
-    planes = []
-    for image in _cropped(sr, hr, border):
-        image = image.double()
-        if channels == "y":
-            weights = torch.tensor(LUMA, dtype=image.dtype, device=image.device)
-            image = (image * weights[:, None, None]).sum(dim=-3, keepdim=True) + 16 / 255
-        elif channels != "rgb":
-            raise ValueError(f"channels must be rgb or y, but got {channels!r}")
-        planes.append(image.reshape(-1, 1, *image.shape[-2:]))
-    return planes[0], planes[1]
-
-
-def _cropped(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
+    """What is compared of both, as `_planes`."""
     if sr.shape != hr.shape:
         raise ValueError(f"images must have one size, but got {tuple(sr.shape)} and {tuple(hr.shape)}")
     if not 0 <= 2 * border < min(sr.shape[-2:]):
@@ -88,29 +75,27 @@ def _cropped(sr: Tensor, hr: Tensor, border: int) -> tuple[Tensor, Tensor]:
             f"a border must leave something of the image, but {border} of {height}×{width} do not"
         )
     inner = slice(border, -border or None)
-    return sr[..., inner, inner], hr[..., inner, inner]
+    return _planes(sr[..., inner, inner], channels), _planes(hr[..., inner, inner], channels)
+
+
+def _planes(image: Tensor, channels: Channels) -> Tensor:  # (..., 3, H, W) -> (N, H, W) of float64
+    image = image.double()
+    if channels == "y":
+        weights = torch.tensor(LUMA, dtype=image.dtype, device=image.device)
+        image = (image * weights[:, None, None]).sum(dim=-3, keepdim=True) + 16 / 255
+    elif channels != "rgb":
+        raise ValueError(f"channels must be rgb or y, but got {channels!r}")
+    return image.reshape(-1, *image.shape[-2:])
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    """Luminance, contrast and structure of (N, 1, H, W) compared at each window."""
-    mean_x, mean_y = _blur(x), _blur(y)
-    var_x = _blur(x * x) - mean_x.square()
-    var_y = _blur(y * y) - mean_y.square()
-    covariance = _blur(x * y) - mean_x * mean_y
+    """Luminance, contrast and structure of (N, H, W) compared at each window, (N, H-10, W-10)."""
+    pairs = ((x, x), (y, y), (x, y))
+    mean_x, mean_y = blur((x, y), gaussian(WINDOW))
+    square_x, square_y, product = blur((one * other for one, other in pairs), gaussian(WINDOW))
+    var_x = square_x - mean_x.square()
+    var_y = square_y - mean_y.square()
+    covariance = product - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     return luminance * (2 * covariance + c2) / (var_x + var_y + c2)
-
-
-def _blur(x: Tensor) -> Tensor:  # (N, 1, H, W) -> (N, 1, H-10, W-10)
-    """Along one side and then the other, by shifted sums: no convolution in float64 is near as fast."""
-    offsets = torch.arange(WINDOW, dtype=x.dtype) - WINDOW // 2
-    window = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    weights = (window / window.sum()).tolist()
-    for dim in (-2, -1):
-        size = x.shape[dim] - WINDOW + 1
-        blurred = x.narrow(dim, 0, size) * weights[0]
-        for start, weight in enumerate(weights[1:], 1):
-            blurred.add_(x.narrow(dim, start, size), alpha=weight)
-        x = blurred
-    return x

@@ -5,7 +5,7 @@ Shapes: N planes (a channel of an image each), H×W pixels, w taps of the window
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -55,8 +55,8 @@ def gaussian(window: int) -> list[float]:
     return (taps / taps.sum()).tolist()
 
 
-def blur(fields: Sequence[Tensor], taps: list[float]) -> list[Tensor]:
-    """Each field (N, H, W) under the window, (N, H-w+1, W-w+1)."""
+def blur(fields: Iterable[Tensor], taps: list[float]) -> list[Tensor]:
+    """Each field (N, H, W) under the window, (N, H-w+1, W-w+1); taken one after the other."""
     # field by field: what is shifted and summed then stays in the cache
     return [_ShiftedSums.apply(field, taps) for field in fields]
 

@@ -55,6 +55,11 @@ class Code:
         """The name in it that makes networks."""
         return self.network.rpartition(":")[2]
 
+    def call(self, scale: int, axes: Mapping[str, Any]) -> str:
+        """How a network is made, as errors show it."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in {"scale": scale, **axes}.items())
+        return f"{self.entry}({arguments})"
+
 
 def read_code(network: str, folder: Path, what: str = "network") -> Code:
     """The source text that a reference means.
@@ -161,8 +166,7 @@ def _made(code: Code, scale: int, axes: Mapping[str, Any]) -> nn.Module:
     from gpnas_trainers.networks.padded import Padded
 
     make = entry_of(code)
-    arguments = ", ".join(f"{name}={value!r}" for name, value in {"scale": scale, **axes}.items())
-    call = f"{code.entry}({arguments})"
+    call = code.call(scale, axes)
     try:
         inspect.signature(make).bind(scale=scale, **axes)
     except TypeError as error:

@@ -28,17 +28,9 @@ class Rule:
     """All names that it may have; empty for a number."""
 
 
-def _setting(
-    default: V,
-    text: str,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    allowed: tuple[str, ...] = (),
-) -> V:
-    metadata = {"rule": Rule(type(default), text, least, above, below, allowed)}
-    found: V = dataclasses.field(default=default, metadata=metadata)
+def _setting(default: V, text: str, **limits: Any) -> V:
+    """A field with a default, and with the rule that these limits make."""
+    found: V = dataclasses.field(default=default, metadata={"rule": Rule(type(default), text, **limits)})
     return found
 
 

@@ -201,8 +201,7 @@ def _try(rehearsal: Rehearsal, scale: int, say: Any) -> None:
         return
     family = own_family(rehearsal.family, code)
     for axes in rehearsal.axes:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in {"scale": scale, **axes}.items())
-        say(call=f"{code.entry}({arguments})")
+        say(call=code.call(scale, axes))
         if rehearsal.how == "costs":
             say(costs=check_costs(family, code, scale, axes, rehearsal.side))
         else:

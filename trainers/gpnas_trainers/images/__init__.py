@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from gpnas_trainers.images.decoding import LargeImage, read_levels, reading
+from gpnas_trainers.images.decoding import read_levels, reading
 from gpnas_trainers.images.encoding import SUFFIXES, bits_of, check_target, format_of, writing
 from gpnas_trainers.images.errors import ImageError, NotRgb
 from gpnas_trainers.images.header import Header, read_header
-from gpnas_trainers.images.listing import LeftOut, list_images
+from gpnas_trainers.images.listing import list_images
 from gpnas_trainers.images.metadata import Metadata, for_format
 
 __all__ = [
     "SUFFIXES",
     "Header",
     "ImageError",
-    "LargeImage",
-    "LeftOut",
     "Metadata",
     "NotRgb",
     "bits_of",

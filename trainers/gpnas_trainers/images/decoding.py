@@ -39,6 +39,17 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 1_000_000
 """Pixels of a side at most, read or written: what readers of PNG take, and a row's memory allows."""
+_TURNS: dict[int, tuple[str, ...]] = {
+    1: (),
+    2: ("fliphor",),
+    3: ("rot180",),
+    4: ("flipver",),
+    5: ("rot90", "fliphor"),
+    6: ("rot90",),
+    7: ("rot270", "fliphor"),
+    8: ("rot270",),
+}
+"""What libvips does to an image of each of EXIF's orientations so that it stands upright."""
 
 
 def read_levels(
@@ -204,23 +215,9 @@ def _rgb(image: Any, header: Header) -> Any:
 
 
 def _upright(image: Any, orientation: int) -> Any:
-    match orientation:
-        case 2:
-            return image.fliphor()
-        case 3:
-            return image.rot180()
-        case 4:
-            return image.flipver()
-        case 5:
-            return image.rot90().fliphor()
-        case 6:
-            return image.rot90()
-        case 7:
-            return image.rot270().fliphor()
-        case 8:
-            return image.rot270()
-        case _:
-            return image
+    for turn in _TURNS[orientation]:
+        image = getattr(image, turn)()
+    return image
 
 
 def check_memory(path: Path, kind: str, height: int, width: int, bits: int) -> None:

@@ -28,15 +28,13 @@ from gpnas_trainers.infer.blending import (
     undo_dihedral,
 )
 from gpnas_trainers.infer.canvas import RowReader
-from gpnas_trainers.infer.levels import PRECISIONS, Levels, Precision, without_outlier
+from gpnas_trainers.infer.levels import Levels, without_outlier
 from gpnas_trainers.infer.streaming import Rows, upscale_rows
 
 __all__ = [
     "BLENDS",
-    "PRECISIONS",
     "Blend",
     "Levels",
-    "Precision",
     "RowReader",
     "Rows",
     "dihedral",

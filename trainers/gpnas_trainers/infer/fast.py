@@ -20,7 +20,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, pixel_shuffle, pixel_unshuffle
 
-from gpnas_trainers.networks.blocks import RGB_RANGE, ChannelAttention, ResidualChannelAttentionBlock, bicubic
+from gpnas_trainers.networks.blocks import (
+    RGB_RANGE,
+    ChannelAttention,
+    LongSkip,
+    ResidualChannelAttentionBlock,
+    bicubic,
+)
 from gpnas_trainers.networks.drn import DRN, DenseResidualBlock
 from gpnas_trainers.networks.edsr import EDSR
 from gpnas_trainers.networks.rcan import RCAN, ResidualGroup
@@ -55,19 +61,16 @@ def fast(network: nn.Module) -> Forward:
     if type(network) is DRN:
         return _drn(network)
     if type(network) is RCAN:
-        return _rcan(network)
+        return _long_skip(network, _groups(network))
     if type(network) is EDSR:
-        return _edsr(network)
+        return _long_skip(network, network.body)
     return network
 
 
 def _drn(network: DRN) -> Forward:
-    end: Forward = nn.Sequential(network.upsampler, network.tail)
-    if isinstance(network.upsampler, nn.Sequential) and all(
-        isinstance(layer, nn.Conv2d | nn.PixelShuffle) for layer in network.upsampler
-    ):
-        end = linear_end(nn.Sequential(network.upsampler, network.tail), network.scale)
-
+    layers = nn.Sequential(network.upsampler, network.tail)
+    is_linear = all(isinstance(layer, nn.Conv2d | nn.PixelShuffle) for layer in network.upsampler)
+    end = linear_end(layers, network.scale) if is_linear else layers
     blocks = [_dense_block(block) for block in network.blocks]
 
     def forward(x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
@@ -105,59 +108,44 @@ def _dense_block(block: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
         fused: Tensor = merged(first(s if previous is None else s + previous))
         for each in sums:
             fused += each
-        return torch.addcmul(h, fused, gate(block.attention, fused))
+        return torch.addcmul(h, fused, block.attention.gate(fused.mean((2, 3))))
 
     return forward
 
 
-def _rcan(network: RCAN) -> Forward:
-    end = _official_end(network)
+def _groups(network: RCAN) -> Forward:
+    """The residual groups, and the convolution behind them."""
 
-    def forward(x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
-        shallow = network.head(network.sub_mean(x * RGB_RANGE))
+    def forward(shallow: Tensor) -> Tensor:  # (B, F, h, w)
         h = shallow
         for group in list(network.body)[:-1]:
             assert isinstance(group, ResidualGroup)
             inner = h
             for block in list(group.body)[:-1]:
                 assert isinstance(block, ResidualChannelAttentionBlock)
-                *layers, attention = block.body.children()
+                *layers, attention = block.body
+                assert isinstance(attention, ChannelAttention)
                 residual = inner
                 for layer in layers:
                     residual = layer(residual)
-                inner = torch.addcmul(inner, residual, gate(attention, residual))
+                inner = torch.addcmul(inner, residual, attention.gate(residual.mean((2, 3))))
             h = group.body[-1](inner).add_(h)
-        sr = end(network.body[-1](h).add_(shallow))
-        return bicubic(x, network.scale, training=True).add_(sr) if network.image_skip else sr
+        return network.body[-1](h)
 
     return forward
 
 
-def _edsr(network: EDSR) -> Forward:
-    end = _official_end(network)
+def _long_skip(network: LongSkip, body: Forward) -> Forward:
+    """The network with this in place of its body, and the upsampler and what follows as one convolution."""
+    layers = [network.tail] if network.image_skip else [network.tail, network.add_mean]
+    end = linear_end(nn.Sequential(*layers), network.scale, RGB_RANGE)
 
     def forward(x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         shallow = network.head(network.sub_mean(x * RGB_RANGE))
-        sr = end(network.body(shallow).add_(shallow))
+        sr = end(body(shallow).add_(shallow))
         return bicubic(x, network.scale, training=True).add_(sr) if network.image_skip else sr
 
     return forward
-
-
-def _official_end(network: RCAN | EDSR) -> Forward:
-    """The upsampler and what follows, in the range of the image."""
-    layers = [network.tail] if network.image_skip else [network.tail, network.add_mean]
-    return linear_end(nn.Sequential(*layers), network.scale, RGB_RANGE)
-
-
-def gate(attention: nn.Module, x: Tensor) -> Tensor:  # (B, F, h, w) -> (B, F, 1, 1)
-    """What channel attention scales its input by."""
-    assert isinstance(attention, ChannelAttention)
-    squeeze, excite = attention.conv_du[0], attention.conv_du[2]
-    assert isinstance(squeeze, nn.Conv2d)
-    assert isinstance(excite, nn.Conv2d)
-    hidden = linear(x.mean((2, 3)), squeeze.weight.flatten(1), squeeze.bias).relu_()
-    return linear(hidden, excite.weight.flatten(1), excite.bias).sigmoid_()[:, :, None, None]
 
 
 def linear_end(layers: nn.Sequential, scale: int, divisor: float = 1.0) -> Forward:

@@ -83,14 +83,16 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, F, H, W)
+        return x * self.gate(self.avg_pool(x).flatten(1))
+
+    def gate(self, means: Tensor) -> Tensor:  # (B, F) -> (B, F, 1, 1)
+        """What channels of these means are scaled by."""
         # on one pixel a 1×1 convolution is a product of matrices, which takes half the time on a CPU
         squeeze, excite = self.conv_du[0], self.conv_du[2]
         assert isinstance(squeeze, nn.Conv2d)
         assert isinstance(excite, nn.Conv2d)
-        gate = self.avg_pool(x).flatten(1)  # (B, F)
-        gate = linear(gate, squeeze.weight.flatten(1), squeeze.bias).relu()
-        gate = linear(gate, excite.weight.flatten(1), excite.bias).sigmoid()
-        return x * gate[:, :, None, None]
+        hidden = linear(means, squeeze.weight.flatten(1), squeeze.bias).relu()
+        return linear(hidden, excite.weight.flatten(1), excite.bias).sigmoid()[:, :, None, None]
 
 
 class MeanShift(nn.Conv2d):
@@ -142,9 +144,14 @@ def reflected(x: Tensor, multiple: int) -> Tensor:  # (B, C, h, w) -> (B, C, H, 
         side = x.shape[dim]
         if not torch.compiler.is_exporting() and side % multiple == 0:
             continue
-        places = torch.arange((side + multiple - 1) // multiple * multiple, device=x.device)
-        x = x.index_select(dim, torch.minimum(places, (2 * side - 2 - places).clamp(min=0)))
+        x = mirrored(x, dim, (side + multiple - 1) // multiple * multiple)
     return x
+
+
+def mirrored(x: Tensor, dim: int, size: int) -> Tensor:
+    """The image, mirrored at its end until it is so large; beyond that its first row or column is repeated."""
+    places = torch.arange(size, device=x.device)
+    return x.index_select(dim, torch.minimum(places, (2 * x.shape[dim] - 2 - places).clamp(min=0)))
 
 
 def upsampler(scale: int, features: int) -> nn.Sequential:

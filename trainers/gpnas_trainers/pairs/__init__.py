@@ -13,7 +13,7 @@ from gpnas_trainers.pairs.examining import Measured
 from gpnas_trainers.pairs.exclusion import Exclusion
 from gpnas_trainers.pairs.folder import Checked, check_folder, prepare_folder
 from gpnas_trainers.pairs.manifest import SPLITS, Manifest, read_manifest
-from gpnas_trainers.pairs.photographs import PHOTOGRAPHS, Photograph, prepare_photographs
+from gpnas_trainers.pairs.photographs import PHOTOGRAPHS, prepare_photographs
 from gpnas_trainers.pairs.prepared import PairSet, open_pairs
 from gpnas_trainers.pairs.rules import MINIMUM_NCC, PAPER, Rules
 from gpnas_trainers.pairs.sources import cache_folder, prepare
@@ -30,7 +30,6 @@ __all__ = [
     "Measured",
     "PairSet",
     "PairsError",
-    "Photograph",
     "Rules",
     "bicubic_upscale",
     "cache_folder",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpnas_trainers.images import Header, ImageError, NotRgb, read_header, read_levels
+from gpnas_trainers.images import ImageError, NotRgb, read_header, read_levels
 from gpnas_trainers.pairs import checks
 from gpnas_trainers.pairs.camera import Camera, capture
 from gpnas_trainers.pairs.exclusion import Exclusion, Rule, printable
@@ -23,10 +23,9 @@ from gpnas_trainers.pairs.writing import planar
 
 MAX_TRAINING_PIXELS = 89_478_485
 """Limit on an HR or LR image's pixels: where Pillow begins to suspect a decompression bomb."""
-
-
 ASKED_BY = "a recipe's hr_patch, or --minimum-side"
 """What sets the least side of a pair."""
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -75,18 +74,18 @@ def examine(job: Job, files: PairFiles) -> tuple[NDArray[Any], NDArray[Any], Mea
     """
     scale, rules = job.scale, job.rules
     if files.lr is None:
-        hr = planar(_read(files.hr))
+        hr = planar(_taken(read_levels, files.hr))
         hr = hr[:, : hr.shape[1] // scale * scale, : hr.shape[2] // scale * scale]
         _check_side(files.hr, hr.shape, rules)
         lr = capture(job.camera or Camera(), hr, scale, name=files.name, seed=rules.seed)
         return lr, hr, _measured(lr, hr)
-    lr_header, hr_header = _header(files.lr), _header(files.hr)
+    lr_header, hr_header = _taken(read_header, files.lr), _taken(read_header, files.hr)
     lr_size, hr_size = (lr_header.height, lr_header.width), (hr_header.height, hr_header.width)
     registered = rules.downsample_lr and lr_size == hr_size
     if not registered and not all(0 <= b - scale * a < scale for a, b in zip(lr_size, hr_size, strict=True)):
         value = f"LR {shown(lr_size)} and HR {shown(hr_size)}"
         raise Excluded(files.lr, "size", value, f"HR must be {scale} times as large as LR, but got {value}")
-    lr, hr = planar(_read(files.lr)), planar(_read(files.hr))
+    lr, hr = planar(_taken(read_levels, files.lr)), planar(_taken(read_levels, files.hr))
     if registered:
         lr = _downsampled(lr[:, : lr.shape[1] // scale * scale, : lr.shape[2] // scale * scale], scale)
     hr = hr[:, : scale * lr.shape[1], : scale * lr.shape[2]]
@@ -128,24 +127,15 @@ def _measured(
     )
 
 
-def _header(path: Path) -> Header:
+def _taken(read: Callable[..., Read], path: Path) -> Read:
+    """What a reader of `images` makes of a file."""
     try:
-        return read_header(path, max_pixels=MAX_TRAINING_PIXELS)
+        return read(path, max_pixels=MAX_TRAINING_PIXELS)
     except ImageError as error:
-        raise _unreadable(path, error) from None
-
-
-def _read(path: Path) -> NDArray[Any]:
-    try:
-        return read_levels(path, max_pixels=MAX_TRAINING_PIXELS)
-    except ImageError as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: ImageError) -> Excluded:
-    why = printable(str(error).removeprefix(f"{path}: "))
-    value = why.partition(", but ")[2].removeprefix("got ").split(";")[0]
-    return Excluded(path, "rgb" if isinstance(error, NotRgb) else "readable", value or why, why)
+        why = printable(str(error).removeprefix(f"{path}: "))
+        value = why.partition(", but ")[2].removeprefix("got ").split(";")[0]
+        rule: Rule = "rgb" if isinstance(error, NotRgb) else "readable"
+        raise Excluded(path, rule, value or why, why) from None
 
 
 def _check_side(path: Path, shape: tuple[int, ...], rules: Rules) -> None:

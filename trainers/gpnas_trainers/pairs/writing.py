@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -217,10 +218,6 @@ def key(document: Any) -> str:
 
 def _lock(folder: int, *, wait: bool) -> bool:
     """Takes the lock of an open folder, which ends with the process; False where another has it."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        return True
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
