@@ -29,11 +29,7 @@ def parameters(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> in
 
 
 def stored(family: NetworkFamily, scale: int, axes: Mapping[str, Any]) -> int:
-    """Numbers in a network's state dictionary: its parameters, and buffers that are kept.
-
-    Raises:
-        ValueError: no such network can be built.
-    """
+    """Numbers in a network's state dictionary: its parameters, and buffers that are kept; errors likewise."""
     return _counted(_stored, family, scale, tuple(axes.items()))
 
 

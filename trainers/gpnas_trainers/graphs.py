@@ -25,12 +25,8 @@ from gpnas_trainers.networks.blocks import mirrored
 from gpnas_trainers.pairs import bicubic_upscale
 
 WEIGHED = {
-    name: kernel
-    for kernel, names in {
-        1: ("Conv", "ConvTranspose", "ConvInteger", "MatMul", "MatMulInteger", "Gemm"),
-        3: ("QLinearConv", "QLinearMatMul"),
-    }.items()
-    for name in names
+    **dict.fromkeys(("Conv", "ConvTranspose", "ConvInteger", "MatMul", "MatMulInteger", "Gemm"), 1),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul"), 3),
 }
 """Operations that multiply and accumulate, and which of their inputs is a kernel or the second matrix."""
 MOST = 2**31 - 1
@@ -201,12 +197,8 @@ class OnnxNetwork(nn.Module):
             for order in ((0, 1, 2, 3), (0, 3, 1, 2)):
                 count, channels, height, width = (each.shape[axis] for axis in order)
                 scale, rest = divmod(height, x.shape[2])
-                if (
-                    (channels, width) == (x.shape[1], scale * x.shape[3])
-                    and scale
-                    and not rest
-                    and count >= len(x)
-                ):
+                fits = (channels, width) == (x.shape[1], scale * x.shape[3])
+                if fits and scale and not rest and count >= len(x):
                     images.append((scale, -place, each.transpose(order)))
                     break
         if not images:
@@ -350,11 +342,8 @@ def _multiplications(run: dict[str, Any]) -> int:
     if operation not in WEIGHED:
         return 0
     shapes = [next(iter(each.values())) for each in run["input_type_shape"]]
-    given, kernel, made = (
-        shapes[0],
-        shapes[WEIGHED[operation]],
-        next(iter(run["output_type_shape"][0].values())),
-    )
+    given, kernel = shapes[0], shapes[WEIGHED[operation]]
+    made = next(iter(run["output_type_shape"][0].values()))
     if operation == "ConvTranspose":  # (inputs, outputs of a group, kernel…)
         return math.prod(given) * math.prod(kernel[1:])
     if "Conv" in operation:  # (outputs, inputs of a group, kernel…)

@@ -50,13 +50,7 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0, channels: Channels = "rgb")
     K2 = .03, population covariance, only windows that lie inside the image ("valid", as
     scikit-image with gaussian weights and pytorch-msssim; torchmetrics and kornia pad instead).
 
-    Args:
-        sr, hr: (..., 3, H, W) in [0, 1], of one size, H and W at least 11 inside the border.
-        border: pixels dropped on each side.
-        channels: `rgb` or `y`.
-
-    Raises:
-        ValueError: the sizes differ, or are too small.
+    Arguments and errors as `psnr`; inside the border H and W must be at least 11.
     """
     x, y = _compared(sr, hr, border, channels)
     height, width = x.shape[-2:]

@@ -73,14 +73,14 @@ def read_code(network: str, folder: Path, what: str = "network") -> Code:
         OwnError: it is not written so, leads out of the folder, or there is no such text.
     """
     place, _, entry = network.rpartition(":")
-    if not place or not entry.isidentifier():
+    is_file = place.endswith(".py")
+    is_name = is_file or all(part.isidentifier() for part in place.split("."))
+    if not is_name or not entry.isidentifier():
         raise OwnError(f"a {what} {_form(what)}, but got {network!r:.100}")
-    if place.endswith(".py"):
+    if is_file:
         path = _within(place, folder, what)
         text = text_of(path, place, what)
         return Code(network, text, files=texts_beside(text, path.parent, place, what))
-    if not all(part.isidentifier() for part in place.split(".")):
-        raise OwnError(f"a {what} {_form(what)}, but got {network!r:.100}")
     try:
         found = find_spec(place)
     except Exception as error:  # whatever its parents raise when they are imported

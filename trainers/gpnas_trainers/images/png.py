@@ -27,14 +27,7 @@ _METRE = 0.0254
 class PngWriter:
     """An RGB image of 8 or 16 bits per channel in the making."""
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        height: int,
-        width: int,
-        bits: int,
-        metadata: Metadata,
-    ) -> None:
+    def __init__(self, stream: BinaryIO, height: int, width: int, bits: int, metadata: Metadata) -> None:
         """Args:
         stream: is written from here to the image's end.
         height, width: in pixels.

@@ -30,14 +30,7 @@ class TiffWriter:
     """An RGB image of 8 or 16 bits per channel in the making, compressed without loss."""
 
     def __init__(
-        self,
-        stream: BinaryIO,
-        height: int,
-        width: int,
-        bits: int,
-        metadata: Metadata,
-        *,
-        big: bool = False,
+        self, stream: BinaryIO, height: int, width: int, bits: int, metadata: Metadata, *, big: bool = False
     ) -> None:
         """Args:
         stream: an empty file, which can be sought in.

@@ -149,7 +149,7 @@ def reflected(x: Tensor, multiple: int) -> Tensor:  # (B, C, h, w) -> (B, C, H, 
 
 
 def mirrored(x: Tensor, dim: int, size: int) -> Tensor:
-    """The image, mirrored at its end until it is so large; beyond that its first row or column is repeated."""
+    """An image, mirrored at its end until it is so large; beyond that the first row or column is repeated."""
     places = torch.arange(size, device=x.device)
     return x.index_select(dim, torch.minimum(places, (2 * x.shape[dim] - 2 - places).clamp(min=0)))
 

@@ -37,14 +37,7 @@ class RCAN(LongSkip):
     """
 
     def __init__(
-        self,
-        scale: int,
-        features: int,
-        groups: int,
-        blocks: int,
-        *,
-        reduction: int,
-        image_skip: bool,
+        self, scale: int, features: int, groups: int, blocks: int, *, reduction: int, image_skip: bool
     ) -> None:
         residual = (ResidualGroup(features, blocks, reduction) for _ in range(groups))
         super().__init__(scale, features, residual, image_skip=image_skip)

@@ -114,69 +114,20 @@ def prepare_folder(
             split, or the cache is not writable.
     """
     work = _planned(source, scale, rules, camera)
-    return _prepared(work, Path(cache), workers, report, progress)
-
-
-def check_folder(
-    source: str | Path,
-    scale: int,
-    rules: Rules = LENIENT,
-    *,
-    camera: Camera | None = None,
-    workers: int | None = 1,
-    progress: Progress | None = None,
-) -> Checked:
-    """What `prepare_folder`, whose arguments these are, would do; nothing is written.
-
-    Raises:
-        PairsError: the folder's layout or scale is wrong.
-    """
-    work = _planned(source, scale, rules, camera)
-    shards = deal(work.found.pairs, work.sizes)
-    examined = examine_all(
-        work.job, shards, None, workers=_workers(workers, sum(work.sizes)), progress=progress
-    )
-    return _decided(work, examined)
-
-
-def _planned(source: str | Path, scale: int, rules: Rules, camera: Camera | None) -> _Work:
-    check_scale(scale)
-    source = Path(source).absolute()
-    stamps: list[tuple[str, int, int]] = []
-    sizes: list[int] = []
-    try:
-        found = find_hr(source) if camera is not None else find_pairs(source, scale)
-        for pair in found.pairs:
-            sizes.append(0)
-            for path in (pair.hr, pair.lr):
-                if path is not None:
-                    status = path.stat()
-                    stamps.append((printable(path.relative_to(source)), status.st_size, status.st_mtime_ns))
-                    sizes[-1] += status.st_size
-    except OSError as error:
-        raise PairsError(f"{source}: a folder of pairs must be readable, but got {error}") from None
-    return _Work(Job(source, scale, rules, camera), found, stamps, sizes)
-
-
-def _prepared(
-    work: _Work, cache: Path, workers: int | None, report: Report | None, progress: Progress | None
-) -> Path:
+    cache = Path(cache).absolute()
     report = report or (lambda line: None)
     description = work.description()
     slug = f"{_slug(work.job.source.name)}-x{work.job.scale}-"
-    target = cache.absolute() / f"{slug}{key(description)}"
+    target = cache / f"{slug}{key(description)}"
     manifest = usable(target, report)
     if manifest is None:
-        equal = _equal_set(cache.absolute(), slug, description)
+        equal = _equal_set(cache, slug, description)
         if equal is not None:
             target, manifest = equal
     if manifest is None:
         with work_folder(target) as folder:
             if folder is not None:
-                shards = deal(work.found.pairs, work.sizes)
-                count = _workers(workers, sum(work.sizes))
-                examined = examine_all(work.job, shards, folder, workers=count, progress=progress)
-                checked = _decided(work, examined)
+                checked = _checked(work, folder, workers, progress)
                 for exclusion in checked.excluded:
                     report(exclusion.line)
                 if checked.problem is not None or checked.split is None:
@@ -203,8 +154,46 @@ def _prepared(
     return target
 
 
-def _decided(work: _Work, examined: Sequence[Examined]) -> Checked:
-    """What is kept of the examined pairs, and how it is split."""
+def check_folder(
+    source: str | Path,
+    scale: int,
+    rules: Rules = LENIENT,
+    *,
+    camera: Camera | None = None,
+    workers: int | None = 1,
+    progress: Progress | None = None,
+) -> Checked:
+    """What `prepare_folder`, whose arguments these are, would do; nothing is written.
+
+    Raises:
+        PairsError: the folder's layout or scale is wrong.
+    """
+    return _checked(_planned(source, scale, rules, camera), None, workers, progress)
+
+
+def _planned(source: str | Path, scale: int, rules: Rules, camera: Camera | None) -> _Work:
+    check_scale(scale)
+    source = Path(source).absolute()
+    stamps: list[tuple[str, int, int]] = []
+    sizes: list[int] = []
+    try:
+        found = find_hr(source) if camera is not None else find_pairs(source, scale)
+        for pair in found.pairs:
+            sizes.append(0)
+            for path in (pair.hr, pair.lr):
+                if path is not None:
+                    status = path.stat()
+                    stamps.append((printable(path.relative_to(source)), status.st_size, status.st_mtime_ns))
+                    sizes[-1] += status.st_size
+    except OSError as error:
+        raise PairsError(f"{source}: a folder of pairs must be readable, but got {error}") from None
+    return _Work(Job(source, scale, rules, camera), found, stamps, sizes)
+
+
+def _checked(work: _Work, folder: Path | None, workers: int | None, progress: Progress | None) -> Checked:
+    """What is kept of the pairs once they are examined, and how it is split; a folder is written to."""
+    count, shards = _workers(workers, sum(work.sizes)), deal(work.found.pairs, work.sizes)
+    examined = examine_all(work.job, shards, folder, workers=count, progress=progress)
     rules, excluded = work.job.rules, list(work.found.excluded)
     files = {pair.name: pair for pair in work.found.pairs}
     seen: dict[str, str] = {}

@@ -106,7 +106,7 @@ def find_pairs(source: Path, scale: int) -> Found:
         OSError: it cannot be read.
     """
     found = Found()
-    items = [_described(source, path) for path in _walk(source, found)]
+    items = _walk(source, found)
     of_scale = [item for item in items if item.role and item.folder_scale in (None, scale)]
     hr = [item for item in of_scale if item.role == "hr"]
     # LR images whose names say their scale come before others
@@ -153,7 +153,7 @@ def find_hr(source: Path) -> Found:
         OSError: it cannot be read.
     """
     found = Found()
-    items = [_described(source, path) for path in _walk(source, found)]
+    items = _walk(source, found)
     chosen = [item for item in items if item.role == "hr" and item.in_folder]
     if not chosen:
         of_pairs = {item.stripped for item in items if item.role == "hr"}
@@ -224,8 +224,8 @@ def _no_layout(source: Path, scale: int, hr: int, lr: int) -> str:
     )
 
 
-def _walk(source: Path, found: Found) -> list[Path]:
-    """Image files beneath a folder, sorted; links that lead out of it are excluded."""
+def _walk(source: Path, found: Found) -> list[_Item]:
+    """The image files beneath a folder, sorted; links that lead out of it are excluded."""
     if not source.is_dir():
         raise PairsError(
             f"{source}: a folder of pairs must exist, but there is none; check the path"
@@ -238,7 +238,7 @@ def _walk(source: Path, found: Found) -> list[Path]:
         )
         for each in left_out
     ]
-    return files
+    return [_described(source, path) for path in files]
 
 
 def _described(source: Path, path: Path) -> _Item:

@@ -14,15 +14,7 @@ from numpy.typing import NDArray
 from gpnas_trainers.images import ImageError, read_levels
 from gpnas_trainers.pairs.camera import Camera, capture
 from gpnas_trainers.pairs.errors import PairsError
-from gpnas_trainers.pairs.writing import (
-    check_scale,
-    key,
-    planar,
-    publish,
-    shard_writer,
-    usable,
-    work_folder,
-)
+from gpnas_trainers.pairs.writing import check_scale, key, planar, publish, shard_writer, usable, work_folder
 
 
 @dataclass(frozen=True)

@@ -132,12 +132,7 @@ class PairSet:
         return lr.reshape(3, height, width), hr.reshape(3, self.scale * height, self.scale * width)
 
     def patches(
-        self,
-        batch_size: int,
-        hr_patch: int,
-        generator: np.random.Generator,
-        *,
-        rows: slice = slice(None),
+        self, batch_size: int, hr_patch: int, generator: np.random.Generator, *, rows: slice = slice(None)
     ) -> tuple[Tensor, Tensor]:
         """Random crops, each turned and mirrored at random (eight ways): a batch for training.
 

@@ -55,14 +55,10 @@ class ResidentPairs:
         start, strides = strided(shapes, scale * draw.corner, draw.transform, side)
         start = start + self._starts[2 * draw.index + which]
         place = torch.from_numpy(np.column_stack([start, strides])).to(self._device, non_blocking=True)
+        first, by_channel, down, across = place.T[..., None, None, None]
         along = torch.arange(side, device=self._device)
         channels = torch.arange(3, device=self._device)
-        index = (
-            place[:, 0, None, None, None]
-            + place[:, 1, None, None, None] * channels[:, None, None]
-            + place[:, 2, None, None, None] * along[:, None]
-            + place[:, 3, None, None, None] * along
-        )
+        index = first + by_channel * channels[:, None, None] + down * along[:, None] + across * along
         taken = self._flat[index].to(torch.float32)
         if self._top > 255:
             taken = torch.where(taken < 0, taken + 65536, taken)

@@ -89,7 +89,6 @@ def shard_writer(work: Path, place: int) -> Iterator[ShardWriter]:
     """A shard in the making, which appears in the folder whole when the block ends."""
     with replacing(work / shard_name(place)) as temporary, temporary.open("xb") as file:
         yield ShardWriter(file, place)
-        file.flush()
 
 
 def shard_name(place: int) -> str:
@@ -100,7 +99,6 @@ def write_json(path: Path, document: Any) -> None:
     """Writes a document durably, whole or not at all."""
     with replacing(path) as temporary, temporary.open("x", encoding="utf-8") as file:
         json.dump(document, file, indent=1, ensure_ascii=False)
-        file.flush()
 
 
 @contextmanager
