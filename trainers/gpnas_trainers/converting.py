@@ -61,8 +61,7 @@ class Average(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, h, w) in [0, 1] -> (B, 3, s·h, s·w)
         outputs = [network(x).clamp(0, 1) for network in self.networks]
         if self.fusion is not None:
-            fused: Tensor = self.fusion(outputs)
-            return fused
+            return self.fusion(outputs)
         weighed = [weight * output for output, weight in zip(outputs, self.weights, strict=True)]
         return torch.stack(weighed).sum(dim=0)
 

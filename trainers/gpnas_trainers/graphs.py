@@ -103,11 +103,7 @@ class OnnxNetwork(nn.Module):
     @property
     def axes(self) -> dict[str, str | int]:
         """Arguments of the constructor that are not what they are by default."""
-        own: dict[str, str | int] = {
-            "takes": self.takes,
-            "makes": self.makes,
-            "multiple_of": self.multiple_of,
-        }
+        own = {name: getattr(self, name) for name in ("takes", "makes", "multiple_of")}
         return {name: value for name, value in own.items() if value not in ("0..1", 1)}
 
     @property

@@ -34,11 +34,11 @@ class LossGuard:
     Args:
         warmup_steps: steps over which the rate rises.
         every: steps between two looks at the losses.
-        total: makes of this process's losses those of all processes; None where there is one.
+        total: makes of this process's losses those of all processes.
     """
 
     def __init__(
-        self, warmup_steps: int, every: int = 1, total: Callable[[Tensor], Tensor] | None = None
+        self, warmup_steps: int, every: int, total: Callable[[Tensor], Tensor] = lambda losses: losses
     ) -> None:
         self.loss = math.nan
         self.usual = math.nan
@@ -66,9 +66,7 @@ class LossGuard:
         if self._unseen:
             steps, losses = zip(*self._unseen, strict=True)
             self._unseen.clear()
-            together = torch.stack(losses).double()
-            if self._total is not None:
-                together = self._total(together)
+            together = self._total(torch.stack(losses).double())
             for step, loss in zip(steps, together.tolist(), strict=True):
                 self.check(loss, step)
 

@@ -49,7 +49,7 @@ class Objective(nn.Module):
         self.network, self._recipe = network, recipe
         # in a tuple, since a module that is an attribute would be a second copy among the parameters
         mode = MODES.get(recipe.compile)
-        self._compiled = () if mode is None else (torch.compile(network, mode=mode),)
+        self._run = (network if mode is None else torch.compile(network, mode=mode),)
         self.duals: nn.ModuleList | None = None
         if recipe.dual_weight and isinstance(network, ClosedLoop):
             with torch.random.fork_rng(devices=[]):
@@ -68,8 +68,7 @@ class Objective(nn.Module):
         lowered = precision != "float32"
         with torch.autocast(lr.device.type, getattr(torch, precision) if lowered else None, enabled=lowered):
             if self.duals is None:
-                run = self._compiled[0] if self._compiled else self.network
-                images, returned = [run(lr)], []
+                images, returned = [self._run[0](lr)], []
             else:
                 images = self.network.pyramid(lr)  # type: ignore[operator]
                 returned = [dual(image).float() for dual, image in zip(self.duals, images[1:], strict=True)]

@@ -202,8 +202,7 @@ def entry_of(code: Code) -> Callable[..., Any]:
     if not callable(entry):
         what = "has none" if entry is None else f"it is a {type(entry).__name__}"
         raise OwnError(f"{code.file}: must have a class or function `{code.entry}`, but {what}")
-    made: Callable[..., Any] = entry
-    return made
+    return entry
 
 
 def defined(code: Code, entry: Callable[..., Any]) -> str:

@@ -162,13 +162,12 @@ class Training:
         self._seconds = before + time.monotonic() - start
         shown = evaluated or self.done
         if evaluated and self.psnr is not None and self.ssim is not None:
-            numbers = {
+            self.evaluations[self.step] = {
                 "psnr": self.psnr,
                 "ssim": self.ssim,
                 "loss": self._guard.loss,
                 "seconds": self._seconds,
             }
-            self.evaluations[self.step] = numbers
         notes, self._told = self.notes[self._told :], len(self.notes)
         return Progress(
             self.step,

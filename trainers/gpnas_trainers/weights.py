@@ -81,7 +81,7 @@ def from_state(state: Mapping[str, Tensor], family: NetworkFamily | None = None)
             assert each.official is not None
             own = each.official.names(list(names))
             renamed = {own[new]: state[old] for new, old in names.items()}
-            found = each.official.recognise({name: tuple(value.shape) for name, value in renamed.items()})
+            found = each.official.recognise(_shapes(renamed))
             if found is not None:
                 return each.name, _filled(each, *found, renamed)
     kinds = ", ".join(f"{each.name} ({each.official.code})" for each in families if each.official)

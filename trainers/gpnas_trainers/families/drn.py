@@ -1,7 +1,4 @@
-"""The dense residual network of the paper: F features, D blocks of L stages.
-
-Not to be confused with the dual regression network, which its authors call DRN too.
-"""
+"""The dense residual network of the paper: F features, D blocks of L stages."""
 
 from __future__ import annotations
 

@@ -1,17 +1,7 @@
 """The residual channel attention network: G groups of B blocks with F features.
 
-Published weights have the names of the official code, or of BasicSR, which renamed the layers:
-
-| official | BasicSR |
-|---|---|
-| `head.0` | `conv_first` |
-| `body.{g}.body.{b}.body.{0,2}` | `body.{g}.residual_group.{b}.rcab.{0,2}` |
-| `body.{g}.body.{b}.body.3.conv_du.{0,2}` | `body.{g}.residual_group.{b}.rcab.3.attention.{1,3}` |
-| `body.{g}.body.{blocks}` | `body.{g}.conv` |
-| `body.{groups}` | `conv_after_body` |
-| `tail.0.{i}` | `upsample.{i}` |
-| `tail.1` | `conv_last` |
-| `sub_mean`, `add_mean` | none: the mean colour of DIV2K is fixed in its code |
+Published weights have the names of the official code, or of BasicSR, which renamed the layers and has no
+`sub_mean` and `add_mean`: the mean colour of DIV2K is fixed in its code.
 """
 
 from __future__ import annotations
@@ -52,16 +42,11 @@ def _official_names(names: Sequence[str]) -> dict[str, str]:
     if "conv_first.weight" not in names:
         return {name: name for name in names}
     groups, blocks = counted(names, r"body\.(\d+)\."), counted(names, r"body\.0\.residual_group\.(\d+)\.")
+    block = r"body\.(\d+)\.residual_group\.(\d+)\.rcab"
     rules = (
-        (r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.([02])\.", r"body.\1.body.\2.body.\3."),
-        (
-            r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.1\.",
-            r"body.\1.body.\2.body.3.conv_du.0.",
-        ),
-        (
-            r"body\.(\d+)\.residual_group\.(\d+)\.rcab\.3\.attention\.3\.",
-            r"body.\1.body.\2.body.3.conv_du.2.",
-        ),
+        (rf"{block}\.([02])\.", r"body.\1.body.\2.body.\3."),
+        (rf"{block}\.3\.attention\.1\.", r"body.\1.body.\2.body.3.conv_du.0."),
+        (rf"{block}\.3\.attention\.3\.", r"body.\1.body.\2.body.3.conv_du.2."),
         (r"body\.(\d+)\.conv\.", rf"body.\1.body.{blocks}."),
         (r"conv_after_body\.", f"body.{groups}."),
         *BASICSR,

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from gpnas_trainers.images.decoding import read_levels, reading
-from gpnas_trainers.images.encoding import SUFFIXES, bits_of, check_target, format_of, writing
-from gpnas_trainers.images.errors import ImageError, NotRgb
-from gpnas_trainers.images.header import Header, read_header
-from gpnas_trainers.images.listing import list_images
-from gpnas_trainers.images.metadata import Metadata, for_format
-
-__all__ = [
-    "SUFFIXES",
-    "Header",
-    "ImageError",
-    "Metadata",
-    "NotRgb",
-    "bits_of",
-    "check_target",
-    "for_format",
-    "format_of",
-    "list_images",
-    "read_header",
-    "read_levels",
-    "reading",
-    "writing",
-]
+from gpnas_trainers.images.decoding import read_levels as read_levels
+from gpnas_trainers.images.decoding import reading as reading
+from gpnas_trainers.images.encoding import SUFFIXES as SUFFIXES
+from gpnas_trainers.images.encoding import bits_of as bits_of
+from gpnas_trainers.images.encoding import check_target as check_target
+from gpnas_trainers.images.encoding import format_of as format_of
+from gpnas_trainers.images.encoding import writing as writing
+from gpnas_trainers.images.errors import ImageError as ImageError
+from gpnas_trainers.images.errors import NotRgb as NotRgb
+from gpnas_trainers.images.header import Header as Header
+from gpnas_trainers.images.header import read_header as read_header
+from gpnas_trainers.images.listing import list_images as list_images
+from gpnas_trainers.images.metadata import Metadata as Metadata
+from gpnas_trainers.images.metadata import for_format as for_format

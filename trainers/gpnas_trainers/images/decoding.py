@@ -160,11 +160,9 @@ def _sound(path: Path, header: Header, file: BinaryIO) -> tuple[Any, str | None]
     with _decoding(path, header):
         image = _stored(path, header, file)
         converted = header.instead and f"{header.instead}, converted to RGB"
-        if header.instead and image.hasalpha():
+        if converted and image.hasalpha():
             opaque = image[image.bands - 1].min() == 2**header.bits - 1
-            converted = (
-                f"{converted}; {'its alpha is opaque' if opaque else 'transparent pixels are put on white'}"
-            )
+            converted += "; its alpha is opaque" if opaque else "; transparent pixels are put on white"
         else:
             image.avg()
         if header.format != "BMP" and not _turned(header):  # whose rows are gone by now

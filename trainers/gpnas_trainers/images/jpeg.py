@@ -26,14 +26,12 @@ _RESTART, _END = 0xD0, b"\xff\xd9"
 
 
 class JpegWriter:
-    """An RGB image of 8 bits per channel in the making, of quality 95 without chroma subsampling."""
+    """An RGB image of 8 bits per channel in the making, of quality 95 without chroma subsampling.
+
+    A stream is written from where it is to the image's end; a side has 65,500 pixels at most.
+    """
 
     def __init__(self, stream: BinaryIO, height: int, width: int, metadata: Metadata) -> None:
-        """Args:
-        stream: is written from here to the image's end.
-        height, width: in pixels, 65,500 at most.
-        metadata: of the image.
-        """
         self._stream, self._height, self._metadata = stream, height, metadata
         self._across = -(-width // _BLOCK)
         # an interval has at most 65,535 blocks

@@ -25,15 +25,9 @@ _METRE = 0.0254
 
 
 class PngWriter:
-    """An RGB image of 8 or 16 bits per channel in the making."""
+    """An RGB image of 8 or 16 bits per channel in the making, from a stream's place to the image's end."""
 
     def __init__(self, stream: BinaryIO, height: int, width: int, bits: int, metadata: Metadata) -> None:
-        """Args:
-        stream: is written from here to the image's end.
-        height, width: in pixels.
-        bits: per channel, 8 or 16.
-        metadata: of the image.
-        """
         self._stream, self._missing = stream, height
         self._step = 3 * bits // 8  # bytes of a pixel
         self._above = np.zeros((1, self._step * (width + 1)), np.uint8)  # begins with a black pixel

@@ -13,17 +13,14 @@ STRIP_BYTES = 1 << 18
 
 
 class Strips:
-    """A buffer of rows (n, width, 3), which hands each full strip to an encoder."""
+    """A buffer of rows (n, width, 3) of uint8 or uint16, which hands each full strip to an encoder.
+
+    The encoder may change it.
+    """
 
     def __init__(
         self, rows: int, width: int, kind: type[np.generic], encode: Callable[[NDArray[Any]], None]
     ) -> None:
-        """Args:
-        rows: of a strip.
-        width: in pixels.
-        kind: uint8 or uint16.
-        encode: gets each strip; it may change it.
-        """
         self._strip, self._filled, self._encode = np.empty((rows, width, 3), kind), 0, encode
 
     def write(self, levels: NDArray[Any]) -> None:

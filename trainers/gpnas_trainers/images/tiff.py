@@ -27,18 +27,15 @@ _CODES = {_BYTE: "B", _ASCII: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "I", _UND
 
 
 class TiffWriter:
-    """An RGB image of 8 or 16 bits per channel in the making, compressed without loss."""
+    """An RGB image of 8 or 16 bits per channel in the making, compressed without loss.
+
+    It is written to an empty file, which can be sought in. With `big` offsets have 64 bits; else the file
+    must not reach 4 GiB.
+    """
 
     def __init__(
-        self, stream: BinaryIO, height: int, width: int, bits: int, metadata: Metadata, *, big: bool = False
+        self, stream: BinaryIO, height: int, width: int, bits: int, metadata: Metadata, *, big: bool
     ) -> None:
-        """Args:
-        stream: an empty file, which can be sought in.
-        height, width: in pixels.
-        bits: per channel, 8 or 16.
-        big: offsets have 64 bits; else the file must not reach 4 GiB.
-        metadata: of the image.
-        """
         self._stream, self._big, self._metadata = stream, big, metadata
         self._height, self._width, self._bits = height, width, bits
         self._step = min(height, max(1, STRIP_BYTES // (width * 3 * bits // 8)))  # rows of a strip

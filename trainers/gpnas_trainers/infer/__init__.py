@@ -18,34 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from gpnas_trainers.fusion import Fusion
-from gpnas_trainers.infer.blending import (
-    BLENDS,
-    Blend,
-    dihedral,
-    normalised_weights,
-    tile_starts,
-    tile_weights,
-    undo_dihedral,
-)
-from gpnas_trainers.infer.canvas import RowReader
-from gpnas_trainers.infer.levels import Levels, without_outlier
-from gpnas_trainers.infer.streaming import Rows, upscale_rows
-
-__all__ = [
-    "BLENDS",
-    "Blend",
-    "Levels",
-    "RowReader",
-    "Rows",
-    "dihedral",
-    "normalised_weights",
-    "tile_starts",
-    "tile_weights",
-    "undo_dihedral",
-    "upscale",
-    "upscale_rows",
-    "without_outlier",
-]
+from gpnas_trainers.infer.blending import BLENDS as BLENDS
+from gpnas_trainers.infer.blending import Blend as Blend
+from gpnas_trainers.infer.blending import dihedral as dihedral
+from gpnas_trainers.infer.blending import normalised_weights as normalised_weights
+from gpnas_trainers.infer.blending import tile_starts as tile_starts
+from gpnas_trainers.infer.blending import tile_weights as tile_weights
+from gpnas_trainers.infer.blending import undo_dihedral as undo_dihedral
+from gpnas_trainers.infer.canvas import RowReader as RowReader
+from gpnas_trainers.infer.levels import Levels as Levels
+from gpnas_trainers.infer.levels import without_outlier as without_outlier
+from gpnas_trainers.infer.streaming import Rows as Rows
+from gpnas_trainers.infer.streaming import upscale_rows as upscale_rows
 
 
 def upscale(

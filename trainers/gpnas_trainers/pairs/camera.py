@@ -113,7 +113,6 @@ def bicubic_upscale(lr: Tensor | NDArray[Any], scale: int) -> Tensor:
         ValueError: `lr` is not of floating point.
     """
     import torch  # see `PairSet.tensors`
-    import torch.nn.functional as F
 
     image = torch.as_tensor(lr)
     if not image.is_floating_point() or image.ndim < 3:
@@ -122,5 +121,5 @@ def bicubic_upscale(lr: Tensor | NDArray[Any], scale: int) -> Tensor:
             f"{tuple(image.shape)} of {image.dtype}"
         )
     flat = image.reshape(-1, *image.shape[-3:])
-    up = F.interpolate(flat, scale_factor=scale, mode="bicubic", align_corners=False).clamp(0, 1)
-    return up.reshape(*image.shape[:-2], *up.shape[-2:])
+    up = torch.nn.functional.interpolate(flat, scale_factor=scale, mode="bicubic", align_corners=False)
+    return up.clamp(0, 1).reshape(*image.shape[:-2], *up.shape[-2:])

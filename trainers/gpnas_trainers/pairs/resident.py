@@ -27,20 +27,20 @@ class ResidentPairs:
 
     def __init__(self, pairs: PairSet, device: torch.device | str) -> None:
         self._pairs, self._device = pairs, torch.device(device)
-        stored = [pairs.stored(index) for index in range(len(pairs))]
-        deep = any(image.dtype != np.uint8 for pair in stored for image in pair)
+        images = [image for index in range(len(pairs)) for image in pairs.stored(index)]
+        deep = any(image.dtype != np.uint8 for image in images)
         self._top = 65535 if deep else 255
-        self._starts = np.cumsum([0, *(image.size for pair in stored for image in pair)])
+        self._starts = np.cumsum([0, *(image.size for image in images)])
         # uint16 cannot be gathered on every device; its bits as int16 can
-        flat = torch.empty(int(self._starts[-1]), dtype=torch.int16 if deep else torch.uint8, device=device)
-        for place, image in enumerate(image for pair in stored for image in pair):
+        kind = torch.int16 if deep else torch.uint8
+        self._flat = torch.empty(int(self._starts[-1]), dtype=kind, device=device)
+        for start, image in zip(self._starts.tolist(), images, strict=False):
             if deep:
                 levels = image.astype(np.uint16) * np.uint16(257 if image.dtype == np.uint8 else 1)
                 pixels = torch.from_numpy(levels.view(np.int16).reshape(-1))
             else:
                 pixels = torch.from_numpy(image.reshape(-1).copy())
-            flat[int(self._starts[place]) : int(self._starts[place + 1])] = pixels
-        self._flat = flat
+            self._flat[start : start + image.size] = pixels
 
     def patches(
         self, batch_size: int, hr_patch: int, generator: np.random.Generator, *, rows: slice = slice(None)

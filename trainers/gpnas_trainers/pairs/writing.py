@@ -44,13 +44,9 @@ class WorkersError(PairsError):
 
 
 class ShardWriter:
-    """Appends pairs to one shard."""
+    """Appends pairs to one shard, which is known by its place in the manifest's list."""
 
     def __init__(self, file: BinaryIO, place: int) -> None:
-        """Args:
-        file: is written from here.
-        place: of the shard in the manifest's list.
-        """
         self._file, self._place = file, place
 
     def append(
