@@ -48,11 +48,7 @@ class LossGuard:
         self._unseen: list[tuple[int, Tensor]] = []  # by step, on the device
 
     def note(self, loss: Tensor, step: int) -> None:
-        """Takes a step's loss, a scalar on any device, and looks at all that it was given when it is time.
-
-        Raises:
-            CollapseError: one of those that were looked at tells of a collapse.
-        """
+        """Takes a step's loss, a scalar on any device, and looks at all when it is time; errors as `look`."""
         self._unseen.append((step, loss.detach()))
         if len(self._unseen) >= self.every:
             self.look()

@@ -115,10 +115,7 @@ def own_family(name: str, code: Code, known: Mapping[str, tuple[int, float]] | N
         known: parameters and GMACs of its networks that were counted before, by `label`.
     """
 
-    def network(*, scale: int, **axes: Any) -> nn.Module:
-        return _made(code, scale, axes)
-
-    return NetworkFamily(name, network, axes=(), known=known or {})
+    return NetworkFamily(name, lambda scale, **axes: _made(code, scale, axes), axes=(), known=known or {})
 
 
 def place_of(error: BaseException, default: str = "") -> str:

@@ -96,11 +96,7 @@ class JsonLines:
 
 
 class ProgressBar:
-    """A bar with steps, steps per second, time left and the last validation; a context manager.
-
-    Args:
-        console: to draw on.
-    """
+    """A bar with steps, steps per second, time left and the last validation; a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._bar = Bar(

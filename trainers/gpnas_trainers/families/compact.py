@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
-from gpnas_trainers.families.naming import counted
+from gpnas_trainers.families.naming import counted, direct_scale
 
 
 def _layers(scale: int, *, features: int, convolutions: int) -> Iterator[Layer]:
@@ -20,10 +19,10 @@ def _layers(scale: int, *, features: int, convolutions: int) -> Iterator[Layer]:
 def _recognised(shapes: Shapes) -> Recognised:
     first, slopes = shapes.get("body.0.weight", ()), shapes.get("body.1.weight", ())
     count = counted(shapes, r"body\.(\d+)\.")
-    last = shapes.get(f"body.{count - 1}.bias", ())
-    if len(first) != 4 or len(slopes) != 1 or len(last) != 1 or count % 2 == 0:
+    scale = direct_scale(shapes, f"body.{count - 1}")
+    if len(first) != 4 or len(slopes) != 1 or not scale or count % 2 == 0:
         return None
-    return math.isqrt(last[0] // 3), {"features": first[0], "convolutions": (count - 3) // 2}
+    return scale, {"features": first[0], "convolutions": (count - 3) // 2}
 
 
 COMPACT = NetworkFamily(

@@ -6,12 +6,11 @@ are not read.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
-from gpnas_trainers.families.naming import counted
+from gpnas_trainers.families.naming import counted, direct_scale
 
 
 def _layers(scale: int, *, width: int, blocks: int) -> Iterator[Layer]:
@@ -29,10 +28,10 @@ def _layers(scale: int, *, width: int, blocks: int) -> Iterator[Layer]:
 
 
 def _recognised(shapes: Shapes) -> Recognised:
-    first, last = shapes.get("intro.weight", ()), shapes.get("up.0.weight", ())
-    if {len(first), len(last)} != {4} or "body.0.module.blk.conv1.weight" not in shapes:
+    first, scale = shapes.get("intro.weight", ()), direct_scale(shapes, "up.0")
+    if len(first) != 4 or not scale or "body.0.module.blk.conv1.weight" not in shapes:
         return None
-    return math.isqrt(last[0] // 3), {"width": first[0], "blocks": counted(shapes, r"body\.(\d+)\.")}
+    return scale, {"width": first[0], "blocks": counted(shapes, r"body\.(\d+)\.")}
 
 
 NAFNET = NetworkFamily(

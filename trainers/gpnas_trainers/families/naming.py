@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -19,24 +20,23 @@ def counted(names: Iterable[str], pattern: str) -> int:
 
 
 def shuffling_scale(shapes: Shapes, upsampler: str) -> int:
-    """The scale of a row of convolutions and pixel shuffles; 0 where there is none.
-
-    Args:
-        shapes: of a file.
-        upsampler: a regular expression of what stands before the places of its layers.
-    """
+    """The scale of convolutions and pixel shuffles in a row, named by a pattern; 0 where there are none."""
     steps = [shape for name, shape in shapes.items() if re.fullmatch(rf"{upsampler}\.\d+\.weight", name)]
     if {len(each) for each in steps} != {4}:
         return 0
     return 3 if steps[0][0] == 9 * steps[0][1] else 2 ** len(steps)
 
 
+def direct_scale(shapes: Shapes, convolution: str) -> int:
+    """The scale of one sub-pixel convolution to the image; 0 where there is none."""
+    bias = shapes.get(f"{convolution}.bias", ())
+    return math.isqrt(bias[0] // 3) if bias else 0
+
+
 def renamed(names: Sequence[str], rules: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The names with their beginnings replaced by the first rule that fits; the others stay as they are.
 
-    Args:
-        names: of a file.
-        rules: pairs of a regular expression and what takes its place, as `re.sub` takes them.
+    A rule is a regular expression and what takes its place, as `re.sub` takes them.
     """
     found = {}
     for name in names:

@@ -5,12 +5,11 @@ Its mixer is the doubled one, as in the published networks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
-from gpnas_trainers.families.naming import counted
+from gpnas_trainers.families.naming import counted, direct_scale
 
 
 def _layers(
@@ -30,10 +29,10 @@ def _layers(
 def _recognised(shapes: Shapes) -> Recognised:
     first, large = shapes.get("feats.0.weight", ()), shapes.get("feats.1.lk.conv.weight", ())
     count = counted(shapes, r"feats\.(\d+)\.")
-    last = shapes.get(f"feats.{count - 1}.weight", ())
-    if {len(first), len(large), len(last)} != {4} or "feats.1.channe_mixer.2.weight" not in shapes:
+    scale = direct_scale(shapes, f"feats.{count - 1}")
+    if {len(first), len(large)} != {4} or not scale or "feats.1.channe_mixer.2.weight" not in shapes:
         return None
-    return math.isqrt(last[0] // 3), {
+    return scale, {
         "features": first[0],
         "blocks": count - 2,
         "kernel": large[-1],

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from fractions import Fraction
 
 from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
-from gpnas_trainers.families.naming import counted
+from gpnas_trainers.families.naming import counted, direct_scale
 
 
 def _layers(scale: int, *, features: int, blocks: int, expansion: int, image_skip: bool) -> Iterator[Layer]:
@@ -26,11 +25,11 @@ def _layers(scale: int, *, features: int, blocks: int, expansion: int, image_ski
 
 def _recognised(shapes: Shapes) -> Recognised:
     first, wide = shapes.get("to_feat.weight", ()), shapes.get("feats.0.ccm.ccm.0.weight", ())
-    last = shapes.get("to_img.0.weight", ())
-    if {len(first), len(wide), len(last)} != {4} or "feats.0.safm.mfr.3.weight" not in shapes:
+    scale = direct_scale(shapes, "to_img.0")
+    if {len(first), len(wide)} != {4} or not scale or "feats.0.safm.mfr.3.weight" not in shapes:
         return None
     blocks, expansion = counted(shapes, r"feats\.(\d+)\."), wide[0] // max(1, first[0])
-    return math.isqrt(last[0] // 3), {"features": first[0], "blocks": blocks, "expansion": expansion}
+    return scale, {"features": first[0], "blocks": blocks, "expansion": expansion}
 
 
 SAFMN = NetworkFamily(

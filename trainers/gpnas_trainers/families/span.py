@@ -7,12 +7,11 @@ multiplications those of the one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer
-from gpnas_trainers.families.naming import counted
+from gpnas_trainers.families.naming import counted, direct_scale
 
 
 def _chain(inputs: int, outputs: int, *, keeps: int = 0, times: int = 1) -> Layer:
@@ -35,11 +34,11 @@ def _layers(scale: int, *, features: int, blocks: int, image_skip: bool) -> Iter
 
 
 def _recognised(shapes: Shapes) -> Recognised:
-    first, last = shapes.get("conv_1.sk.weight", ()), shapes.get("upsampler.0.weight", ())
+    first, scale = shapes.get("conv_1.sk.weight", ()), direct_scale(shapes, "upsampler.0")
     blocks = counted(shapes, r"block_(\d+)\.c1_r\.sk\.")
-    if {len(first), len(last)} != {4} or not blocks:
+    if len(first) != 4 or not scale or not blocks:
         return None
-    return math.isqrt(last[0] // 3), {"features": first[0], "blocks": blocks}
+    return scale, {"features": first[0], "blocks": blocks}
 
 
 SPAN = NetworkFamily(

@@ -13,7 +13,7 @@ from typing import Any
 
 from gpnas_trainers.families.declaration import NetworkAxis, NetworkFamily, Official, Recognised, Shapes
 from gpnas_trainers.families.layers import Layer, shuffling_upsampler
-from gpnas_trainers.families.naming import counted, shuffling_scale
+from gpnas_trainers.families.naming import counted, direct_scale, shuffling_scale
 
 EXPANSION = 2
 """Channels of the mixer in F."""
@@ -68,11 +68,11 @@ def _recognised(shapes: Shapes) -> Recognised:
     inner = "layers.0.residual_group.blocks.0"
     first = shapes.get("conv_first.weight", ())
     table = shapes.get(f"{inner}.attn.relative_position_bias_table", ())
-    last = shapes.get("upsample.0.weight", ())
-    if {len(first), len(last)} != {4} or len(table) != 2 or "conv_up1.weight" in shapes:
-        return None
     direct = "conv_last.weight" not in shapes
-    return math.isqrt(last[0] // 3) if direct else shuffling_scale(shapes, "upsample"), {
+    scale = direct_scale(shapes, "upsample.0") if direct else shuffling_scale(shapes, "upsample")
+    if len(first) != 4 or len(table) != 2 or not scale or "conv_up1.weight" in shapes:
+        return None
+    return scale, {
         "features": first[0],
         "groups": counted(shapes, r"layers\.(\d+)\."),
         "blocks": counted(shapes, r"layers\.0\.residual_group\.blocks\.(\d+)\."),

@@ -81,20 +81,16 @@ def for_format(metadata: Metadata, format: str, shape: tuple[int, int]) -> tuple
     )
     # a profile names its colours here (ICC.1, Sec. 7.2.6); one of grey or CMYK does not fit RGB
     profile = metadata.profile if metadata.profile and metadata.profile[16:20] == b"RGB " else None
-    kept = replace(metadata, exif=exif, xmp=xmp, chunks=texts, others=(), profile=profile)
+    chunks = texts if format == "PNG" else ()
+    kept = replace(metadata, exif=exif, xmp=xmp, chunks=chunks, others=(), profile=profile)
     match format:
-        case "PNG":
-            pass
         case "BMP":
             kept = Metadata(density=kept.density)
         case "WebP":
-            kept = replace(kept, density=None, chunks=())
-        case "TIFF":
-            kept = replace(kept, chunks=())
-        case _:
+            kept = replace(kept, density=None)
+        case "JPEG":
             kept = replace(
                 kept,
-                chunks=(),
                 exif=exif if len(exif or b"") <= _MOST_EXIF else None,
                 xmp=xmp if len(xmp or b"") <= _MOST_XMP else None,
                 profile=kept.profile if len(kept.profile or b"") <= _MOST_PROFILE else None,

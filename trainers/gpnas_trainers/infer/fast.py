@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -40,17 +41,8 @@ SEEN = {"first": slice(None, REACH + 1), "all": slice(None), "last": slice(-REAC
 MADE = {"first": slice(None, 1), "all": slice(None), "last": slice(-1, None)}
 SIZES = (REACH + 1, 2 * REACH + 1, REACH + 1)
 """Rows or columns of their kernels."""
-OUTER = [
-    ("first", "all"),
-    ("last", "all"),
-    ("all", "first"),
-    ("all", "last"),
-    ("first", "first"),
-    ("first", "last"),
-    ("last", "first"),
-    ("last", "last"),
-]
-"""Edges, then corners, as (rows, columns)."""
+PLACES = sorted(product(SEEN, repeat=2), key=lambda place: -place.count("all"))
+"""Inside, then edges, then corners, as (rows, columns)."""
 
 
 def fast(network: nn.Module) -> Forward:
@@ -162,7 +154,7 @@ def linear_end(layers: nn.Sequential, scale: int, divisor: float = 1.0) -> Forwa
         if min(h.shape[2:]) < 2 * REACH + 1:
             return layers(h) / divisor
         cells = conv2d(h, inner, inner_bias, padding=REACH)  # (B, 3·s², h, w)
-        for place, (kernel, bias) in zip(OUTER, outer, strict=True):
+        for place, (kernel, bias) in zip(PLACES[1:], outer, strict=True):
             y, x = place
             padding = [REACH if each == "all" else 0 for each in place]
             cells[..., MADE[y], MADE[x]] = conv2d(h[..., SEEN[y], SEEN[x]], kernel, bias, padding=padding)
@@ -172,7 +164,7 @@ def linear_end(layers: nn.Sequential, scale: int, divisor: float = 1.0) -> Forwa
 
 
 def _kernels(layers: nn.Sequential, scale: int, divisor: float) -> list[tuple[Tensor, Tensor]]:
-    """Kernel and bias of the LR pixels inside, then of those that `OUTER` tells.
+    """Kernel and bias of the LR pixels of each of `PLACES`.
 
     A kernel is how a sub-pixel depends on the features: what the transposed layers make of an impulse
     there. An image of 11×11 has one LR pixel of each kind whose neighbourhoods do not touch.
@@ -195,7 +187,7 @@ def _kernels(layers: nn.Sequential, scale: int, divisor: float) -> list[tuple[Te
     biases = pixel_unshuffle(deepcopy(layers).to("cpu", dtype)(nothing), scale)[0, :, at, at] / divisor
     parts = [each.split(SIZES, dim=3) for each in kernels.to(like).split(SIZES, dim=2)]
     found = []
-    for place in (("all", "all"), *OUTER):
+    for place in PLACES:
         y, x = (list(SEEN).index(each) for each in place)
         found.append((parts[y][x].contiguous(memory_format=torch.channels_last), biases[:, y, x].to(like)))
     return found

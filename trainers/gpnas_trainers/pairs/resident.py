@@ -18,12 +18,7 @@ SHARE = 0.25
 
 
 class ResidentPairs:
-    """What a `PairSet` draws patches from, with its pixels on a device.
-
-    Args:
-        pairs: to be copied, all of them.
-        device: where to.
-    """
+    """What a `PairSet` draws patches from, with a copy of all of its pixels on a device."""
 
     def __init__(self, pairs: PairSet, device: torch.device | str) -> None:
         self._pairs, self._device = pairs, torch.device(device)

@@ -52,12 +52,7 @@ class Examined:
 
 
 def deal(pairs: Sequence[PairFiles], sizes: Sequence[int]) -> list[list[PairFiles]]:
-    """The pairs in shards, in their order.
-
-    Args:
-        pairs: all of them.
-        sizes: bytes of the files of each.
-    """
+    """All pairs in shards, in their order, by the bytes of the files of each."""
     shards: list[list[PairFiles]] = []
     most, size = math.ceil(len(pairs) / SHARDS), 0
     for pair, more in zip(pairs, sizes, strict=True):
