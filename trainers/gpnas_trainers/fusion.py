@@ -115,10 +115,8 @@ class Gate(Fusion):
             nn.ReLU(),
             nn.Conv2d(FEATURES, self.networks * block, 1),
         )
-        last = self.body[-1]
-        assert isinstance(last, nn.Conv2d)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        for parameter in self.body[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def weights(self, outputs: Sequence[Tensor]) -> Tensor:
         greys = torch.cat([output.mean(dim=1, keepdim=True) for output in outputs], dim=1)

@@ -44,10 +44,7 @@ class JsonLines:
     """One JSON line per evaluation, in a file that may be read at any time.
 
     A training that goes on from its checkpoint repeats what it did since; lines of steps that are yet
-    to come are dropped at the first line, so that each step has one.
-
-    Args:
-        path: of the file; an existing one is gone on with.
+    to come are dropped at the first line, so that each step has one. An existing file is gone on with.
     """
 
     def __init__(self, path: Path) -> None:

@@ -72,15 +72,10 @@ class LargeImage:
     """An RGB file of 8 or 16 bits as a source for `infer.upscale_rows`: upright."""
 
     def __init__(self, path: Path, header: Header, stream: BinaryIO, converted: str | None = None) -> None:
-        """Args:
-        path: for messages.
-        header: of the file.
-        stream: its levels, row by row.
-        converted: what was done to make it RGB, in words.
-        """
         self.height, self.width, self.bits = header.height, header.width, header.bits
         self.metadata: Metadata = header.metadata
         self.converted = converted
+        """What was done to make it RGB, in words."""
         self._path, self._stream, self._next = path, stream, 0
 
     def levels(self, start: int, stop: int) -> NDArray[Any]:

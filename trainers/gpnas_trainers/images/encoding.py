@@ -33,12 +33,9 @@ if TYPE_CHECKING:
 # what each format can hold: its name, pixels of a side, bits per channel
 _FORMATS = {
     ".png": ("PNG", MAX_SIDE, 16),
-    ".jpg": ("JPEG", 65_500, 8),
-    ".jpeg": ("JPEG", 65_500, 8),
-    ".jfif": ("JPEG", 65_500, 8),
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif"), ("JPEG", 65_500, 8)),
     ".webp": ("WebP", 16_383, 8),
-    ".tif": ("TIFF", MAX_SIDE, 16),
-    ".tiff": ("TIFF", MAX_SIDE, 16),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF", MAX_SIDE, 16)),
     ".bmp": ("BMP", MAX_SIDE, 8),
 }
 SUFFIXES = tuple(_FORMATS)

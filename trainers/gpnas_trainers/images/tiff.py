@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -64,12 +64,11 @@ class TiffWriter:
             (284, _SHORT, [1]),  # by pixel
             (296, _SHORT, [2]),  # inches
             (317, _SHORT, [2]),  # what is packed are differences along x
+            *self._said(),
         ]
-        tags += self._said()
-        tags.sort(key=lambda tag: tag[0])
         room = 8 if self._big else 4
         directory = struct.pack("<Q" if self._big else "<H", len(tags))
-        for tag, kind, values in tags:
+        for tag, kind, values in sorted(tags, key=lambda tag: tag[0]):
             count = len(values) // 2 if kind == _RATIONAL else len(values)
             content = struct.pack(f"<{len(values)}{_CODES[kind]}", *values)
             if len(content) > room:
@@ -79,24 +78,21 @@ class TiffWriter:
         self._stream.seek(8 if self._big else 4)
         self._stream.write(struct.pack(f"<{fields}", first))
 
-    def _said(self) -> list[tuple[int, int, Any]]:
+    def _said(self) -> Iterator[tuple[int, int, Any]]:
         """The tags of the metadata, whose directories are written."""
-        offset = _LONG8 if self._big else _LONG
         said = self._metadata
-        tags: list[tuple[int, int, Any]] = [
-            (tag, _ASCII, text.encode() + b"\0") for tag, text in texts_of(said.exif).items()
-        ]
+        for tag, text in texts_of(said.exif).items():
+            yield tag, _ASCII, text.encode() + b"\0"
         if said.xmp is not None:
-            tags.append((700, _BYTE, said.xmp))
+            yield 700, _BYTE, said.xmp
         if said.profile is not None:
-            tags.append((34675, _UNDEFINED, said.profile))
+            yield 34675, _UNDEFINED, said.profile
         for tag, fields in directories_of(said.exif).items():
             with suppress(Exception):  # Pillow raises a dozen kinds on odd values
                 directory = ImageFileDirectory_v2(self._head())
                 for name, value in fields.items():
                     directory[name] = value
-                tags.append((tag, offset, [self._append(directory.tobytes)]))
-        return tags
+                yield tag, _LONG8 if self._big else _LONG, [self._append(directory.tobytes)]
 
     def _head(self) -> bytes:
         return struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if self._big else struct.pack("<2sHI", b"II", 42, 0)

@@ -252,15 +252,14 @@ def check_pixels(folder: Path, manifest: Manifest) -> None:
     """Raises a `PairsError` where pixels are not those that the manifest's SHA-256 stand for."""
     shards = [shard.file for shard in manifest.shards]
     every = PairSet(folder, manifest.scale, "", manifest.images, shards)
-    due = [(entry.lr_sha256, entry.hr_sha256) for entry in manifest.images]
+    due = [each for entry in manifest.images for each in (entry.lr_sha256, entry.hr_sha256)]
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(every), OPEN_SHARDS):
             batch = range(start, min(start + OPEN_SHARDS, len(every)))
             pixels = [image for index in batch for image in every.stored(index)]
-            found = list(pool.map(digest, pixels))
-            for index, both in zip(batch, zip(found[::2], found[1::2], strict=True), strict=True):
-                if both != due[index]:
+            for place, found in enumerate(pool.map(digest, pixels), start=2 * start):
+                if found != due[place]:
                     raise PairsError(
-                        f"{folder}: the pixels of {every.names[index]} must have the manifest's SHA-256, but "
-                        "do not; delete the folder so that it is prepared again"
+                        f"{folder}: the pixels of {every.names[place // 2]} must have the manifest's "
+                        "SHA-256, but do not; delete the folder so that it is prepared again"
                     )
