@@ -122,11 +122,7 @@ def _tried(network: nn.Module, rule: _Rule) -> None:
 
 
 def _passed(network: nn.Module, lr: Tensor, rule: _Rule) -> Tensor:
-    """What becomes of images.
-
-    Raises:
-        OwnError: something else than it must; the error says for which sides it would be right.
-    """
+    """What becomes of images; an `OwnError` says for which sides it would be what it must."""
     expected = _shape(lr, rule.scale)
     size = f"{lr.shape[2]}×{lr.shape[3]} LR pixels"
     try:

@@ -161,11 +161,7 @@ def ms_ssim_window(side: int) -> int:
 
 
 def _checked(name: str, value: Any, rule: Rule) -> int | float | str:
-    """The value as its own type.
-
-    Raises:
-        ValueError: it breaks the rule.
-    """
+    """The value as its own type; a `ValueError` where it breaks the rule."""
     if rule.kind is str:
         if value not in rule.allowed:
             raise ValueError(f"`{name}` must be one of {', '.join(rule.allowed)}, but got {value!r}")

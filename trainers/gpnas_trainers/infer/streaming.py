@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -93,12 +94,10 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last se
             if fusion is not None or layers > 1:
                 there = [output.to(like.device) for output in outputs]
                 return torch.stack(there, dim=1) if fusion is None else fusion(there)[:, None]
-            mean: Tensor | None = None
-            for output, share in zip(outputs, counts, strict=True):
-                part = output.to(like.device).mul_(share)
-                mean = part if mean is None else mean.add_(part)
-            assert mean is not None
-            return mean[:, None]
+            shared = zip(outputs, counts, strict=True)
+            return reduce(Tensor.add_, (output.to(like.device).mul_(share) for output, share in shared))[
+                :, None
+            ]
 
     def limit(shape: torch.Size) -> int:
         if whole:
