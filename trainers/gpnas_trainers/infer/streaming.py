@@ -91,13 +91,13 @@ def upscale_rows(  # noqa: PLR0913 - the ensemble's face for Python: the last se
         with torch.inference_mode():
             tiles = torch.stack([item.pixels for item in batch])
             outputs = outputs_of(runners, tiles, scale, levels.precision, dtype)
-            if fusion is not None or layers > 1:
-                there = [output.to(like.device) for output in outputs]
-                return torch.stack(there, dim=1) if fusion is None else fusion(there)[:, None]
-            shared = zip(outputs, counts, strict=True)
-            return reduce(Tensor.add_, (output.to(like.device).mul_(share) for output, share in shared))[
-                :, None
-            ]
+            there = (output.to(like.device) for output in outputs)
+            if fusion is not None:
+                return fusion([*there])[:, None]
+            if layers > 1:
+                return torch.stack([*there], dim=1)
+            parts = (output.mul_(share) for output, share in zip(there, counts, strict=True))
+            return reduce(Tensor.add_, parts)[:, None]
 
     def limit(shape: torch.Size) -> int:
         if whole:
