@@ -76,7 +76,8 @@ def read_code(network: str, folder: Path, what: str = "network") -> Code:
     is_file = place.endswith(".py")
     is_name = is_file or all(part.isidentifier() for part in place.split("."))
     if not is_name or not entry.isidentifier():
-        raise OwnError(f"a {what} {_form(what)}, but got {network!r:.100}")
+        form = FORM.replace("nets.py:Mine", "train.py:train") if what == "trainer" else FORM
+        raise OwnError(f"a {what} {form}, but got {network!r:.100}")
     if is_file:
         path = _within(place, folder, what)
         text = text_of(path, place, what)
@@ -100,10 +101,6 @@ def read_named(source: str, what: str = "network") -> Code:
     place, _, entry = source.rpartition(":")
     path = Path(place)
     return read_code(f"{path.name if place.endswith('.py') else place}:{entry}", path.parent, what)
-
-
-def _form(what: str) -> str:
-    return FORM.replace("nets.py:Mine", "train.py:train") if what == "trainer" else FORM
 
 
 def own_family(name: str, code: Code, known: Mapping[str, tuple[int, float]] | None = None) -> NetworkFamily:

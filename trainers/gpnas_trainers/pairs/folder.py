@@ -192,8 +192,12 @@ def _planned(source: str | Path, scale: int, rules: Rules, camera: Camera | None
 
 def _checked(work: _Work, folder: Path | None, workers: int | None, progress: Progress | None) -> Checked:
     """What is kept of the pairs once they are examined, and how it is split; a folder is written to."""
-    count, shards = _workers(workers, sum(work.sizes)), deal(work.found.pairs, work.sizes)
-    examined = examine_all(work.job, shards, folder, workers=count, progress=progress)
+    if workers is None:
+        workers = min(cores(), 1 + sum(work.sizes) // WORKER_BYTES)
+    elif workers < 1:
+        raise PairsError(f"`workers >= 1` must hold, but got {workers}")
+    shards = deal(work.found.pairs, work.sizes)
+    examined = examine_all(work.job, shards, folder, workers=workers, progress=progress)
     rules, excluded = work.job.rules, list(work.found.excluded)
     files = {pair.name: pair for pair in work.found.pairs}
     seen: dict[str, str] = {}
@@ -299,12 +303,6 @@ def _nothing_left(job: Job, excluded: Sequence[Exclusion]) -> str:
         f"{job.source}: HR must be {job.scale} times as large as LR, but in none of {len(misfits)} pairs it "
         f"is ({misfits[0].file}: LR {shown((height, width))}, HR {shown((tall, wide))}); {advice}"
     )
-
-
-def _workers(asked: int | None, size: int) -> int:
-    if asked is not None and asked < 1:
-        raise PairsError(f"`workers >= 1` must hold, but got {asked}")
-    return min(cores(), 1 + size // WORKER_BYTES) if asked is None else asked
 
 
 def _slug(name: str) -> str:

@@ -241,11 +241,10 @@ def open_pairs(folder: str | Path, split: Split, *, verify: bool = False) -> Pai
         raise ValueError(f"a split must be train or validation, but got {split!r}")
     folder = Path(folder)
     manifest = read_manifest(folder)
-    scale, entries = manifest.scale, manifest.images
-    shards = [shard.file for shard in manifest.shards]
     if verify:
         check_pixels(folder, manifest)
-    return PairSet(folder, scale, split, [entry for entry in entries if entry.split == split], shards)
+    entries = [entry for entry in manifest.images if entry.split == split]
+    return PairSet(folder, manifest.scale, split, entries, [shard.file for shard in manifest.shards])
 
 
 def check_pixels(folder: Path, manifest: Manifest) -> None:
