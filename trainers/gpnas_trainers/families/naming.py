@@ -1,4 +1,4 @@
-"""Names of tensors in files of weights: how many there are of a kind, and what other tools call them."""
+"""Tensors in files of weights: how many there are of a kind, what scale they tell, how others call them."""
 
 from __future__ import annotations
 
