@@ -199,9 +199,12 @@ class Engine:
             raise ValueError(f"a strategy must be one of {', '.join(STRATEGIES)}, but got {strategy!r}")
         if not 0 <= seed < 2**31:
             raise ValueError(f"`0 <= seed < 2**31` must hold, but got {seed}")
-        for name, count, least in (("trials", trials, 1), ("design", design, 0), ("portfolio", portfolio, 1)):
-            if count is not None and count < least:
-                raise ValueError(f"`{name} >= {least}` must hold, but got {count}")
+        if trials is not None and trials < 1:
+            raise ValueError(f"`trials >= 1` must hold, but got {trials}")
+        if design is not None and design < 0:
+            raise ValueError(f"`design >= 0` must hold, but got {design}")
+        if portfolio < 1:
+            raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
         self.space, self.seed, self.strategy = space, seed, strategy
         self.sign = -1 if minimise else 1
         if strategy == "random" or (sources and design is None):

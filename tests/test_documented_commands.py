@@ -70,6 +70,7 @@ PRESUMED = {
     "docs/report.md": Presumed(("runs/drn",)),
     "docs/running.md": Presumed(("runs/drn",), {"s3://bucket": "bucket", "--trials 32": "--trials=10"}),
     "docs/training.md": Presumed(("runs/mine",)),
+    "docs/tutorials/camera-pairs.md": Presumed((), {"--top 3": "--top 1"}),
     "docs/own-networks.md": Presumed((), {"--networks package.module": "--networks nets.py"}),
 }
 PROGRAMS = {

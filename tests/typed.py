@@ -42,6 +42,7 @@ SHORTER: tuple[tuple[str, str], ...] = (
     (r"--batch-size \d+", "--batch-size 2"),
     (r"--concurrent \d+", "--concurrent 2"),
     (r"features=128,blocks=18,stages=3", "features=8,blocks=1,stages=1"),
+    (r"features=32,blocks=4,stages=3", "features=8,blocks=2,stages=1"),
     (r"Recipe\(steps=\d+\)", "Recipe(steps=4, batch_size=2)"),
 )
 """What commands and programs of a page say, and what is run instead."""
@@ -95,11 +96,11 @@ def shorter(text: str) -> str:
 def shorter_space(text: str) -> str:
     """A space file with short and few trainings of small networks."""
     document = yaml.safe_load(text)
-    if "trainer" not in document:
-        limits = document.get("limits", {})
-        document["limits"] = {**limits, "gmacs": min(LARGEST, limits.get("gmacs", LARGEST))}
     document["search"] = {**document.get("search", {}), "trials": 3, "concurrent": 1}
     if "trainer" not in document:
+        limits = document.get("limits", {})
+        if "recipe" in document or "gmacs" in limits:
+            document["limits"] = {**limits, "gmacs": min(LARGEST, limits.get("gmacs", LARGEST))}
         document["recipe"] = {**document.get("recipe", {}), **SHORTER_RECIPE}
     return yaml.safe_dump(document, sort_keys=False)
 

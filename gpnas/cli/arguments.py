@@ -27,18 +27,17 @@ def path(text: str) -> Path:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    return _at_least(1, text)
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
+    return number
 
 
 def natural(text: str) -> int:
     """A whole number of at least 0."""
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
     number = int(text)
-    if number < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, but got {number}")
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but got {number}")
     return number
 
 

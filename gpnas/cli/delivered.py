@@ -45,13 +45,7 @@ def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
         )
     yield best
     yield legend(ranked.candidate.architecture for ranked in rows)
-    average = "one network" if len(chosen) == 1 else f"average of {len(chosen)}"
-    ensemble = delivery.chosen.ensemble
-    yield (
-        f"bicubic {delivery.bicubic:.2f} dB, best network {delivery.best.observed:.2f} dB, "
-        f"{average} {portfolio.value:.2f} dB"
-        + ("" if ensemble is None else f", and over eight transforms {ensemble:.2f} dB")
-    )
+    yield _reached(delivery)
     for line in (*delivery.chosen.left_out, *delivery.unusable.values()):
         yield printable(line)
     if len(chosen) > 1:
@@ -65,6 +59,20 @@ def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
     yield ""
     yield "next: " + printable(advice("evaluate", delivery.bundle))
     yield "      " + printable(advice("upscale", delivery.bundle, "photo.jpg", "-o", "photo_sr.png"))
+
+
+def _reached(delivery: Delivery) -> str:
+    """What the delivered networks reach, beside bicubic interpolation and the best network alone."""
+    members, value = delivery.portfolio.members, delivery.portfolio.value
+    best, ensemble = delivery.best, delivery.chosen.ensemble
+    text = f"bicubic {delivery.bicubic:.2f} dB, best network {best.observed:.2f} dB"
+    by = ""
+    if len(members) > 1:
+        text += f", average of {len(members)} {value:.2f} dB"
+    elif members[0].id != best.candidate.id:
+        text += f", {members[0].id} alone {value:.2f} dB"
+        by = ", by which it was chosen,"
+    return text + ("" if ensemble is None else f", and over eight transforms{by} {ensemble:.2f} dB")
 
 
 def own_delivered(delivery: OwnDelivery) -> Iterator[RenderableType]:

@@ -95,20 +95,18 @@ def _shown(evaluation: Evaluation) -> Iterator[RenderableType]:
         networks.add_row(str(number), label(architecture), f"{evaluation.weights[number - 1]:.3f}")
     yield networks
     yield legend(evaluation.architectures)
-    scores = Table(
-        "",
-        *("networks", "PSNR dB", "", "SSIM", "", "over the best network alone, dB"),
-        whole=("networks", "PSNR dB", "SSIM"),
-        left=("", "over the best network alone, dB"),
-    )
-    scores.add_row("bicubic", *scored(evaluation.bicubic, "psnr"), *scored(evaluation.bicubic, "ssim"), "")
+    beside = ["over the best network alone, dB"] if len(evaluation.architectures) > 1 else []
+    columns = ("networks", "PSNR dB", "", "SSIM", "", *beside)
+    scores = Table("", *columns, whole=("networks", "PSNR dB", "SSIM"), left=("", *beside))
+    scores.add_row("bicubic", *scored(evaluation.bicubic, "psnr"), *scored(evaluation.bicubic, "ssim"))
     for title, rows in evaluation.by_levels():
         scores.add_section()
         scores.add_row(styled(title, "italic"))
         best = max(rows, key=lambda row: row.psnr)
         for row in rows:
             cells = [row_name(row), *scored(row, "psnr"), *scored(row, "ssim"), difference(row.over_best)]
-            scores.add_row(*cells, style="bold" if row is best else None)
+            scores.add_row(*cells[: len(columns)], style="bold" if row is best else None)
     yield scores
     yield measured(evaluation)
-    yield "Superscripts are ranks among as many networks at equal levels."
+    if beside:
+        yield "Superscripts are ranks among as many networks at equal levels."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -61,7 +60,10 @@ class AxisValues(Strict):
 
     @model_validator(mode="after")
     def _has_values(self) -> AxisValues:
-        _check_distinct(self.values, "value", "axis values")
+        if not self.values:
+            raise ValueError("an axis must have at least one value, but got []")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"axis values must differ from each other, but got {self.values}")
         _check_spacing(self.spacing, min(self.values))
         return self
 
@@ -81,7 +83,10 @@ class AxisChoices(Strict):
                 isinstance(choice, float) and not math.isfinite(choice)
             ):
                 raise ValueError(f"a choice must be a finite number, a name or a switch, but got {choice!r}")
-        _check_distinct(self.choices, "choice", "choices")
+        if not self.choices:
+            raise ValueError("an axis must have at least one choice, but got []")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"choices must differ from each other, but got {self.choices}")
         return self
 
     def axis(self, name: str) -> Axis:
@@ -89,13 +94,6 @@ class AxisChoices(Strict):
 
 
 AnyAxis = AxisRange | AxisValues | AxisChoices
-
-
-def _check_distinct(values: Sequence[Any], one: str, several: str) -> None:
-    if not values:
-        raise ValueError(f"an axis must have at least one {one}, but got []")
-    if len(set(values)) < len(values):
-        raise ValueError(f"{several} must differ from each other, but got {values}")
 
 
 def _check_spacing(spacing: str | None, least: int) -> None:
@@ -134,22 +132,36 @@ def _at_least_one(axis: AnyAxis) -> AnyAxis:
     return axis
 
 
-def _choices_of(kind: type[bool | str], rule: str) -> Callable[[Any], AxisChoices]:
-    """Reads the short forms of an axis whose choices are all of one kind; rule: what it may be."""
+def _choices_of(kind: type, value: Any) -> AxisChoices:
+    """Reads the short forms of an axis whose choices are all of one kind.
 
-    def form(value: Any) -> AxisChoices:
-        if isinstance(value, kind):
-            value = [value]
-        if isinstance(value, list):
-            value = AxisChoices.model_validate({"choices": value})
-        if not isinstance(value, AxisChoices):
-            raise ValueError(f"{rule}, but got {value!r}")
-        for choice in value.choices:
-            if not isinstance(choice, kind):
-                raise ValueError(f"{rule}, but got {choice!r}")
-        return value
+    Raises:
+        TypeError: of what is something else.
+    """
+    if isinstance(value, kind):
+        value = [value]
+    if isinstance(value, list):
+        value = AxisChoices.model_validate({"choices": value})
+    if not isinstance(value, AxisChoices):
+        raise TypeError(f"{value!r}")
+    for choice in value.choices:
+        if not isinstance(choice, kind):
+            raise TypeError(f"{choice!r}")
+    return value
 
-    return form
+
+def _switch_form(value: Any) -> AxisChoices:
+    try:
+        return _choices_of(bool, value)
+    except TypeError as error:
+        raise ValueError(f"a switch is true, false or a list of both, but got {error}") from None
+
+
+def _name_form(value: Any) -> AxisChoices:
+    try:
+        return _choices_of(str, value)
+    except TypeError as error:
+        raise ValueError(f"this axis is a name or a list of names, but got {error}") from None
 
 
 def _own_form(value: Any) -> AnyAxis:
@@ -171,11 +183,9 @@ def _own_form(value: Any) -> AnyAxis:
 
 CountAxis = Annotated[AnyAxis, BeforeValidator(_count_form), AfterValidator(_at_least_one)]
 """An axis of integers of at least 1."""
-SwitchAxis = Annotated[
-    AxisChoices, BeforeValidator(_choices_of(bool, "a switch is true, false or a list of both"))
-]
+SwitchAxis = Annotated[AxisChoices, BeforeValidator(_switch_form)]
 """An axis of true, false or both."""
-NameAxis = Annotated[AxisChoices, BeforeValidator(_choices_of(str, "this axis is a name or a list of names"))]
+NameAxis = Annotated[AxisChoices, BeforeValidator(_name_form)]
 """An axis of names, without order."""
 OwnAxis = Annotated[AnyAxis, BeforeValidator(_own_form)]
 """An axis of a family that only its user knows."""

@@ -156,9 +156,10 @@ def _reached(token: str, address: str | None, cpus: int, on_loopback: bool) -> C
                 **(own if address is None else {}),
             )
     except Exception as error:  # Ray raises plain ones, too
+        if address is not None:
+            raise TrialError(f"Ray must be reachable at {address}, but {_reason(error)}") from None
         kind = StartError if isinstance(error, private_ray.StartError) else TrialError
-        where = "on this machine" if address is None else f"at {address}"
-        raise kind(f"Ray must be reachable {where}, but {_reason(error)}") from None
+        raise kind(f"Ray must be reachable on this machine, but {_reason(error)}") from None
     total = ray.cluster_resources()
     url = f"http://{context.dashboard_url}" if context.dashboard_url else None
     session = Path(context.address_info["session_dir"]) if address is None else None

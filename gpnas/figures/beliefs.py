@@ -100,9 +100,7 @@ def standing_of(run: Path, recorded: Recorded) -> Standing:
     rows = [trial for trial in recorded.trials if trial.id in names and trial.value is not None]
     posterior = engine.surrogate
     pool = sampled(torch.arange(len(engine.space)), POOL)
-    return Standing(
-        recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, engine.belief(pool)
-    )
+    return Standing(recorded, engine, tuple(rows), posterior, diagnose(posterior), pool, engine.belief(pool))
 
 
 def leader_of(standing: Standing, family: str) -> int:
