@@ -301,7 +301,12 @@ class Prospect:
 
 def trials_of(count: int) -> str:
     """A number of trials as a sentence has it: `1 trial`, `8 trials`."""
-    return f"{count} trial{'s' * (count != 1)}"
+    return number_of(count, "trial")
+
+
+def number_of(count: int, thing: str) -> str:
+    """A number of things as a sentence has it: `1 image`, `8 images`."""
+    return f"{count} {thing}{'s' * (count != 1)}"
 
 
 def otherwise(failed: int, stopped: int) -> str:

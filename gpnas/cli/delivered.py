@@ -8,7 +8,7 @@ from rich.console import RenderableType
 
 from gpnas.cli.tables import Table
 from gpnas.cli.text import advice, label, legend, printable
-from gpnas.records import trials_of
+from gpnas.records import number_of, trials_of
 from gpnas.results.delivery import Delivery
 from gpnas.results.fusing import why
 from gpnas.results.own_delivery import OwnDelivery
@@ -53,7 +53,7 @@ def delivered(delivery: Delivery, title: str) -> Iterator[RenderableType]:
     trials = delivery.to_json()["trials"]
     yield (
         f"{trials_of(trials['observed'])} ({trials['failed']} failed, {trials['stopped']} stopped early), "
-        f"{delivery.seconds:.0f} s, {len(delivery.gram)} validation images"
+        f"{delivery.seconds:.0f} s, {number_of(len(delivery.gram), 'validation image')}"
     )
     yield f"bundle: {printable(delivery.bundle)}"
     yield ""

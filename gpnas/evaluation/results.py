@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from gpnas.records import Architecture
+from gpnas.records import Architecture, number_of
 
 Interval = tuple[float, float]
 NETWORKS = "networks"
@@ -144,10 +144,10 @@ def measured(evaluation: Evaluation) -> str:
     settings = evaluation.settings
     channels = "RGB" if settings["channels"] == "rgb" else "Y of BT.601"
     return (
-        f"{evaluation.images} images, ×{evaluation.scale}, {channels}, border {settings['border']}; SSIM "
-        f"with an 11×11 gaussian window inside the image. In brackets the {settings['confidence']:.0%} "
-        f"bootstrap interval of the mean over images ({settings['resamples']:,} resamples, "
-        f"seed {settings['seed']})."
+        f"{number_of(evaluation.images, 'image')}, ×{evaluation.scale}, {channels}, border "
+        f"{settings['border']}; SSIM with an 11×11 gaussian window inside the image. In brackets "
+        f"the {settings['confidence']:.0%} bootstrap interval of the mean over images "
+        f"({settings['resamples']:,} resamples, seed {settings['seed']})."
         + (" With so few images it is too narrow." if 1 < evaluation.images < FEW else "")
     )
 
