@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gpnas_trainers.files import check as check
 from gpnas_trainers.files import descriptor_of as descriptor_of
+from gpnas_trainers.files import is_full as is_full
 from gpnas_trainers.files import is_locked as is_locked
 from gpnas_trainers.files import look_at as look_at
 from gpnas_trainers.files import opened as opened

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -35,7 +34,7 @@ from gpnas.bundle.member import Description, Licence, Member, Picture, StoredFus
 from gpnas.bundle.reading import is_bundle, is_zip
 from gpnas.bundle.weights import Graph, StoredWeights
 from gpnas.errors import BundleError
-from gpnas.files import replacing, sync
+from gpnas.files import is_full, replacing, sync
 
 
 def write_bundle(
@@ -88,8 +87,7 @@ def write_bundle(
         else:
             _put_folder(path, contents)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else error.strerror or str(error)
+        reason = "the disk is full" if is_full(error) else error.strerror or str(error)
         raise BundleError(
             f"{path}: a bundle must be written as a whole, but {reason}; nothing was"
         ) from error

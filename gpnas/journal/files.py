@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import sqlite3
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from gpnas import files
 from gpnas.errors import JournalError
-from gpnas.files import descriptor_of, nearby, read, replacing
+from gpnas.files import descriptor_of, is_full, nearby, read, replacing
 from gpnas.journal.documents import APPLICATION, TABLES, VERSION, DamageError, declaration, encode
 from gpnas.journal.examining import (
     BACKUP,
@@ -63,7 +62,7 @@ def errors(path: Path) -> Iterator[None]:
             f"{path}: the journal must be readable and writable, but {error}; {advice}"
         ) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise JournalError(_full(path)) from error
         reason = error.strerror or str(error)
         raise JournalError(

@@ -12,7 +12,6 @@ object is put at once. A local folder costs no more than plain files, and loads 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from gpnas.errors import TrialError
-from gpnas.files import check, opened, replacing
+from gpnas.files import check, is_full, opened, replacing
 
 if TYPE_CHECKING:  # a worker opens storages, and never needs a journal
     from gpnas.journal import Journal
@@ -301,8 +300,7 @@ def checked(name: str) -> str:
 
 def unusable(uri: str, error: OSError | str) -> str:
     """What a person is told where trials cannot use a storage, in one line."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    why = "the disk is full" if full else " ".join(str(error).split())
+    why = "the disk is full" if is_full(error) else " ".join(str(error).split())
     what = "trials must be able to read and write here"
     return f"{uri}: {what}, but {why}; mend that and run the same command again"
 

@@ -20,6 +20,11 @@ KINDS = (
 )
 
 
+def is_full(error: object) -> bool:
+    """Whether an error says that a disk is full, or a user's part of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def descriptor_of(
     path: Path, flags: int = os.O_RDONLY, *, most: int | None = None, follow: bool = False
 ) -> int:

@@ -5,7 +5,6 @@ Each format that can be made so has its writer, which holds some rows and no mor
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpnas_trainers.files import replacing
+from gpnas_trainers.files import is_full, replacing
 from gpnas_trainers.images.decoding import MAX_SIDE, check_memory
 from gpnas_trainers.images.errors import ImageError
 from gpnas_trainers.images.header import MAX_PIXELS, reason_of
@@ -207,7 +206,7 @@ def _writer(path: Path, file: BinaryIO, height: int, width: int, bits: int, meta
 
 def _unwritten(path: Path, error: Exception) -> ImageError:
     """The error of an image that could not be written."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return ImageError(
             f"{path}: the image could not be written, since the disk is full; free some space or choose "
             "another folder"

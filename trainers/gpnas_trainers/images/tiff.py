@@ -9,13 +9,13 @@ import struct
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from gpnas_trainers.files import is_full
 from gpnas_trainers.images.metadata import Metadata, directories_of, texts_of
 from gpnas_trainers.images.strips import STRIP_BYTES, Strips
 
@@ -88,11 +88,14 @@ class TiffWriter:
         if said.profile is not None:
             yield 34675, _UNDEFINED, said.profile
         for tag, fields in directories_of(said.exif).items():
-            with suppress(Exception):  # Pillow raises a dozen kinds on odd values
+            try:
                 directory = ImageFileDirectory_v2(self._head())
                 for name, value in fields.items():
                     directory[name] = value
                 yield tag, _LONG8 if self._big else _LONG, [self._append(directory.tobytes)]
+            except Exception as error:  # Pillow raises a dozen kinds on odd values
+                if is_full(error):
+                    raise
 
     def _head(self) -> bytes:
         return struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if self._big else struct.pack("<2sHI", b"II", 42, 0)

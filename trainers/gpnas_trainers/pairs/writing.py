@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnas_trainers.files import replacing
+from gpnas_trainers.files import is_full, replacing
 from gpnas_trainers.pairs.errors import PairsError
 from gpnas_trainers.pairs.manifest import (
     ALIGNMENT,
@@ -135,7 +135,7 @@ def work_folder(target: Path) -> Iterator[Path | None]:
                     for half in work.glob(".*"):  # of workers that a signal has ended too
                         half.unlink(missing_ok=True)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = is_full(error) or error.errno == errno.EFBIG
         raise PairsError(
             f"{target.parent}: the cache of prepared pairs must be writable, but "
             + ("the disk is full; free some space" if full else f"got {error.strerror or error}; check it")
