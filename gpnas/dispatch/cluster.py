@@ -168,7 +168,9 @@ def _reached(token: str, address: str | None, cpus: int, on_loopback: bool) -> C
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """A line: the first, with the last where that tells the cause, as of a process that did not start."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
 
 
 def _check_reachable(address: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpnas.dispatch.cluster import asks_for_token, connected, token_file
+from gpnas.dispatch.cluster import _reason, asks_for_token, connected, token_file
 from gpnas.errors import TrialError
 from gpnas_trainers.checkpoint import TrainingError, read_checkpoint
 
@@ -226,3 +226,12 @@ def test_a_checkpoint_that_someone_else_wrote_runs_nothing(tmp_path: Path) -> No
         with pytest.raises(TrainingError, match="a checkpoint must be whole"):
             read_checkpoint(tmp_path / name, {})
     assert not done.exists()
+
+
+def test_what_kept_a_process_of_ray_from_starting_is_told() -> None:
+    """Ray puts the end of a log beneath a line that names the log; the cause is its last line."""
+    log = "The last 20 lines of dashboard.log (it contains the error message from the dashboard):"
+    told = _reason(RuntimeError(f"{log}\n  File socket.py\nOSError: AF_UNIX path too long\n"))
+    assert told == f"{log} OSError: AF_UNIX path too long"
+    assert _reason(RuntimeError("no node\nanswers")) == "no node"
+    assert _reason(TimeoutError()) == "TimeoutError"

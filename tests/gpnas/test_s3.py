@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -164,12 +165,17 @@ search: {trials: 2, concurrent: 1, early_stopping: false}
 """
 
 
+@pytest.fixture
+def local() -> Iterator[Path]:
+    """What nodes have for a while, under a name that is short enough for sockets in it."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def test_the_folder_of_a_training_of_ones_own_outlives_its_worker_in_s3(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, tmp_path: Path, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = tmp_path / "tmp"
-    local.mkdir()
-    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # short, for its sockets
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     monkeypatch.setenv("TMPDIR", str(local))
     monkeypatch.setenv("TESTED_STORAGE", address)
     (tmp_path / "train.py").write_text(OWN)
