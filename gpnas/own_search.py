@@ -436,7 +436,10 @@ class OwnSearch:
         search = self._header.search
         assert search is not None
         # an engine that may train architectures again never is, while one succeeded
-        return search.strategy != "mi+kg" and len(self.memory.taken | self.memory.vetoed) >= len(self.space)
+        if search.strategy == "mi+kg":
+            return False
+        taken, vetoed, size = self.memory.taken, self.memory.vetoed, len(self.space)
+        return len(taken) + len(vetoed) >= size and len(taken | vetoed) >= size  # seldom more than two counts
 
     def _lease(self, candidate: Asked | str, lease: str | None) -> Lease:
         leases = self.journal.leases
