@@ -64,7 +64,7 @@ def typed(desk: Path, *commands: str, **variables: str) -> None:
 def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
     page = ROOT / "docs/clusters.md"
     # long enough to be looked at meanwhile
-    (desk / "drn.yaml").write_text(SPACE.replace("steps: 20", "steps: 200"))
+    (desk / "drn.yaml").write_text(SPACE.replace("steps: 20", "steps: 60"))
     texts = [each.text.replace("\\\n", " ").replace("/shared", str(desk / "shared")) for each in blocks(page)]
     (token,) = (each for each in texts if "> ~/.ray/auth_token" in each)
     (start,) = (each for each in texts if each.startswith("ray start --head"))

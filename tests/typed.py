@@ -37,7 +37,9 @@ FILE = re.compile(r"`([\w-]+\.(?:py|yaml|sh|sbatch))`")
 
 SHORTER: tuple[tuple[str, str], ...] = (
     (r"^(gpnas evaluate (?!.*--no-tiles).*)$", r"\1 --no-tiles"),
+    (r"^(gpnas train --architecture (?!.*--steps).*)$", r"\1 --steps 6"),
     (r"--steps \d+", "--steps 6"),
+    (r'"trials": \d+', '"trials": 3'),
     (r"--trials (?:[4-9]|\d\d+)", "--trials 4"),
     (r"--batch-size \d+", "--batch-size 2"),
     (r"--concurrent \d+", "--concurrent 2"),

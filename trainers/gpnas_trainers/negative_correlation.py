@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gpnas_trainers.batches import Batches
 from gpnas_trainers.guard import LossGuard, looked_every
+from gpnas_trainers.optimizer import AdamW
 from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.recipe import Recipe
 
@@ -65,7 +66,7 @@ def fine_tune(
     device = next(networks[0].parameters()).device
     batches = Batches(pairs, recipe, seed, slice(None), device)
     parameters = [[*network.parameters()] for network in networks]
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         [{"params": each} for each in parameters],
         lr=recipe.learning_rate,
         weight_decay=recipe.weight_decay,

@@ -24,6 +24,7 @@ from gpnas_trainers.checkpoint import copied, read_checkpoint, write_checkpoint
 from gpnas_trainers.families import declared
 from gpnas_trainers.guard import CollapseError, LossGuard, looked_every
 from gpnas_trainers.objective import Objective, precision_on
+from gpnas_trainers.optimizer import AdamW
 from gpnas_trainers.pairs import PairSet
 from gpnas_trainers.progress import Progress as Progress
 from gpnas_trainers.progress import evaluate as evaluate
@@ -109,7 +110,7 @@ class Training:
         rows = self._ranks.slice(recipe.batch_size)
         self._train_pairs, self._batches = train_pairs, Batches(train_pairs, recipe, seed, rows, device)
         self._seed, self._device = seed, device
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = AdamW(
             objective.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self._scaler = torch.amp.GradScaler("cuda", enabled=precision == "float16")
