@@ -27,7 +27,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
 LANES = (
     ("test_dispatch", "test_s3", "test_conductor", "test_working_folder"),
     (
-        *("test_final", "test_signals", "test_killing", "test_full_disk", "test_package"),
+        *("test_final", "test_signals", "test_killing", "test_full_disk"),
         *("test_own_networks", "test_cluster", "test_own_training", "test_resources"),
     ),
 )

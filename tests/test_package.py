@@ -113,7 +113,6 @@ def steps(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 def test_a_newcomer_types_the_first_tutorial(
     complete: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
