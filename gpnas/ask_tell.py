@@ -79,7 +79,7 @@ class AskTell:
         self.journal = journal
         self._adviser = adviser
         self._trials, self._best, self._stop_below = trials, best, stop_below
-        self._sign = 1 if journal.header.objective.goal == "maximise" else -1
+        self._sign = journal.header.objective.sign
         self._waiting = deque(journal.pending() if orphans is None else orphans)
         self._proposed = len(candidates)
         self._courses = {each.id: Course(self._curve(each)) for each in candidates}

@@ -814,7 +814,7 @@ def engine_for(space: SearchSpace, header: Header) -> Engine:
         sources=search.sources,
         cost_aware=search.cost_aware,
         portfolio=search.portfolio if search.portfolio_aware else 1,
-        minimise=header.objective.goal == "minimise",
+        minimise=header.objective.sign < 0,
         common_seeds=search.common_seeds,
         defaults=search.defaults,
     )

@@ -2,6 +2,7 @@
 know nothing else of the trainers."""
 
 import lzma
+import os
 from pathlib import Path
 
 from gpnas_trainers.files import check as check
@@ -16,6 +17,11 @@ from gpnas_trainers.files import sync as sync
 from gpnas_trainers.files import turn as turn
 from gpnas_trainers.nearest import did_you_mean as did_you_mean
 from gpnas_trainers.nearest import nearby as nearby
+
+
+def ray_token_file() -> Path:
+    """The file with the token that Ray's services ask for, where Ray looks for it; it may be missing."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def packaged(room: str, name: str) -> bytes:

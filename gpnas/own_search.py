@@ -107,7 +107,7 @@ class OwnSearch:
     @property
     def sign(self) -> int:
         """1 where the objective is to be maximised, else -1."""
-        return 1 if self._header.objective.goal == "maximise" else -1
+        return self._header.objective.sign
 
     def ask(self, *, count: int = 1) -> Asked | None:
         """The next candidate to train, leased: one that was lost or is wanted first, else a new one.
@@ -373,8 +373,7 @@ class OwnSearch:
     def best(self) -> Observation | None:
         """The observation of the best value that was measured; None while there is none."""
         self.catch_up()
-        finished = [each for each in self.memory.observations if each.finished]
-        return max(finished, key=lambda each: self.sign * (each.value or 0.0), default=None)
+        return self._header.objective.best(self.memory.observations)
 
     @property
     def engine(self) -> Engine:

@@ -10,7 +10,7 @@ import hashlib
 import math
 import numbers
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
@@ -144,6 +144,16 @@ class Objective:
         if not (self.name and self.name.isprintable() and self.unit.isprintable()):
             raise ValueError(f"an objective must have a name, but got {self.name!r:.40}, {self.unit!r:.40}")
 
+    @property
+    def sign(self) -> int:
+        """1 where the larger of two values is the better one, else -1."""
+        return 1 if self.goal == "maximise" else -1
+
+    def best(self, observations: Iterable[Observation]) -> Observation | None:
+        """That of the best value that was measured, the first of several; None where there is none."""
+        finished = [each for each in observations if each.finished]
+        return max(finished, key=lambda each: self.sign * (each.value or 0.0), default=None)
+
 
 @dataclass(frozen=True)
 class Fidelity:
@@ -221,7 +231,7 @@ class Observation:
 
     candidate: Candidate
     value: float | None
-    """The search's objective, larger is better; of a stopped trial the final value that its curve
+    """The search's objective, in its own unit; of a stopped trial the final value that its curve
     predicted; None exactly when the trial failed."""
     failure: str | None = None
     """One line that says why the trial failed; None when it did not."""

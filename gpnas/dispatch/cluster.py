@@ -19,6 +19,7 @@ import ray
 from gpnas.dispatch import private_ray
 from gpnas.dispatch.halt import Halt
 from gpnas.errors import TrialError
+from gpnas.files import ray_token_file
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Memory for what trials exchange, a few numbers; Ray would take 30 % of the machine's."""
@@ -63,7 +64,7 @@ def token_file() -> Path:
     Raises:
         TrialError: it can be neither read nor made.
     """
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = ray_token_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists() or not path.read_text().strip():

@@ -168,7 +168,7 @@ def _measure(objective: Objective, trials: Sequence[Trial]) -> Measure:
     values = [trial.value for trial in trials if trial.value is not None]
     name = objective.name.upper() if objective.name in ("psnr", "ssim") else objective.name
     decimals = 2 if objective.unit == "dB" else decimals_for(values)
-    return Measure(name, objective.unit, decimals, objective.goal == "minimise")
+    return Measure(name, objective.unit, decimals, objective.sign < 0)
 
 
 def _seconds(time: str) -> float:

@@ -62,9 +62,7 @@ class Look:
     @property
     def best(self) -> Observation | None:
         """The observation of the best measured value, the first of several; None where there is none."""
-        sign = 1 if self.objective.goal == "maximise" else -1
-        finished = [each for each in self.ended if each.finished]
-        return max(finished, key=lambda each: sign * (each.value or 0.0), default=None)
+        return self.objective.best(self.ended)
 
     @property
     def left(self) -> float | None:

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 from gpnas.bundle import read_bundle
 from gpnas.errors import BundleError, GpnasError, TrialError
+from gpnas.files import ray_token_file
 from gpnas.journal import Journal, status
 from gpnas.results.networks import trained_weights
 from gpnas.run.provenance import machine
@@ -200,7 +201,7 @@ def _caches() -> Iterator[Check]:
 def _token() -> Check:
     if os.environ.get("RAY_AUTH_TOKEN"):
         return Check("access", "Ray's token", "in the environment, RAY_AUTH_TOKEN")
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = ray_token_file()
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpnas.files import read
+from gpnas.files import ray_token_file, read
 from gpnas.service.folder import ServiceError
 from gpnas.service.problems import Problem
 
@@ -155,7 +155,7 @@ def ray_token() -> str:
     """The token that Ray asks for, as Ray looks for it; empty where there is none."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path = ray_token_file()
     try:
         return read(path, 10_000, follow=True).decode().strip()
     except (OSError, UnicodeDecodeError):

@@ -125,13 +125,9 @@ def kind_of(header: Header) -> str:
 def _summary(memory: Memory, told: dict[str, Any]) -> Summary:
     journal, observations = memory.journal, memory.observations
     header, sessions = journal.header, journal.sessions()
-    sign = 1 if header.objective.goal == "maximise" else -1
     best, course = None, []
     for each in observations:
-        if each.value is not None and (best is None or sign * each.value > sign * (best.value or 0.0)):
-            if not each.finished:
-                continue
-            best = each
+        best = header.objective.best([best, each] if best else [each])
         if best is not None:
             course.append(float(best.value or 0.0))
     newest = sessions[max(sessions)] if sessions else None

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def trained(kind: type[torch.optim.AdamW], fused: bool) -> list[torch.Tensor]:
 
     def made() -> torch.optim.AdamW:
         one, two = network[0].parameters(), network[2].parameters()
-        groups = [{"params": one}, {"params": two, "lr": 1e-3}]
+        groups: list[dict[str, Any]] = [{"params": one}, {"params": two, "lr": 1e-3}]
         return kind(groups, lr=1e-2, weight_decay=0.1, fused=fused)
 
     optimizer = made()
@@ -52,7 +53,9 @@ from gpnas_trainers.pairs import open_pairs
 from gpnas_trainers.train import Recipe, Training
 
 folder, to = Path(sys.argv[1]), Path(sys.argv[2])
-recipe = Recipe(steps=3, batch_size=2, hr_patch=48, evaluate_every=2, dual_weight=0.1, ema_decay=0.9, clip_norm=1)
+recipe = Recipe(
+    steps=3, batch_size=2, hr_patch=48, evaluate_every=2, dual_weight=0.1, ema_decay=0.9, clip_norm=1
+)
 for attempt in range(2):
     pairs = open_pairs(folder, "train"), open_pairs(folder, "validation").head(1)
     training = Training(build("drn", 2, features=4, blocks=1, stages=1), *pairs, recipe, seed=0)
