@@ -21,6 +21,7 @@ from gpnas.bundle import StoredFusion
 from gpnas.fusing import FEWEST, Tried, chosen_way, convex_shares, folds, fused_psnr, table_weights
 from gpnas.portfolio import Floats
 from gpnas_trainers.fusion import MEASURES, Fusion, Gate, Table, measured
+from gpnas_trainers.optimizer import AdamW
 
 if TYPE_CHECKING:
     from gpnas_trainers.pairs import PairSet
@@ -192,7 +193,7 @@ def trained_gate(
         for each in images
     ]
     side = min(PATCH, *(int(length) // scale for each in images for length in each.hr.shape[1:]))
-    optimizer = torch.optim.Adam(gate.parameters(), lr=RATE)
+    optimizer = AdamW(gate.parameters(), lr=RATE, weight_decay=0.0)  # Adam
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         places = generator.integers(len(images), size=PATCHES).tolist()

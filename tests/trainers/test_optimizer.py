@@ -14,15 +14,15 @@ from gpnas_trainers.optimizer import AdamW
 from gpnas_trainers.pairs import prepare_photographs
 
 
-def trained(kind: type[torch.optim.AdamW], fused: bool) -> list[torch.Tensor]:
+def trained(kind: type[torch.optim.Adam], fused: bool, decay: float) -> list[torch.Tensor]:
     """Weights and state after some steps; half way, the state is taken over by an optimizer made anew."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 3, 3))
 
-    def made() -> torch.optim.AdamW:
+    def made() -> torch.optim.Adam:
         one, two = network[0].parameters(), network[2].parameters()
         groups: list[dict[str, Any]] = [{"params": one}, {"params": two, "lr": 1e-3}]
-        return kind(groups, lr=1e-2, weight_decay=0.1, fused=fused)
+        return kind(groups, lr=1e-2, weight_decay=decay, fused=fused)
 
     optimizer = made()
     for step in range(10):
@@ -40,9 +40,10 @@ def trained(kind: type[torch.optim.AdamW], fused: bool) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_it_is_pytorchs_to_the_last_bit(fused: bool) -> None:
-    ours, theirs = trained(AdamW, fused), trained(torch.optim.AdamW, fused)
+    ours, theirs = trained(AdamW, fused, 0.1), trained(torch.optim.AdamW, fused, 0.1)
     assert len(ours) == 4 + 4 * 3
     assert all(map(torch.equal, ours, theirs))
+    assert all(map(torch.equal, trained(AdamW, fused, 0.0), trained(torch.optim.Adam, fused, 0.0)))
 
 
 TRAINED = """
