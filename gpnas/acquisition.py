@@ -57,7 +57,8 @@ class LogNoisyExpectedImprovement(AcquisitionFunction):
         self._base, kernel, count = base, model.covar_module, len(model.theta)
         sobol = torch.quasirandom.SobolEngine(len(base), scramble=True, seed=seed)
         uniform = sobol.draw(count * draws, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-        normal = torch.special.ndtri(uniform).view(draws, count, -1).movedim(0, 1)  # (M, S, b)
+        # a member's draws follow each other, since every M-th point of the sequence fills no cube
+        normal = torch.special.ndtri(uniform).view(count, draws, -1)  # (M, S, b)
         values = model.drawn(base, normal)  # (M, S, b)
         self._best = values.amax(dim=2, keepdim=True)
         self._factor = cholesky(kernel.forward(base, base) + NUGGET * torch.eye(len(base)))  # (M, b, b)

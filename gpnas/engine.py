@@ -16,7 +16,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
-from botorch.acquisition import AcquisitionFunction
+from botorch.acquisition import AcquisitionFunction, OneShotAcquisitionFunction
 from botorch.acquisition.analytic import LogExpectedImprovement
 from botorch.models.model import Model
 from botorch.utils.sampling import manual_seed
@@ -83,7 +83,7 @@ PART = 1_024
 """Architectures that a model or an acquisition function of someone else's is asked about at once."""
 
 
-VERSION = 5
+VERSION = 6
 """The engine's version, which each decision holds; raised when a journal would be decided otherwise."""
 
 
@@ -205,6 +205,8 @@ class Engine:
             raise ValueError(f"`design >= 0` must hold, but got {design}")
         if portfolio < 1:
             raise ValueError(f"`portfolio >= 1` must hold, but got {portfolio}")
+        if sources and model is not None:
+            raise ValueError("`model` cannot learn from `sources`, but got both; leave one out")
         self.space, self.seed, self.strategy = space, seed, strategy
         self.sign = -1 if minimise else 1
         if strategy == "random" or (sources and design is None):
@@ -373,8 +375,15 @@ class Engine:
     @_once
     def model(self) -> Model:
         """What the observations so far have taught, as a BoTorch model: the surrogate, or one's own."""
+        if self._make_model is None:
+            return self.surrogate
         known = self._known()
-        return self.surrogate if self._make_model is None else self._make_model(known.x, known.y[:, None])
+        if not len(known.y):
+            raise ValueError(
+                "a model of one's own needs a training that succeeded, but none has; observe one"
+            )
+        with manual_seed(derived_seed(self.seed, "model", len(self._observed))):
+            return self._make_model(known.x, known.y[:, None])
 
     @property
     @_once
@@ -524,7 +533,7 @@ class Engine:
         if len(free) > SCORED:
             free = self._shortlist(free)
         success = self._success(free)
-        if self._make_model is not None or self._make_acquisition is not None:
+        if self._succeeded() and (self._make_model or self._make_acquisition):
             phase, scores = self._by_acquisition(free, success, number)
             return Weighing(phase, free, scores, self._one_of(scores >= scores.max(), number))
         posterior = self.surrogate
@@ -551,12 +560,14 @@ class Engine:
     def _by_acquisition(self, free: Tensor, success: Tensor, number: int) -> tuple[str, Tensor]:
         """The name of the acquisition function, and the score of each."""
         model, known, x = self.model, self._known(), self._features[free]
-        with torch.no_grad(), manual_seed(derived_seed(self.seed, "acquisition", number)):
+        chance = manual_seed(derived_seed(self.seed, "acquisition", number))
+        with torch.no_grad(), chance, catch_warnings():
+            simplefilter("ignore", NumericalWarning)  # that neighbours' values are nearly equal
             if self._make_acquisition is not None:
                 acquisition = self._make_acquisition(model, known)
             else:
                 acquisition = LogExpectedImprovement(model, best_f=_moments(model, known.x)[0].max())
-            scores = torch.cat([acquisition(part[:, None]) for part in x.split(PART)]).double()
+            scores = _scored(acquisition, x)
         name = type(acquisition).__name__
         if getattr(acquisition, "_log", False):
             return name, scores + success - self._log_seconds(free)
@@ -741,6 +752,31 @@ class Engine:
             mean, variance = _moments(self.model, self._features[[index]])
             decision |= {"mean": self.sign * float(mean[0]), "stddev": float(variance[0].sqrt())}
         return decision
+
+
+def _scored(acquisition: AcquisitionFunction, x: Tensor) -> Tensor:  # (q, d) -> (q,)
+    """Scores of single points by someone else's acquisition function.
+
+    Raises:
+        ValueError: it cannot score single points, or gives what are no numbers.
+    """
+    name, scores = type(acquisition).__name__, []
+    if isinstance(acquisition, OneShotAcquisitionFunction):
+        raise ValueError(
+            f"an acquisition function must score single points, but {name} optimises fantasies beside them; "
+            "take another"
+        )
+    for part in x.split(PART):
+        found = acquisition(part[:, None])
+        if found.shape != part.shape[:1]:
+            raise ValueError(
+                f"{name} must give {len(part)} points as many scores, but gave {tuple(found.shape)}; "
+                f"return a tensor of shape ({len(part)},)"
+            )
+        scores.append(found.double())
+    if bool(torch.cat(scores).isnan().any()):
+        raise ValueError(f"the scores of {name} must be numbers, but some are NaN; mend it or its model")
+    return torch.cat(scores)
 
 
 def _moments(model: Model, x: Tensor, *, observation_noise: bool = False) -> tuple[Tensor, Tensor]:

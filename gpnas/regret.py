@@ -19,8 +19,6 @@ WEIGHED = 200
 recommended."""
 DRAWS = 1_024
 """Joint draws of their values."""
-MEMBERS = 4
-"""Members of the posterior's mixture that are drawn from."""
 
 
 def sampled(indices: Tensor, most: int) -> Tensor:
@@ -38,16 +36,15 @@ def most_promising(indices: Tensor, promise: Tensor) -> Tensor:  # (q,) each
 
 
 def given(model: Surrogate, rows: Sequence[int]) -> Surrogate:
-    """The first few processes, given a part of the observations and all that other searches observed; its
-    values are latent ones."""
+    """The model, given a part of the observations and all that other searches observed; its values are
+    latent ones."""
     kept = torch.tensor([*rows, *range(len(model), len(model.x))], dtype=torch.long)
     z = model.train_targets[0]
-    return Surrogate(model.x[kept], z[kept], model.columns, model.theta[:MEMBERS], Warp(z[:0]))
+    return Surrogate(model.x[kept], z[kept], model.columns, model.theta, Warp(z[:0]))
 
 
 def joint_draws(model: Surrogate, x: Tensor) -> Tensor:  # (q, d) -> (draws, q)
-    """Joint draws of latent values from the first few processes, the same standard normals at every call."""
-    model = model.thinned(MEMBERS)
+    """Joint draws of latent values, the same standard normals at every call."""
     generator, members = torch.Generator().manual_seed(0), len(model.theta)
     normal = torch.randn((members, DRAWS // members, len(x)), generator=generator, dtype=torch.float64)
     return model.drawn(x, normal).flatten(end_dim=1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Self
 
 import torch
 from botorch.acquisition.objective import PosteriorTransform
@@ -19,6 +19,7 @@ from gpytorch.likelihoods import GaussianLikelihood
 from gpytorch.means import ZeroMean
 from gpytorch.models import ExactGP
 from gpytorch.priors import NormalPrior
+from linear_operator import to_linear_operator
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -127,6 +128,33 @@ class Surrogate(GPyTorchModel, ExactGP):
         parts = (theta[:, None, :count], theta[:, count], theta[:, count + 1], theta[:, count + 2 :])
         for parameter, part in zip(self.raw(), parts, strict=True):
             parameter.data = part
+        self._forget()
+
+    def _forget(self) -> None:
+        """Whatever was computed from other hyperparameters or observations."""
+        self._base, self._watched = (), None
+        for name in ("factor", "_appended", "whitened"):
+            self.__dict__.pop(name, None)
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._forget()
+        return super().train(mode)
+
+    def set_train_data(self, *args: Any, **kwargs: Any) -> None:
+        self._forget()
+        super().set_train_data(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._forget()
+        return super().load_state_dict(*args, **kwargs)
+
+    def condition_on_observations(self, X: Tensor, Y: Tensor, **_: Any) -> Surrogate:
+        """The same hyperparameters and warp, given values (m, 1) at (m, d) points as well."""
+        if X.dim() != 2 or Y.shape != (len(X), 1):
+            raise NotImplementedError(f"X must be (m, d) and Y (m, 1), but got {X.shape} and {Y.shape}")
+        x, y = torch.cat([self.x[: len(self)], X]), torch.cat([self.y, Y[:, 0]])
+        return Surrogate(x, y, self.columns, self.theta, self.warp, self.context)
 
     def raw(self) -> tuple[Parameter, ...]:
         """The parameters that `theta` concatenates."""
@@ -229,7 +257,9 @@ class Surrogate(GPyTorchModel, ExactGP):
         mean, covariance = self.joint(X)
         if observation_noise:
             covariance = covariance + self.likelihood.noise[..., None] * torch.eye(X.shape[-2], dtype=X.dtype)
-        posterior = GaussianMixturePosterior(MultivariateNormal(mean, covariance))
+        # as an operator, which GPyTorch factorises with jitter where values are nearly equal
+        normal = MultivariateNormal(mean, to_linear_operator(covariance))
+        posterior = GaussianMixturePosterior(normal)
         posterior = self.outcome_transform.untransform_posterior(posterior, X)
         return posterior if posterior_transform is None else posterior_transform(posterior)
 
@@ -274,7 +304,7 @@ class Surrogate(GPyTorchModel, ExactGP):
 
     def mean_and_variance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the noiseless values at (q, d) points, in the values' own unit."""
-        return self.warp.moments(*self.latent(x))
+        return mixed(*self.warp.moments(*self.members(x)))
 
     def beside(self, x: Tensor, rivals: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Latent means (r,) at (r, d) rivals; means and variances (q,) at (q, d) points; and the covariance

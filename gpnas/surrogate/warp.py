@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from botorch.models.transforms.outcome import OutcomeTransform
 from botorch.posteriors import GPyTorchPosterior, Posterior, TransformedPosterior
+from botorch.posteriors.fully_bayesian import MCMC_DIM
 from gpytorch.distributions import MultivariateNormal
 from torch import Tensor
 
@@ -87,14 +88,36 @@ class Warp(OutcomeTransform):
 
     def untransform_posterior(self, posterior: Posterior, X: Tensor | None = None) -> Posterior:
         if self._is_linear and isinstance(posterior, GPyTorchPosterior):
-            mean, covariance = posterior.distribution.mean, posterior.distribution.covariance_matrix
+            mean, covariance = posterior.distribution.mean, posterior.distribution.lazy_covariance_matrix
             return type(posterior)(MultivariateNormal(self.inverse(mean), covariance * self.unit**2))
-        return TransformedPosterior(
+        return WarpedPosterior(posterior, self)
+
+
+class WarpedPosterior(TransformedPosterior):
+    """Values whose latent ones have a posterior; of a mixture, what BoTorch asks one for."""
+
+    def __init__(self, posterior: Posterior, warp: Warp) -> None:
+        super().__init__(
             posterior,
-            sample_transform=self.inverse,
-            mean_transform=lambda mean, variance: self.moments(mean, variance)[0],
-            variance_transform=lambda mean, variance: self.moments(mean, variance)[1],
+            sample_transform=warp.inverse,
+            mean_transform=lambda mean, variance: warp.moments(mean, variance)[0],
+            variance_transform=lambda mean, variance: warp.moments(mean, variance)[1],
         )
+        self._warp = warp
+
+    @property
+    def mixture_mean(self) -> Tensor:
+        """Means over all draws of the hyperparameters."""
+        return self.mean.mean(dim=MCMC_DIM)
+
+    @property
+    def mixture_variance(self) -> Tensor:
+        """Variances over all draws of the hyperparameters."""
+        return self.variance.mean(dim=MCMC_DIM) + self.mean.var(dim=MCMC_DIM, unbiased=False)
+
+    def quantile(self, value: Tensor) -> Tensor:
+        """Quantiles, which a monotone map keeps."""
+        return self._warp.inverse(self._posterior.quantile(value))
 
 
 def _raise(z: Tensor, power: float) -> Tensor:

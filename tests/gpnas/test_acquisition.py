@@ -44,26 +44,27 @@ def points(n: int, seed: int) -> Tensor:
     return torch.from_numpy(x)
 
 
-def mixture(noise: float) -> Surrogate:
+def mixture(noise: float, members: int = 3) -> Surrogate:
     y = torch.tensor([29.0, 31.0, 30.2, 30.9, 28.0], dtype=torch.float64)
     generator = np.random.default_rng(1)
-    draws = [np.append(generator.normal(-0.5, 0.5, 5), math.log(noise)) for _ in range(3)]
+    draws = [np.append(generator.normal(-0.5, 0.5, 5), math.log(noise)) for _ in range(members)]
     return Surrogate(points(5, 0), y, COLUMNS, torch.from_numpy(np.stack(draws)))
 
 
-def test_noisy_expected_improvement_is_plain_monte_carlo_over_all_that_is_unknown() -> None:
-    model = mixture(noise=0.2)
+@pytest.mark.parametrize("members", [3, 4, 16])
+def test_noisy_expected_improvement_is_plain_monte_carlo_over_all_that_is_unknown(members: int) -> None:
+    model = mixture(0.2, members)
     pending, candidates = points(2, 2), points(6, 3)
     base = torch.cat([model.x, pending])
     generator = torch.Generator().manual_seed(4)
     improvements = torch.zeros(6, dtype=torch.float64)
     for mean, joint in zip(*model.joint(torch.cat([base, candidates])), strict=True):
         factor = torch.linalg.cholesky(joint + 1e-9 * torch.eye(13))
-        normal = torch.randn(400_000, 13, generator=generator, dtype=torch.float64)
+        normal = torch.randn(1_200_000 // members, 13, generator=generator, dtype=torch.float64)
         values = mean + normal @ factor.T
         best = values[:, :7].max(dim=1, keepdim=True).values
-        improvements += (values[:, 7:] - best).clamp_min(0).mean(dim=0) / 3
-    own = LogNoisyExpectedImprovement(model, base, seed=5, draws=1024)(candidates[:, None]).exp()
+        improvements += (values[:, 7:] - best).clamp_min(0).mean(dim=0) / members
+    own = LogNoisyExpectedImprovement(model, base, seed=5, draws=4096 // members)(candidates[:, None]).exp()
     torch.testing.assert_close(own, improvements, rtol=0.03, atol=1e-4)
 
 

@@ -2,22 +2,28 @@
 
 import math
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from botorch import fit_gpytorch_mll
-from botorch.acquisition import AcquisitionFunction, UpperConfidenceBound, qLogExpectedImprovement
+from botorch.acquisition import (
+    AcquisitionFunction,
+    UpperConfidenceBound,
+    qKnowledgeGradient,
+    qLogExpectedImprovement,
+    qLogNoisyExpectedImprovement,
+)
 from botorch.models import SingleTaskGP
 from botorch.models.model import Model
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch import Tensor
 
 from gpnas import Architecture, Engine, Observation, SearchSpace
-from gpnas.engine import Known
+from gpnas.engine import AcquisitionMaker, Known
 from gpnas.errors import SpaceError
-from gpnas.records import STRATEGIES, Candidate, Source, Stop
-from gpnas.regret import MEMBERS
+from gpnas.records import STRATEGIES, Candidate, Fidelity, Source, Stop
 from gpnas.space import Family, IntegerAxis
 
 SPACE = SearchSpace(
@@ -314,6 +320,61 @@ def test_any_acquisition_function_of_botorch_chooses() -> None:
     assert best - max(objective(candidate.architecture) for candidate in first) < 0.3
 
 
+def test_baselines_with_replicates_are_scored() -> None:
+    def noisy(model: Model, known: Known) -> AcquisitionFunction:
+        return qLogNoisyExpectedImprovement(model, X_baseline=known.x)
+
+    own, taught = Engine(SPACE, seed=1, trials=12), Engine(SPACE, seed=1, trials=12, acquisition=noisy)
+    asked = run(own, 6)
+    again = Candidate("c0006", asked[-1].architecture, Fidelity(1), 7)
+    told = [Observation(each, objective(each.architecture)) for each in [*asked, again]]
+    taught.replay([each.candidate for each in told], told)
+    (candidate,) = taught.suggest(1)
+    assert candidate.decision["phase"] == "qLogNoisyExpectedImprovement"
+
+
+def test_what_cannot_choose_is_refused_in_words() -> None:
+    def one_shot(model: Model, known: Known) -> AcquisitionFunction:
+        return qKnowledgeGradient(model, num_fantasies=2)
+
+    class Wrong(AcquisitionFunction):
+        def __init__(self, model: Model, scores: Callable[[Tensor], Tensor]) -> None:
+            super().__init__(model)
+            self._scores = scores
+
+        def forward(self, X: Tensor) -> Tensor:
+            return self._scores(X)
+
+    def wrong(scores: Callable[[Tensor], Tensor]) -> AcquisitionMaker:
+        return lambda model, known: Wrong(model, scores)
+
+    for message, make in {
+        "qKnowledgeGradient optimises fantasies": one_shot,
+        r"as many scores, but gave \(\d+, 1\); return a tensor of shape": wrong(lambda x: x[..., 0]),
+        r"as many scores, but gave \(\)": wrong(lambda x: x.sum()),
+        "the scores of Wrong must be numbers, but some are NaN": wrong(lambda x: x[:, 0, 0] * math.nan),
+    }.items():
+        engine = Engine(SPACE, seed=1, trials=12, design=2, acquisition=make)
+        run(engine, 2)
+        with pytest.raises(ValueError, match=message):
+            engine.suggest(1)
+    source = Source("other", (SPACE[0],), (1.0,))
+    with pytest.raises(ValueError, match="`model` cannot learn from `sources`"):
+        Engine(SPACE, sources=[source], model=lambda x, y: SingleTaskGP(x, y))
+    with pytest.raises(ValueError, match="needs a training that succeeded, but none has"):
+        Engine(SPACE, model=lambda x, y: SingleTaskGP(x, y)).belief()
+
+
+def test_chance_in_a_model_of_one_s_own_is_the_seed_s() -> None:
+    def fickle(x: Tensor, y: Tensor) -> Model:
+        model = SingleTaskGP(x, y)
+        model.covar_module.lengthscale = 0.1 + torch.rand(())
+        return model
+
+    first, second = (run(Engine(SPACE, seed=1, trials=12, model=fickle), 9) for _ in range(2))
+    assert [each.architecture for each in first] == [each.architecture for each in second]
+
+
 def test_any_model_of_botorch_is_believed() -> None:
     def plain(x: Tensor, y: Tensor) -> Model:
         model = SingleTaskGP(x, y)
@@ -404,8 +465,7 @@ def test_what_stopping_loses_is_that_of_draws_from_the_model() -> None:
         leader = engine.recommend()[0]
         assert (prospect.leader, prospect.observations) == (leader.id, 9)
         if make is None:
-            model = engine.surrogate.thinned(MEMBERS)
-            moments = zip(*model.joint(SPACE.features), strict=True)
+            moments = zip(*engine.surrogate.joint(SPACE.features), strict=True)
         else:
             posterior = engine.model.posterior(SPACE.features)
             mean, covariance = posterior.mean[:, 0], posterior.distribution.covariance_matrix
@@ -413,7 +473,7 @@ def test_what_stopping_loses_is_that_of_draws_from_the_model() -> None:
         generator = np.random.default_rng(0)
         parts = [generator.multivariate_normal(m.numpy(), c.numpy(), 500, method="eigh") for m, c in moments]
         draws = torch.from_numpy(np.concatenate(parts))
-        values = model.warp.inverse(draws) if make is None else draws
+        values = engine.surrogate.warp.inverse(draws) if make is None else draws
         lost = (values.amax(dim=1) - values[:, SPACE.index(leader.architecture)]).numpy()
         error = lost.std() / math.sqrt(500)
         assert prospect.regret == pytest.approx(lost.mean(), abs=5 * error)

@@ -159,7 +159,7 @@ def test_the_expected_regret_is_that_of_independent_draws(seen: Seen) -> None:
     assert standing is not None
     assert left is not None
     generator = np.random.default_rng(1)
-    mean, between = standing.posterior.thinned(regret.MEMBERS).joint(standing.engine.features())
+    mean, between = standing.posterior.joint(standing.engine.features())
     draws = []
     for each, covariance in zip(mean.numpy(), between.numpy(), strict=True):
         normal = generator.multivariate_normal(each, covariance, size=20_000, method="eigh")
@@ -194,7 +194,7 @@ def test_the_unknown_share_is_the_posterior_variance_over_the_prior(seen: Seen) 
     assert standing is not None
     assert left is not None
     shares = []
-    x, model = standing.engine.features(), standing.posterior.thinned(regret.MEMBERS)
+    x, model = standing.engine.features(), standing.posterior
     noises = model.likelihood.noise[:, 0].detach().numpy()
     with torch.no_grad():
         everything = model.covar_module(torch.cat([model.x, x])).to_dense().numpy()

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from botorch import fit_gpytorch_mll
-from botorch.acquisition import qLogExpectedImprovement
+from botorch.acquisition import qLogExpectedImprovement, qLogNoisyExpectedImprovement
 from botorch.models.kernels.categorical import CategoricalKernel
+from botorch.optim import optimize_acqf_discrete
 from botorch.sampling.normal import SobolQMCNormalSampler
 from botorch.utils.sampling import manual_seed
 from gpytorch.models import ExactGP
@@ -224,6 +225,66 @@ def test_a_warped_posterior_is_one_of_values_to_botorch() -> None:
     assert improvement.shape == (5,)
     expected = (samples[..., 0, 0] - y.max()).clamp_min(0).mean(dim=(0, 2))
     torch.testing.assert_close(improvement, expected, atol=0.02, rtol=0.1)
+
+
+def test_a_warped_mixture_is_that_of_its_samples() -> None:
+    x, values = points(9, 1), torch.linspace(-4, 2, 9).double().exp()
+    model = Surrogate(x, values, COLUMNS, logarithms(1, 2, 3, 4), Warp(values, 0.5))
+    at = points(5, 7)
+    posterior = model.posterior(at[:, None])
+    with manual_seed(0):
+        drawn = posterior.rsample(torch.Size([100_000]))  # (S, 5, M, 1, 1)
+    everything = drawn.movedim(1, 0).flatten(start_dim=1)
+    error = everything.std(dim=1) / 400_000**0.5
+    assert bool(((posterior.mixture_mean[:, 0, 0] - everything.mean(dim=1)).abs() < 5 * error).all())
+    torch.testing.assert_close(
+        posterior.mixture_variance[:, 0, 0], everything.var(dim=1), rtol=0.03, atol=0.0
+    )
+    mean, variance = model.mean_and_variance(at)
+    torch.testing.assert_close(mean, posterior.mixture_mean[:, 0, 0])
+    torch.testing.assert_close(variance, posterior.mixture_variance[:, 0, 0])
+    median = posterior.quantile(torch.tensor([0.5], dtype=torch.float64)).flatten()
+    torch.testing.assert_close(median, everything.median(dim=1).values, rtol=0.02, atol=0.01)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::linear_operator.utils.warnings.NumericalWarning"
+)  # says that jitter was added
+def test_equal_points_do_not_stop_botorch() -> None:
+    """A replicate among the observations, and candidates that are base points."""
+    x = points(12, 3)
+    x[1] = x[0]
+    model = fit(x, torch.arange(12).double(), COLUMNS)
+    acquisition = qLogNoisyExpectedImprovement(model, X_baseline=model.x)
+    chosen, value = optimize_acqf_discrete(acquisition, q=1, choices=points(40, 5))
+    assert bool(value.isfinite())
+    twice = model.posterior(x[[0, 0]]).rsample(torch.Size([64]))
+    torch.testing.assert_close(twice[..., 0, :], twice[..., 1, :], rtol=0, atol=1e-2)
+    assert chosen.shape == (1, 5)
+
+
+def test_nothing_is_kept_of_other_observations_or_hyperparameters() -> None:
+    x, values, at = points(9, 1), torch.arange(9).double(), points(4, 7)
+
+    def made(theta: Tensor, warp: Warp, y: Tensor = values) -> Surrogate:
+        return Surrogate(x, y, COLUMNS, theta, warp)
+
+    def same(a: Surrogate, b: Surrogate) -> None:
+        for one, other in zip(a.mean_and_variance(at), b.mean_and_variance(at), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+    one, other, warp = logarithms(1, 2), logarithms(3, 4), Warp(values)
+    model = made(one, warp)
+    model.mean_and_variance(at)
+    model.theta = other
+    same(model, made(other, warp))
+    model.load_state_dict(made(one, warp).state_dict())
+    same(model, made(one, warp))
+    model.set_train_data(targets=warp.latent(values + 1).expand(2, -1))
+    same(model, made(one, warp, values + 1))
+    further = made(one, warp).condition_on_observations(at[:2], torch.tensor([[3.0], [5.0]]).double())
+    together = torch.cat([values, torch.tensor([3.0, 5.0]).double()])
+    same(further, Surrogate(torch.cat([x, at[:2]]), together, COLUMNS, one, warp))
 
 
 def test_beside_what_was_told_moments_are_the_textbook_s() -> None:
