@@ -72,7 +72,13 @@ def _reached(delivery: Delivery) -> str:
     elif members[0].id != best.candidate.id:
         text += f", {members[0].id} alone {value:.2f} dB"
         by = ", by which it was chosen,"
-    return text + ("" if ensemble is None else f", and over eight transforms{by} {ensemble:.2f} dB")
+    text += "" if ensemble is None else f", and over eight transforms{by} {ensemble:.2f} dB"
+    reached = value if ensemble is None else ensemble
+    if reached < delivery.bicubic:
+        text += (
+            f"; that is worse than bicubic interpolation by {delivery.bicubic - reached:.2f} dB: train longer"
+        )
+    return text
 
 
 def own_delivered(delivery: OwnDelivery) -> Iterator[RenderableType]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from gpnas.cli.tables import Table
 from gpnas.cli.terminal import styled
 from gpnas.cli.text import label, legend, printable
-from gpnas.records import Architecture
+from gpnas.records import Architecture, number_of
 
 Document = Mapping[str, Any]
 
@@ -122,7 +122,7 @@ def learned(document: Document, title: str) -> Iterator[RenderableType]:
     noise = f"{found['noise']:.3f} {unit}"
     yield (
         f"noise of one training: {noise.strip()}; warp: {printable(found['warp'])}; "
-        f"{found['observations']} observations, {found['members']} draws of hyperparameters"
+        f"{number_of(found['observations'], 'observation')}, {found['members']} draws of hyperparameters"
     )
     for name, correlation in found["sources"].items():
         yield f"what varies in {printable(name)} correlates with what varies here: {correlation:.2f}"

@@ -77,7 +77,12 @@ def add_worker(commands: Commands) -> None:
     option("--token-file", metavar="FILE", type=path, help="(default: the variable GPNAS_TOKEN)")
     option("--folder", type=path, default=path("work"), help="where trials keep checkpoints (default: work)")
     option("--lease-seconds", type=above_zero, default=300.0, help="without a heartbeat (default: 300)")
-    option("--patience", type=above_zero, default=3_600.0, help="seconds without the service (default: 3600)")
+    option(
+        "--patience",
+        type=above_zero,
+        default=3_600.0,
+        help="seconds for which a service that is not there is waited for (default: 3600)",
+    )
     option("--most", type=positive, help="trainings after which it ends (default: any number)")
     option("--trial-hours", type=above_zero, help="longest attempt at a training (default: any)")
     option("--max-parameters", type=above_zero, help="of what it can train")

@@ -28,9 +28,8 @@ def run(options: argparse.Namespace) -> Report:
     capacity = {cost: most for cost in CAPACITY if (most := getattr(options, f"max_{cost}"))}
     job = Job(options.search, name, options.folder, options.lease_seconds, capacity, options.most)
     trust = True if options.authorities is None else str(options.authorities)
-    with Client(
-        options.url, _token(options.token_file), patience=options.patience, certificates=trust
-    ) as client:
+    token = _token(options.token_file)
+    with Client(options.url, token, patience=options.patience, certificates=trust, say=say) as client:
         tally = work(client, job, train, say)
     document = {"search": options.search, "worker": name, **asdict(tally)}
     told = f"{tally.told} told, {tally.failed} failed, {tally.stopped} stopped, {tally.lost} lost"

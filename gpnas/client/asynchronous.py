@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, cast
 
@@ -12,7 +12,7 @@ import httpx
 
 from gpnas.client import calls
 from gpnas.client.calls import Call, Lent, Point, Told, Verdict
-from gpnas.client.travelling import PATIENCE, document, options, request, settled
+from gpnas.client.travelling import PATIENCE, Tries, document, options, request, settled
 from gpnas.records import Architecture
 
 T = TypeVar("T")
@@ -32,10 +32,11 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
         *,
         patience: float = PATIENCE,
         certificates: str | bool = True,
+        say: Callable[[str], None] = lambda _: None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Connects when it is first needed; its arguments are those of `Client`."""
-        self._patience = patience
+        self._patience, self._say = patience, say
         self._http = httpx.AsyncClient(transport=transport, **options(url, token, certificates))
 
     async def __aexit__(self, *_: object) -> None:
@@ -113,13 +114,13 @@ class AsyncClient(AbstractAsyncContextManager["AsyncClient"]):
 
     async def _send(self, call: Call[T]) -> T:
         """Sends a request, again and again where that is worth it, and reads its answer."""
-        waits = calls.pauses(self._patience)
+        tries = Tries(self._patience, self._http.base_url, self._say)
         while True:
             try:
                 came: httpx.Response | httpx.TransportError = await self._http.request(**request(call))
             except httpx.TransportError as error:
                 came = error
-            found, pause = settled(call, came, waits, self._http.base_url)
+            found, pause = settled(call, came, tries)
             if pause is None:
                 return cast(T, found)
             await asyncio.sleep(pause)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar, cast
 
@@ -12,7 +12,7 @@ import httpx
 
 from gpnas.client import calls
 from gpnas.client.calls import Call, Lent, Point, Told, Verdict
-from gpnas.client.travelling import PATIENCE, document, options, request, settled
+from gpnas.client.travelling import PATIENCE, Tries, document, options, request, settled
 from gpnas.records import Architecture
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ class Client(AbstractContextManager["Client"]):
         *,
         patience: float = PATIENCE,
         certificates: str | bool = True,
+        say: Callable[[str], None] = lambda _: None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Connects when it is first needed.
@@ -41,9 +42,13 @@ class Client(AbstractContextManager["Client"]):
             token: as `gpnas token make` printed it.
             patience: seconds for which a request is tried again where the service is not there.
             certificates: file of the authorities to trust; True is the system's.
+            say: called with a line where the service is not there and a request is to be tried again.
             transport: how requests travel; None is HTTP.
+
+        Raises:
+            RefusedError: the URL is none.
         """
-        self._patience = patience
+        self._patience, self._say = patience, say
         self._http = httpx.Client(transport=transport, **options(url, token, certificates))
 
     def __exit__(self, *_: object) -> None:
@@ -139,13 +144,13 @@ class Client(AbstractContextManager["Client"]):
 
     def _send(self, call: Call[T]) -> T:
         """Sends a request, again and again where that is worth it, and reads its answer."""
-        waits = calls.pauses(self._patience)
+        tries = Tries(self._patience, self._http.base_url, self._say)
         while True:
             try:
                 came: httpx.Response | httpx.TransportError = self._http.request(**request(call))
             except httpx.TransportError as error:
                 came = error
-            found, pause = settled(call, came, waits, self._http.base_url)
+            found, pause = settled(call, came, tries)
             if pause is None:
                 return cast(T, found)
             time.sleep(pause)

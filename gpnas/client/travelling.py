@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
 
-from gpnas.client.calls import AGAIN, Call, RefusedError, refusal
+from gpnas.client.calls import AGAIN, Call, RefusedError, pauses, refusal
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -22,7 +22,18 @@ def options(url: str, token: str, certificates: str | bool) -> dict[str, Any]:
         url: of the service.
         token: of a role.
         certificates: file of the authorities to trust; True is the system's.
+
+    Raises:
+        RefusedError: it is no URL of a service.
     """
+    try:
+        whole = httpx.URL(url).scheme in ("http", "https") and bool(httpx.URL(url).host)
+    except httpx.InvalidURL:
+        whole = False
+    if not whole:
+        raise RefusedError(
+            0, f"a URL must be like http://127.0.0.1:8750 or https://host, but got {url!r:.80}"
+        )
     verify: ssl.SSLContext | bool | str = certificates
     if isinstance(certificates, str):
         verify = ssl.create_default_context(cafile=certificates)
@@ -45,24 +56,42 @@ def request(call: Call[Any]) -> dict[str, Any]:
     }
 
 
+class Tries:
+    """Further tries of a request; that the service is not there is told once."""
+
+    def __init__(self, patience: float, url: httpx.URL, say: Callable[[str], None]) -> None:
+        self._patience, self.url, self._say = patience, str(url), say
+        self._waits, self._told = pauses(patience), False
+
+    def pause(self, came: httpx.Response | httpx.TransportError) -> float | None:
+        """Seconds before the next; None where there is none."""
+        pause = next(self._waits, None)
+        if isinstance(came, httpx.TransportError) and pause is not None and not self._told:
+            self._told = True
+            self._say(f"{self.url}: no service answers ({came}); tried again for {self._patience:g} s")
+        return pause
+
+
 def settled(
-    call: Call[T], came: httpx.Response | httpx.TransportError, waits: Iterator[float], url: object
+    call: Call[T], came: httpx.Response | httpx.TransportError, tries: Tries
 ) -> tuple[T, None] | tuple[None, float]:
     """What an answer says, or the seconds after which the request is worth another try.
 
     Args:
         call: what was sent.
         came: the answer, or why there is none.
-        waits: seconds before each further try.
-        url: of the service, for the error.
+        tries: that are left.
 
     Raises:
         RefusedError: the service says no, or was not reached in all the tries.
     """
-    pause = next(waits, None) if isinstance(came, httpx.TransportError) or came.status_code in AGAIN else None
+    worth = isinstance(came, httpx.TransportError) or came.status_code in AGAIN
+    pause = tries.pause(came) if worth else None
     if isinstance(came, httpx.TransportError):
         if pause is None:
-            raise RefusedError(0, f"{url}: the service must be reached, but {came}") from None
+            raise RefusedError(
+                0, f"{tries.url}: the service must be reached, but {came}; is `gpnas serve` there?"
+            ) from None
         return None, pause
     retry = float(came.headers.get("retry-after", 0.0))
     if came.status_code < 400:

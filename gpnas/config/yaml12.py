@@ -63,7 +63,10 @@ def parse(text: str) -> tuple[Any, yaml.Node | None]:
         root = _Composer(yaml.parse(text, Loader=LOADER)).root()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(str(error.problem or error.context), mark.line + 1 if mark else 1) from None
+        problem, number = str(error.problem or error.context), mark.line + 1 if mark else 1
+        if "\t" in text.split("\n")[number - 1]:
+            problem += "; it may be a tab: indent with spaces"
+        raise YamlError(problem, number) from None
     except (yaml.YAMLError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise YamlError(first, 1) from None

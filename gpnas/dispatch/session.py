@@ -169,7 +169,8 @@ class Session(Generic[A]):
         lender = self._looked_over(cluster)
         give_up = partial(self._give_up, "error: Ray's processes have died")
         with self._conducted(adviser, cluster, lender, share) as (conductor, search):
-            self._listener.started(journal.run, trials, len(journal.observations()), cluster)
+            begun = len(journal.candidates())  # which are finished whatever is granted
+            self._listener.started(journal.run, max(trials, begun), len(journal.observations()), cluster)
             with (
                 watched(self._halt, give_up, has_died),
                 giving_back(lambda: conductor.is_full) if share is not None else nullcontext(),

@@ -315,7 +315,8 @@ def design(recorded: Recorded) -> alt.LayerChart:
         tooltip=tooltips("id", "architecture", gain="nats"),
     )
     total = math.fsum(trial.score or 0.0 for trial in chosen)
-    title = f"{len(chosen)} trials were chosen for what they tell of all the others: {total:.1f} nats in all"
+    how = "was chosen for what it tells" if len(chosen) == 1 else "were chosen for what they tell"
+    title = f"{trials_of(len(chosen))} {how} of all the others: {total:.1f} nats in all"
     told = "A bar per trial of the mutual-information design: nats that it was expected to tell of the rest."
     return finished(alt.layer(bars), title, told, table, height=200)
 

@@ -161,7 +161,7 @@ def _temporary() -> Path:
 
 
 def _room(name: str, folder: Path) -> Check:
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    there = next(each for each in (folder, *folder.parents) if each.exists()).resolve()
     free = shutil.disk_usage(there).free
     finding = f"{_short(there)}: {_size(free)} free"
     if free < LEAST_FREE:

@@ -144,7 +144,8 @@ def finished_candidates(run: Path, journal: Journal) -> list[Candidate]:
     delivery = journal.result("delivery")
     if delivery is None:
         raise TrialError(
-            f"{run}: a search must be finished before its portfolio is chosen; run `gpnas search` again"
+            f"{run}: a search must be finished before its portfolio is chosen; run `gpnas search` again, "
+            f"with `--trials {max(1, len(journal.observations()))}` where what is observed is enough"
         )
     trained = {row["id"] for row in delivery["ranking"]} - set(delivery["unusable"])
     candidates = [candidate for candidate in journal.candidates() if candidate.id in trained]

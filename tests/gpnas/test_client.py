@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -330,6 +331,22 @@ def test_a_request_is_sent_again_under_its_key() -> None:
         assert client.tell("s:1", Told(value=1.0))
     assert len(keys) == 3
     assert len(set(keys)) == 1
+
+
+def test_a_service_that_is_not_there_is_told_once_and_no_url_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url, lines = f"http://127.0.0.1:{port}", list[str]()
+    with Client(url, "token", patience=0.6, say=lines.append) as client:
+        with pytest.raises(
+            RefusedError, match="the service must be reached, but .*refused; is `gpnas serve`"
+        ):
+            client.searches()
+    (line,) = lines
+    assert line.startswith(f"{url}: no service answers (")
+    for wrong in ("127.0.0.1:8750", "localhost", "ftp://host", "http://", "http://host:port"):
+        with pytest.raises(RefusedError, match="a URL must be like http://127.0.0.1:8750"):
+            Client(wrong, "token")
 
 
 def test_pauses_double_up_to_the_patience() -> None:

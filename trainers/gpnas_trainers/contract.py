@@ -130,7 +130,7 @@ def _passed(network: nn.Module, lr: Tensor, rule: _Rule) -> Tensor:
     except MemoryError:
         raise
     except (Exception, SystemExit) as error:
-        what = f"take an image of {size}, but {in_words(error)}"
+        what = f"take an image of {size} and return {expected[2]}×{expected[3]}, but {in_words(error)}"
         raise rule.broken(f"{what}{_hint(network, rule.scale)}", error) from None
     if not isinstance(sr, Tensor):
         what = "None" if sr is None else f"a {type(sr).__name__}"
