@@ -32,7 +32,7 @@ def options(url: str, token: str, certificates: str | bool) -> dict[str, Any]:
         whole = False
     if not whole:
         raise RefusedError(
-            0, f"a URL must be like http://127.0.0.1:8750 or https://host, but got {url!r:.80}"
+            0, f"a service must have a whole URL, but got {url!r:.80}; give one like http://127.0.0.1:8750"
         )
     verify: ssl.SSLContext | bool | str = certificates
     if isinstance(certificates, str):
@@ -90,7 +90,9 @@ def settled(
     if isinstance(came, httpx.TransportError):
         if pause is None:
             raise RefusedError(
-                0, f"{tries.url}: the service must be reached, but {came}; is `gpnas serve` there?"
+                0,
+                f"{tries.url}: the service must be reached, but {came}; look whether `gpnas serve` runs, "
+                "and at address, port and certificate",
             ) from None
         return None, pause
     retry = float(came.headers.get("retry-after", 0.0))

@@ -152,7 +152,8 @@ class Surrogate(GPyTorchModel, ExactGP):
     def condition_on_observations(self, X: Tensor, Y: Tensor, **_: Any) -> Surrogate:
         """The same hyperparameters and warp, given values (m, 1) at (m, d) points as well."""
         if X.dim() != 2 or Y.shape != (len(X), 1):
-            raise NotImplementedError(f"X must be (m, d) and Y (m, 1), but got {X.shape} and {Y.shape}")
+            shapes = f"{tuple(X.shape)} and {tuple(Y.shape)}"
+            raise NotImplementedError(f"X must be (m, d) and Y (m, 1), but got {shapes}; give no batch")
         x, y = torch.cat([self.x[: len(self)], X]), torch.cat([self.y, Y[:, 0]])
         return Surrogate(x, y, self.columns, self.theta, self.warp, self.context)
 
