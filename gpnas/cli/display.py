@@ -14,6 +14,8 @@ from gpnas.cli.text import label, legend, printable
 from gpnas.records import Architecture, number_of
 
 Document = Mapping[str, Any]
+TELLING = 4
+"""Observations below which what was learned of the axes is hardly more than what was believed before."""
 
 
 def in_unit(text: str, document: Document) -> str:
@@ -116,7 +118,9 @@ def learned(document: Document, title: str) -> Iterator[RenderableType]:
             f"{column['low']:.2f} … {column['high']:.2f}",
             _percent(column["relevance"]),
             printable(column["words"]),
-            "" if effect is None else (f"{effect['gain']:.2f} ({effect['worst']} → {effect['best']})"),
+            f"{effect['gain']:.2f} ({effect['worst']} → {effect['best']})"
+            if effect and effect["gain"]
+            else "",
         )
     yield columns
     noise = f"{found['noise']:.3f} {unit}"
@@ -124,6 +128,8 @@ def learned(document: Document, title: str) -> Iterator[RenderableType]:
         f"noise of one training: {noise.strip()}; warp: {printable(found['warp'])}; "
         f"{number_of(found['observations'], 'observation')}, {found['members']} draws of hyperparameters"
     )
+    if found["observations"] < TELLING:
+        yield "so few observations teach little: most of this was believed before any"
     for name, correlation in found["sources"].items():
         yield f"what varies in {printable(name)} correlates with what varies here: {correlation:.2f}"
 

@@ -154,6 +154,12 @@ def relevance(data: Learned) -> alt.LayerChart:
     texts = base.mark_text(style="label", align="left", dx=5).encode(text=alt.Text("share:Q", format=".0%"))
     first = data.columns[0]
     title = f"{first.name} matters most: {first.relevance:.0%} of what changing one column alone can change"
+    costs = sum(column.relevance for column in data.columns if column.kind == "cost")
+    if first.kind != "cost" and costs > first.relevance:
+        title = (
+            f"costs, which follow several axes, matter {costs:.0%}; beside them {first.name} matters most, "
+            f"{first.relevance:.0%}"
+        )
     told = (
         "Bars: share of each axis and cost in what the surrogate lets values vary, the largest first. "
         + "; ".join(f"{column.name} {column.relevance:.0%}" for column in data.columns[:8])
