@@ -64,7 +64,8 @@ def parse(text: str) -> tuple[Any, yaml.Node | None]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem, number = str(error.problem or error.context), mark.line + 1 if mark else 1
-        if "\t" in text.split("\n")[number - 1]:
+        lines = text.split("\n")  # YAML may count more of them
+        if "\t" in lines[min(number, len(lines)) - 1]:
             problem += "; it may be a tab: indent with spaces"
         raise YamlError(problem, number) from None
     except (yaml.YAMLError, ValueError) as error:

@@ -161,7 +161,7 @@ def _temporary() -> Path:
 
 
 def _room(name: str, folder: Path) -> Check:
-    there = next(each for each in (folder, *folder.parents) if each.exists()).resolve()
+    there = next(each for each in (folder, *folder.parents) if each.exists())
     free = shutil.disk_usage(there).free
     finding = f"{_short(there)}: {_size(free)} free"
     if free < LEAST_FREE:
@@ -219,7 +219,7 @@ def _bytes(folder: Path) -> int:
 def _short(path: Path) -> str:
     """A path without the name of its user."""
     home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+    return str("~" / path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def _size(count: int) -> str:

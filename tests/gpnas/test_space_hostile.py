@@ -289,3 +289,9 @@ def test_a_value_that_is_none_is_named(odd: Any) -> None:
     with pytest.raises(SpaceError) as error:
         SearchSpace.from_table([{"n": 1}, {"n": odd}])
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["a:\n\tb: 1\n", "a:\r\r\r\n\tb: 1", "a:\u2028\u2028\u2028\tb: {"])
+def test_a_tab_is_named_wherever_lines_end(text: str) -> None:
+    with pytest.raises(YamlError, match="it may be a tab: indent with spaces"):
+        parse(text)
