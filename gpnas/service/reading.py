@@ -125,9 +125,10 @@ def kind_of(header: Header) -> str:
 def _summary(memory: Memory, told: dict[str, Any]) -> Summary:
     journal, observations = memory.journal, memory.observations
     header, sessions = journal.header, journal.sessions()
-    best, course = None, []
+    best, course, sign = None, [], header.objective.sign
     for each in observations:
-        best = header.objective.best([best, each] if best else [each])
+        if each.finished and (best is None or sign * (each.value or 0.0) > sign * (best.value or 0.0)):
+            best = each
         if best is not None:
             course.append(float(best.value or 0.0))
     newest = sessions[max(sessions)] if sessions else None

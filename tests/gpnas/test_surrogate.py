@@ -34,6 +34,7 @@ from gpnas.prior import (
     VARIANCE_PRIOR,
 )
 from gpnas.records import Architecture
+from gpnas.regret import joint_draws
 from gpnas.space import Column, SearchSpace
 from gpnas.surrogate import Believing, Context, Evidence, Surrogate, Warp, cholesky, fit, likeliest
 
@@ -247,9 +248,16 @@ def test_a_warped_mixture_is_that_of_its_samples() -> None:
     torch.testing.assert_close(median, everything.median(dim=1).values, rtol=0.02, atol=0.01)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::linear_operator.utils.warnings.NumericalWarning"
-)  # says that jitter was added
+def test_joint_draws_are_of_all_members() -> None:
+    x, at = points(9, 1), points(6, 7)
+    model = Surrogate(x, torch.arange(9).double(), COLUMNS, logarithms(*range(16)))
+    draws = joint_draws(model, at)
+    mean, variance = model.latent(at)
+    assert bool(((draws.mean(dim=0) - mean).abs() < 4 * (variance / len(draws)).sqrt()).all())
+    torch.testing.assert_close(draws.var(dim=0), variance, rtol=0.15, atol=0.0)
+
+
+@pytest.mark.filterwarnings("ignore::linear_operator.utils.warnings.NumericalWarning")  # of jitter
 def test_equal_points_do_not_stop_botorch() -> None:
     """A replicate among the observations, and candidates that are base points."""
     x = points(12, 3)
