@@ -250,7 +250,9 @@ def test_a_warped_mixture_is_that_of_its_samples() -> None:
 
 def test_joint_draws_are_of_all_members() -> None:
     x, at = points(9, 1), points(6, 7)
-    model = Surrogate(x, torch.arange(9).double(), COLUMNS, logarithms(*range(16)))
+    theta = logarithms(*range(16))
+    theta[:4, -1] = 3.0  # to the first few, all that was observed is noise
+    model = Surrogate(x, torch.arange(9).double(), COLUMNS, theta)
     draws = joint_draws(model, at)
     mean, variance = model.latent(at)
     assert bool(((draws.mean(dim=0) - mean).abs() < 4 * (variance / len(draws)).sqrt()).all())
