@@ -35,7 +35,7 @@ LANES = (
 that is missing here runs in the first lane."""
 SPREAD = "::test_a_long_page_is_typed["
 """Tests of a module that starts Ray which are shared out among the lanes."""
-LONG = ("test_notebooks", "test_site", "test_engine", "test_ranks")
+LONG = ("test_package", "test_notebooks", "test_site", "test_engine", "test_ranks")
 """Modules that take long though they have few tests, the longest first."""
 
 
@@ -181,7 +181,7 @@ def _ray() -> str | None:
     with socket.create_server((address, 0)) as probe:
         port = probe.getsockname()[1]
     command = ["start", "--head", f"--node-ip-address={address}", f"--port={port}", "--num-cpus=2"]
-    command += ["--disable-usage-stats", "--include-dashboard=false"]
+    command += ["--disable-usage-stats", "--include-dashboard=false", "--include-log-monitor=false"]
     done = subprocess.run([Path(sys.executable).with_name("ray"), *command], capture_output=True, check=False)
     return f"{address}:{port}" if done.returncode == 0 else None
 

@@ -21,7 +21,7 @@ SPACE = """\
 scale: 2
 families:
   drn: {features: [4, 8], blocks: [1, 2], stages: [1]}
-search: {trials: 3, concurrent: 1, portfolio: 1}
+search: {trials: 2, concurrent: 1, portfolio: 1}
 recipe: {steps: 20, batch_size: 2, hr_patch: 48}
 """
 ADDRESSES = ("ip link set lo up", "ip addr add 10.0.0.1/32 dev lo", "ip addr add 10.0.0.2/32 dev lo")

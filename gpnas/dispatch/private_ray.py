@@ -43,6 +43,7 @@ NAMES = (
     "ray.air.execution.resources.placement_group.remove_placement_group",
     "ray.job_config.JobConfig._serialize",
     "ray.tune.execution.tune_controller._ObjectCache",
+    "ray.tune.execution.class_cache.DEFAULT_ENV_VARS",
     "ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE",
 )
 
@@ -122,6 +123,20 @@ def giving_back(is_full: Callable[[], bool]) -> Iterator[None]:
         def _may_keep_one(self, value: bool) -> None: ...
 
     with _replaced(tune_controller, "_ObjectCache", Cache):
+        yield
+
+
+@contextmanager
+def without_environment() -> Iterator[None]:
+    """Has Tune ask for no environment of their own for the trials' processes.
+
+    Those that Ray has started by then serve the trials, else each would have another one started, from within
+    one that does nothing but to set variables.
+    """
+    with (
+        _replaced(class_cache, "DEFAULT_ENV_VARS", {}),
+        _replaced(class_cache, "ENV_VARS_TO_PROPAGATE", set()),
+    ):
         yield
 
 

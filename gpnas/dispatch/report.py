@@ -7,6 +7,7 @@ one JSON text: `to_result` and `report_of` are the only two places that know how
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -99,12 +100,23 @@ def report_of(result: Mapping[str, Any] | None) -> TrialReport | None:
     return TrialReport(**document)
 
 
+VARIABLES = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # Tune's folder of a trial holds nothing
+    "PL_DISABLE_FORK": "1",  # Ray's processes must not fork, as PyTorch Lightning would
+}
+"""The variables that a trial's process is given before anything of Tune looks at them."""
+
+
 class ReportingTrial(tune.Trainable):
     """A candidate's training that tells one report per step; its process is reused."""
 
     _task: TrialTask
     _artefacts: Storage
     _attempt = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        os.environ |= VARIABLES
+        super().__init__(*arguments, **options)
 
     def setup(self, config: dict[str, Any]) -> None:
         self.reset_config(config)

@@ -23,7 +23,7 @@ from gpnas.dispatch.halt import Halt, deadline
 from gpnas.dispatch.monitoring import monitored
 from gpnas.dispatch.own_work import OwnWork
 from gpnas.dispatch.preflight import preflight
-from gpnas.dispatch.private_ray import giving_back, has_died
+from gpnas.dispatch.private_ray import giving_back, has_died, without_environment
 from gpnas.dispatch.report import name_of
 from gpnas.dispatch.resources import Lender, check_machine, placed
 from gpnas.dispatch.shared import is_kept, joined
@@ -286,7 +286,8 @@ class Session(Generic[A]):
             ),
         )
         try:
-            tuner.fit()
+            with without_environment() if lender is not None else nullcontext():
+                tuner.fit()
         except TuneError as error:
             if self._halt.error is None:
                 last = str(error).strip().splitlines()[-1]

@@ -41,6 +41,14 @@ SOURCE, DIGITS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE, re.S)[:2]
 """The example of the page and its space."""
 
 
+LOOK = """\
+    import os
+    started_with = open(f"/proc/{os.getppid()}/environ").read()
+    seen = [os.getcwd(), os.environ["PL_DISABLE_FORK"], started_with]
+    (trial.folder / "seen").write_text("\\n".join(seen))
+"""
+
+
 def trial_of(folder: Path, body: str, hours: float | None = None, storage: str | None = None) -> OwnTrial:
     """A trial of `def train(trial)` with this body, as a worker has it before its first step."""
     lines = [
@@ -278,7 +286,8 @@ def test_the_example_of_the_page_is_searched(
     """Digits, by a small network: the journal, the words of the objective, and the average by its errors."""
     assert len(SOURCE.splitlines()) < 30
     monkeypatch.chdir(tmp_path)
-    written(tmp_path, DIGITS, SOURCE)
+    head, line, rest = SOURCE.partition("def train(trial):\n")
+    written(tmp_path, DIGITS, source := head + line + LOOK + rest)
     command = ["search", "--space", "space.yaml", "--run", "run", "--trials", "3", "--json"]
     command += ["--concurrent", "1", "--address", cluster]
     assert main(command) == 0
@@ -286,6 +295,11 @@ def test_the_example_of_the_page_is_searched(
     document = json.loads(captured.out)
     assert document["objective"] == {"name": "accuracy", "unit": "%", "goal": "maximise"}
     assert document["trials"]["observed"] == 3
+    # it runs in no folder of Tune's, in a process that Ray had not to start anew for variables of Tune's
+    folder, no_fork, started_with = Path("run/candidates/c0000/own/seen").read_text().split("\n", 2)
+    assert "c0000" not in folder
+    assert no_fork == "1"
+    assert "PL_DISABLE_FORK" not in started_with
     ranking = document["ranking"]
     assert all(0 < row["accuracy"] <= 100 for row in ranking)
     chosen = document["portfolio"]
@@ -294,7 +308,7 @@ def test_the_example_of_the_page_is_searched(
     assert document["mean_square_error"]["average"] == pytest.approx(float(np.mean(np.square(average))))
     assert document["mean_square_error"]["average"] <= document["mean_square_error"]["best"] + 1e-9
     # the same command goes on with the source that it began with, and says so
-    (tmp_path / "train.py").write_text(SOURCE + "# changed\n")
+    (tmp_path / "train.py").write_text(source + "# changed\n")
     assert main(command) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["ranking"] == ranking
