@@ -29,11 +29,9 @@ pytestmark = pytest.mark.ray
 LEFT_OUT = {
     r"^make (search|test)|^make install|^git clone|^source ": "CI does it before these tests",
     r"^ray start --head --node-ip|^ray job |ray symmetric-run": "`test_cluster_pages.py` types it",
-    r"^docker |docker/secrets|docker compose": "there is no Docker engine; `test_docker.py` checks the files",
-    r"^gpnas search --space drn_paper.yaml": "networks of the paper's sizes need a GPU",
+    r"^docker |docker/secrets|docker compose": "`test_container_pages.py` types it, with podman",
     r"gpnas-status": "a search that runs meanwhile; `test_cluster_pages.py` types it",
     r"RAY_USE_TLS": "every process of a cluster must be started so; `test_cluster_pages.py` does",
-    r"^gpnas token revoke": "the name that was printed; `test_service.py` revokes one",
     r"--search digits --train train.py:train --token-file runs/.service/token$|gpnas\.client": (
         "its training is a sketch; the service's tutorial has a whole one"
     ),
@@ -43,7 +41,7 @@ LEFT_OUT = {
 WHOLE = ("docs/tutorials/service.md",)
 """Pages of which everything is run."""
 LONG = (
-    *("docs/bundles.md", "docs/moving.md", "docs/own-networks.md", "docs/own-training.md"),
+    *("docs/bundles.md", "docs/gpu.md", "docs/moving.md", "docs/own-networks.md", "docs/own-training.md"),
     *("docs/portfolio.md", "docs/running.md", "docs/slurm.md", "docs/training.md"),
     *("docs/tutorials/camera-pairs.md", "docs/tutorials/digits.md", "docs/tutorials/own-network.md"),
     "docs/tutorials/service.md",
@@ -64,6 +62,7 @@ PRESUMED = {
     "README.md": Presumed(("runs/drn",), {".venv/bin/gpnas": "gpnas"}),
     "docs/bundles.md": Presumed(("runs/drn",)),
     "docs/explain.md": Presumed(("runs/drn",)),
+    "docs/gpu.md": Presumed((), {"drn_paper.yaml": "drn.yaml"}),
     "docs/housekeeping.md": Presumed(("runs/mine",)),
     "docs/moving.md": Presumed(("runs/mine",), {"--trials 12": "--trials=10"}),
     "docs/portfolio.md": Presumed(("runs/mine",)),

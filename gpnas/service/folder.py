@@ -92,7 +92,11 @@ class Runs:
         for known in self.names():
             if known == name:
                 return self.folder / known
-        raise Problem(404, f"a search must be one that GET /v1/searches lists, but got {name!r:.80}")
+        raise Problem(
+            404,
+            f"a search must be one of this service, but got {name!r:.80}; its page and GET /v1/searches list "
+            "them",
+        )
 
     def journal(self, name: str) -> Journal:
         """The journal of a search, open for reading, also while its driver writes; not to be closed.

@@ -136,8 +136,8 @@ class Guard:
                 raise Problem(429, "too many requests without a valid token", retry=1.0)
             raise Problem(
                 401,
-                "a request must bring a valid token as `Authorization: Bearer TOKEN`; "
-                "`gpnas token make` makes one",
+                "a request must bring a valid token of this service as `Authorization: Bearer TOKEN`; "
+                "`gpnas token make` makes one, which `gpnas worker` reads by --token-file",
             )
         if token is not None and not self._callers.allow(token.id):
             raise Problem(

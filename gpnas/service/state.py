@@ -61,7 +61,9 @@ def token_of(request: Request) -> Token:
     """The token that a request brought; a `Problem` where it brought none."""
     token: Token | None = request.scope["state"].get("token")
     if token is None:
-        raise Problem(401, "a request must bring a valid token as `Authorization: Bearer TOKEN`")
+        raise Problem(
+            401, "a request must bring a valid token of this service as `Authorization: Bearer TOKEN`"
+        )
     return token
 
 

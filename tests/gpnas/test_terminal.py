@@ -399,6 +399,8 @@ def test_misspelt_names_suggest_the_nearest(
     assert "did you mean 'prepare'?" in said(capsys, "data", "prepair")
     assert "did you mean '--trials'?" in said(capsys, "search", "--space", "drn", "--trails", "3")
     assert "did you mean 'drn.yaml'?" in said(capsys, "space", "dnr.yaml")
+    assert "did you mean 'drn.yaml'?" in said(capsys, "space", "drn.yml")
+    assert "did you mean" not in said(capsys, "space", "nothere.yaml")
     assert "did you mean 'network-1'?" in said(
         capsys, "convert", str(golden), "netwerk-1", "-o", str(tmp_path / "n.onnx")
     )
