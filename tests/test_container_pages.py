@@ -112,7 +112,7 @@ def ended(*command: object, **options: object) -> str:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a clone of the repository, Docker's programs, and a store of images."""
+    """A folder with a copy of the repository, Docker's programs, and a store of images."""
     if os.getuid() != 0 or not all(map(shutil.which, PROGRAMS)):
         pytest.skip(f"containers need root and {', '.join(PROGRAMS)}")
     if sys.version_info[:2] != (3, 11):
@@ -128,7 +128,9 @@ def folder() -> Iterator[Path]:
         patch.setenv("BUILDAH_RUNTIME", "runc")
         try:
             images(made / "base")
-            ended("git", "clone", "--quiet", ROOT, made / "repository")
+            (made / "repository").mkdir()
+            copy = 'git ls-files -z | xargs -0 cp --parents --target-directory "$0"'
+            ended("bash", "-c", copy, made / "repository", cwd=ROOT)
             build = ("podman", "build", "--file", "docker/Dockerfile", "--tag", "gpnas:cpu")
             arguments = ("--build-arg", "VARIANT=cpu", "--build-arg", f"UID={USER}")
             ended(*build, *arguments, ".", cwd=made / "repository")

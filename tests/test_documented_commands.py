@@ -32,9 +32,6 @@ LEFT_OUT = {
     r"^docker |docker/secrets|docker compose": "`test_container_pages.py` types it, with podman",
     r"gpnas-status": "a search that runs meanwhile; `test_cluster_pages.py` types it",
     r"RAY_USE_TLS": "every process of a cluster must be started so; `test_cluster_pages.py` does",
-    r"--search digits --train train.py:train --token-file runs/.service/token$|gpnas\.client": (
-        "its training is a sketch; the service's tutorial has a whole one"
-    ),
     r"def log_normal|learning_rate: float = 2e-3|def products_of": "parts of source",
 }
 """Commands and programs that are not run, as patterns, and why; shells' syntax is checked all the same."""
@@ -56,6 +53,8 @@ class Presumed:
     runs: tuple[str, ...] = ()
     """Folders of a finished search."""
     replaced: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, object] = field(default_factory=dict)
+    """Those that the page's Python presumes."""
 
 
 PRESUMED = {
@@ -68,6 +67,7 @@ PRESUMED = {
     "docs/portfolio.md": Presumed(("runs/mine",)),
     "docs/report.md": Presumed(("runs/drn",)),
     "docs/running.md": Presumed(("runs/drn",), {"s3://bucket": "bucket", "--trials 32": "--trials=10"}),
+    "docs/service.md": Presumed(names={"train": lambda architecture: 50.0}),
     "docs/training.md": Presumed(("runs/mine",)),
     "docs/tutorials/camera-pairs.md": Presumed((), {"--top 3": "--top 1"}),
     "docs/own-networks.md": Presumed((), {"--networks package.module": "--networks nets.py"}),
@@ -183,7 +183,8 @@ def test_a_long_page_is_typed(desk: Path, cluster: str, request: pytest.FixtureR
 def type_page(name: str, desk: Path, cluster: str) -> None:
     presumed = PRESUMED.get(name, Presumed())
     left_out = {} if name in WHOLE else LEFT_OUT
-    typist = Typist(desk, cluster, {**presumed.replaced, "/shared": str(desk / "shared")}, left_out=left_out)
+    replaced = {**presumed.replaced, "/shared": str(desk / "shared")}
+    typist = Typist(desk, cluster, replaced, presumed.names, left_out)
     try:
         typist.type(ROOT / name)
     finally:
