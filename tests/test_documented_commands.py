@@ -22,7 +22,7 @@ from gpnas_trainers import build
 from gpnas_trainers.converting import save_official
 from tests.builders import description, folder_of_pairs
 from tests.gpnas.test_guests import nearest
-from tests.typed import PAGES, ROOT, Typist, blocks, outline, paths, shorter, shorter_space
+from tests.typed import LARGEST, PAGES, ROOT, Typist, blocks, outline, paths, shorter, shorter_space
 
 pytestmark = pytest.mark.ray
 
@@ -106,9 +106,9 @@ def stock(folder: Path, cluster: str) -> None:
     shutil.copytree(folder / "pairs/HR", folder / "photos")
     for name in ("photo.png", "photo.jpg"):
         Image.open(folder / "pairs/LRx2/0.png").save(folder / name)
-    for name in ("drn", "heterogeneous"):
+    for name, largest in {"drn": LARGEST / 2, "heterogeneous": LARGEST}.items():
         text = (ROOT / f"search_spaces/{name}.yaml").read_text()
-        (folder / f"{name}.yaml").write_text(shorter_space(text))
+        (folder / f"{name}.yaml").write_text(shorter_space(text, largest))
     (folder / "configs.csv").write_text("features,groups,blocks,hash\n8,1,1,a\n8,1,2,b\n")
     axes = {"features": 16, "groups": 2, "blocks": 2}
     save_official(build("rcan", 4, **axes), folder / "RCAN_BIX4.pt")

@@ -97,14 +97,14 @@ def shorter(text: str) -> str:
     return text
 
 
-def shorter_space(text: str) -> str:
-    """A space file with short and few trainings of small networks."""
+def shorter_space(text: str, largest: float = LARGEST) -> str:
+    """A space file with short and few trainings of small networks, of at most so many GMACs."""
     document = yaml.safe_load(text)
     document["search"] = {**document.get("search", {}), "trials": 3, "concurrent": 1}
     if "trainer" not in document:
         limits = document.get("limits", {})
         if "recipe" in document or "gmacs" in limits:
-            document["limits"] = {**limits, "gmacs": min(LARGEST, limits.get("gmacs", LARGEST))}
+            document["limits"] = {**limits, "gmacs": min(largest, limits.get("gmacs", largest))}
         document["recipe"] = {**document.get("recipe", {}), **SHORTER_RECIPE}
     return yaml.safe_dump(document, sort_keys=False)
 
