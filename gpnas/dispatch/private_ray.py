@@ -128,10 +128,10 @@ def giving_back(is_full: Callable[[], bool]) -> Iterator[None]:
 
 @contextmanager
 def without_environment() -> Iterator[None]:
-    """Has Tune ask for no environment of their own for the trials' processes.
+    """Has Tune ask for no environment of its own for the trials' processes.
 
-    Those that Ray has started by then serve the trials, else each would have another one started, from within
-    one that does nothing but to set variables.
+    For one, Ray would start a process that sets the variables and then becomes another one, instead of taking
+    one that it has ready.
     """
     with (
         _replaced(class_cache, "DEFAULT_ENV_VARS", {}),
