@@ -131,10 +131,11 @@ def networks() -> Iterator[Member]:
         (
             ("drn", {"features": 8, "blocks": 1, "stages": 1}),
             ("rcan", {"features": 8, "groups": 1, "blocks": 1, "reduction": 4}),
+            ("drn", {"features": 4, "blocks": 1, "stages": 1}),
         )
     ):
         state = build(family, 2, **axes).state_dict()
-        yield Member(Architecture(family, axes), state, 1 / 2, {"psnr": 20.0}, f"c{number:04d}")
+        yield Member(Architecture(family, axes), state, 1 / 3, {"psnr": 20.0}, f"c{number:04d}")
 
 
 @pytest.fixture
