@@ -39,8 +39,8 @@ SHORTER: tuple[tuple[str, str], ...] = (
     (r"^(gpnas evaluate (?!.*--no-tiles).*)$", r"\1 --no-tiles"),
     (r"^(gpnas train --architecture (?!.*--steps).*)$", r"\1 --steps 6"),
     (r"--steps \d+", "--steps 6"),
-    (r'"trials": \d+', '"trials": 3'),
-    (r"--trials (?:[4-9]|\d\d+)", "--trials 4"),
+    (r'"trials": \d+', '"trials": 2'),
+    (r"--trials (?:[4-9]|\d\d+)", "--trials 3"),
     (r"--batch-size \d+", "--batch-size 2"),
     (r"--concurrent \d+", "--concurrent 2"),
     (r"features=128,blocks=18,stages=3", "features=8,blocks=1,stages=1"),
@@ -49,7 +49,7 @@ SHORTER: tuple[tuple[str, str], ...] = (
 )
 """What commands and programs of a page say, and what is run instead."""
 SHORTER_RECIPE = {"steps": 4, "evaluate_every": 2, "batch_size": 2, "hr_patch": 40}
-"""The same for the recipe of a space file of super-resolution; of any search there are three trials, one at a
+"""The same for the recipe of a space file of super-resolution; of any search there are two trials, one at a
 time, since every process that trains takes seconds to start."""
 
 
@@ -100,7 +100,7 @@ def shorter(text: str) -> str:
 def shorter_space(text: str, largest: float = LARGEST) -> str:
     """A space file with short and few trainings of small networks, of at most so many GMACs."""
     document = yaml.safe_load(text)
-    document["search"] = {**document.get("search", {}), "trials": 3, "concurrent": 1}
+    document["search"] = {**document.get("search", {}), "trials": 2, "concurrent": 1}
     if "trainer" not in document:
         limits = document.get("limits", {})
         if "recipe" in document or "gmacs" in limits:
