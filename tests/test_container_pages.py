@@ -140,6 +140,8 @@ def folder() -> Iterator[Path]:
                 ["podman", "system", "prune", "--all", "--force", "--volumes"], capture_output=True
             )
             shutil.rmtree(made, ignore_errors=True)
+            # where podman keeps what a user without a session of his own does
+            shutil.rmtree(Path(tempfile.gettempdir()) / f"containers-user-{USER}", ignore_errors=True)
 
 
 def images(base: Path) -> None:
