@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from gpnas.errors import TrialError
+from gpnas.errors import JournalError, TrialError
 from gpnas.files import replacing
 from gpnas.journal import Journal
 from gpnas.journal.examining import BACKUP, JOURNAL
@@ -35,12 +36,31 @@ class JournalCopy:
         self._due.set()
 
     def __enter__(self) -> JournalCopy:
+        self._check_is_newest()
         try:
             self._storage.put(self._run / BACKUP, JOURNAL)
         except OSError as error:  # known before any training
             raise _unusable(self._storage, error) from None
         self._thread.start()
         return self
+
+    def _check_is_newest(self) -> None:
+        """Refuses to replace a copy that has observations of its own, as where another machine went on."""
+        with TemporaryDirectory() as folder:
+            if fetch_journal(Path(folder), self._storage) is None:
+                return
+            try:
+                with Journal.read(Path(folder)) as copy, Journal.read(self._run, check=False) as own:
+                    known = {each.candidate.id: each for each in own.observations()}
+                    lacking = sum(known.get(each.candidate.id) != each for each in copy.observations())
+            except JournalError:  # nothing is lost with a damaged copy
+                return
+        if lacking:
+            raise TrialError(
+                f"{self._run}: a journal must be as new as its copy, but that in {self._storage.uri} has "
+                f"{lacking} observations which it lacks; move {self._run} away, and the same command goes on "
+                "from the copy"
+            )
 
     def __exit__(self, *_: object) -> None:
         self._end.set()

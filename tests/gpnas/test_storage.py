@@ -9,7 +9,7 @@ from PIL import Image
 
 from gpnas.errors import TrialError
 from gpnas.journal import Header, Journal
-from gpnas.records import Architecture, Candidate, Fidelity
+from gpnas.records import Architecture, Candidate, Fidelity, Observation
 from gpnas.run.copying import JournalCopy, fetch_journal
 from gpnas.run.setup import PSNR
 from gpnas.run.sharing import fingerprint_of, opened, share
@@ -166,6 +166,33 @@ def test_a_lost_journal_comes_back_from_its_copy(tmp_path: Path) -> None:
     assert "going on from its copy" in note
     with Journal.create_or_open(tmp_path / "new", Header(3, PSNR)) as journal:
         assert journal.candidates() == candidates
+
+
+def test_an_older_journal_does_not_replace_a_newer_copy(tmp_path: Path) -> None:
+    """As where a job on one machine began a search, one on another went on, and the first does again."""
+    storage = open_storage(str(tmp_path / "storage"))
+    candidates = [
+        Candidate(f"c{number:04d}", Architecture("net", {"size": number}), Fidelity(1), seed=number)
+        for number in range(3)
+    ]
+    first, second = tmp_path / "first", tmp_path / "second"
+    for run in (first, second):
+        fetch_journal(run, storage)
+        with Journal.create_or_open(run, Header(3, PSNR)) as journal, JournalCopy(run, storage, print):
+            journal.commit_candidates(candidates[len(journal.candidates()) :][:1])
+            journal.commit_observation(Observation(journal.candidates()[-1], 30.0))
+    copied = (tmp_path / "storage" / "journal.sqlite").read_bytes()
+    with (
+        Journal.create_or_open(first, Header(3, PSNR)),
+        pytest.raises(TrialError, match=rf"has 1 observations which it lacks; move {first} away"),
+        JournalCopy(first, storage, print),
+    ):
+        pass
+    assert (tmp_path / "storage" / "journal.sqlite").read_bytes() == copied
+    first.rename(tmp_path / "away")
+    fetch_journal(first, storage)
+    with Journal.create_or_open(first, Header(3, PSNR)) as journal, JournalCopy(first, storage, print):
+        assert [each.candidate for each in journal.observations()] == candidates[:2]
 
 
 def test_a_storage_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
