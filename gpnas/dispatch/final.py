@@ -321,6 +321,7 @@ def _pairs(
         camera=asdict(camera) if camera else None,
         pairs=len(pairs.training),
         of_search=of_search,
+        pictures=pairs.training.pictures,
     )
 
 

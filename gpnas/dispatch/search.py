@@ -123,6 +123,7 @@ def _data(pairs: Prepared, request: Request, camera: Camera) -> Data:
         validation=pairs.validation.fingerprint,
         source=request.data.name if request.data else "photographs",
         camera=None if request.data else dataclasses.asdict(camera),
+        pictures=pairs.training.pictures,
     )
 
 

@@ -37,12 +37,12 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
     Args:
         bundle: tells what it was trained on.
         source: folder of LR/HR pairs. Where it is what the bundle was trained on, its validation
-            images serve, else all of it, whatever its pairs' alignment. None takes the validation
-            photographs.
+            images serve, else all of it but pictures that the bundle was trained on, whatever its pairs'
+            alignment. None takes the validation photographs.
         say: gets a line for each image that is left out.
 
     Raises:
-        DataError: the folder cannot be used.
+        DataError: the folder cannot be used, or the bundle was trained on all of it.
     """
     data: dict[str, Any] = bundle.manifest.data
     recipe: dict[str, Any] = bundle.manifest.recipe
@@ -57,7 +57,17 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
                 say(line)
             return [searched.validation]
     every = prepared_pairs(source, bundle.scale, Rules(minimum_side=side), camera=camera, report=say)
-    return [every.training, every.validation]
+    sets = [every.training, every.validation]
+    judged = [each.without(data.get("pictures", ())) for each in sets]
+    seen = sum(map(len, sets)) - sum(map(len, judged))
+    if seen and not any(map(len, judged)):
+        raise DataError(
+            f"{source}: a bundle must be judged by pictures that it was not trained on, but all {seen} are; "
+            "name others with --data"
+        )
+    if seen:
+        say(f"{seen} of {sum(map(len, sets))} pictures are left out: the bundle was trained on them")
+    return judged
 
 
 def evaluate(

@@ -108,8 +108,9 @@ class Block:
 
 
 def listed(entries: Mapping[str, Any]) -> str:
-    """The entries that are known, in one line."""
-    return ", ".join(f"{name} {entry}" for name, entry in entries.items() if entry is not None)
+    """The entries that are known, in one line; of a list, how many it has."""
+    shown = {name: len(entry) if isinstance(entry, list) else entry for name, entry in entries.items()}
+    return ", ".join(f"{name} {entry}" for name, entry in shown.items() if entry is not None)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class Data:
     """Training pairs, where a final training counted them."""
     of_search: bool | None = None
     """Whether a final training has the pairs of its search; None where there is no search."""
+    pictures: tuple[str, ...] = ()
+    """What the training pairs' HR images are known by, `PairSet.pictures`."""
 
     @property
     def is_shipped(self) -> bool:
@@ -44,7 +46,8 @@ class Data:
 
     def to_json(self) -> dict[str, Any]:
         """The document that journals and bundles hold."""
-        return {name: value for name, value in asdict(self).items() if value is not None or name == "camera"}
+        document = asdict(self) | {"pictures": list(self.pictures) or None}
+        return {name: value for name, value in document.items() if value is not None or name == "camera"}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A bundle measured: its table is what its networks give, added up by hand."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -91,6 +92,28 @@ def test_table_1_is_what_the_networks_give(
             assert [image for image, _ in row.per_image] == pytest.approx(expected, abs=1e-4)
             # these images are one tile each
             assert rows[place, (*averaged, "tiles", *row.levels[len(averaged) :])].psnr == row.psnr
+
+
+def test_a_bundle_is_not_judged_by_what_it_was_trained_on(
+    tmp_path: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prepared by whatever rules: a picture is known by its pixels."""
+    known = {}
+    for path in sorted((pairs / "HR").iterdir()):
+        with Image.open(path) as image:
+            pixels = np.ascontiguousarray(np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+        known[path.stem] = hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+    assert len(known) == 5
+    trained = {"fingerprint": "0", "validation": "", "pictures": [known["1"], known["3"]]}
+    made = bundle(tmp_path)
+    of = made.manifest.model_copy(update={"data": trained})
+    judged = evaluation_pairs(replace(made, manifest=of), pairs, print)
+    names = sorted(name for each in judged for name in each.names)
+    assert [Path(name).stem for name in names] == ["0", "2", "4"]
+    assert "2 of 5 pictures are left out: the bundle was trained on them" in capsys.readouterr().out
+    everything = made.manifest.model_copy(update={"data": trained | {"pictures": list(known.values())}})
+    with pytest.raises(DataError, match=r"was not trained on, but all 5 are; name others"):
+        evaluation_pairs(replace(made, manifest=everything), pairs, print)
 
 
 def test_rows_with_tiles_are_blends_of_tiles(tmp_path: Path, pairs: Path) -> None:

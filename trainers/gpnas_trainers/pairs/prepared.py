@@ -9,7 +9,7 @@ it belongs to, and what the set was made of.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+DIGITS = 16
+"""Of a checksum, by which a picture is known."""
 OPEN_SHARDS = 256
 """The largest number of shards that a set holds open, since each takes a file descriptor."""
 
@@ -62,6 +64,7 @@ class PairSet:
         smallest_side: the smallest height or width of an HR image, in pixels; 0 of an empty set.
         bytes: of the pixels.
         hr_sha256: SHA-256 of each HR image's pixels, by which the same photograph is known in another set.
+        pictures: the first digits of these, sorted, by which a bundle tells what it was trained on.
         fingerprint: SHA-256 of scale, split, names and pixels: two sets that agree in it are equal.
     """
 
@@ -78,6 +81,7 @@ class PairSet:
         self.smallest_side = scale * min((min(shape) for shape in self.shapes), default=0)
         self.bytes = sum(sum(entry.extents(scale)) for entry in entries)
         self.hr_sha256 = tuple(entry.hr_sha256 for entry in entries)
+        self.pictures = tuple(sorted({each[:DIGITS] for each in self.hr_sha256}))
         contents = [[entry.name, entry.lr_shape, entry.lr_sha256, entry.hr_sha256] for entry in entries]
         self.fingerprint = hashlib.sha256(canonical([FORMAT, scale, split, contents])).hexdigest()
 
@@ -93,6 +97,11 @@ class PairSet:
     def head(self, count: int | None) -> PairSet:
         """The first `count` pairs; all of them where there are fewer, or where it is None."""
         return PairSet(self._folder, self.scale, self._split, self._entries[:count], self._shards)
+
+    def without(self, pictures: Collection[str]) -> PairSet:
+        """The pairs whose HR image is none of these, each given as in another set's `pictures`."""
+        entries = [each for each in self._entries if each.hr_sha256[:DIGITS] not in pictures]
+        return PairSet(self._folder, self.scale, self._split, entries, self._shards)
 
     def resampled(self, generator: np.random.Generator) -> PairSet:
         """A bootstrap sample: as many pairs, drawn with replacement, which lack about a third of them.
