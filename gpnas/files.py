@@ -19,6 +19,10 @@ from gpnas_trainers.nearest import did_you_mean as did_you_mean
 from gpnas_trainers.nearest import nearby as nearby
 
 
+SERVICE = ".service"
+"""Folder of a service's own beside its runs; no run has such a name."""
+
+
 def ray_token_file() -> Path:
     """The file with the token that Ray's services ask for, where Ray looks for it; it may be missing."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")

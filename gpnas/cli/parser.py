@@ -160,9 +160,9 @@ def command_line() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_upscale(commands)
     doctor = commands.add(
-        "doctor", "look at this installation, and at a run folder or a bundle", "", "runs/drn"
+        "doctor", "look at this installation, and at a run folder, a bundle or a folder of runs", "", "runs/drn"
     )
-    doctor.add_argument("path", metavar="PATH", type=path, nargs="?", help="run folder or bundle to check")
+    doctor.add_argument("path", metavar="PATH", type=path, nargs="?", help="what to check")
     _add_completion(commands)
     add_serve(commands)
     add_token(commands)

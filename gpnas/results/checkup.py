@@ -6,6 +6,7 @@ Nothing is changed, nothing is started, and what is said holds no name of the ma
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import stat
 import tempfile
@@ -19,7 +20,7 @@ from packaging.requirements import Requirement
 
 from gpnas.bundle import read_bundle
 from gpnas.errors import BundleError, GpnasError, TrialError
-from gpnas.files import ray_token_file
+from gpnas.files import SERVICE, ray_token_file
 from gpnas.journal import Journal, status
 from gpnas.results.networks import trained_weights
 from gpnas.run.provenance import machine
@@ -77,6 +78,7 @@ def installation() -> Iterator[Check]:
 
 def surroundings() -> Iterator[Check]:
     """The machine, free room on its disks, the caches and their sizes, and the access to Ray's token."""
+    yield Check("machine", "python", platform.python_version())
     described = machine()
     for name, value in described.items():
         yield Check("machine", name, str(value))
@@ -87,7 +89,18 @@ def surroundings() -> Iterator[Check]:
         yield _room(name, folder)
     yield _shared_memory()
     yield from _caches()
-    yield _token()
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        yield Check("access", "Ray's token", "in the environment, RAY_AUTH_TOKEN")
+    else:
+        yield _token("Ray's token", ray_token_file(), "the first search")
+
+
+def folder_of_runs(runs: Path) -> Iterator[Check]:
+    """A folder that a service has: its token, its tokens of others, and what was deleted through it."""
+    part, own = str(runs), runs / SERVICE
+    for name, what in (("token", "token"), ("service.sqlite", "tokens of others"), ("audit.jsonl", "audit")):
+        yield _token(f"the service's {what}", own / name, "the service")
+    yield Check(part, "deleted searches", f"{_short(own / 'trash')}: {_size(_bytes(own / 'trash'))}")
 
 
 def run_folder(run: Path) -> Iterator[Check]:
@@ -102,6 +115,10 @@ def run_folder(run: Path) -> Iterator[Check]:
         candidates = journal.candidates()
         observations = journal.observations()
         own = OwnSetup.describes(journal)  # whose trainings keep what they like
+    sizes = {each.name: _bytes(each) for each in run.iterdir()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    parts = ", ".join(f"{name} {_size(sizes[name])}" for name in largest)
+    yield Check(part, "size", f"{_size(sum(sizes.values()))}: {parts}")
     yield Check(part, "candidates", f"{len(candidates)}, of which {len(observations)} observed")
     for each in observations:
         if each.failed:
@@ -141,16 +158,17 @@ def examined(path: Path | None) -> list[Check]:
     """Everything that is looked at; an error of the path is one bad finding.
 
     Args:
-        path: a run folder or a bundle; None looks at neither.
+        path: a run folder, a bundle or a service's folder of runs; None looks at none.
     """
     checks = [*installation(), *surroundings()]
     if path is None:
         return checks
     if not path.exists():
-        there = "a run folder or a bundle must be there, but there is nothing; check the name"
+        there = "a run folder, a bundle or a folder of runs must be there, but there is nothing; check the name"
         return [*checks, Check(str(path), "whole", f"{path}: {there}", "bad")]
     try:
-        checks.extend(run_folder(path) if Journal.exists(path) else bundle(path))
+        whose = folder_of_runs if (path / SERVICE).is_dir() else bundle
+        checks.extend((run_folder if Journal.exists(path) else whose)(path))
     except GpnasError as error:
         checks.append(Check(str(path), "whole", str(error), "bad"))
     return checks
@@ -198,22 +216,20 @@ def _caches() -> Iterator[Check]:
         yield Check("caches", "Ray", finding + "those of no running search can be removed", "note")
 
 
-def _token() -> Check:
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return Check("access", "Ray's token", "in the environment, RAY_AUTH_TOKEN")
-    path = ray_token_file()
+def _token(name: str, path: Path, maker: str) -> Check:
+    """Who can read a secret."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError:
-        return Check("access", "Ray's token", f"{_short(path)}: not there yet; the first search makes it")
+        return Check("access", name, f"{_short(path)}: not there yet; {maker} makes it")
     if mode & 0o077:
         advice = f"{_short(path)}: others can read it (mode {mode:03o}); `chmod 600` it"
-        return Check("access", "Ray's token", advice, "note")
-    return Check("access", "Ray's token", f"{_short(path)}: readable by its owner alone")
+        return Check("access", name, advice, "note")
+    return Check("access", name, f"{_short(path)}: readable by its owner alone")
 
 
-def _bytes(folder: Path) -> int:
-    return sum(each.lstat().st_size for each in folder.rglob("*") if each.is_file())
+def _bytes(path: Path) -> int:
+    return sum(each.lstat().st_size for each in (path, *path.rglob("*")) if each.is_file())
 
 
 def _short(path: Path) -> str:

@@ -129,7 +129,10 @@ class Guard:
         client = (scope.get("client") or ("", 0))[0]
         token = self._caller(scope, headers, origin, client)
         scope["state"]["token"] = token
-        if token is None and not scope["path"].startswith(OPEN):
+        opened = scope["path"].startswith(OPEN)
+        if token is None and opened and unsafe and not self._strangers.allow(client):
+            raise Problem(429, "too many requests without a valid token", retry=1.0)
+        if token is None and not opened:
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
                 raise LogIn
             if not self._strangers.allow(client):

@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gpnas.errors import GpnasError
+from gpnas.files import SERVICE as FOLDER
 from gpnas.files import look_at, read
 
 Role = Literal["read", "work", "own"]
 ROLES: tuple[Role, ...] = get_args(Role)
 """Each may what those before it may: look; ask, tell and wish; begin, end and delete."""
-FOLDER = ".service"
-"""Folder of the service's own beside the runs; no run has such a name."""
 FILE = "service.sqlite"
 TOKEN = "token"
 """File with the token of whoever started the service, readable by its owner alone."""

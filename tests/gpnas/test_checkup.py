@@ -1,6 +1,7 @@
 """`gpnas doctor`: what is missing or damaged is named, and nothing else is called so."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from gpnas.cli import main
 from gpnas.journal import Journal
 from gpnas.results.checkup import Check, examined, installation, surroundings
 from gpnas.run.setup import OwnSetup
+from gpnas.service.tokens import Tokens
 from tests.builders import bundle
 from tests.gpnas.searched import searched
 
@@ -59,6 +61,35 @@ def test_a_token_that_others_can_read_is_noted_and_never_shown(
     assert check.verdict == "note"
     assert check.finding.endswith("others can read it (mode 644); `chmod 600` it")
     assert not any("4711" in each.finding for each in checks)
+
+
+def test_secrets_of_a_service_are_looked_at(tmp_path: Path) -> None:
+    with Tokens(tmp_path) as tokens:
+        own = tokens.own()
+    secret = own.read_text()
+    gone = tmp_path / ".service/trash/gone"
+    gone.mkdir(parents=True)
+    (gone / "journal.sqlite").write_bytes(bytes(3 * 2**20))
+    checks = [each for each in examined(tmp_path) if each.part == str(tmp_path) or "service" in each.subject]
+    assert {each.verdict for each in checks} == {"good"}
+    assert "3 MiB" in next(each.finding for each in checks if each.subject == "deleted searches")
+    own.chmod(0o640)
+    checks = examined(tmp_path)
+    (noted,) = [each for each in checks if each.verdict == "note" and each.part == "access"]
+    assert noted.subject == "the service's token"
+    assert "mode 640" in noted.finding
+    assert not any(secret in each.finding for each in checks)
+
+
+def test_a_run_says_how_much_room_it_takes(run: Path) -> None:
+    (run / "candidates" / "c0001" / "checkpoint.pt").write_bytes(bytes(5 * 2**20))
+    (size,) = [each.finding for each in examined(run) if each.subject == "size"]
+    assert size.partition(":")[2].split(", ")[0] == " candidates 5 MiB"
+
+
+def test_pythons_version_is_told() -> None:
+    (python,) = [each.finding for each in surroundings() if each.subject == "python"]
+    assert python == ".".join(map(str, sys.version_info[:3]))
 
 
 def test_a_whole_run_is_good_and_a_torn_network_is_named(run: Path) -> None:

@@ -285,6 +285,11 @@ def test_guesses_are_slowed(runs: Path) -> None:
         assert answers[:5] == [401] * 5
         assert 429 in answers
         assert client.get("/healthz").status_code == 200
+    with served(runs, None, Limits(strangers=1.0)) as client:
+        answers = [client.post("/login", data={"token": "x"}).status_code for _ in range(8)]
+        assert answers[0] != 429
+        assert 429 in answers
+        assert client.get("/login").status_code == 200
 
 
 def test_rates_are_those_of_a_token_bucket() -> None:
