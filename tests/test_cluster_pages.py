@@ -22,7 +22,7 @@ scale: 2
 families:
   drn: {features: [4, 8], blocks: [1, 2], stages: [1]}
 search: {trials: 2, concurrent: 1, portfolio: 1}
-recipe: {steps: 20, batch_size: 2, hr_patch: 48}
+recipe: {steps: 4, batch_size: 2, hr_patch: 48}
 """
 ADDRESSES = ("ip link set lo up", "ip addr add 10.0.0.1/32 dev lo", "ip addr add 10.0.0.2/32 dev lo")
 OTHER = (
@@ -64,7 +64,7 @@ def typed(desk: Path, *commands: str, **variables: str) -> None:
 def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
     page = ROOT / "docs/clusters.md"
     # long enough to be looked at meanwhile
-    (desk / "drn.yaml").write_text(SPACE.replace("steps: 20", "steps: 60"))
+    (desk / "long.yaml").write_text(SPACE.replace("steps: 4", "steps: 60"))
     texts = [each.text.replace("\\\n", " ").replace("/shared", str(desk / "shared")) for each in blocks(page)]
     (token,) = (each for each in texts if "> ~/.ray/auth_token" in each)
     (start,) = (each for each in texts if each.startswith("ray start --head"))
@@ -79,7 +79,7 @@ def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
         desk,
         token,
         *(re.sub(r"^(ray start --address=\S+)", rf"\1 {OTHER}", each) for each in started),
-        submit.replace("drn.yaml", str(desk / "drn.yaml")),
+        submit.replace("drn.yaml", str(desk / "long.yaml")),
         "for number in $(seq 60); do python look.py > looked 2> missed && break; sleep 2; done",
         logs,
         ended,

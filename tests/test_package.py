@@ -1,6 +1,7 @@
 """What is released: it is built from the repository alone, installs without it, and teaches what it says."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from sysconfig import get_paths
 
@@ -30,9 +32,11 @@ best: list[Candidate] = engine.recommend()
 """
 
 
-def run(*command: object, cwd: Path) -> str:
+def run(*command: object, cwd: Path, env: Mapping[str, str] | None = None) -> str:
     """What a command prints; it ends well."""
-    done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=580
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -84,7 +88,11 @@ def test_the_version_is_written_once() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest is None or newest[1] == version
+    assert newest is not None
+    assert newest[1] == version
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    named = [found for page in pages for found in re.findall(r"gpnas-([\d.]+)-py3", page.read_text())]
+    assert set(named) == {version}
     run(
         *(sys.executable, "-m", "check_jsonschema", "--builtin-schema"),
         *("vendor.citation-file-format", "CITATION.cff"),
@@ -103,6 +111,23 @@ def test_types_are_those_of_the_installed_package(installed: Path, tmp_path: Pat
     )
     mistakes = [line.split(":")[:2] for line in checked.stdout.splitlines() if ": error:" in line]
     assert mistakes == [["wrong.py", "6"]], checked.stdout
+
+
+def test_a_search_runs_from_the_wheel(complete: Path, tmp_path: Path, cache: Path) -> None:
+    """In a folder of its own, by the code and the space that are installed."""
+    space = yaml.safe_load((ROOT / "search_spaces/drn.yaml").read_text())
+    space["search"] |= {"trials": 1, "concurrent": 1, "portfolio": 1}
+    space["recipe"] |= {"steps": 2, "evaluate_every": 2, "batch_size": 2}
+    space["limits"] = {"gmacs": 0.2}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(space))
+    program = (
+        "import gpnas, gpnas_trainers, sys; print(gpnas.__file__); print(gpnas_trainers.__file__); "
+        "from gpnas.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    variables = os.environ | {"GPNAS_CACHE": str(cache)}
+    said = run(complete, "-P", "-c", program, "search", "--space", "tiny.yaml", cwd=tmp_path, env=variables)
+    assert all(Path(line).is_relative_to(complete.parents[1]) for line in said.splitlines()[:2])
+    assert (tmp_path / "runs/tiny/bundle/manifest.json").exists()
 
 
 def steps(page: str) -> list[str]:
