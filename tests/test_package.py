@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -138,6 +139,24 @@ def steps(page: str) -> list[str]:
 
 
 @pytest.mark.slow
+def test_the_first_tutorial_installs_the_wheel(built: Path, tmp_path: Path) -> None:
+    """As it says, but for what gpnas depends on, which no test fetches."""
+    own, dist = tmp_path / "own", tmp_path / "gpnas" / "dist"
+    own.mkdir()
+    dist.mkdir(parents=True)
+    (wheel,) = built.glob("*.whl")
+    shutil.copy(wheel, dist)
+    blocks = re.findall(r"^```sh\n(.*?)^```", TUTORIAL.read_text(), re.DOTALL | re.MULTILINE)
+    (block,) = [each for each in blocks if "pip install" in each]
+    look = "python -c 'import importlib.metadata as m; print(m.version(\"gpnas\"))'"
+    variables = os.environ | {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
+    said = run("bash", "-euc", f"{block}\ncd /\n{look}\ncommand -v gpnas", cwd=own, env=variables)
+    version, command = said.splitlines()[-2:]
+    assert wheel.name.startswith(f"gpnas-{version}-")
+    assert Path(command) == own / ".venv/bin/gpnas"
+
+
+@pytest.mark.slow
 def test_a_newcomer_types_the_first_tutorial(
     complete: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +177,9 @@ def test_a_newcomer_types_the_first_tutorial(
         "import json, sys; from gpnas.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
     )
     commands = json.dumps([shlex.split(each)[1:] for each in typed])
-    run(complete, "-P", "-c", program, commands, cwd=tmp_path)
+    said = run(complete, "-P", "-c", program, commands, cwd=tmp_path)
+    assert "photo.png -> photo_x2.png" in said
+    assert "photo.png -> photo_x2.png" in page
     assert "gpnas" in run(complete.parent / "gpnas", "--version", cwd=tmp_path)
     with Image.open(tmp_path / "photo_x2.png") as image:
         assert image.size == (160, 120)
