@@ -72,8 +72,8 @@ def test_a_cluster_started_by_hand_runs_a_search_and_a_job(desk: Path) -> None:
     (look,) = (each for each in texts if "gpnas-status" in each)
     *started, stop = start.splitlines()
     submit, logs, ended = job.replace("/runs/drn", "/runs/job").splitlines()
-    own = f"gpnas{desk}/shared/runs/job"
-    look = look.replace("ADDRESS", "10.0.0.1:6379").replace(f"gpnas{desk}/shared/runs/drn", own)
+    own = f"gpnas{desk}/home/runs/job"
+    look = look.replace("ADDRESS", "10.0.0.1:6379").replace("gpnas/home/me/runs/drn", own)
     (desk / "look.py").write_text(look)
     typed(
         desk,
@@ -120,9 +120,11 @@ def test_a_job_of_slurm_starts_ray_over_its_nodes(desk: Path) -> None:
     (job,) = (each for each in blocks(ROOT / "docs/slurm.md", "sbatch") if "symmetric-run" in each.text)
     assert job.file == "nodes.sbatch"
     (desk / job.file).write_text(job.text)
-    for name, text in {"srun": 'exec "$@"', "scontrol": "echo 10.0.0.1"}.items():
+    without_options = 'while [[ $1 = --* ]]; do shift; done; exec "$@"'
+    for name, text in {"srun": without_options, "scontrol": "echo 10.0.0.1"}.items():
         program = desk / "bin" / name
         program.write_text(f"#!/bin/bash\n{text}\n")
         program.chmod(0o755)
-    typed(desk, "bash -e nodes.sbatch runs/mine", SLURM_JOB_NODELIST="one", SLURM_NNODES="1")
+    slurm = {"SLURM_JOB_NODELIST": "one", "SLURM_NNODES": "1", "SLURM_CPUS_PER_TASK": "2"}
+    typed(desk, "bash -e nodes.sbatch runs/mine", **slurm)
     assert status(desk / "runs/mine")["state"] == "finished"

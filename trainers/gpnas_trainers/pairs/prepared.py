@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DIGITS = 16
-"""Of a checksum, by which a picture is known."""
+"""How many hexadecimal digits of its checksum a picture is known by."""
 OPEN_SHARDS = 256
 """The largest number of shards that a set holds open, since each takes a file descriptor."""
 
