@@ -18,7 +18,6 @@ from gpnas_trainers.files import turn as turn
 from gpnas_trainers.nearest import did_you_mean as did_you_mean
 from gpnas_trainers.nearest import nearby as nearby
 
-
 SERVICE = ".service"
 """Folder of a service's own beside its runs; no run has such a name."""
 

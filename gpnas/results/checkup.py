@@ -164,7 +164,7 @@ def examined(path: Path | None) -> list[Check]:
     if path is None:
         return checks
     if not path.exists():
-        there = "a run folder, a bundle or a folder of runs must be there, but there is nothing; check the name"
+        there = "a run, a bundle or a folder of runs must be there, but there is nothing; check the name"
         return [*checks, Check(str(path), "whole", f"{path}: {there}", "bad")]
     try:
         whose = folder_of_runs if (path / SERVICE).is_dir() else bundle

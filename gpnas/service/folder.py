@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpnas.errors import GpnasError, JournalError
-from gpnas.files import descriptor_of
+from gpnas.files import SERVICE, descriptor_of
 from gpnas.journal import Journal
 from gpnas.journal.examining import BACKUP, JOURNAL
 from gpnas.journal.files import held
 from gpnas.service.problems import Problem
-from gpnas.service.tokens import FOLDER
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LOCK = "lock"
@@ -38,7 +37,7 @@ def alone(runs: Path) -> Iterator[None]:
     Raises:
         ServiceError: another service has it, or the folder cannot be used.
     """
-    path = runs / FOLDER / LOCK
+    path = runs / SERVICE / LOCK
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = descriptor_of(path, os.O_RDWR | os.O_CREAT)
@@ -143,7 +142,7 @@ class Runs:
             if kept is not None:
                 kept[1].close()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        target = self.folder / FOLDER / TRASH / f"{name}-{stamp}"
+        target = self.folder / SERVICE / TRASH / f"{name}-{stamp}"
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.rename(target)
 

@@ -15,11 +15,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
+from gpnas.files import SERVICE
 from gpnas.journal import Cursor, Journal
 from gpnas.service.documents import PROBLEMS, Figure, Figures, Health, SearchList, SearchSummary, Status
 from gpnas.service.problems import Problem
 from gpnas.service.state import cursor_of, needs, service_of
-from gpnas.service.tokens import FOLDER
 
 WORD = re.compile(r"[a-z][a-z-]{0,39}")
 REPORT_POLICY = (
@@ -155,7 +155,7 @@ async def report(request: Request, search: str) -> HTMLResponse:
 
 def sweep(runs: Path) -> None:
     """Removes the bundles that a service which was killed had made to be sent."""
-    for path in (runs / FOLDER).glob("bundle-*.zip"):
+    for path in (runs / SERVICE).glob("bundle-*.zip"):
         path.unlink(missing_ok=True)
 
 
@@ -170,7 +170,7 @@ async def bundle(request: Request, search: str) -> FileResponse:
             f"{search} has no bundle: one that trains on Ray has it once its last trial has ended; "
             "GET …/report shows what there is",
         )
-    target = service.runs.folder / FOLDER / f"bundle-{secrets.token_hex(8)}.zip"
+    target = service.runs.folder / SERVICE / f"bundle-{secrets.token_hex(8)}.zip"
     try:
         await service.jobs.do("bundle", str(path), str(target))
     except BaseException:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpnas.errors import SpaceError
-from gpnas.files import replacing
+from gpnas.files import SERVICE, replacing
 from gpnas.journal import Journal
 from gpnas.journal.files import held
 from gpnas.run.networks import texts_of
@@ -22,7 +22,6 @@ from gpnas.service.drivers import Drivers, Processes, RayJobs
 from gpnas.service.folder import Runs, ServiceError
 from gpnas.service.problems import Problem
 from gpnas.service.reading import kind_of
-from gpnas.service.tokens import FOLDER
 
 SPACE, LOG = "space.yaml", "driver.log"
 """Files of a run folder: the space that was sent, and what the driver says."""
@@ -166,7 +165,7 @@ class Managed:
             options.append("--early-stopping" if wishes["early_stopping"] else "--no-early-stopping")
         command = [sys.executable, "-P", "-m", "gpnas.cli", "search"]
         arguments = [f"--space={path / SPACE}", f"--run={path}", *options, "--json"]
-        shared = {SHARED: str(self._runs.folder / FOLDER / RAY)}
+        shared = {SHARED: str(self._runs.folder / SERVICE / RAY)}
         self._drivers.start(name, [*command, *arguments], path / LOG, shared)
 
     def _texts(self, place: str) -> dict[str, str]:

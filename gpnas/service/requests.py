@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpnas.files import SERVICE
 from gpnas.journal import Answer
 from gpnas.journal.answers import Ages, digest
 from gpnas.journal.files import now
 from gpnas.service.problems import Problem, another_request
-from gpnas.service.tokens import FILE, FOLDER
+from gpnas.service.tokens import FILE
 
 
 class Requests:
@@ -32,7 +33,7 @@ class Requests:
         Raises:
             Problem: the file cannot be used.
         """
-        self._path = runs / FOLDER / FILE
+        self._path = runs / SERVICE / FILE
         self._guard = threading.Lock()
         self._doing: dict[str, threading.Lock] = {}
         with self._errors():

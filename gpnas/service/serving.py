@@ -15,10 +15,11 @@ from types import FrameType
 
 import uvicorn
 
+from gpnas.files import SERVICE
 from gpnas.service.app import LOOPBACK, application
 from gpnas.service.folder import Runs, ServiceError, alone
 from gpnas.service.managed import Managing
-from gpnas.service.tokens import FOLDER, Tokens
+from gpnas.service.tokens import Tokens
 from gpnas.service.wire import Protocol
 
 AUDIT = "audit.jsonl"
@@ -131,7 +132,7 @@ def _log(runs: Path) -> None:
     """Has every write noted in a file beside the runs."""
     audit = logging.getLogger("gpnas.service.audit")
     handler = logging.handlers.RotatingFileHandler(
-        runs / FOLDER / AUDIT, maxBytes=AUDIT_BYTES, backupCount=AUDIT_FILES, encoding="utf-8"
+        runs / SERVICE / AUDIT, maxBytes=AUDIT_BYTES, backupCount=AUDIT_FILES, encoding="utf-8"
     )
     handler.setFormatter(logging.Formatter("%(message)s"))
     audit.handlers = [handler]

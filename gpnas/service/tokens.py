@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gpnas.errors import GpnasError
-from gpnas.files import SERVICE as FOLDER
-from gpnas.files import look_at, read
+from gpnas.files import SERVICE, look_at, read
 
 Role = Literal["read", "work", "own"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -66,7 +65,7 @@ class Tokens(AbstractContextManager["Tokens"]):
         Raises:
             TokenError: the file cannot be used.
         """
-        self.folder = runs / FOLDER
+        self.folder = runs / SERVICE
         self._path = self.folder / FILE
         self._guard = threading.Lock()
         self._version: tuple[int, int] | None = None

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpnas.errors import JournalError, LeaseError
+from gpnas.files import SERVICE
 from gpnas.journal import Clock, Header, Holder, Journal, Lease, process_identity, status
 from gpnas.journal.leases import boot, is_alive
 from gpnas.records import Architecture, Candidate, Fidelity, Objective, Observation
 from gpnas.service.folder import Runs
 from gpnas.service.requests import Requests
-from gpnas.service.tokens import FILE, FOLDER, Tokens
+from gpnas.service.tokens import FILE, Tokens
 
 HEADER = Header(4, Objective("accuracy", "%"))
 NOON = Clock(wall=1_000_000.0, ticks=500.0, boot="this")
@@ -210,9 +211,9 @@ def test_opening_a_database_again_gives_up_no_lock_of_this_process(tmp_path: Pat
         assert not tokens.all()
         with Tokens(tmp_path) as others:
             assert others.make("own")
-        assert _is_locked(tmp_path / FOLDER / FILE)
+        assert _is_locked(tmp_path / SERVICE / FILE)
         Requests(tmp_path).close()
-        assert _is_locked(tmp_path / FOLDER / FILE)
+        assert _is_locked(tmp_path / SERVICE / FILE)
 
 
 def test_a_file_of_a_version_that_is_only_read_is_told_before_it_is_written(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from gpnas.engine import engine_for
+from gpnas.files import SERVICE
 from gpnas.journal import Answer, Answers, Journal
 from gpnas.journal.answers import KEPT, KEPT_SECONDS, SWEPT, Ages
 from gpnas.opening import Wishes, header_of
@@ -26,7 +27,7 @@ from gpnas.service.documents import AskBody
 from gpnas.service.external import External
 from gpnas.service.limits import Limits
 from gpnas.service.problems import Problem
-from gpnas.service.tokens import FILE, FOLDER, Tokens
+from gpnas.service.tokens import FILE, Tokens
 from gpnas.space import Family, IntegerAxis, SearchSpace
 from gpnas_trainers.cost import training_memory
 from tests.gpnas.searched import searched
@@ -148,7 +149,7 @@ def test_a_key_begins_one_search(client: TestClient, runs: Path) -> None:
     body = {"id": "one", "space": SPACE, "trials": 3}
     first, again = (client.post("/v1/searches", json=body, headers=key) for _ in range(2))
     assert (first.status_code, first.json()) == (again.status_code, again.json())
-    with sqlite3.connect(runs / FOLDER / FILE) as requests:  # as if the service had died before it answered
+    with sqlite3.connect(runs / SERVICE / FILE) as requests:  # as if the service had died before it answered
         assert requests.execute("UPDATE requests SET answer = NULL").rowcount == 1
     assert client.post("/v1/searches", json=body, headers=key).json() == first.json()
     other = client.post("/v1/searches", json={**body, "id": "two"}, headers=key)
