@@ -1,8 +1,10 @@
 """The notebooks: each runs from its first cell to its last, and git has none of its output."""
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -33,12 +35,23 @@ def test_they_run_one_after_another(tmp_path: Path, cache: Path, monkeypatch: py
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter" / "share" / "jupyter"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    outputs: dict[str, list[Any]] = {}
     for name in ORDER:
         notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
         client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
         client.execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    drawn = [each for each in outputs if "vegaEmbed" in each.get("data", {}).get("text/html", "")]
+        outputs[name] = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    printed = "".join(each.get("text", "") for each in outputs["published-networks"])
+    chosen = [float(each) for each in re.findall(r"^([\d.]+) dB \[", printed, re.MULTILINE)]
+    assert len(chosen) == 3
+    assert chosen == sorted(chosen), "a larger choice was counted to be worse than the best member"
+    ((measured, counted),) = re.findall(r"^([\d.]+) dB, as was counted: ([\d.]+) dB$", printed, re.MULTILINE)
+    assert float(counted) == chosen[-1]
+    assert float(measured) == pytest.approx(float(counted), abs=0.01)  # dB
+    assert float(measured) >= chosen[0]
+    drawn = [
+        each for each in outputs["look-at-a-run"] if "vegaEmbed" in each.get("data", {}).get("text/html", "")
+    ]
     assert len(drawn) == 3
     table = gpnas.open_run(tmp_path / "runs" / "digits").table()
     assert len(table) == 10

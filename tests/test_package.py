@@ -183,5 +183,7 @@ def test_a_newcomer_types_the_first_tutorial(
     assert "gpnas" in run(complete.parent / "gpnas", "--version", cwd=tmp_path)
     with Image.open(tmp_path / "photo_x2.png") as image:
         assert image.size == (160, 120)
-    assert "best" in (tmp_path / "first.html").read_text()
+    report = (tmp_path / "first.html").read_text()
+    assert "best" in report
+    assert "Mike Bostock" in report  # the licences of what draws its figures
     assert (tmp_path / "runs" / "first" / "bundle" / "manifest.json").exists()

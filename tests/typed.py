@@ -272,6 +272,7 @@ class Typist:
 
 BY_NAME = {
     "axes",
+    "costs",
     "versions",
     "machine",
     "metrics",
@@ -280,7 +281,9 @@ BY_NAME = {
     "limits",
     "setup",
     "shares",
+    "sources",
     "speeds",
+    "effects",
     "unusable",
 }
 """Mappings whose keys depend on the run."""
@@ -293,7 +296,10 @@ def outline(value: Any, indent: str = "") -> Iterator[str]:
         entries = each if isinstance(each, list) else [each]
         mappings = [entry for entry in entries if isinstance(entry, dict)]
         many = "list of " if isinstance(each, list) else ""
-        if mappings and key not in BY_NAME:
+        if key in BY_NAME and isinstance(each, dict):
+            mappings = [inner for inner in each.values() if isinstance(inner, dict)]
+            many = "by name, each of " if mappings else "values by name"
+        if mappings:
             yield f"{indent}{key}: {many}".rstrip()
             together: dict[str, Any] = {}
             for entry in mappings:
@@ -301,11 +307,15 @@ def outline(value: Any, indent: str = "") -> Iterator[str]:
                     if together.get(name) in (None, [], {}):
                         together[name] = inner
             yield from outline(together, indent + "  ")
-        elif mappings:
-            yield f"{indent}{key}: {many}values by name"
         else:
-            kinds = dict.fromkeys(KINDS.get(type(entry), "list") for entry in entries)
-            yield f"{indent}{key}: {many}{' or '.join(kinds) or 'entries'}"
+            yield f"{indent}{key}: {many if key in BY_NAME and isinstance(each, dict) else kind_of(each)}"
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in words; of a list also what its entries are."""
+    if not isinstance(value, list):
+        return KINDS.get(type(value), "mapping")
+    return f"list of {' or '.join(dict.fromkeys(map(kind_of, value))) or 'entries'}"
 
 
 def paths(lines: list[str]) -> Iterator[str]:

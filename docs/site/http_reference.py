@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fields import kind
 
 from gpnas.service.app import application
 from gpnas.service.tokens import Tokens
@@ -60,8 +61,9 @@ def _operation(heading: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {heading}\n"
     yield f"{operation.get('description') or operation.get('summary', '')}\n"
     for each in operation.get("parameters", ()):
-        kind = "required" if each.get("required") else "optional"
-        yield f"- `{each['name']}` ({each['in']}, {kind}): {each.get('description') or _kind(each['schema'])}"
+        needed = "required" if each.get("required") else "optional"
+        text = each.get("description") or _kind(each["schema"])
+        yield f"- `{each['name']}` ({each['in']}, {needed}): {text}"
     body = operation.get("requestBody", {}).get("content", {})
     for content in body.values():
         yield f"- body: {_kind(content.get('schema', {}))}"
@@ -86,21 +88,11 @@ def _schema(schema: Mapping[str, Any]) -> Iterator[str]:
     for name, each in schema.get("properties", {}).items():
         text = " ".join(str(each.get("description") or "").split())
         default = "" if each.get("default") is None else f", else `{json.dumps(each['default'])}`"
-        kind = _kind(each) + (", required" if name in needed else default)
-        yield f"- `{name}` ({kind})" + (f": {text}" if text else "")
+        value = _kind(each) + (", required" if name in needed else default)
+        yield f"- `{name}`, {value}" + (f": {text}" if text else "")
     yield ""
 
 
 def _kind(schema: Mapping[str, Any]) -> str:
-    """A schema in a word or two."""
-    if "$ref" in schema:
-        name = str(schema["$ref"]).rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            return " or ".join(_kind(each) for each in schema[key])
-    if "enum" in schema:
-        return "one of " + ", ".join(f"`{each}`" for each in schema["enum"])
-    if schema.get("type") == "array":
-        return f"list of {_kind(schema.get('items', {}))}"
-    return str(schema.get("type", "anything"))
+    """A schema in a few words, others linked."""
+    return kind(schema, lambda name: f"[{name}](#{name.lower()})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,33 +26,46 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def whole(text: str, least: float = -math.inf, rule: str = "") -> int:
+    """A whole number."""
+    with suppress(ValueError):
+        number = int(text)
+        if number >= least:
+            return number
+    raise argparse.ArgumentTypeError(f"must be a whole number{rule}, but got {text!r}; write one such as 8")
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but got {number}")
-    return number
+    return whole(text, 1, " of at least 1")
 
 
 def natural(text: str) -> int:
     """A whole number of at least 0."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, but got {number}")
-    return number
+    return whole(text, 0, " of at least 0")
+
+
+def number(text: str) -> float:
+    """A number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number, but got {text!r}; write one such as 0.5"
+        ) from None
 
 
 def above_zero(text: str) -> float:
     """A finite number above 0."""
-    number = float(text)
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, but got {text}")
-    return number
+    value = number(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be above 0, but got {text!r}; write a number such as 0.5")
+    return value
 
 
 def sides(text: str) -> tuple[int, ...]:
     """Whole numbers with commas between them."""
-    return tuple(int(number) for number in text.split(","))
+    return tuple(map(whole, text.split(",")))
 
 
 def switch(sub: argparse.ArgumentParser, name: str, text: str, default: bool | None = None) -> None:

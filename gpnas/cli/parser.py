@@ -22,10 +22,12 @@ from gpnas.cli.arguments import (
     add_trials,
     flag,
     natural,
+    number,
     path,
     positive,
     repeatable,
     switch,
+    whole,
 )
 from gpnas.cli.service import add_serve, add_token, add_worker
 from gpnas.cli.text import printable
@@ -39,6 +41,11 @@ OWN_RUN = "run folder of a loop of your own"
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors name the nearest command or option and never command the terminal."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", int, whole)  # which says what is wrong with a number
+        self.register("type", float, number)
 
     def error(self, message: str) -> NoReturn:
         if wrong := re.search(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message):
@@ -160,7 +167,10 @@ def command_line() -> argparse.ArgumentParser:
     _add_convert(commands)
     _add_upscale(commands)
     doctor = commands.add(
-        "doctor", "look at this installation, and at a run folder, a bundle or a folder of runs", "", "runs/drn"
+        "doctor",
+        "look at this installation, and at a run folder, a bundle or a folder of runs",
+        "",
+        "runs/drn",
     )
     doctor.add_argument("path", metavar="PATH", type=path, nargs="?", help="what to check")
     _add_completion(commands)

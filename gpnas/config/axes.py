@@ -20,11 +20,15 @@ class AxisRange(Strict):
     """An ordered integer axis: `low`, `low + step` or `low · factor`, … up to `high`."""
 
     low: int
+    """The least value."""
     high: int
+    """The largest value; where the steps miss it, the last one below it is."""
     step: int = Field(default=1, ge=1)
+    """Difference of a value to the next; not beside a factor."""
     factor: int | None = Field(default=None, ge=2)
+    """Ratio of a value to the one before, instead of a step."""
     spacing: Literal["linear", "log"] | None = None
-    """How the surrogate measures distance along the axis; None is log with a factor, else linear."""
+    """How the surrogate measures distance along the axis; left out, log with a factor, else linear."""
 
     @model_validator(mode="after")
     def _is_ordered(self) -> AxisRange:
@@ -56,7 +60,9 @@ class AxisValues(Strict):
     """An ordered integer axis with its values listed."""
 
     values: list[int] = Field(max_length=VALUES)
+    """The values, all different, in any order."""
     spacing: Literal["linear", "log"] = "linear"
+    """How the surrogate measures distance along the axis; log needs positive values."""
 
     @model_validator(mode="after")
     def _has_values(self) -> AxisValues:
@@ -75,6 +81,7 @@ class AxisChoices(Strict):
     """An axis without order."""
 
     choices: list[Any] = Field(max_length=VALUES)
+    """The values, all different: finite numbers, names or switches."""
 
     @model_validator(mode="after")
     def _has_choices(self) -> AxisChoices:

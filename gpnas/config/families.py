@@ -95,7 +95,11 @@ class ListingForm(Strict):
     """How a family lists its architectures: in a CSV file, or in place."""
 
     table: str | None = None
+    """A CSV file in the folder of the space file or below: a line with the names of the axes, then a line for
+    each architecture."""
     architectures: list[dict[str, Any]] | None = Field(default=None, min_length=1)
+    """The architectures, each a mapping with one value for every axis that the first names; instead of a
+    table."""
     canonical: str | None = None
     """Column that is no axis but tells which rows are equivalent: of those, the first stands for all."""
 

@@ -30,7 +30,7 @@ class Strict(BaseModel):
 
 def refuse_unknown(title: str, value: Mapping[Any, Any], allowed: tuple[str, ...], hint: str = "") -> None:
     """Raises a `ValidationError` for each key of `value` that is not allowed; hint: what to do."""
-    what = f"allowed here: {', '.join(allowed)}{hint}"
+    what = f"{', '.join(allowed)}{hint}"
     kind = PydanticCustomError("unknown_key", "{what}", {"what": what})
     unknown = [
         InitErrorDetails(type=kind, loc=(str(key),), input=each)
@@ -99,7 +99,7 @@ def in_words(error: ValidationError) -> tuple[Location, str]:
     key = dotted(first["loc"])
     match first["type"]:
         case "unknown_key":
-            what = f"unknown key `{key}`; {first['msg']}"
+            what = f"unknown key `{key}`; allowed here: {first['msg']}"
         case "missing":
             what = f"`{key}` must be given, but is missing"
         case "value_error":

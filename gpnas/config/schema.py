@@ -44,7 +44,9 @@ class SearchSettings(Strict):
     concurrent: int = Field(default=2, ge=1)
     """Trainings side by side."""
     strategy: Strategy = "mi+kg"
-    """How architectures are chosen: `mi+kg`, `mi+nei`, `published` or `random`."""
+    """How architectures are chosen: `mi+kg` is a design by mutual information, then the knowledge gradient;
+    `mi+nei` then takes noisy expected improvement; `published` is rounds of mutual information, then the
+    posterior mean; `random` is chance."""
     cost_aware: bool = False
     """Whether gains count per predicted second."""
     portfolio_aware: bool = False
@@ -61,7 +63,8 @@ class SearchSettings(Strict):
     early_stopping: bool = True
     """Whether a training that will not matter is ended before its last step."""
     stop_below: float | None = Field(default=None, gt=0)
-    """The search ends where stopping will hardly lose as much, in the objective's unit; None trains all."""
+    """The search ends where stopping will hardly lose as much, in the objective's unit. Left out, all that is
+    granted is trained."""
 
 
 class CameraSettings(Settings):
@@ -71,17 +74,20 @@ class CameraSettings(Settings):
     """
 
     kernel_sigma: tuple[float, float] | None = Field(default=None, strict=False)
-    """Least and largest standard deviation of the blur, in LR pixels."""
+    """Least and largest standard deviation of the blur, in LR pixels, from 0 to 4."""
     noise_sigma: tuple[float, float] | None = Field(default=None, strict=False)
-    """Least and largest standard deviation of the noise, in steps of 1/255."""
+    """Least and largest standard deviation of the noise, in steps of 1/255, from 0 to 128."""
 
 
 class ObjectiveSettings(Strict):
     """What a search whose trainings are a person's own makes as good as it can."""
 
     name: str = Field(min_length=1, max_length=40, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")
+    """What is measured, such as `accuracy`; tables and figures are labelled by it."""
     unit: str = Field(default="", max_length=20, pattern=r"^[^\x00-\x1f\x7f]*$")
+    """The unit that is shown beside each value, such as `%`."""
     goal: Literal["maximise", "minimise"] = "maximise"
+    """Whether larger or smaller values are better."""
 
     def record(self) -> Objective:
         """The same, as a journal's header has it."""
@@ -108,9 +114,10 @@ class SpaceFile(Strict):
     """The largest costs allowed."""
     trainer: str | None = Field(default=None, max_length=400)
     """A training of one's own, such as `train.py:train`: a function in a file beside this one, or in an
-    installed module. None is gpnas's own."""
+    installed module. Left out, it is gpnas's own."""
     objective: ObjectiveSettings | None = None
-    """What the trainer's values are; None is the PSNR of gpnas's own training."""
+    """What the values of trainings are. Left out, they are the PSNR of gpnas's own trainings, and with a
+    `trainer` they have neither name nor unit."""
     search: SearchSettings = SearchSettings()
     """How much is granted to the search, and how it chooses."""
     recipe: RecipeSettings = RecipeSettings()

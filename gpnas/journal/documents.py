@@ -87,23 +87,34 @@ class DecisionDocument(_Result):
     """A candidate's `decision` as it is written: these, and whatever else was worth a note."""
 
     phase: str | None = None
+    """How it was chosen, such as `mutual information` or `knowledge gradient`."""
     observations: int | None = Field(default=None, ge=0)
+    """How many observations the engine knew then, the first in the order of their table."""
     engine: int | None = Field(default=None, ge=1)
+    """Version of the engine that chose."""
     score: float | None = None
+    """The score by which it was chosen, in the unit of the phase; none where chance or a person decided."""
     mean: float | None = None
+    """Posterior mean of the architecture before it was trained, in the objective's unit."""
     stddev: float | None = None
+    """Posterior standard deviation of that mean."""
 
 
 class CandidateDocument(_Document):
     """A `Candidate` as it is written."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    """Also the name of a folder, hence the pattern."""
+    """The candidate's name, such as `c0007`; also the name of a folder, hence the pattern."""
     family: str = Field(min_length=1)
+    """The architecture's family."""
     axes: dict[str, bool | int | float | str]
+    """The architecture's axes, each with its value."""
     steps: int = Field(ge=1)
+    """Optimiser steps granted to the training."""
     seed: int = Field(ge=0, lt=2**31)
+    """Seed of the training."""
     decision: dict[str, JsonValue]
+    """Why it was chosen, and what was foretold of it: these keys, each where it is known, and others."""
 
     @field_validator("decision")
     @classmethod
@@ -116,59 +127,84 @@ class ObservationDocument(_Document):
     """An `Observation` as it is written; its candidate's name stands in the same row."""
 
     value: float | None
+    """What the training came to, in the objective's unit; of a stopped one the final value that its curve
+    predicted; null where it failed."""
     failure: str | None
+    """Why the training failed, in one line; null where it did not."""
     seconds: float = Field(ge=0)
+    """Seconds of training and validation, over all attempts."""
     metrics: dict[str, float]
+    """What was measured besides, by name."""
     stopped: Stop | None
+    """Why the training was ended early; null where it was not."""
 
 
 class ProgressDocument(_Document):
     """A `Progress` as it is written; attempt and step stand in the same row."""
 
     value: float | None
+    """The objective at this step, in its unit; null where it was not evaluated."""
     metrics: dict[str, float]
+    """What was measured besides, by name, such as the loss and the learning rate."""
     seconds: float = Field(ge=0)
+    """Seconds of training and validation until then, over all attempts."""
 
 
 class RankedDocument(_Result):
     """A network of a delivery's ranking."""
 
     id: str
+    """The candidate's name."""
     psnr: float
+    """Its PSNR on the validation images, in dB."""
     ssim: float
+    """Its SSIM on the same images, at most 1."""
 
 
 class DiagnosticsDocument(_Result):
     """What a delivery says of its surrogate."""
 
     observations: int = Field(ge=0)
+    """How many observations it rests on."""
     summary: str
+    """How far its predictions can be trusted, in a sentence."""
     warning: str | None
+    """What speaks against trusting them; null where nothing does."""
 
 
 class ValuesDocument(_Result):
     """What a delivery says of its portfolio, in the unit of the objective."""
 
     bicubic: float
+    """Value of bicubic upsampling."""
     best: float
+    """Value of the network that is best alone."""
     average: float
+    """Value of the portfolio's weighted average."""
 
 
 class DeliveryDocument(_Result):
     """What a run delivered."""
 
     ranking: list[RankedDocument] = Field(min_length=1)
+    """Networks that were trained to the end, best first."""
     unusable: dict[str, str]
+    """Why a network cannot be used, by the name of its candidate."""
     shares: dict[str, float] = Field(min_length=1)
+    """Weight of each member of the portfolio, by the name of its candidate; they add up to 1."""
     psnr: ValuesDocument
+    """What the portfolio is worth, and what it is compared with."""
     diagnostics: DiagnosticsDocument | None
+    """How far the surrogate's predictions can be trusted; null in a final training."""
 
 
 class EnsembleDocument(_Result):
     """Mean products of the residuals of networks, as a portfolio was judged by them."""
 
     candidates: list[str]
+    """Names of the candidates, in the order of the products' rows."""
     products: list[list[list[float]]]
+    """For each validation image a matrix: the mean products of the residuals of each two candidates."""
 
     @model_validator(mode="after")
     def _is_square(self) -> EnsembleDocument:
@@ -182,39 +218,54 @@ class LeaseDocument(_Document):
     """A `Lease` as it is written; its name, its candidate and its attempt stand in the same row."""
 
     holder: str = Field(min_length=1, max_length=200)
+    """Name of whoever trains."""
     process: str | None = Field(max_length=200)
+    """The process of this machine whose end ends the lease; null where time alone ends it."""
     seconds: float = Field(gt=0)
+    """So long it lasts without a renewal."""
     expires: float
+    """When it runs out, in seconds since 1970."""
     ticks: float
+    """When it runs out, in seconds of the monotonic clock of the boot that granted or renewed it."""
     boot: str
+    """Which boot of which machine that was; empty where that is not known."""
     checkpoint: str | None = Field(max_length=2000)
+    """Address where the holder keeps what it has trained so far; null where it named none."""
 
 
 class LateDocument(_Result):
     """What whoever had lost a lease told nevertheless."""
 
     candidate: str
+    """The candidate's name."""
     attempt: int = Field(ge=1)
+    """Number of the attempt."""
     holder: str
+    """Name of whoever had the lease."""
     outcome: str
     """What had become of the lease."""
     counted: bool
     """Whether it was the first observation of the candidate, which is the one that counts."""
     value: float | None
+    """What was told, in the objective's unit; null where the training failed."""
     failure: str | None
+    """Why the training failed; null where it did not."""
 
 
 class WordDocument(_Result):
     """An architecture that a person wants, or does not want, to be trained."""
 
     family: str = Field(min_length=1)
+    """The architecture's family."""
     axes: dict[str, bool | int | float | str]
+    """The architecture's axes, each with its value."""
 
 
 class NoteDocument(_Result):
     """An event that is one line for people."""
 
     note: str
+    """What happened, in one line."""
 
 
 FORMS: dict[str, type[BaseModel]] = {

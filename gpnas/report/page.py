@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import distribution
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -22,6 +23,8 @@ from gpnas.report.sentences import Check
 
 BADGES = {"good": "fine", "mind": "mind this", "open": "to know"}
 """Level of a check to the word beside it, so that colour alone tells nothing."""
+NOTICES = "licenses/gpnas/report/assets/vega.LICENSE.txt"
+"""The licences of what draws figures, in the metadata of the installed package."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def render(page: Page) -> str:
         ),
         schemes=Markup(_embedded(schemes)),
         vega=Markup(vega),
-        licences=_asset("vega.LICENSE.txt") if vega else "",
+        licences=distribution("gpnas").read_text(NOTICES) if vega else "",
         script=Markup(script),
     )
 

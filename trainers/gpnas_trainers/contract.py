@@ -145,7 +145,7 @@ def _passed(network: nn.Module, lr: Tensor, rule: _Rule) -> Tensor:
 def _hint(network: nn.Module, scale: int) -> str:
     """What to do about sides that a network cannot take, where multiples of a number would do."""
     if isinstance(network, Padded):
-        return f"; `multiple_of = {network.multiple}` does not suffice"
+        return f"; `multiple_of = {network.multiple}` does not suffice: try a larger one"
     for multiple in MULTIPLES:
         lr = torch.rand(1, 3, 3 * multiple, multiple)
         try:
