@@ -231,8 +231,7 @@ def error_index() -> Iterator[str]:
     yield (
         "Every error is one line: the rule, the value that broke it, what to do. Search this page for a part "
         "of yours that holds no name or number of your own; `…` stands for those. The rule is why it was "
-        "raised; beneath it stands what to do. The search of this site takes a whole line, but for words "
-        "that begin with a minus sign, which it takes for what must not be there.\n"
+        "raised; beneath it stands what to do. The search of this site takes a whole line.\n"
     )
     found, said = messages(), remarks()
     kinds = sorted({each.kind for each in found}, key=lambda kind: (kind not in WHY, kind))
