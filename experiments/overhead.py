@@ -249,7 +249,7 @@ def main() -> None:
             case "busy":
                 found = busy(folder)
             case _:
-                found = peer(folder, min(40, options.trials))
+                found = peer(folder, min(100, options.trials))
     print(json.dumps(found), flush=True)
 
 
