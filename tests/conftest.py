@@ -35,7 +35,7 @@ LANES = (
 that is missing here runs in the first lane."""
 SPREAD = "::test_a_long_page_is_typed["
 """Tests of a module that starts Ray which are shared out among the lanes."""
-LONG = ("test_package", "test_notebooks", "test_site", "test_engine", "test_ranks")
+LONG = ("test_package", "test_cluster_pages", "test_site", "test_notebooks", "test_engine", "test_ranks")
 """Modules that take long though they have few tests, the longest first."""
 
 

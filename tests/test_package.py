@@ -117,7 +117,7 @@ def test_types_are_those_of_the_installed_package(installed: Path, tmp_path: Pat
 def test_a_search_runs_from_the_wheel(complete: Path, tmp_path: Path, cache: Path) -> None:
     """In a folder of its own, by the code and the space that are installed."""
     space = yaml.safe_load((ROOT / "search_spaces/drn.yaml").read_text())
-    space["search"] |= {"trials": 1, "concurrent": 1, "portfolio": 1}
+    space["search"] |= {"trials": 1, "concurrent": 1, "portfolio": 1, "validation_images": 1}
     space["recipe"] |= {"steps": 2, "evaluate_every": 2, "batch_size": 2}
     space["limits"] = {"gmacs": 0.2}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(space))
@@ -126,6 +126,7 @@ def test_a_search_runs_from_the_wheel(complete: Path, tmp_path: Path, cache: Pat
         "from gpnas.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     variables = os.environ | {"GPNAS_CACHE": str(cache)}
+    variables.pop("PYTHONPATH", None)
     said = run(complete, "-P", "-c", program, "search", "--space", "tiny.yaml", cwd=tmp_path, env=variables)
     assert all(Path(line).is_relative_to(complete.parents[1]) for line in said.splitlines()[:2])
     assert (tmp_path / "runs/tiny/bundle/manifest.json").exists()
@@ -165,13 +166,16 @@ def test_a_newcomer_types_the_first_tutorial(
     page = TUTORIAL.read_text()
     (space,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert "Put this into `first.yaml`" in page
-    for text, shorter in (("steps: 100", "steps: 10"), ("trials: 8", "trials: 3")):
+    for text, shorter in (
+        ("steps: 100, batch_size: 8", "steps: 6, batch_size: 2"),
+        ("trials: 8", "trials: 2, validation_images: 1"),
+    ):
         assert text in space
         space = space.replace(text, shorter)
     (tmp_path / "first.yaml").write_text(space)
     Image.fromarray(data.chelsea()[:60, :80]).save(tmp_path / "photo.png")
     typed = [
-        each.replace("--trials 12", "--trials 4").replace("--steps 300", "--steps 12") for each in steps(page)
+        each.replace("--trials 12", "--trials 3").replace("--steps 300", "--steps 6") for each in steps(page)
     ]
     program = (
         "import json, sys; from gpnas.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"

@@ -48,7 +48,7 @@ SHORTER: tuple[tuple[str, str], ...] = (
     (r"Recipe\(steps=\d+\)", "Recipe(steps=4, batch_size=2)"),
 )
 """What commands and programs of a page say, and what is run instead."""
-SHORTER_RECIPE = {"steps": 4, "evaluate_every": 2, "batch_size": 2, "hr_patch": 40}
+SHORTER_RECIPE = {"steps": 4, "evaluate_every": 4, "batch_size": 2, "hr_patch": 40}
 """The same for the recipe of a space file of super-resolution; of any search there are two trials, one at a
 time, since every process that trains takes seconds to start."""
 
@@ -102,6 +102,7 @@ def shorter_space(text: str, largest: float = LARGEST) -> str:
     document = yaml.safe_load(text)
     document["search"] = {**document.get("search", {}), "trials": 2, "concurrent": 1}
     if "trainer" not in document:
+        document["search"]["validation_images"] = 1
         limits = document.get("limits", {})
         if "recipe" in document or "gmacs" in limits:
             document["limits"] = {**limits, "gmacs": min(largest, limits.get("gmacs", largest))}

@@ -18,7 +18,7 @@ class Source:
     """A file of the source."""
 
     file: str
-    """From the repository's top."""
+    """Its path, beginning at the top of the repository."""
     module: str
     tree: ast.Module
 

@@ -204,7 +204,7 @@ class EnsembleDocument(_Result):
     candidates: list[str]
     """Names of the candidates, in the order of the products' rows."""
     products: list[list[list[float]]]
-    """For each validation image a matrix: the mean products of the residuals of each two candidates."""
+    """A matrix for each validation image: the mean products of the residuals of each two candidates."""
 
     @model_validator(mode="after")
     def _is_square(self) -> EnsembleDocument:
