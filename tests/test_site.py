@@ -172,16 +172,22 @@ def index() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def templates(index: ModuleType) -> list[str]:
-    return sorted({each.template for each in index.messages()})
+def messages(index: ModuleType) -> list[Any]:
+    """Read from the source once."""
+    return list(index.messages())
 
 
-def test_every_error_says_what_to_do(index: ModuleType, templates: list[str]) -> None:
+@pytest.fixture(scope="module")
+def templates(messages: list[Any]) -> list[str]:
+    return sorted({each.template for each in messages})
+
+
+def test_every_error_says_what_to_do(index: ModuleType, messages: list[Any], templates: list[str]) -> None:
     """In its own text, after the semicolon, or in the table of remarks, which names no other."""
     silent = {each for each in templates if index.advice(each) is None}
     assert silent - index.remarks().keys() == set(), "give these a remedy, or an entry in remarks.yaml"
     assert index.remarks().keys() - silent == set(), "these are gone from the source, or say it themselves"
-    kinds = {each.kind for each in index.messages()}
+    kinds = {each.kind for each in messages}
     assert kinds - index.WHY.keys() == {"TypeError", "ValueError"}, "say why these are met"
 
 
@@ -303,11 +309,13 @@ def has_text(template: str, text: str) -> bool:
     return True
 
 
-def test_the_index_of_errors_has_no_fragment_and_says_what_libraries_say(index: ModuleType) -> None:
+def test_the_index_of_errors_has_no_fragment_and_says_what_libraries_say(
+    index: ModuleType, templates: list[str]
+) -> None:
     from pydantic_core._pydantic_core import list_all_errors
 
     fragments = {"it must", "a list or a number", "LR … and HR …", "… down and … right", "a …, but got …"}
-    assert fragments & {each.template for each in index.messages()} == set()
+    assert fragments & set(templates) == set()
     said = {re.sub(r"{\w+}", "…", each["message_template_python"]).lower() for each in list_all_errors()}
     assert set(index.VALIDATORS) - said == set()
 
@@ -475,11 +483,11 @@ def test_questions_are_answered_among_the_first_three(site: Path, browser: Any) 
     missed = {}
     for question, answers in QUESTIONS.items():
         field.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
-        WebDriverWait(browser, 30).until(lambda opened: not opened.find_elements(By.CSS_SELECTOR, LINK))
+        WebDriverWait(browser, 30, 0.05).until(lambda opened: not opened.find_elements(By.CSS_SELECTOR, LINK))
         # every key starts a search, and what the last one finds counts
         browser.execute_script("arguments[0].value = arguments[1]", field, question[:-1])
         field.send_keys(question[-1])
-        pages = WebDriverWait(browser, 30).until(lambda opened: hits(opened, site))
+        pages = WebDriverWait(browser, 30, 0.05).until(lambda opened: hits(opened, site))
         if not set(pages[:3]) & set(answers):
             missed[question] = pages[:3]
     assert missed == {}, json.dumps(missed, indent=2)

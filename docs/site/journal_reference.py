@@ -147,7 +147,8 @@ def journal_reference() -> Iterator[str]:
     yield "# The journal's tables\n"
     yield (
         f"`RUN/journal.sqlite` is an SQLite database in WAL mode, of version {VERSION} (`user_version`). "
-        "Anyone may read it while a search writes: `sqlite3 -readonly RUN/journal.sqlite`. Write through "
+        "Any process of the same machine may read it while a search writes: `sqlite3 -readonly "
+        "RUN/journal.sqlite`. Write through "
         "`gpnas.journal.Journal` alone ([documents](documents.md#the-journal)). `document` is JSON, `crc32` "
         "its CRC-32; times are ISO 8601 in UTC.\n"
     )

@@ -26,7 +26,7 @@ class Search:
     steps: int
     """Optimiser steps granted to each trial."""
     portfolio: int
-    """Networks that the portfolio is to have."""
+    """The most networks of the portfolio."""
     cost_aware: bool = False
     """Whether gains count per predicted second."""
     portfolio_aware: bool = False
