@@ -181,6 +181,9 @@ class Manifest(_Strict):
             raise ValueError(f"the members' weights must sum to 1, but sum to {total}")
         if not isinstance(self.data.get("fingerprint"), str):
             raise ValueError("`data` must have a `fingerprint`, but has none")
+        pictures = self.data.get("pictures", [])
+        if not (isinstance(pictures, list) and all(isinstance(each, str) for each in pictures)):
+            raise ValueError(f"`data.pictures` must be a list of texts, but got {pictures!r:.60}")
         return self
 
     def to_bytes(self) -> bytes:

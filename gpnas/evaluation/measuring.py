@@ -58,7 +58,7 @@ def evaluation_pairs(bundle: Bundle, source: Path | None, say: Callable[[str], N
             return [searched.validation]
     every = prepared_pairs(source, bundle.scale, Rules(minimum_side=side), camera=camera, report=say)
     sets = [every.training, every.validation]
-    judged = [each.without(data.get("pictures", ())) for each in sets]
+    judged = [each.without(frozenset(data.get("pictures", ()))) for each in sets]
     seen = sum(map(len, sets)) - sum(map(len, judged))
     if seen and not any(map(len, judged)):
         raise DataError(

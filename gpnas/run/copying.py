@@ -53,8 +53,12 @@ class JournalCopy:
                 with Journal.read(Path(folder)) as copy, Journal.read(self._run, check=False) as own:
                     known = {each.candidate.id: each for each in own.observations()}
                     lacking = sum(known.get(each.candidate.id) != each for each in copy.observations())
-            except JournalError:  # nothing is lost with a damaged copy
-                return
+            except JournalError as error:
+                reason = str(error).partition(": ")[2]
+                raise TrialError(
+                    f"{self._storage.uri}: the journal's copy there must be readable before another "
+                    f"takes its place, but {reason}; look at it, then move it away"
+                ) from None
         if lacking:
             raise TrialError(
                 f"{self._run}: a journal must be as new as its copy, but that in {self._storage.uri} has "

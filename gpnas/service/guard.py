@@ -129,19 +129,18 @@ class Guard:
         client = (scope.get("client") or ("", 0))[0]
         token = self._caller(scope, headers, origin, client)
         scope["state"]["token"] = token
-        opened = scope["path"].startswith(OPEN)
-        if token is None and opened and unsafe and not self._strangers.allow(client):
-            raise Problem(429, "too many requests without a valid token", retry=1.0)
-        if token is None and not opened:
+        is_open = scope["path"].startswith(OPEN)
+        if token is None and (unsafe or not is_open):  # whoever logs in may guess, too
             if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
                 raise LogIn
             if not self._strangers.allow(client):
                 raise Problem(429, "too many requests without a valid token", retry=1.0)
-            raise Problem(
-                401,
-                "a request must bring a valid token of this service as `Authorization: Bearer TOKEN`; "
-                "`gpnas token make` makes one, which `gpnas worker` reads by --token-file",
-            )
+            if not is_open:
+                raise Problem(
+                    401,
+                    "a request must bring a valid token of this service as `Authorization: Bearer TOKEN`; "
+                    "`gpnas token make` makes one, which `gpnas worker` reads by --token-file",
+                )
         if token is not None and not self._callers.allow(token.id):
             raise Problem(
                 429,

@@ -450,6 +450,8 @@ def broken(**changes: Any) -> Member:
         ([broken(metrics={"psnr": float("inf")})], {}, "plain JSON values"),
         ([broken()], {"recipe": {"optimiser": object()}}, "plain JSON values"),
         ([broken()], {"data": {"source": "x"}}, "`data` must have a `fingerprint`"),
+        ([broken()], {"data": {"fingerprint": "", "pictures": 5}}, "`data.pictures` must be a list of texts"),
+        ([broken()], {"data": {"fingerprint": "", "pictures": [[]]}}, "`data.pictures` must be a list of"),
         ([broken()], {"metrics": {"best": 30.0}}, "`metrics.bicubic`: Field required"),
         ([broken()], {"scale": 0}, "`scale`"),
         ([], {}, "`members`"),

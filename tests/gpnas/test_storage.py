@@ -1,7 +1,9 @@
 """Storage: names, whole artefacts, prepared pairs on nodes that lack them, copies of the journal."""
 
 import os
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -193,6 +195,28 @@ def test_an_older_journal_does_not_replace_a_newer_copy(tmp_path: Path) -> None:
     fetch_journal(first, storage)
     with Journal.create_or_open(first, Header(3, PSNR)) as journal, JournalCopy(first, storage, print):
         assert [each.candidate for each in journal.observations()] == candidates[:2]
+
+
+def test_a_copy_that_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
+    """It may be a newer gpnas's, or all that is left of a search."""
+    storage = open_storage(str(tmp_path / "storage"))
+    with (
+        Journal.create_or_open(tmp_path / "run", Header(3, PSNR)),
+        JournalCopy(tmp_path / "run", storage, print),
+    ):
+        pass
+    copy = tmp_path / "storage" / "journal.sqlite"
+    with closing(sqlite3.connect(copy)) as newer:
+        newer.execute("PRAGMA user_version=99")
+        newer.commit()
+    before = copy.read_bytes()
+    with (
+        Journal.create_or_open(tmp_path / "run", Header(3, PSNR)),
+        pytest.raises(TrialError, match=r"the journal's copy there must be readable before .* newer"),
+        JournalCopy(tmp_path / "run", storage, print),
+    ):
+        pass
+    assert copy.read_bytes() == before
 
 
 def test_a_storage_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
