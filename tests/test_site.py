@@ -34,6 +34,7 @@ from gpnas_trainers.contract import check_contract
 from gpnas_trainers.own import Code, OwnError, own_family
 from gpnas_trainers.pairs import Camera
 from gpnas_trainers.recipe import rules
+from tests.trainers.test_own import START
 from tests.typed import PAGES, blocks
 
 ROOT = Path(__file__).parents[1]
@@ -320,16 +321,7 @@ def test_the_index_of_errors_has_no_fragment_and_says_what_libraries_say(
     assert set(index.VALIDATORS) - said == set()
 
 
-NETWORK = """\
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, scale, width):
-        super().__init__()
-        self.first = nn.Conv2d(3, width, 3, padding=1)
-        self.last = nn.Conv2d(width, 3 * scale**2, 3, padding=1)
-        self.end = nn.PixelShuffle(scale)
+NETWORK = f"""{START.rstrip()}
         MORE
 
     def forward(self, x):
